@@ -1,0 +1,59 @@
+# Two commands suffice: `make book` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEV := $(BIN)/python -m mtl_course.dev
+NB ?=
+
+.PHONY: help book zip test notebooks run data diagrams sync clean
+
+help:  ## list the targets
+	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
+
+book: $(VENV)/.book  ## build the book (strict) and say where to open it
+	$(DEV) book
+
+zip: $(VENV)/.book  ## build the book and pack it as one zip to read offline
+	$(DEV) book --zip
+
+test: $(VENV)/.book $(VENV)/.test  ## run every test: package, data, exercises, notebooks, book
+	$(DEV) test
+
+notebooks: $(VENV)/.test  ## re-execute and normalise the notebooks (NB=01 for one)
+	$(DEV) sync $(NB)
+	$(DEV) execute $(NB)
+
+sync: $(VENV)/.test  ## write the generated cells of the notebooks anew, without running them
+	$(DEV) sync $(NB)
+
+run: $(VENV)/.lab  ## open one chapter in JupyterLab: make run NB=01
+	$(DEV) lab $(NB)
+
+data: $(VENV)/.test  ## fetch every data set of the course ahead, for work without a network
+	$(BIN)/python -m mtl_course.data
+
+diagrams: $(VENV)/.test  ## render the Mermaid sources to SVG (needs npm and Chromium)
+	$(DEV) diagrams
+
+clean:  ## remove the built book; the environment stays
+	rm -rf _build build dist
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.book: requirements-book.txt | $(VENV)/pyvenv.cfg
+	$(PIP) -r requirements-book.txt
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.test
+	$(PIP) -e ".[lab]"
+	@touch $@

@@ -1,0 +1,37 @@
+"""The chapters of the course: the one place that first cells, title cards, `setup` and `progress` read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One chapter. Times are minutes: to read, to run on two CPU cores, to run its full experiment on a Colab T4."""
+
+    number: str
+    slug: str
+    title: str
+    question: str
+    read: int
+    cpu: int
+    gpu: int
+
+    @property
+    def notebook(self) -> str:
+        return f"notebooks/{self.number}_{self.slug}.ipynb"
+
+
+CHAPTERS = {
+    chapter.number: chapter
+    for chapter in [
+        Chapter("01", "mtl_objective", "The multi-task objective", "When is it worth learning several tasks together?", 35, 1, 5),
+        Chapter("02", "transfer_objective", "The transfer objective", "What does a source task give a target task, and when does it hurt?", 35, 1, 5),
+    ]
+}
+
+
+def find(chapter: str | int) -> Chapter:
+    """The chapter with this number (``"01"``, ``"1"`` or ``1``); ValueError that lists the chapters if there is none."""
+    number = str(chapter).zfill(2)
+    if number not in CHAPTERS:
+        raise ValueError(f"There is no chapter {chapter!r}. The chapters are {', '.join(CHAPTERS)}.")
+    return CHAPTERS[number]

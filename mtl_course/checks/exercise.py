@@ -1,0 +1,105 @@
+"""How an exercise is written. Each lives once, in `mtl_course/exercises/`, and everything else is derived from it."""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+BLANK = 'raise NotImplementedError("your answer goes here")'
+
+REGISTRY: dict[str, "Exercise"] = {}
+
+
+def source_of(obj) -> str:
+    """The source of a function or class from its `def` or `class` line on, dedented, without decorators."""
+    text = textwrap.dedent(inspect.getsource(obj))
+    return text[re.search(r"^(def|class) ", text, re.M).start() :].rstrip()
+
+
+@dataclass
+class Exercise:
+    """One exercise: the reference answer, fresh inputs, laws, and the mistakes that learners make.
+
+    name: stable short name, equal to the name of the function or class that the learner writes.
+    reference: the right answer; the part between BEGIN and END markers is what the learner writes.
+    inputs: generators ``torch.Generator -> tuple of arguments`` (torch tensors, NumPy arrays, numbers, lists of these);
+        one round of a check draws from each of them.
+    starter: for "spot the bug": the wrong function that the learner is given to mend. Without it the stub raises.
+    call: how the answer (a function, a class) becomes outputs to compare: ``call(answer, *args)``.
+    grad, device: also compare gradients with respect to float tensors; also run on another device.
+    limit: seconds that one call may take. rtol, atol: tolerance of the comparison.
+    """
+
+    name: str
+    reference: Callable
+    inputs: Sequence[Callable]
+    points: float = 1
+    hints: tuple[str, ...] = ()
+    starter: Callable | None = None
+    call: Callable = lambda answer, *args: answer(*args)
+    grad: bool = True
+    device: bool = True
+    limit: float = 3.0
+    rtol: float = 1e-4
+    atol: float = 1e-5
+    mistakes: list[tuple[Callable, str]] = field(default_factory=list)
+    laws: list[tuple[str, Callable]] = field(default_factory=list)
+
+    def __call__(self, *args, **kwargs):
+        return self.reference(*args, **kwargs)
+
+    @property
+    def chapter(self) -> str:
+        """Number of the chapter, from the module that holds it (``mtl_course.exercises.ch01`` -> ``"01"``)."""
+        return self.reference.__module__.rsplit(".ch", 1)[-1]
+
+    @property
+    def solution(self) -> str:
+        """Source of the reference, as the learner would have written it."""
+        return "\n".join(line for line in source_of(self.reference).split("\n") if line.strip() not in (BEGIN, END))
+
+    @property
+    def stub(self) -> str:
+        """Source that the learner starts from: the starter, or the reference with a `raise` in place of the answer."""
+        if self.starter is not None:
+            name = rf"(def|class) {self.starter.__name__}\b"
+            return re.sub(name, rf"\1 {self.name}", source_of(self.starter), count=1)
+        return re.sub(rf"^([ \t]*){BEGIN}\n.*?{END}", lambda m: m[1] + BLANK, source_of(self.reference), flags=re.M | re.S)
+
+    def mistake(self, hint: str):
+        """Decorator: a wrong answer that learners give, and the hint that only an answer behaving like it gets."""
+
+        def add(wrong):
+            self.mistakes.append((wrong, hint))
+            return wrong
+
+        return add
+
+    def law(self, text: str):
+        """Decorator: a property ``law(answer, *args)`` that holds (is not False) for every right answer."""
+
+        def add(holds):
+            self.laws.append((text, holds))
+            return holds
+
+        return add
+
+
+def exercise(inputs, **options):
+    """Decorator that turns a reference into the exercise of the same name. `inputs` is one generator or a list of them.
+
+    Options are the fields of `Exercise`. ValueError if the name is taken.
+    """
+
+    def register(reference) -> Exercise:
+        name = reference.__name__
+        known = REGISTRY.get(name)
+        if known is not None and known.reference.__module__ != reference.__module__:
+            raise ValueError(f"Two exercises are called {name!r}: in {known.reference.__module__} and {reference.__module__}.")
+        generators = [inputs] if callable(inputs) else list(inputs)
+        REGISTRY[name] = Exercise(name, reference, generators, **options)
+        return REGISTRY[name]
+
+    return register

@@ -1,0 +1,1 @@
+"""The exercises, one module a chapter (``ch01``, ``ch02``, ...). Importing this package registers them all."""

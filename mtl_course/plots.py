@@ -1,0 +1,40 @@
+"""Figures of the course: one style, colours that survive colour blindness, and curves with their spread."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+# Okabe and Ito's palette (2008), without its yellow, which is too light on white.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for the course. The background is opaque, so that figures read in dark mode too."""
+    plt.rcParams.update(
+        {
+            "axes.prop_cycle": plt.cycler(color=COLORS),
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "figure.figsize": (7.0, 3.6),
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+            "savefig.facecolor": "white",
+        }
+    )
+
+
+def band(ax, x, runs, label: str, **line):
+    """Draw the mean over runs as a line and ± one standard deviation as a band.
+
+    x: [N]; runs: [R, N], one row a seed. Keyword arguments go to the line. Returns the line.
+    """
+    runs = np.asarray(runs, dtype=float)
+    mean, spread = runs.mean(axis=0), runs.std(axis=0, ddof=1)
+    (drawn,) = ax.plot(x, mean, label=label, **{"marker": "o", "markersize": 4, **line})
+    ax.fill_between(x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    return drawn

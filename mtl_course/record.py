@@ -1,0 +1,39 @@
+"""Run a chapter's full-size experiment and write its record: ``python -m mtl_course.record 01``. Needs no Jupyter."""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from . import chapters, records
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mtl_course.record", description=__doc__)
+    parser.add_argument("chapter", help="number of the chapter, such as 01")
+    parser.add_argument("--profile", choices=["cpu", "gpu"], default="gpu", help="size of the experiment (default: gpu)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on (default: 5)")
+    parser.add_argument("--force", action="store_true", help="run the gpu profile without a GPU, as a smoke test; never commit its record")
+    parser.add_argument("--out", type=Path, default=records.FOLDER, help="folder of the record (default: where the book reads it)")
+    options = parser.parse_args(arguments)
+    try:
+        chapter = chapters.find(options.chapter)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.seeds < 3:
+        parser.error("a record needs at least 3 seeds, or it shows no spread")
+
+    from .runtime import device
+
+    if options.profile == "gpu" and device().type != "cuda" and not options.force:
+        print("The gpu profile needs a CUDA device and none was found. Run it on Colab, or with --force as a smoke test.", file=sys.stderr)
+        return 2
+    seeds = list(range(options.seeds))
+    experiment = import_module(f".experiments.ch{chapter.number}", __package__)
+    record = records.Record(chapter.number, options.profile, experiment.run(options.profile, seeds), records.provenance(seeds))
+    print(f"{record}\nwritten to {records.save(record, options.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Records: results of full-size experiments, committed as JSON beside this file with their provenance.
+
+Without a record a chapter says so in one line and claims nothing from it.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+FIELDS = ("chapter", "profile", "results", "provenance")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Results of one chapter's experiment. `results` is plain JSON; `provenance` tells device, versions, date, seeds, commit, command."""
+
+    chapter: str
+    profile: str
+    results: dict
+    provenance: dict
+
+    def __str__(self):
+        p = self.provenance
+        return f"Record of {p['date'][:10]} on {p['device']}, torch {p['torch']}, commit {p['commit'][:9]}: {p['command']}"
+
+
+def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | None:
+    """The committed record of a chapter, or None where there is none yet. ValueError for a file that is not a whole record."""
+    path = folder / f"{chapter}_{profile}.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Record(**{name: content[name] for name in FIELDS})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a whole record ({error}). Restore it with git, or write it anew: python -m mtl_course.record {chapter}") from error
+
+
+def save(record: Record, folder: Path = FOLDER) -> Path:
+    """Write a record; the old one stays until the new one is whole. Returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.chapter}_{record.profile}.json"
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+def provenance(seeds: list[int]) -> dict:
+    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit, command."""
+    from ..runtime import environment
+
+    return {
+        **environment(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seeds": list(seeds),
+        "commit": _commit(),
+        "command": " ".join(["python -m mtl_course.record", *sys.argv[1:]]),
+    }
+
+
+def _commit() -> str:
+    def git(*args):
+        return subprocess.run(["git", "-C", str(FOLDER), *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout)"
