@@ -1,0 +1,27 @@
+"""Serve MathJax from the installed package sphinx-mathjax-offline: one 2 MB file, no network, works from file://."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+from sphinx.util.fileutil import copy_asset_file
+
+SCRIPT = "tex-svg.js"  # input, output and glyphs in one file: nothing is fetched at run time
+
+
+def copy_mathjax(app, exception):
+    if exception is not None or app.builder.format != "html":
+        return
+    package = find_spec("sphinx-mathjax-offline")  # the hyphens are right: that is the folder's name
+    if package is None:
+        raise ExtensionError("The package sphinx-mathjax-offline is missing: pip install -r requirements-book.txt")
+    target = Path(app.outdir, "_static", "mathjax", SCRIPT)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_asset_file(Path(package.origin).parent / "static" / "mathjax" / SCRIPT, target)
+
+
+def setup(app):
+    app.config.mathjax_path = f"mathjax/{SCRIPT}"
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
