@@ -1,0 +1,39 @@
+"""Run one of the course's developer tools: ``python -m mtl_course.dev <command> [arguments]``."""
+
+import argparse
+import sys
+from importlib import import_module
+
+# command -> (module with `main(arguments) -> exit code`, what it does); a module is imported when its command is asked for
+COMMANDS = {
+    "sync": ("sync", "write the generated cells of the notebooks: first cell, exercise stubs, Colab link"),
+    "execute": ("execute", "run notebooks from top to bottom, then normalise them"),
+    "normalise": ("normalise", "make notebooks readable in a diff"),
+    "check": ("check", "report what is wrong with the notebooks, without running them"),
+    "solve": ("solve", "write the solved edition: first cell, exercises with their answers, checks"),
+    "test": ("test", "run every test of the project"),
+    "lab": ("lab", "open a chapter in JupyterLab"),
+    "book": ("book", "build the book"),
+    "diagrams": ("diagrams", "render the diagrams' sources to SVG"),
+    "nbgrader": ("export", "write source notebooks for nbgrader"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    listing = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.dev",
+        description=f"{__doc__}\n\ncommands:\n{listing}",
+        epilog="COMMAND --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    return import_module(f".{COMMANDS[options.command][0]}", __package__).main(options.rest)
+
+
+if __name__ == "__main__":
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)  # ✓ on a Windows console
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Report what is wrong with the notebooks, without running them. Each rule is one function; a test feeds each a bad notebook."""
+
+import argparse
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import chapters
+from . import normalise, notebooks, sync
+
+LINE, CELL, CELLS, SCREEN, OUTPUT = 72, 25, 45, 60, 300_000  # characters, lines, cells, lines, bytes
+# Addresses that are citations: each must be in the bibliography.
+PAPERS = re.compile(
+    r"https?://(?:www\.|dx\.)?(?:doi\.org|arxiv\.org|openreview\.net|jmlr\.org|proceedings\.mlr\.press|proceedings\.neurips\.cc"
+    r"|papers\.nips\.cc|openaccess\.thecvf\.com|aclanthology\.org)/[^\s)<>\"\]]+",
+    re.I,
+)
+ABSOLUTE = re.compile(r"(?<![\w.:/~>-])(?:/(?:home|Users|root|work|tmp|content|mnt|var|opt|usr|private)/\w|[A-Za-z]:\\\w)")
+MYST = {
+    "a directive": re.compile(r"^ *(?:`{3,}|:{3,}|~{3,})\{", re.M),
+    "a colon fence": re.compile(r"^ *:{3,}", re.M),
+    "a role": re.compile(r"\{[\w:+.-]+\}`"),
+    "a target": re.compile(r"^ *\([\w:.-]+\)= *$", re.M),
+    "a labelled equation": re.compile(r"\$\$ *\([\w:.-]+\) *$", re.M),
+    "an attribute block": re.compile(r"^ *\{[.#]\w[^}]*\} *$", re.M),
+    "a block break": re.compile(r"^\+\+\+", re.M),
+    "a comment": re.compile(r"^%", re.M),
+    "a substitution": re.compile(r"\{\{[^}]*\}\}"),
+}
+CODE_SPAN = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.S)
+
+
+@dataclass
+class Page:
+    """A notebook and what it is held against: its chapter, exercises, freshly synced edition, and the bibliography's papers."""
+
+    nb: object
+    chapter: chapters.Chapter
+    exercises: dict = field(default_factory=dict)
+    synced: object = None
+    papers: set[str] = field(default_factory=set)
+
+
+Problems = Iterator[str]
+
+
+# ------------------------------------------------------------------------------------------------ generated parts
+def generated_cells(page: Page) -> Problems:
+    for name in sync.differences(page.nb, page.synced):
+        yield f"{name}: run `python -m mtl_course.dev sync {page.chapter.number}`"
+
+
+def card(page: Page) -> Problems:
+    first = page.nb.cells[0]
+    if first.cell_type != "markdown" or first.source.split("\n")[0].strip() != f"# {page.chapter.title}":
+        yield f"cell 0 is not a title card that starts with `# {page.chapter.title}`"
+    elif page.chapter.question not in first.source:
+        yield f"cell 0 does not ask the chapter's question: {page.chapter.question}"
+    if first.cell_type == "markdown" and not sync.COLAB.search(first.source):
+        yield "cell 0 has no `<!-- colab --><!-- /colab -->` for the Colab link"
+    if len(page.nb.cells) < 2 or not notebooks.is_first(page.nb.cells[1]):
+        yield "cell 1 is not the generated first cell"
+
+
+# ------------------------------------------------------------------------------------------------------ exercises
+def exercises(page: Page) -> Problems:
+    stubs = {name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.exercise_of(cell))}
+    checks = {name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.checked_by(cell))}
+    for name in page.exercises.keys() - stubs.keys():
+        yield f"the exercise {name} has no cell `# EXERCISE {name}`"
+    for name, i in stubs.items():
+        if name not in page.exercises:
+            yield f"cell {i} is an exercise {name!r} that chapter {page.chapter.number} does not define"
+        if checks.get(name, -1) < i:
+            yield f'cell {i}: the exercise {name} is not followed by a cell `check("{name}")`'
+    for name in checks.keys() - stubs.keys():
+        yield f"cell {checks[name]} checks {name}, which has no exercise cell"
+
+
+def rebound_exercises(page: Page) -> Problems:
+    for i, tree in _trees(page):
+        if notebooks.exercise_of(page.nb.cells[i]):
+            continue
+        for name in sorted(_bound(tree) & page.exercises.keys()):
+            yield f'cell {i} binds {name} anew, so check("{name}") would see that object: give `use("{name}")` another name'
+
+
+def answer_keys(page: Page) -> Problems:
+    for i, cell in enumerate(page.nb.cells):
+        text = cell.source + "".join(json.dumps(output) for output in cell.get("outputs", []))
+        if "BEGIN SOLUTION" in text:
+            yield f"cell {i} holds a solution marker"
+        for exercise in page.exercises.values():
+            key = _squeeze("\n".join(line for line in exercise.solution.split("\n") if line not in exercise.stub.split("\n")))
+            if len(key) >= 12 and key in _squeeze(cell.source):
+                yield f"cell {i} holds the answer of the exercise {exercise.name}"
+
+
+# ------------------------------------------------------------------------------------------------------- Markdown
+def myst(page: Page) -> Problems:
+    for i, text in _prose(page):
+        for what, pattern in MYST.items():
+            if pattern.search(text if what in ("a directive", "a role") else CODE_SPAN.sub("", text)):
+                yield f"cell {i} uses {what} of MyST, which Colab shows as raw text"
+
+
+def citations(page: Page) -> Problems:
+    for i, text in _prose(page):
+        for link in PAPERS.findall(text):
+            if paper(link) not in page.papers:
+                yield f"cell {i} cites {link}, which book/references.bib does not have"
+
+
+# ----------------------------------------------------------------------------------------------------------- code
+def long_code(page: Page) -> Problems:
+    if len(page.nb.cells) > CELLS:
+        yield f"the notebook has {len(page.nb.cells)} cells; {CELLS} are the limit"
+    for i, cell in _code(page):
+        lines = cell.source.split("\n")
+        if len(lines) > CELL:
+            yield f"cell {i} has {len(lines)} lines; {CELL} are the limit"
+        for number, line in enumerate(lines, 1):
+            if len(line) > LINE:
+                yield f"cell {i}, line {number} has {len(line)} characters; {LINE} are the limit"
+
+
+def pip_specifiers(page: Page) -> Problems:
+    for i, cell in _code(page):
+        for words in re.findall(r"^\s*[%!](?:pip3?|python -m pip) install\s+(.*)$", cell.source, re.M):
+            for word in re.sub(r"\"[^\"]*\"|'[^']*'", "", words).split():
+                if not word.startswith("-"):
+                    yield f"cell {i} gives pip {word} without quotes: a shell reads < and > in it as files"
+
+
+def plotting(page: Page) -> Problems:
+    for i, cell in _code(page):
+        if cell.source.rstrip().endswith(";"):
+            yield f"cell {i} ends in `;`, which hides its output from the comparison: end it with plt.show()"
+
+
+def tags(page: Page) -> Problems:
+    for i, cell in enumerate(page.nb.cells):
+        for tag in cell.metadata.get("tags", []):
+            if tag in ("nbval-skip", "nbval-ignore-output", "raises-exception", "hide-cell", "hide-input", "hide-output"):
+                yield f"cell {i} has the tag {tag}: every cell runs, and every reader sees it"
+
+
+def paths(page: Page) -> Problems:
+    for i, cell in enumerate(page.nb.cells):
+        if found := ABSOLUTE.search("\n".join([cell.source, *map(_text, cell.get("outputs", []))])):
+            yield f"cell {i} names a place of one machine: {found[0]}..."
+
+
+# -------------------------------------------------------------------------------------------------------- outputs
+def stale_outputs(page: Page) -> Problems:
+    ran = page.nb.metadata.get("mtl_course", {}).get("code")
+    if ran != normalise.code_hash(page.nb):
+        yield f"the outputs are not those of this code: run `python -m mtl_course.dev execute {page.chapter.number}`"
+    counts = [cell.execution_count for _, cell in _code(page)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield "the execution counts are not 1, 2, 3, ...: nbval compares nothing in a cell without one"
+
+
+def failed_outputs(page: Page) -> Problems:
+    for i, output in _outputs(page):
+        if output.output_type == "error":
+            yield f"cell {i} holds an error: {output.ename}"
+        elif output.output_type == "stream" and output.name == "stderr":
+            yield f"cell {i} writes to stderr: {output.text.strip()[:60]!r}"
+
+
+def figures(page: Page) -> Problems:
+    for i, cell in _code(page):
+        pictures = [output for output in cell.outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]
+        look = cell.metadata.get("mystnb", {})
+        if pictures and not look.get("image", {}).get("alt", "").strip():
+            yield f"cell {i} has a figure without alt text"
+        if pictures and not look.get("figure", {}).get("caption", "").strip():
+            yield f"cell {i} has a figure without a caption"
+        if pictures and not look.get("figure", {}).get("name", "").startswith("fig-"):
+            yield f"cell {i} has a figure without a name that starts with fig-"
+        if len(pictures) > 1:
+            yield f"cell {i} has {len(pictures)} figures; one alt text can describe only one"
+        if pictures and any(output.output_type == "execute_result" and output not in pictures for output in cell.outputs):
+            yield f"cell {i} shows the text of an object beside its figure: end the cell with plt.show()"
+        if look.get("image") and not pictures:
+            yield f"cell {i} has alt text but no figure"
+
+
+def big_outputs(page: Page) -> Problems:
+    for i, cell in _code(page):
+        lines = sum(len(_text(output).rstrip("\n").split("\n")) for output in cell.outputs if _text(output))
+        if lines > SCREEN:
+            yield f"cell {i} prints {lines} lines; a screen has {SCREEN}"
+        for output in cell.outputs:
+            if len(json.dumps(output)) > OUTPUT:
+                yield f"cell {i} has an output of {len(json.dumps(output)) // 1000} kB; {OUTPUT // 1000} kB are the limit"
+
+
+def volatile_outputs(page: Page) -> Problems:
+    for i, output in _outputs(page):
+        if found := re.search(r"\bat 0x[0-9a-fA-F]{6,}", _text(output)):
+            yield f"cell {i} prints a memory address ({found[0]}), which differs in every run"
+        if normalise.WIDGET in output.get("data", {}) or re.search(r"\x1b\[|\r", _text(output)):
+            yield f"cell {i} holds a widget or a progress bar: run `python -m mtl_course.dev normalise {page.chapter.number}`"
+
+
+RULES = [
+    generated_cells, card, exercises, rebound_exercises, answer_keys, myst, citations, long_code, pip_specifiers, plotting, tags, paths,
+    stale_outputs, failed_outputs, figures, big_outputs, volatile_outputs,
+]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- parts
+def _code(page: Page):
+    return [(i, cell) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "code"]
+
+
+def _prose(page: Page):
+    return [(i, cell.source) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "markdown"]
+
+
+def _outputs(page: Page):
+    return [(i, output) for i, cell in _code(page) for output in cell.outputs]
+
+
+def _text(output) -> str:
+    return output.get("text") or output.get("data", {}).get("text/plain") or ""
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def _trees(page: Page):
+    """(index, syntax tree) of each code cell, IPython's magics left out. A cell that does not parse cannot have run: it is stale."""
+    for i, cell in _code(page):
+        try:
+            yield i, ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.M))
+        except SyntaxError:
+            continue
+
+
+def _bound(tree) -> set[str]:
+    """Names that a cell binds at its top level or inside a block of it, but not inside a function."""
+    names, queue = set(), list(tree.body)
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Lambda):
+            continue
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+        else:
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            queue.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def paper(address: str) -> str:
+    """What identifies a paper in its address or DOI: the DOI, the arXiv number without version, or the address itself; lower case."""
+    text = address.strip().rstrip(".,;/").lower()
+    text = re.sub(r"^https?://(?:www\.|dx\.)?", "", text)
+    if found := re.search(r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$", text):
+        return found[1]
+    return text.removeprefix("doi.org/").removeprefix("doi:").strip()
+
+
+def bibliography(text: str) -> set[str]:
+    """The papers of a BibTeX file, as `paper` writes them: each field doi, url and eprint."""
+    fields = re.findall(r"^\s*(?:doi|url|eprint)\s*=\s*[{\"]+([^}\"]+)", text, re.M | re.I)
+    return {paper(value) for value in fields}
+
+
+def lint(page: Page) -> list[str]:
+    """All problems of a notebook, as sentences."""
+    return [problem for rule in RULES for problem in rule(page)]
+
+
+def page(chapter: chapters.Chapter, path: Path, root: Path = notebooks.ROOT) -> Page:
+    """A chapter's notebook with all that it is held against."""
+    nb, found = notebooks.read(path), sync.load_exercises(chapter)
+    references = root / "book" / "references.bib"
+    papers = bibliography(references.read_text(encoding="utf-8")) if references.exists() else set()
+    return Page(nb, chapter, found, sync.synced(nb, chapter, found, *notebooks.repository(root)), papers)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev check", description=__doc__)
+    parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)")
+    bad = 0
+    for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
+        problems = lint(page(chapter, path))
+        bad += len(problems)
+        print(*[f"{chapter.notebook}: {problem}" for problem in problems] or [f"{chapter.notebook}: no problem found"], sep="\n")
+    return int(bad > 0)

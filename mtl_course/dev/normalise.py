@@ -1,0 +1,126 @@
+"""Make notebooks readable in a diff: stable ids, counts from 1, nothing volatile, small pictures."""
+
+import argparse
+import base64
+import hashlib
+import io
+import re
+
+from . import notebooks
+
+KEPT = ("tags", "mystnb")
+COLORS = 128
+METADATA = {
+    "accelerator": "GPU",
+    "colab": {"provenance": []},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def code_hash(nb) -> str:
+    """Hash of all code cells. A notebook keeps that of the code that was run, so stale outputs show."""
+    digest = hashlib.sha256()
+    for cell in notebooks.code_cells(nb):
+        digest.update(cell.source.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def as_on_screen(text: str) -> str:
+    """What a terminal shows of a text: colours dropped, and what a carriage return overwrote (progress bars) gone."""
+    lines = []
+    for line in ANSI.sub("", text).split("\n"):
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown.rstrip() if "\r" in line else shown)
+    return "\n".join(lines)
+
+
+def small_png(picture: str) -> str:
+    """A base64 PNG with at most `COLORS` colours on white; one that is in palette mode, or would grow, is left as it is."""
+    from PIL import Image
+
+    raw = base64.b64decode(picture)
+    image = Image.open(io.BytesIO(raw))
+    if image.mode == "P":
+        return picture
+    image = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.getchannel("A"))
+    out = io.BytesIO()
+    flat.quantize(COLORS).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode() if len(out.getvalue()) < len(raw) else picture
+
+
+def _merged(outputs: list) -> list:
+    """Outputs with each run of pieces of one stream joined."""
+    merged = []
+    for output in outputs:
+        if output.output_type == "stream" and merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _outputs(outputs: list, count: int | None) -> list:
+    kept = []
+    for output in _merged([output for output in outputs if WIDGET not in output.get("data", {})]):
+        if output.output_type == "execute_result":
+            output.execution_count = count
+        if "metadata" in output:
+            output.metadata = {}
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = small_png(output.data["image/png"].strip())
+        if output.output_type == "stream":
+            output.text = as_on_screen(output.text)
+            if not output.text.strip():
+                continue
+        kept.append(output)
+    return _merged(kept)
+
+
+def _name(cell, index: int) -> str:
+    if index == 0 and cell.cell_type == "markdown":
+        return "title"
+    if notebooks.is_first(cell):
+        return "setup"
+    for part, name in (("exercise", notebooks.exercise_of(cell)), ("check", notebooks.checked_by(cell))):
+        if name:
+            return f"{part}-{name}"[:60]
+    return hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+
+
+def normalise(nb) -> None:
+    """Normalise a notebook in place. Ids follow the content, so that a new cell does not rename those after it.
+
+    The hash of the code that was run is kept, not renewed: only running the notebook does that.
+    """
+    ran = nb.metadata.get("mtl_course", {}).get("code")
+    nb.metadata = {**METADATA, **({"mtl_course": {"code": ran}} if ran else {})}
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    count, taken = 0, {}
+    for index, cell in enumerate(nb.cells):
+        name = _name(cell, index)
+        taken[name] = taken.get(name, 0) + 1
+        cell["id"] = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
+        if cell.cell_type == "code":
+            if cell.execution_count:
+                count += 1
+                cell.execution_count = count
+            cell.outputs = _outputs(cell.outputs, cell.execution_count)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev normalise", description=__doc__)
+    parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)")
+    for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
+        nb = notebooks.read(path)
+        normalise(nb)
+        notebooks.write(nb, path)
+        print(f"{chapter.notebook}: normalised")
+    return 0

@@ -1,0 +1,86 @@
+"""Reading, finding and writing the course's notebooks: what the other tools share."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+from .. import chapters
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FIRST = "# Run this first."
+EXERCISE = re.compile(r"# EXERCISE (\w+)\n?")
+CHECK = re.compile(r"check\(\"(\w+)\"\)")
+
+
+def code_cells(nb):
+    """The code cells of a notebook, in order."""
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def exercise_of(cell) -> str | None:
+    """Name of the exercise whose stub this cell is, or None."""
+    found = EXERCISE.match(cell.source) if cell.cell_type == "code" else None
+    return found[1] if found else None
+
+
+def checked_by(cell) -> str | None:
+    """Name of the exercise that this cell checks, or None."""
+    found = CHECK.fullmatch(cell.source.strip()) if cell.cell_type == "code" else None
+    return found[1] if found else None
+
+
+def is_first(cell) -> bool:
+    """True for the generated first cell."""
+    return cell.cell_type == "code" and cell.source.split("\n")[0] == FIRST
+
+
+def read(path: Path):
+    """A notebook in the current format (4.5, cells with ids); nbformat's error for a file that is none."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(nb, path: Path) -> None:
+    """Write a notebook; the old file stays until the new one is whole."""
+    nbformat.validate(nb)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def find(numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
+    """Chapters with their notebooks: those with these numbers, or all. ValueError for an unknown or missing one."""
+    found = [chapters.find(number) for number in numbers] or list(chapters.CHAPTERS.values())
+    pairs = [(chapter, root / chapter.notebook) for chapter in found]
+    for chapter, path in pairs:
+        if not path.exists():
+            raise ValueError(f"Chapter {chapter.number} has no notebook yet: {chapter.notebook} is missing.")
+    return pairs
+
+
+def chosen(parser, numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
+    """`find` for a command line: an unknown chapter ends the command with the parser's message."""
+    try:
+        return find(numbers, root)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def repository(root: Path = ROOT) -> tuple[str, str]:
+    """Address and branch of the repository, from `_config.yml`: the one place that names them."""
+    import yaml
+
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    return config["url"].rstrip("/"), config["branch"]
+
+
+def say(*lines: str) -> None:
+    """Print to stderr what went wrong."""
+    print(*lines, sep="\n", file=sys.stderr)
