@@ -83,6 +83,7 @@ def build(output: Path = ROOT, fresh: bool = False, verbose: bool = False) -> Pa
     if result.returncode:
         environment.unlink(missing_ok=True)  # else the next build would skip the pages with warnings, and pass
         log = re.sub(r"\x1b\[[\d;]*m", "", result.stdout or "")  # Jupyter Book colours what it prints, wherever it goes
+        log = log.split("\nTraceback (most recent call last):\n")[0]  # its own, below Sphinx's message, only hides that one
         faults = [line for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
         raise BookError("\n".join([log, *faults, "The book was not built."]))
     missing = set(expected) - html_pages(html)

@@ -1,0 +1,83 @@
+"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``, so that the two cannot disagree."""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+DATA = Path("mtl_course", "data")
+
+
+def read_manifest(root: Path):
+    """The module `mtl_course.data.manifest`, from its file: the book is built where the package is not installed."""
+    spec = spec_from_file_location("mtl_course_manifest", root / DATA / "manifest.py")
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.read.cache_clear()
+    return module
+
+
+def link(text: str) -> str:
+    return f"<{text}>" if text.startswith(("http://", "https://")) else text
+
+
+def chapter(number: str, root: Path) -> str:
+    """A link to the chapter's notebook, or its number where it is planned."""
+    found = sorted((root / "notebooks").glob(f"{number}_*.ipynb"))
+    return f"[{int(number)}](/notebooks/{found[0].name})" if found else f"{int(number)} (planned)"
+
+
+def sizes(shape) -> str:
+    """``x`` 4,059 × 9, ``y`` 4,059"""
+    return ", ".join(f"`{array}` " + " × ".join(f"{size:,}" for size in shape[array]) for array in shape)
+
+
+def entry(info, tiers, root: Path) -> list[str]:
+    """One set as Markdown: a heading, what it holds, then where it is from and under which licence."""
+    origin = f"{tiers[info.tier]} (tier {info.tier})"
+    if info.package:
+        origin += f": {info.package} {info.version}, {info.download / 1e6:.1f} MB"
+    licence = info.licence + (f"; stated in {link(info.licence_source)}" if info.licence_source else "")
+    lines = [
+        f"(data-{info.name})=",
+        f"## {info.title}",
+        "",
+        info.note,
+        "",
+        f"- Load it: `data.load(\"{info.name}\")`",
+        f"- Arrays: {sizes(info.shape)}",
+        f"- How you get it: {origin}",
+        f"- Source: {link(info.source)}",
+        f"- Licence: {licence}",
+    ]
+    if info.citation:
+        lines.append(f"- Described by: {{cite:t}}`{info.citation}`")
+    if info.chapters:
+        lines.append("- Chapters: " + ", ".join(chapter(number, root) for number in info.chapters))
+    return [*lines, ""]
+
+
+class DataSets(SphinxDirective):
+    """All sets: a table to find one, then an entry each. Takes neither arguments nor content."""
+
+    def run(self):
+        root = Path(self.env.srcdir)
+        for name in ("manifest.toml", "manifest.py"):
+            self.env.note_dependency(str(root / DATA / name))
+        manifest = read_manifest(root)
+        infos = list(manifest.read().values())
+        lines = ["| Name | What it is | How you get it |", "|---|---|---|"]
+        lines += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {manifest.TIERS[info.tier]} |" for info in infos]
+        for info in infos:
+            lines += ["", *entry(info, manifest.TIERS, root)]
+        holder = nodes.Element()
+        self.state.nested_parse(StringList(lines, "manifest.toml"), self.content_offset, holder, match_titles=True)
+        return holder.children
+
+
+def setup(app):
+    app.add_directive("data-sets", DataSets)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
