@@ -27,7 +27,16 @@ EXERCISE = types.SimpleNamespace(
     stub='def root(x):\n    raise NotImplementedError("your answer goes here")',
     solution="def root(x):\n    guess = x ** 0.5\n    return guess",
     reference=sync.synced,
+    starter=None,
 )
+MEND = types.SimpleNamespace(
+    name="mend",
+    stub="def mend(x):\n    y = x.abs()\n    return y - 1",
+    solution="def mend(x):\n    y = x.abs()\n    # the sign was wrong\n    return y + 1",
+    reference=sync.synced,
+    starter=print,
+)
+EXERCISES = {"root": EXERCISE, "mend": MEND}
 
 
 def good():
@@ -39,9 +48,12 @@ def good():
         new_code_cell("plot()", metadata={"mystnb": {"image": {"alt": "A line"}, "figure": {"caption": "A line.", "name": "fig-line"}}}),
         new_code_cell("# EXERCISE root"),
         new_code_cell('check("root")'),
+        new_code_cell("# EXERCISE mend"),
+        new_code_cell('check("mend")'),
+        new_code_cell("def plus(y):\n    return y + 1"),
         new_code_cell('step = use("root")\n%pip install -q "some-package>=1"'),
     ]
-    nb = sync.synced(new_notebook(cells=cells), CHAPTER, {"root": EXERCISE}, URL, BRANCH)
+    nb = sync.synced(new_notebook(cells=cells), CHAPTER, EXERCISES, URL, BRANCH)
     nb.cells[3].outputs = [new_output("display_data", data={"image/png": "aGVsbG8="})]
     return nb
 
@@ -51,8 +63,7 @@ def page(nb, run=True):
         for count, cell in enumerate(notebooks.code_cells(nb), 1):
             cell.execution_count = count
         nb.metadata["mtl_course"] = {"code": normalise.code_hash(nb)}
-    exercises = {"root": EXERCISE}
-    return check.Page(nb, CHAPTER, exercises, sync.synced(nb, CHAPTER, exercises, URL, BRANCH), {"10.1000/a"})
+    return check.Page(nb, CHAPTER, EXERCISES, sync.synced(nb, CHAPTER, EXERCISES, URL, BRANCH), {"10.1000/a"})
 
 
 def test_a_good_notebook_has_no_problem():
@@ -105,6 +116,8 @@ BAD = {
     "exercise defined elsewhere": (code("def root(x):\n    return 1"), "binds root anew"),
     "answer key in code": (code("def mine(x):\n    guess = x**0.5\n    return guess"), "holds the answer of the exercise root"),
     "answer key in text": (markdown("Write\n\n    guess = x ** 0.5\n    return guess"), "holds the answer of the exercise root"),
+    "answer key with other comments": (code("def mine(x):\n    guess = x**0.5  # the root\n    return guess"), "holds the answer of the exercise root"),
+    "mended bug": (code("def mine(x):\n    y = x.abs()\n    return y + 1"), "holds the answer of the exercise mend"),
     "solution marker": (code("### BEGIN SOLUTION"), "solution marker"),
     "directive": (markdown("```{note}\nLook\n```"), "a directive"),
     "colon fence": (markdown(":::{note}\nLook\n:::"), "a colon fence"),
@@ -120,7 +133,7 @@ BAD = {
     "unknown paper, old address": (markdown("See <http://dx.doi.org/10.1000/b>."), "references.bib does not have"),
     "long line": (code("x = 1  " + "#" * 66), "line 1 has 73 characters"),
     "long cell": (code("\n".join(["x = 1"] * 26)), "has 26 lines"),
-    "too many cells": (add(*[new_markdown_cell("a") for _ in range(39)]), "has 46 cells"),
+    "too many cells": (add(*[new_markdown_cell("a") for _ in range(36)]), "has 46 cells"),
     "unquoted pip": (code("%pip install -q numpy>=2"), "without quotes"),
     "unquoted pip in a shell": (code("if True:\n    !pip install a 'b>2'"), "gives pip a without quotes"),
     "semicolon": (code("plot();"), "ends in `;`"),
@@ -161,7 +174,7 @@ def test_code_edited_after_the_run_is_caught():
     assert any("outputs are not those of this code" in problem for problem in check.lint(page(nb, run=False)))
 
 
-@pytest.mark.parametrize("counts", [[None, 1, 2, 3, 4], [1, 2, 4, 3, 5], [2, 3, 4, 5, 6]])
+@pytest.mark.parametrize("counts", [[None, *range(1, 8)], [1, 2, 4, 3, 5, 6, 7, 8], [*range(2, 10)]])
 def test_missing_or_mixed_counts_are_caught(counts):
     nb = page(good()).nb
     for cell, count in zip(notebooks.code_cells(nb), counts, strict=True):
