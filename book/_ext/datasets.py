@@ -24,10 +24,12 @@ def link(text: str) -> str:
     return f"<{text}>" if text.startswith(("http://", "https://")) else text
 
 
-def chapter(number: str, root: Path) -> str:
-    """A link to the chapter's notebook, or its number where it is planned."""
-    found = sorted((root / "notebooks").glob(f"{number}_*.ipynb"))
-    return f"[{int(number)}](/notebooks/{found[0].name})" if found else f"{int(number)} (planned)"
+def chapters(numbers, root: Path) -> str:
+    """Links to the notebooks of these chapters, and the numbers of those that are planned."""
+    found = {number: sorted((root / "notebooks").glob(f"{number}_*.ipynb")) for number in numbers}
+    here = [f"[{int(number)}](/notebooks/{paths[0].name})" for number, paths in found.items() if paths]
+    planned = [str(int(number)) for number, paths in found.items() if not paths]
+    return ", ".join(here) + ("; " if here and planned else "") + (f"planned: {', '.join(planned)}" if planned else "")
 
 
 def sizes(shape) -> str:
@@ -36,15 +38,12 @@ def sizes(shape) -> str:
 
 
 def entry(info, tiers, root: Path) -> list[str]:
-    """One set as Markdown: a heading, what it holds, then where it is from and under which licence."""
+    """One set as Markdown: what it holds, then where it is from and under which licence."""
     origin = f"{tiers[info.tier]} (tier {info.tier})"
     if info.package:
         origin += f": {info.package} {info.version}, {info.download / 1e6:.1f} MB"
     licence = info.licence + (f"; stated in {link(info.licence_source)}" if info.licence_source else "")
     lines = [
-        f"(data-{info.name})=",
-        f"## {info.title}",
-        "",
         info.note,
         "",
         f"- Load it: `data.load(\"{info.name}\")`",
@@ -56,8 +55,8 @@ def entry(info, tiers, root: Path) -> list[str]:
     if info.citation:
         lines.append(f"- Described by: {{cite:t}}`{info.citation}`")
     if info.chapters:
-        lines.append("- Chapters: " + ", ".join(chapter(number, root) for number in info.chapters))
-    return [*lines, ""]
+        lines.append(f"- Chapters: {chapters(info.chapters, root)}")
+    return lines
 
 
 class DataSets(SphinxDirective):
@@ -69,13 +68,19 @@ class DataSets(SphinxDirective):
             self.env.note_dependency(str(root / DATA / name))
         manifest = read_manifest(root)
         infos = list(manifest.read().values())
-        lines = ["| Name | What it is | How you get it |", "|---|---|---|"]
-        lines += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {manifest.TIERS[info.tier]} |" for info in infos]
-        for info in infos:
-            lines += ["", *entry(info, manifest.TIERS, root)]
-        holder = nodes.Element()
-        self.state.nested_parse(StringList(lines, "manifest.toml"), self.content_offset, holder, match_titles=True)
-        return holder.children
+        table = ["| Name | What it is | How you get it |", "|---|---|---|"]
+        table += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {manifest.TIERS[info.tier]} |" for info in infos]
+        return [*self.parse(table, nodes.Element()).children, *(self.section(info, manifest.TIERS, root) for info in infos)]
+
+    def section(self, info, tiers, root: Path) -> nodes.section:
+        label = f"data-{info.name}"
+        section = nodes.section("", nodes.title("", info.title), ids=[nodes.make_id(label)], names=[label])
+        self.state.document.note_explicit_target(section)  # {ref}`data-exam` and the table's links resolve
+        return self.parse(entry(info, tiers, root), section)
+
+    def parse(self, lines: list[str], parent: nodes.Element) -> nodes.Element:
+        self.state.nested_parse(StringList(lines, "manifest.toml"), self.content_offset, parent)
+        return parent
 
 
 def setup(app):
