@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from .manifest import DataError, Info
+from .manifest import Info
 
 
 class Dataset(Mapping):
@@ -12,9 +12,7 @@ class Dataset(Mapping):
     """
 
     def __init__(self, info: Info, arrays: Mapping, origin: str):
-        found = {key: array.shape for key, array in arrays.items()}
-        if found != dict(info.shape):
-            raise DataError(f"{info.name} from {origin} has the shapes {found}, not {dict(info.shape)}: the data was altered. Remove it and load it again.")
+        info.check(arrays, f"{info.name} from {origin}")
         self._arrays = dict(arrays)
         for array in self._arrays.values():
             array.setflags(write=False)
@@ -33,7 +31,9 @@ class Dataset(Mapping):
         try:
             return self.__dict__["_arrays"][key]
         except KeyError:
-            raise AttributeError(f"this data set has no array {key!r}; it has {', '.join(self.__dict__.get('_arrays', ()))}") from None
+            raise AttributeError(
+                f"this data set has no array {key!r}; it has {', '.join(self.__dict__.get('_arrays', ()))}"
+            ) from None
 
     def __setattr__(self, key: str, value):
         if "origin" in self.__dict__:

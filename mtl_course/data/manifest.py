@@ -1,6 +1,8 @@
 """What the course knows of each data set: the entries of `manifest.toml`. Needs the standard library only, so the book reads it too."""
 
 import difflib
+import importlib.util
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,13 +23,14 @@ class DataError(RuntimeError):
     """A data set could not be had; the message says what is wrong and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Info:
     """One entry of the manifest.
 
     `shape` maps each array of the set to its shape; `files` maps a file to its sha256 ("" where something else verifies it). The files
     of tier E lie beside the manifest, those of tier R below the data root, those of tier P in the archive of `package` `version`, whose
-    own sha256 is `sha256`. `download` is what is fetched once, in bytes. `citation` is a BibTeX key of the book's bibliography.
+    own sha256 is `sha256`. `download` is what is fetched once, in bytes; `needs` is a library beyond the course's own that reads it.
+    `citation` is a BibTeX key of the book's bibliography.
     """
 
     name: str
@@ -46,9 +49,22 @@ class Info:
     archive: str = ""
     sha256: str = ""
     download: int = 0
+    needs: str = ""
 
-    def __hash__(self):
-        return hash(self.name)
+    def check(self, arrays: Mapping, where: str) -> None:
+        """DataError unless the arrays have exactly the manifest's names and shapes."""
+        found = {key: tuple(array.shape) for key, array in arrays.items()}
+        if found != dict(self.shape):
+            raise DataError(
+                f"{where}: expected arrays of shape {dict(self.shape)} but found {found}, so the data was altered. Get it again from {self.source}."
+            )
+
+    def require(self) -> None:
+        """DataError with the command that installs it if the library that reads this set is missing."""
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            raise DataError(
+                f"{self.name} is read with {self.needs}, which is not installed. Run: {sys.executable} -m pip install {self.needs}"
+            )
 
 
 @cache

