@@ -1,0 +1,173 @@
+"""What was solved so far: one small file in the user's home, written so that nothing is ever lost."""
+
+import contextlib
+import html
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import chapters
+from .exercise import Exercise
+from .report import BORDERS, MARKS, Result, card
+
+RANK = ["missing", "blank", "timeout", "error", "wrong", "solved"]
+_said: set[str] = set()  # what a kernel was told once
+
+
+def home() -> Path:
+    """Where progress is kept: MTL_COURSE_HOME, else the mounted Drive on Colab, else ~/.mtl_course."""
+    if chosen := os.environ.get("MTL_COURSE_HOME"):
+        return Path(chosen).expanduser()
+    drive = Path("/content/drive/MyDrive")
+    return drive / "mtl_course" if drive.is_dir() else Path.home() / ".mtl_course"
+
+
+def load() -> tuple[dict[str, dict], str | None]:
+    """(entry of each exercise tried so far, note for the user or None).
+
+    A file that cannot be understood is moved aside under another name, and a new one is begun.
+    """
+    path = home() / "progress.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["exercises"]
+        for entry in entries.values():
+            if entry["state"] not in RANK or not isinstance(entry["tries"], int) or not isinstance(entry["score"], int | float):
+                raise ValueError(entry)
+        return entries, None
+    except FileNotFoundError:
+        return {}, None
+    except OSError as error:
+        return {}, _once(f"Progress could not be read from {path} ({error.strerror}); the checks work all the same.")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"progress.unreadable-{n}.json")).exists())
+        try:
+            path.replace(aside)
+        except OSError:
+            return {}, _once(f"The progress file {path} is damaged and could not be moved aside; the checks work all the same.")
+        return {}, f"The progress file was damaged. It is kept as {aside}, and a new one was begun."
+
+
+def record(result: Result) -> str | None:
+    """Keep the best result of each exercise. Returns a note for the user, or None; never raises for a problem with the disk."""
+    if result.state in ("blank", "missing"):
+        return None
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            entries, note = load()
+            entries[result.exercise.name] = _better(entries.get(result.exercise.name), result)
+            _write(folder / "progress.json", {"version": 1, "exercises": entries})
+            return note
+    except OSError as error:
+        return _once(f"Progress could not be kept in {folder} ({error.strerror or error}); the checks work all the same.")
+
+
+def _better(before: dict | None, result: Result) -> dict:
+    before = before or {"state": "missing", "score": 0.0, "tries": 0}
+    state = max(before["state"], result.state, key=RANK.index)
+    solved = before.get("solved") or (time.strftime("%Y-%m-%d") if state == "solved" else None)
+    score = max(before["score"], round(result.score, 4))
+    return {**before, "state": state, "score": score, "tries": before["tries"] + 1, "solved": solved}
+
+
+def _write(path: Path, content: dict) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    number, beside = tempfile.mkstemp(dir=path.parent, prefix=".progress-", suffix=".tmp")
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        for attempt in range(20):
+            try:
+                return os.replace(beside, path)
+            except PermissionError:  # Windows, while somebody else reads the file
+                if attempt == 19:
+                    raise
+                time.sleep(0.02)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, patience: float = 3.0, stale: float = 10.0):
+    """One writer at a time, over all kernels. The lock is a folder: making one is atomic on every file system, Drive included."""
+    lock = folder / ".progress.lock"
+    end = time.monotonic() + patience
+    while True:
+        try:
+            lock.mkdir()
+            break
+        except (FileExistsError, PermissionError):  # Windows says the second while the folder is being removed
+            with contextlib.suppress(OSError):
+                if time.time() - lock.stat().st_mtime > stale:  # left by a kernel that was killed
+                    lock.rmdir()
+                    continue
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.rmdir()
+
+
+def _once(note: str) -> str | None:
+    if note in _said:
+        return None
+    _said.add(note)
+    return note
+
+
+@dataclass
+class Progress:
+    """The course at a glance. Shown by a notebook as a card, by print as text."""
+
+    exercises: list[Exercise]
+    entries: dict[str, dict]
+    note: str | None = None
+
+    def _state(self, exercise: Exercise) -> str:
+        return self.entries.get(exercise.name, {}).get("state", "blank")
+
+    def _counts(self, exercises: list[Exercise]) -> str:
+        solved = sum(self._state(e) == "solved" for e in exercises)
+        earned = sum(min(self.entries.get(e.name, {}).get("score", 0), e.points) for e in exercises)
+        return f"{solved} of {len(exercises)} solved, {earned:.3g} of {sum(e.points for e in exercises):g} points"
+
+    def _lines(self, exercises: list[Exercise]) -> list[tuple[str, str, str]]:
+        """(mark, name, tries) of each exercise."""
+        lines = []
+        for exercise in exercises:
+            entry = self.entries.get(exercise.name)
+            mark = "–" if entry is None else MARKS[self._state(exercise) == "solved"]
+            tries = "" if entry is None else f"{entry['score']:.3g} of {exercise.points:g}, {entry['tries']} tr{'y' if entry['tries'] == 1 else 'ies'}"
+            lines.append((mark, exercise.name, tries))
+        return lines
+
+    def _by_chapter(self) -> list[tuple[str, list[Exercise]]]:
+        numbers = sorted({e.chapter for e in self.exercises})
+        titles = {n: f"{n} {chapters.CHAPTERS[n].title}" if n in chapters.CHAPTERS else n for n in numbers}
+        return [(titles[n], [e for e in self.exercises if e.chapter == n]) for n in numbers]
+
+    def __repr__(self) -> str:
+        lines = [f"Progress: {self._counts(self.exercises)}"]
+        for title, exercises in self._by_chapter():
+            lines.append(f"{title}: {self._counts(exercises)}")
+            lines += [f"  {mark} {name:32} {tries}".rstrip() for mark, name, tries in self._lines(exercises)]
+        return "\n".join(lines + ([self.note] if self.note else []))
+
+    def _repr_html_(self) -> str:
+        e = html.escape
+        parts = [f"<strong>Progress: {self._counts(self.exercises)}</strong>"]
+        for title, exercises in self._by_chapter():
+            items = "".join(f'<li style="list-style:none">{m} {e(n)} {e(t)}</li>' for m, n, t in self._lines(exercises))
+            parts.append(f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div><ul style="margin:0;padding:0">{items}</ul>')
+        parts += [f"<div>{e(self.note)}</div>"] if self.note else []
+        return card(BORDERS["solved"], "".join(parts))

@@ -1,0 +1,89 @@
+"""What a check shows: the same verdict as text, for a terminal, and as a card that reads on light and dark pages."""
+
+import html
+import textwrap
+from dataclasses import dataclass, field
+
+from .exercise import Exercise
+from .rows import Row
+
+MARKS = {True: "✓", False: "✗", None: "–"}
+HEADLINES = {
+    "solved": "solved",
+    "wrong": "not yet",
+    "blank": "not started",
+    "missing": "not found",
+    "error": "stopped with an error",
+    "timeout": "took too long",
+}
+BORDERS = {"solved": "#2da44e", "wrong": "#d4730b", "error": "#d4730b", "timeout": "#d4730b", "blank": "#808a94", "missing": "#808a94"}
+
+
+@dataclass
+class Result:
+    """The verdict on one answer. Shown by a notebook as a card, by print as text.
+
+    state: solved, wrong, blank, missing, error or timeout; score: points earned, of `exercise.points`.
+    hint: the hint of the known mistake that the answer behaves like, or the way to begin; else None.
+    """
+
+    exercise: Exercise
+    state: str
+    rows: list[Row]
+    score: float
+    hint: str | None
+    seed: int
+    printed: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def headline(self) -> str:
+        points = f"{self.score:.3g} of {self.exercise.points:g} point{'s' * (self.exercise.points != 1)}"
+        return f"{self.exercise.name}: {HEADLINES[self.state]}" + (f" ({points})" if self.state in ("solved", "wrong") else "")
+
+    @property
+    def again(self) -> str | None:
+        """The call that repeats this check on the very same inputs, where that is of use."""
+        return f'check("{self.exercise.name}", seed={self.seed})' if self.state in ("wrong", "error", "timeout") else None
+
+    def __repr__(self) -> str:
+        lines = [self.headline]
+        for row in self.rows:
+            lines.append(f"  {MARKS[row.ok]} {row.name}")
+            if row.detail:
+                lines.append(textwrap.indent(row.detail, "      "))
+        if self._printed:
+            lines += ["  Your function printed:", textwrap.indent(self._printed, "      ")]
+        if self.hint:
+            lines.append(f"  Hint: {self.hint}")
+        if self.again:
+            lines.append(f"  Same inputs again: {self.again}")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+    @property
+    def _printed(self) -> str:
+        return textwrap.shorten(self.printed, 300, placeholder=" …") if self.state in ("wrong", "error", "timeout") else ""
+
+    def _repr_html_(self) -> str:
+        # Only the border has a colour of its own: text and background are the page's, in light and dark.
+        e = html.escape
+        items = "".join(f'<li style="list-style:none">{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}</li>' for row in self.rows)
+        parts = [f"<strong>{e(self.headline)}</strong>", f'<ul style="margin:.3em 0;padding:0">{items}</ul>' if items else ""]
+        if self._printed:
+            parts.append(f"<div>Your function printed:</div>{_block(self._printed)}")
+        if self.hint:
+            parts.append(f'<div style="margin:.3em 0"><strong>Hint:</strong> {e(self.hint)}</div>')
+        if self.again:
+            parts.append(f"<div>Same inputs again: <code>{e(self.again)}</code></div>")
+        parts += [f"<div>{e(note)}</div>" for note in self.notes]
+        return card(BORDERS[self.state], "".join(parts))
+
+
+def card(border: str, inner: str) -> str:
+    """HTML of a card with a coloured left border."""
+    return f'<div style="border-left:4px solid {border};padding:.3em .8em;margin:.4em 0">{inner}</div>'
+
+
+def _block(text: str) -> str:
+    style = "margin:.2em 0 .4em 1.6em;padding:0;white-space:pre-wrap;background:transparent;color:inherit;border:0"
+    return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

@@ -1,0 +1,252 @@
+"""Nested values: what goes into an answer and what comes out of it. Copied, compared, and put into a few words."""
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Opened:
+    """A module or an optimizer taken apart into plain values, so that it can be compared like any other."""
+
+    kind: str
+    content: Any
+
+
+def open_up(value):
+    """The plain values that a module or an optimizer consists of.
+
+    A module is its parameters and buffers in order (their names are the learner's choice), which of them are trained, and
+    its mode; an optimizer is its groups: numbers, options and parameters.
+    """
+    if isinstance(value, nn.Module):
+        parameters = list(value.parameters())
+        trained = [p.requires_grad for p in parameters]
+        return Opened("module", [parameters, list(value.buffers()), trained, [m.training for m in value.modules()]])
+    groups = [{k: v for k, v in group.items() if isinstance(v, bool | int | float | tuple | list)} for group in value.param_groups]
+    return Opened("optimizer", groups)
+
+
+def over_tensors(change, value):
+    """`value` with `change` applied to every tensor in it; lists, tuples and dicts are rebuilt, the rest is passed on."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: over_tensors(change, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        items = [over_tensors(change, v) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, Opened):
+        return Opened(value.kind, over_tensors(change, value.content))
+    return value
+
+
+def tensors(value) -> list[Tensor]:
+    """Every tensor in a nested value; for modules and optimizers, their parameters and buffers."""
+    found: list[Tensor] = []
+    if isinstance(value, nn.Module | torch.optim.Optimizer):
+        value = open_up(value)
+    if isinstance(value, list | tuple):
+        for item in value:
+            found += tensors(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            found += tensors(item)
+    else:
+        over_tensors(found.append, value)
+    return found
+
+
+def snapshot(value):
+    """A copy of a nested value that later calls cannot change, cut off from autograd."""
+    if isinstance(value, nn.Module | torch.optim.Optimizer):
+        value = open_up(value)
+    if isinstance(value, Opened):
+        return Opened(value.kind, snapshot(value.content))
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {k: snapshot(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [snapshot(v) for v in value]
+    return value
+
+
+def problem(got, want) -> str | None:
+    """What is wrong with the type, shape or dtype of `got`, in one sentence; None if nothing is.
+
+    A list and a tuple count as the same, and so do a Python number and a NumPy scalar.
+    """
+    if got is None and want is not None:
+        return "Your function returned None. Did you forget `return`?"
+    if isinstance(want, Tensor):
+        return _tensor_problem(got, want)
+    if isinstance(want, np.ndarray) and want.ndim:
+        return _array_problem(got, want)
+    if _is_number(want):
+        return _number_problem(got, want)
+    if isinstance(want, Opened):
+        if not isinstance(got, Opened) or got.kind != want.kind:
+            return f"Expected {_article(want.kind)} but got {kind(got)}."
+        return problem(got.content, want.content) and f"The {want.kind} has other parts than expected: {problem(got.content, want.content)}"
+    if isinstance(want, dict):
+        if not isinstance(got, dict):
+            return f"Expected a dict but got {kind(got)}."
+        if got.keys() != want.keys():
+            return f"Expected the keys {sorted(map(str, want))} but got {sorted(map(str, got))}."
+        return next(filter(None, (problem(got[k], want[k]) for k in want)), None)
+    if isinstance(want, list | tuple):
+        if not isinstance(got, list | tuple):
+            return f"Expected {len(want)} values (a list or tuple) but got {kind(got)}."
+        if len(got) != len(want):
+            return f"Expected {len(want)} values but got {len(got)}."
+        return next(filter(None, map(problem, got, want)), None)
+    if want is None:
+        return None if got is None else f"Expected None but got {kind(got)}."
+    return None if isinstance(got, type(want)) else f"Expected {_article(type(want).__name__)} but got {kind(got)}."
+
+
+def _tensor_problem(got, want: Tensor) -> str | None:
+    if not isinstance(got, Tensor):
+        return f"Expected a torch.Tensor but got {kind(got)}. Stay in torch (no .item(), float() or NumPy): gradients would be lost."
+    if got.layout != want.layout:
+        return f"Expected a tensor with layout {want.layout} but got {got.layout}."
+    if got.shape != want.shape:
+        reduce = " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        return f"Expected shape {tuple(want.shape)} but got {tuple(got.shape)}.{reduce}"
+    if got.dtype != want.dtype:
+        return f"Expected dtype {want.dtype} but got {got.dtype}."
+    if got.device != want.device:
+        return f"Expected a result on {want.device}, where the inputs are, but got one on {got.device}."
+    return None
+
+
+def _array_problem(got, want: np.ndarray) -> str | None:
+    if not isinstance(got, np.ndarray):
+        return f"Expected a NumPy array but got {kind(got)}."
+    if got.shape != want.shape:
+        reduce = " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        return f"Expected shape {want.shape} but got {got.shape}.{reduce}"
+    # The width of the default integer depends on the platform; the width of floats is a choice.
+    same = got.dtype.kind in "iu" if want.dtype.kind in "iu" else got.dtype == want.dtype
+    return None if same else f"Expected dtype {want.dtype} but got {got.dtype}."
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Number | np.generic) or isinstance(value, np.ndarray) and value.ndim == 0
+
+
+def _number_problem(got, want) -> str | None:
+    if isinstance(got, Tensor):
+        return "Expected a plain number but got a tensor. Use .item() or float(...)."
+    if not _is_number(got):
+        return f"Expected a number but got {kind(got)}."
+    got_kind, want_kind = (np.asarray(v).dtype.kind.replace("u", "i") for v in (got, want))
+    names = {"b": "True or False", "i": "a whole number", "f": "a float", "c": "a complex number"}
+    if got_kind == want_kind or (want_kind in "fc" and got_kind == "i") or (want_kind == "c" and got_kind == "f"):
+        return None
+    return f"Expected {names.get(want_kind, 'a number')} but got {kind(got)}."
+
+
+def same(got, want, rtol: float, atol: float) -> bool:
+    """Whether two values of the same type and shape are equal up to tolerance; NaN equals NaN. Never raises."""
+    try:
+        return _same(got, want, rtol, atol)
+    except Exception:  # not comparable at all
+        return False
+
+
+def _same(got, want, rtol, atol) -> bool:
+    if isinstance(want, Tensor):
+        if want.layout != torch.strided:
+            got, want = got.to_dense(), want.to_dense()
+        if not (want.is_floating_point() or want.is_complex()):
+            return torch.equal(got, want)
+        return torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
+    if isinstance(want, np.ndarray) or _is_number(want):
+        got, want = np.asarray(got), np.asarray(want)
+        if want.dtype.kind in "fc":
+            return np.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
+        return bool(np.array_equal(got, want))
+    if isinstance(want, Opened):
+        return _same(got.content, want.content, rtol, atol)
+    if isinstance(want, dict):
+        return all(_same(got[k], want[k], rtol, atol) for k in want)
+    if isinstance(want, list | tuple):
+        return all(_same(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
+    return got is want or type(got) is type(want) and (_opaque(want) or bool(got == want))
+
+
+def _opaque(value) -> bool:
+    """Things that cannot be compared by value, such as a random generator or a function."""
+    return type(value).__eq__ is object.__eq__
+
+
+def alike(a, b, rtol: float, atol: float) -> bool:
+    """Whether two values have the same type and shape and are equal up to tolerance."""
+    try:
+        return problem(a, b) is None and same(a, b, rtol, atol)
+    except Exception:
+        return False
+
+
+def kind(value) -> str:
+    """The type of a value with its article, for messages: ``a float``, ``a tensor``."""
+    if value is None:
+        return "None"
+    if isinstance(value, Opened):
+        return _article(value.kind)
+    return "a tensor" if isinstance(value, Tensor) else "a NumPy array" if isinstance(value, np.ndarray) else _article(type(value).__name__)
+
+
+def _article(noun: str) -> str:
+    return ("an " if noun[:1].lower() in "aeiou" else "a ") + noun
+
+
+def brief(value) -> str:
+    """A short text for a value: all of a small array, the first entries of a large one. Never raises, never runs a foreign repr."""
+    try:
+        return _brief(value)
+    except Exception:
+        return kind(value)
+
+
+def _brief(value) -> str:
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().to_dense() if value.layout != torch.strided else value.detach().cpu()
+        return _brief_array(flat.tolist(), tuple(flat.shape), flat.numel(), flat.flatten()[:6].tolist())
+    if isinstance(value, np.ndarray):
+        return _brief_array(value.tolist(), value.shape, value.size, value.flatten()[:6].tolist())
+    if isinstance(value, nn.Module):
+        return f"a {type(value).__name__} with {sum(p.numel() for p in value.parameters())} parameters"
+    if isinstance(value, Opened):
+        return _article(value.kind) + " with " + _brief(value.content)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_brief, value[:8])) + (", …" if len(value) > 8 else "") + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_brief(v)}" for k, v in list(value.items())[:8]) + (", …" if len(value) > 8 else "") + "}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _number(value) if type(value) in (int, float, bool, complex) else repr(value)[:80] if type(value) is str else kind(value)
+
+
+def _brief_array(nested, shape, size, first) -> str:
+    if not shape:
+        return _number(nested)
+    if size <= 12:
+        return f"{_numbers(nested)} (shape {shape})"
+    return f"{_numbers(first)[:-1]}, …] (shape {shape})"
+
+
+def _numbers(nested) -> str:
+    return "[" + ", ".join(map(_numbers, nested)) + "]" if isinstance(nested, list) else _number(nested)
+
+
+def _number(x) -> str:
+    return f"{x:.4g}" if type(x) in (float, complex) else str(x)
