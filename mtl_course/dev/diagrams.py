@@ -1,0 +1,166 @@
+"""Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them: ``python -m mtl_course.dev diagrams [--check]``.
+
+The pictures are committed, so that a page needs no script and a reader no network. Each carries the hash of its source; ``--check``
+lists those that no longer fit it, with neither npm nor a browser.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import browser
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "book" / "diagrams"
+TOOLS = ROOT / "build" / "mermaid"  # npm's folder; not under version control
+
+MERMAID = "11.12.0"
+SETTINGS = {
+    "startOnLoad": False,
+    "deterministicIds": True,
+    "htmlLabels": False,  # labels as SVG text: pictures in a page show no HTML
+    "flowchart": {
+        "htmlLabels": False,
+        "curve": "monotoneY",
+        "padding": 12,
+        "rankSpacing": 36,
+        "wrappingWidth": 280,
+        "subGraphTitleMargin": {"top": 4, "bottom": 10},
+    },
+    "fontFamily": "'DejaVu Sans', Verdana, Arial, sans-serif",  # the widest first: boxes fit whichever of them a reader has
+    "theme": "base",
+    "themeVariables": {
+        "fontSize": "16px",
+        "primaryColor": "#eef4f9",
+        "primaryBorderColor": "#0072B2",
+        "primaryTextColor": "#111111",
+        "lineColor": "#444444",
+        "edgeLabelBackground": "#ffffff",
+        "clusterBkg": "#f6f6f6",
+        "clusterBorder": "#888888",
+    },
+}
+# In the page: draw, give the picture its size, a white ground to read on in dark mode too, a title and the hash.
+DRAW = """async ({id, source, settings, title, hash}) => {
+    mermaid.initialize(settings);
+    document.body.innerHTML = (await mermaid.render(id, source)).svg;
+    const svg = document.querySelector("svg"), margin = 8;
+    const [x, y, width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+    const [w, h] = [Math.ceil(width) + 2 * margin, Math.ceil(height) + 2 * margin];
+    svg.setAttribute("viewBox", [x - margin, y - margin, w, h].join(" "));
+    svg.setAttribute("width", w);
+    svg.setAttribute("height", h);
+    svg.removeAttribute("style");
+    svg.setAttribute("data-source-sha256", hash);
+    const ground = document.createElementNS(svg.namespaceURI, "rect");
+    for (const [key, value] of Object.entries({x: x - margin, y: y - margin, width: w, height: h, rx: 8, fill: "#ffffff"}))
+        ground.setAttribute(key, value);
+    svg.prepend(ground);
+    if (!svg.querySelector(":scope > title")) {
+        const element = document.createElementNS(svg.namespaceURI, "title");
+        element.textContent = title;
+        svg.prepend(element);
+    }
+    return new XMLSerializer().serializeToString(svg);
+}"""
+
+
+class DiagramError(Exception):
+    """A diagram could not be rendered; the message says what to do."""
+
+
+def digest(source: str) -> str:
+    """Hash of what decides the picture: source, settings and Mermaid's version."""
+    return hashlib.sha256(json.dumps([MERMAID, SETTINGS, DRAW, source]).encode()).hexdigest()
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")  # with universal newlines: the hash is the same on Windows
+
+
+def stale(folder: Path = FOLDER) -> list[str]:
+    """What is wrong with the pictures of a folder, in words; empty if each fits its source."""
+    wrong = []
+    for source in sorted(folder.glob("*.mmd")):
+        picture = source.with_suffix(".svg")
+        if not picture.exists():
+            wrong.append(f"{picture.name} is missing")
+        elif f'data-source-sha256="{digest(read(source))}"' not in read(picture):
+            wrong.append(f"{picture.name} does not fit {source.name}, which changed")
+    wrong += [f"{path.name} has no source" for path in sorted(folder.glob("*.svg")) if not path.with_suffix(".mmd").exists()]
+    return wrong
+
+
+def foreign(svg: str) -> list[str]:
+    """What a picture holds that a page must not load or run: scripts, HTML, fonts and addresses elsewhere."""
+    svg = re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
+    return re.findall(r"<script|<foreignObject|@import|@font-face|https?://[^\s\"')]+|url\((?!['\"]?#)[^)]*\)", svg)
+
+
+def mermaid_script() -> Path:
+    """Mermaid as one file, from npm; DiagramError without npm or if it fails."""
+    package = TOOLS / "node_modules" / "mermaid"
+    if not package.exists() or json.loads(read(package / "package.json"))["version"] != MERMAID:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise DiagramError("npm is missing, which fetches Mermaid: install Node.js. Readers do not need it.")
+        TOOLS.mkdir(parents=True, exist_ok=True)
+        print(f"Fetching mermaid {MERMAID} with npm ...", flush=True)
+        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(TOOLS), f"mermaid@{MERMAID}"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise DiagramError(f"npm could not fetch Mermaid:\n{result.stderr.strip()}")
+    return package / "dist" / "mermaid.min.js"
+
+
+def render(sources: list[Path]) -> None:
+    """Write the picture of each source; DiagramError with Mermaid's words for a source that it cannot read."""
+    lacking = browser.missing()
+    if lacking:
+        raise DiagramError(f"Diagrams are rendered in a browser, and {lacking}.")
+    from playwright.sync_api import Error, sync_playwright
+
+    script = mermaid_script()
+    with sync_playwright() as playwright:
+        page = browser.launch(playwright).new_context(offline=True).new_page()
+        page.add_script_tag(path=script)
+        for source in sources:
+            text = read(source)
+            title = source.stem.replace("_", " ").capitalize()  # unless the source has its own, as `accTitle: ...`
+            given = {"id": source.stem, "source": text, "settings": SETTINGS, "title": title, "hash": digest(text)}
+            try:
+                svg = page.evaluate(DRAW, given)
+            except Error as error:
+                raise DiagramError(f"{source.name}: {error.message}") from None
+            if foreign(svg):
+                raise DiagramError(f"{source.name} gives a picture with {', '.join(foreign(svg))}, which a page must not load.")
+            source.with_suffix(".svg").write_text(svg + "\n", encoding="utf-8", newline="\n")
+            print(f"{source.stem}.svg")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev diagrams", description="Render the diagrams' sources to SVG.")
+    parser.add_argument("--check", action="store_true", help="only list the pictures that do not fit their source")
+    parser.add_argument("--all", action="store_true", help="render all, not only those that changed")
+    options = parser.parse_args(arguments)
+
+    wrong = stale()
+    if options.check:
+        print("\n".join([*wrong, "Run: make diagrams"] if wrong else ["Every picture fits its source."]))
+        return 1 if wrong else 0
+    named = {line.split()[0] for line in wrong}
+    changed = [path for path in sorted(FOLDER.glob("*.mmd")) if options.all or path.with_suffix(".svg").name in named]
+    try:
+        if changed:
+            render(changed)
+    except DiagramError as error:
+        print(error, file=sys.stderr)
+        return 1
+    left = stale()
+    print("\n".join(left) or "Every picture fits its source.")
+    return 1 if left else 0
