@@ -1,0 +1,134 @@
+"""Run every test: the package and the book, the notebooks as a learner meets them, their solved editions, and the lints.
+
+Whatever follows the options goes to pytest: ``python -m mtl_course.dev test -- -k claims``.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from .notebooks import ROOT
+
+CELL_TIMEOUT = 300  # seconds; a chapter's slowest cell takes some ten on two cores
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope"]
+NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", str(CELL_TIMEOUT), "--nbval-kernel-startup-timeout", "120"]
+NO_TESTS = 5  # pytest's exit code
+
+
+@dataclass
+class Outcome:
+    """What a part of the run gave: counts of tests, seconds, and why it failed where no test says so."""
+
+    part: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+    def __str__(self):
+        counts = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+        return f"{self.part:18} {counts:40} {self.seconds:6.0f} s" + (f"  {self.problem}" if self.problem else "")
+
+
+def counts(report: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped tests in a JUnit report; an error while setting up or collecting is a failure."""
+    passed = failed = skipped = 0
+    for case in ET.parse(report).iter("testcase"):
+        kinds = {child.tag for child in case}
+        if kinds & {"failure", "error"}:
+            failed += 1
+        elif "skipped" in kinds:
+            skipped += 1
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
+def environment(home: Path, checks: str) -> dict[str, str]:
+    """Environment of a part: one thread a process, CPU profile, claims and checks raise, the user's progress file untouched."""
+    return {
+        **os.environ,
+        "MTL_COURSE_CHECKS": checks,
+        "MTL_COURSE_HOME": str(home),
+        "MTL_COURSE_PROFILE": "cpu",
+        "MTL_COURSE_STRICT": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+def pytest_part(part: str, folder: Path, arguments: list[str], checks: str | None = None, may_be_empty: bool = False) -> Outcome:
+    """Run pytest in its own process. `checks` is the mode in which notebooks run; the package's own tests set theirs."""
+    report = folder / f"{part.split()[0]}.xml"
+    env = environment(folder / "home", checks or "learn")
+    if checks is None:
+        del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"]
+    code = subprocess.call([*PYTEST, f"--junitxml={report}", *arguments], cwd=ROOT, env=env)
+    if code == NO_TESTS and may_be_empty:
+        return Outcome(part)
+    if not report.exists():
+        return Outcome(part, failed=1, problem=f"pytest could not run (exit code {code})")
+    outcome = Outcome(part, *counts(report))
+    if code == NO_TESTS:
+        outcome.problem = "no test ran"
+    elif code and not outcome.failed:
+        outcome.problem = f"pytest ended with exit code {code}"
+    if outcome.problem:
+        outcome.failed += 1
+    return outcome
+
+
+def command_part(part: str, folder: Path, *arguments: str) -> Outcome:
+    """Run one of the developer tools in its own process: one test, passed or failed."""
+    code = subprocess.call([sys.executable, "-m", "mtl_course.dev", *arguments], cwd=ROOT, env=environment(folder / "home", "learn"))
+    return Outcome(part, passed=int(code == 0), failed=int(code != 0), problem="see above" if code else "")
+
+
+def main(arguments: list[str]) -> int:
+    parts = {"package": _package, "learner": _learner, "solved": _solved, "lints": _lints}
+    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev test", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--only", choices=parts, action="append", help="run this part alone (may be given again)")
+    options, extra = parser.parse_known_args(arguments)
+    extra = [argument for argument in extra if argument != "--"]
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="mtl_course_test_", ignore_cleanup_errors=True) as folder:
+        for name in options.only or parts:
+            print(f"\n=== {name} ===", flush=True)
+            start = time.perf_counter()
+            outcome = parts[name](Path(folder), extra)
+            outcome.seconds = time.perf_counter() - start
+            outcomes.append(outcome)
+    print("\n=== summary ===", *outcomes, sep="\n")
+    totals = [sum(getattr(outcome, kind) for outcome in outcomes) for kind in ("passed", "failed", "skipped")]
+    print("{} passed, {} failed, {} skipped".format(*totals), flush=True)
+    return int(totals[1] > 0 or totals[0] == 0)
+
+
+def _package(folder: Path, extra: list[str]) -> Outcome:
+    return pytest_part("package and book", folder, ["--durations=10", *(extra or []), "tests"], may_be_empty=bool(extra))
+
+
+def _learner(folder: Path, extra: list[str]) -> Outcome:
+    return pytest_part("learner notebooks", folder, [*NBVAL, *extra, "notebooks"], "blank", may_be_empty=bool(extra))
+
+
+def _solved(folder: Path, extra: list[str]) -> Outcome:
+    editions = folder / "solved"
+    made = command_part("solved editions", folder, "solve", "--all", "--out", str(editions))
+    if made.failed:
+        return made
+    # the project's pytest settings hold for notebooks outside its folder only if the file is named
+    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(editions)]
+    return pytest_part("solved editions", folder, [*settings, *NBVAL, *extra, str(editions)], "strict", may_be_empty=bool(extra))
+
+
+def _lints(folder: Path, extra: list[str]) -> Outcome:
+    return command_part("lints", folder, "check")
