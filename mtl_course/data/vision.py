@@ -1,9 +1,9 @@
 """Tier D: image sets that torchvision downloads and verifies. It works in a staging folder, and only a whole result is kept."""
 
-import errno
 import pickle
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,33 +15,32 @@ from .manifest import DataError, Info
 ATTEMPTS = 3
 PAUSE = 2.0  # seconds before the second attempt, twice as many before the third
 TIMEOUT = 60.0  # seconds without a byte before an attempt is given up
-OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set from the cache, or downloaded the first time. DataError if it cannot be had."""
-    return cache.through(info, lambda staged: fetch(info, staged)), "torchvision's download, from the cache"
+    return cache.through(info, lambda staged: fetch(info, staged)), "torchvision's download"
 
 
 def fetch(info: Info, staged: Path) -> dict:
-    """Download, verify and read this set in the folder `staged`, with up to three attempts; DataError that says what went wrong in the last."""
+    """Download, verify and read this set in the folder `staged`, in up to three attempts. DataError says how the last failed."""
     reader = {"mnist": mnist, "usps": usps, "svhn": svhn, "cifar10": cifar10, "cifar100": cifar100}[info.name]
     for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE * 2 ** (attempt - 1))
         try:
-            with timeout(TIMEOUT):
+            with _timeout(TIMEOUT):
                 return reader(staged)
-        except Exception as error:  # torchvision passes on what urllib, http, tarfile, gzip, bz2 and scipy raise
-            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        except Exception as error:  # torchvision lets through what urllib, http, tarfile, gzip, bz2 and scipy raise
+            if isinstance(error, OSError) and error.errno in cache.FULL + cache.FORBIDDEN:
                 raise
             last = error
-        if attempt + 1 < ATTEMPTS:
-            time.sleep(PAUSE * 2**attempt)
     raise DataError(_why(info, last)) from last
 
 
 @contextmanager
-def timeout(seconds: float):
-    """Let no socket that is opened meanwhile wait longer than this; urllib's default is for ever."""
+def _timeout(seconds: float) -> Iterator[None]:
+    """Let no socket that is opened meanwhile wait longer than this; urllib's default is to wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -52,22 +51,22 @@ def timeout(seconds: float):
 
 def _why(info: Info, error: Exception) -> str:
     said = " ".join(str(error).split())[-200:] or type(error).__name__
-    if isinstance(error, OSError) and type(error).__module__ != "gzip" or "urlopen error" in said or "HTTP Error" in said:
+    if "urlopen error" in said or "HTTP Error" in said or isinstance(error, (ConnectionError, TimeoutError)):
         return (
-            f"{info.name}: {ATTEMPTS} attempts to download it failed: no network, or its server cannot be reached. Connect and try again "
-            f"(`python -m mtl_course.data --full` fetches the large sets ahead for offline work). The last attempt said: {said}"
+            f"{info.name}: {ATTEMPTS} attempts to download it failed. There is no network, or its server cannot be reached. "
+            f"Connect and try again; `python -m mtl_course.data --full` fetches the large sets ahead. The last attempt said: {said}"
         )
     return (
-        f"{info.name}: {ATTEMPTS} downloads arrived truncated or altered, so nothing was kept. Try again later; a proxy that answers with a web page also "
-        f"looks like this. The last attempt said: {said}"
+        f"{info.name}: {ATTEMPTS} downloads arrived truncated or altered, so nothing was kept. Try again later; a proxy that "
+        f"answers with a page of its own looks like this too. The last attempt said: {said}"
     )
 
 
-def _pair(train, test, labels: str = "targets") -> dict:
+def _halves(train, test, labels: str = "targets") -> dict:
     """The arrays of torchvision's two halves of a set."""
     arrays = {}
     for part, half in (("train", train), ("test", test)):
-        arrays |= {f"x_{part}": np.ascontiguousarray(half.data), f"y_{part}": np.asarray(getattr(half, labels), dtype=np.int64)}
+        arrays |= {f"x_{part}": np.ascontiguousarray(half.data), f"y_{part}": np.array(getattr(half, labels), dtype=np.int64)}
     return arrays
 
 
@@ -75,21 +74,23 @@ def mnist(staged: Path) -> dict:
     """`x_train` [60000, 28, 28], `x_test` [10000, 28, 28] uint8; `y_train`, `y_test` int64."""
     from torchvision.datasets import MNIST
 
-    return _pair(MNIST(staged, train=True, download=True), MNIST(staged, train=False, download=True))
+    return _halves(MNIST(staged, train=True, download=True), MNIST(staged, train=False))
 
 
 def usps(staged: Path) -> dict:
     """`x_train` [7291, 16, 16], `x_test` [2007, 16, 16] uint8; `y_train`, `y_test` int64."""
     from torchvision.datasets import USPS
 
-    return _pair(USPS(staged, train=True, download=True), USPS(staged, train=False, download=True))
+    for file in staged.glob("usps*"):  # of an earlier attempt, which torchvision would take without verifying it
+        file.unlink()
+    return _halves(USPS(staged, train=True, download=True), USPS(staged, train=False, download=True))
 
 
 def svhn(staged: Path) -> dict:
     """`x_train` [73257, 32, 32, 3], `x_test` [26032, 32, 32, 3] uint8; `y_train`, `y_test` int64, the digit 0 labelled 0."""
     from torchvision.datasets import SVHN
 
-    arrays = _pair(SVHN(staged, split="train", download=True), SVHN(staged, split="test", download=True), labels="labels")
+    arrays = _halves(SVHN(staged, split="train", download=True), SVHN(staged, split="test", download=True), labels="labels")
     return arrays | {key: np.ascontiguousarray(arrays[key].transpose(0, 2, 3, 1)) for key in ("x_train", "x_test")}
 
 
@@ -98,16 +99,16 @@ def cifar10(staged: Path) -> dict:
     from torchvision.datasets import CIFAR10
 
     train = CIFAR10(staged, train=True, download=True)
-    return _pair(train, CIFAR10(staged, train=False)) | {"names": np.array(train.classes)}
+    return _halves(train, CIFAR10(staged, train=False)) | {"names": np.array(train.classes)}
 
 
 def cifar100(staged: Path) -> dict:
-    """As `cifar10`, with 100 classes and their 20 superclasses, `coarse_train` and `coarse_test` int64, which torchvision leaves out."""
+    """As `cifar10`, with 100 classes, and their 20 superclasses, `coarse_train` and `coarse_test`, which torchvision omits."""
     from torchvision.datasets import CIFAR100
 
     train = CIFAR100(staged, train=True, download=True)
-    arrays = _pair(train, CIFAR100(staged, train=False)) | {"names": np.array(train.classes)}
+    arrays = _halves(train, CIFAR100(staged, train=False)) | {"names": np.array(train.classes)}
     for part in ("train", "test"):
-        with open(staged / train.base_folder / part, "rb") as file:  # torchvision has just verified it and unpickled it itself
-            arrays[f"coarse_{part}"] = np.asarray(pickle.load(file, encoding="latin1")["coarse_labels"], dtype=np.int64)
+        with open(staged / train.base_folder / part, "rb") as file:  # torchvision has just verified and unpickled it itself
+            arrays[f"coarse_{part}"] = np.array(pickle.load(file, encoding="latin1")["coarse_labels"], dtype=np.int64)
     return arrays

