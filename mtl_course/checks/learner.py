@@ -18,7 +18,7 @@ def find(name: str):
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         return shell.user_ns.get(name)
     frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == PACKAGE:
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == PACKAGE:
         frame = frame.f_back
     if frame is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import devices, learner, values
-from .exercise import Exercise
+from .exercise import REGISTRY, Exercise
 from .sandbox import Outcome, run
 
 
@@ -47,7 +47,9 @@ class Case:
         outcome = run(lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed)
         if outcome.error is not None:
             raise RuntimeError(f"The inputs of {self.exercise.name!r} could not be drawn.") from outcome.error
-        return tuple(outcome.value)
+        if not isinstance(outcome.value, tuple):
+            raise TypeError(f"A generator of inputs of {self.exercise.name!r} must return a tuple of arguments.")
+        return outcome.value
 
     def call(self, answer, limit: float | None, prepare: Callable = lambda args: args) -> Outcome:
         """The outcome of one call; its value is (result, arguments after the call), both copied."""
@@ -112,15 +114,17 @@ def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:
     right = Row("right values", weight=3)
     pure = Row("leaves its inputs unchanged")
     found = Examination("wrong", [runs, typed, right, pure])
-    started = time.monotonic()
+    started, budget = time.monotonic(), exercise.limit * max(3, len(cases) // len(exercise.inputs))
     for case in cases:
         outcome = case.call(answer, exercise.limit)
         found.printed = found.printed or outcome.printed
-        late = time.monotonic() - started > exercise.limit * max(3, len(cases) / len(exercise.inputs))
-        if outcome.error is not None and learner.is_blank(answer, outcome.error):
+        if outcome.error is not None and not found.behaviour and learner.is_blank(answer, outcome.error):
             return Examination("blank", [])
-        if outcome.stopped or late:
-            runs.ok, runs.detail = False, f"Stopped after {exercise.limit:g} s. Is there a loop that never ends?"
+        if outcome.stopped:
+            runs.ok, runs.detail = False, f"Stopped after {exercise.limit:g} s. Is there a loop that never ends?\nfor {case.inputs}"
+            found.state = "timeout"
+        elif time.monotonic() - started > budget:
+            runs.ok, runs.detail = False, f"Stopped after {budget:g} s: each call is slow. Is there a loop that vectorises?"
             found.state = "timeout"
         elif outcome.error is not None:
             runs.ok, runs.detail = False, _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
@@ -170,8 +174,10 @@ def _explain(exercise, answer, error) -> str:
     lines = learner.own_lines(answer, error)
     if isinstance(error, NotImplementedError):
         code, raised = learner.raised_by(error)
-        if raised and code is not None:
-            told += f"\nThis was raised in `{code.co_name}`, which your function calls and which is not written yet."
+        if raised and not learner.is_blank(answer, error):
+            told += f"\nIt comes from `{code.co_name}`, which your function calls and which is not written yet."
+            if code.co_name in REGISTRY:
+                told += f' Solve that exercise first, or take the course\'s answer: helper = use("{code.co_name}").'
     if isinstance(error, KeyboardInterrupt):
         told = "Interrupted."
     if isinstance(error, TypeError) and not lines and not inspect.isclass(answer):

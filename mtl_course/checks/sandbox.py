@@ -46,7 +46,7 @@ def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outc
 
     Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored afterwards: the state of the random
     generators (Python, NumPy, torch), gradient mode, default dtype and device, number of threads, working directory,
-    warning filters. Runs in float32 on the CPU with gradients on, whatever the notebook has set.
+    warning filters, log handlers. Runs in float32 on the CPU with gradients on, whatever the notebook has set.
     """
     said = _Ear()
     with _state_restored(seed), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -140,13 +140,16 @@ def _raise_in(thread, exception):
 
 # ----------------------------------------------------------------------- state
 
+# Their handlers hold the real stderr, so capturing sys.stderr is not enough.
+_LOGGERS = [logging.getLogger(), logging.getLogger("torch")]
+
 
 @contextlib.contextmanager
 def _state_restored(seed):
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
-    folder, logs = os.getcwd(), logging.root.manager.disable
+    folder, handlers = os.getcwd(), [logger.handlers for logger in _LOGGERS]
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -156,7 +159,8 @@ def _state_restored(seed):
         torch.set_default_dtype(torch.float32)
         if device.type != "cpu":
             torch.set_default_device("cpu")
-        logging.disable(logging.CRITICAL)
+        for logger in _LOGGERS:
+            logger.handlers = []
         with warnings.catch_warnings(), np.errstate(), torch.inference_mode(False), torch.set_grad_enabled(True):
             warnings.simplefilter("ignore")
             yield
@@ -173,7 +177,8 @@ def _state_restored(seed):
             torch.set_num_threads(threads)
         if os.getcwd() != folder:
             os.chdir(folder)
-        logging.disable(logs)
+        for logger, was in zip(_LOGGERS, handlers):
+            logger.handlers = was
 
 
 class _Ear(io.TextIOBase):
