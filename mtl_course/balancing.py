@@ -52,7 +52,7 @@ def mgda(G: Tensor) -> Tensor:
     """Weights of the shortest convex combination: argmin_{w >= 0, sum w = 1} w^T G w.
 
     It is zero exactly where no direction improves every task (Pareto stationarity).
-    Source: Désidéri 2012; Sener and Koltun, NeurIPS 2018, equation 3.
+    Source: Sener and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS 2018, after Désidéri 2012.
     """
     array = _checked(G)
     zero = array.diagonal() == 0
@@ -70,7 +70,7 @@ def pcgrad(G: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Each gradient is projected onto the normal plane of every other one that it conflicts with; the results are added.
 
     The order of the projections is drawn anew for each task from `generator`, as in the paper.
-    Source: Yu et al., NeurIPS 2020, algorithm 1.
+    Source: Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1.
     """
     array = _checked(G)
     T = len(array)
@@ -94,7 +94,7 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
     """The direction within a ball of radius c |g_0| around the mean gradient g_0 that helps the worst task most.
 
     Solved in its dual, min over w on the simplex of w^T G p + c |g_0| sqrt(w^T G w) with p = (1/T, ..., 1/T).
-    Source: Liu et al., NeurIPS 2021, equation 3. ValueError for a negative c.
+    Source: Liu, Liu, Jin, Stone and Liu, "Conflict-averse gradient descent", NeurIPS 2021. ValueError for a negative c.
     """
     if c < 0:
         raise ValueError(f"c is {c}; it is the radius of a ball and cannot be negative.")
@@ -122,7 +122,7 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
 def imtl_g(G: Tensor) -> Tensor:
     """The direction with the same projection on every unit gradient: G w proportional to |g_t|, with sum w = 1.
 
-    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021, section 3.1. Where the weights that solve it
+    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021. Where the weights that solve it
     sum to zero they cannot be normalised, and equal weights are returned.
     """
     array = _checked(G)
@@ -137,7 +137,7 @@ def imtl_g(G: Tensor) -> Tensor:
 def aligned_mtl(G: Tensor) -> Tensor:
     """Rotate the gradients as little as possible to an orthogonal system of equal lengths, then take their mean.
 
-    Source: Senushkin et al., CVPR 2023, equations 11 to 13 (scale by the smallest singular value that is not zero).
+    Source: Senushkin et al., "Independent component alignment for multi-task learning", CVPR 2023 (scale by the smallest singular value that is not zero).
     """
     array = _checked(G)
     T = len(array)
@@ -154,7 +154,7 @@ def nash_mtl(G: Tensor, iterations: int = 100) -> Tensor:
     """Nash's bargaining solution: w > 0 with G w = 1 / w, so that every task gains in proportion.
 
     It minimises the convex, self-concordant w^T G w / 2 - sum log w, here by damped Newton steps, which need no line search.
-    Source: Navon et al., ICML 2022, equation 4. Tasks without a gradient get the weight 0.
+    Source: Navon et al., "Multi-task learning as a bargaining game", ICML 2022. Tasks without a gradient get the weight 0.
     """
     array = _checked(G)
     has = array.diagonal() > 0
@@ -191,7 +191,7 @@ def _onto_dual_cone(array: np.ndarray, U: np.ndarray) -> np.ndarray:
 def upgrad(G: Tensor) -> Tensor:
     """Project each gradient onto the cone of directions that conflict with none, then take the mean.
 
-    Source: Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024, equation 5.
+    Source: Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024.
     """
     array = _checked(G)
     return torch.from_numpy(_onto_dual_cone(array, np.eye(len(array)) / len(array)).sum(axis=0))
@@ -200,7 +200,7 @@ def upgrad(G: Tensor) -> Tensor:
 def dualproj(G: Tensor) -> Tensor:
     """Project the mean gradient onto the cone of directions that conflict with none.
 
-    Source: Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017, equation 11.
+    Source: Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017.
     """
     array = _checked(G)
     return torch.from_numpy(_onto_dual_cone(array, np.full((1, len(array)), 1 / len(array)))[0])
