@@ -157,11 +157,10 @@ def _state_restored(seed):
         if cuda is not None:
             torch.cuda.manual_seed_all(seed)
         torch.set_default_dtype(torch.float32)
-        if device.type != "cpu":
-            torch.set_default_device("cpu")
         for logger in _LOGGERS:
             logger.handlers = []
-        with warnings.catch_warnings(), np.errstate(), torch.inference_mode(False), torch.set_grad_enabled(True):
+        on_cpu = contextlib.nullcontext() if device.type == "cpu" else torch.device("cpu")
+        with on_cpu, warnings.catch_warnings(), np.errstate(), torch.inference_mode(False), torch.set_grad_enabled(True):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -172,7 +171,7 @@ def _state_restored(seed):
             torch.cuda.set_rng_state_all(cuda)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
-            torch.set_default_device(device)
+            torch.set_default_device(None if device.type == "cpu" else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if os.getcwd() != folder:
