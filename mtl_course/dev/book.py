@@ -49,8 +49,8 @@ def require_tools() -> None:
         raise BookError(f"Jupyter Book {version} cannot build this book, 1.x can: pip install -r requirements-book.txt")
 
 
-def build(output: Path = ROOT, fresh: bool = False, verbose: bool = False) -> Path:
-    """Build the book into ``output/_build`` and return the folder of its pages.
+def build(root: Path = ROOT, output: Path | None = None, fresh: bool = False, verbose: bool = False) -> Path:
+    """Build the book of `root` into ``output/_build`` (default: in `root`) and return the folder of its pages.
 
     Any warning, any broken reference and any page missing from the result is a BookError. Only what changed is built again, or
     all of it if `fresh`.
@@ -58,22 +58,23 @@ def build(output: Path = ROOT, fresh: bool = False, verbose: bool = False) -> Pa
     import yaml  # comes with Jupyter Book
 
     require_tools()
+    output = output or root
     html = output / "_build" / "html"
     environment = output / "_build" / ".doctrees" / "environment.pickle"
     if fresh:
         shutil.rmtree(html, ignore_errors=True)
         shutil.rmtree(environment.parent, ignore_errors=True)
-    expected = toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    expected = toc_pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
     for page in html_pages(html) - set(expected):  # left by an earlier table of contents
         (html / f"{page}.html").unlink()
 
-    command = [*JUPYTER_BOOK, "build", str(ROOT), "--path-output", str(output), "-W", "-n", "--keep-going"]
-    extensions = max(path.stat().st_mtime for path in (ROOT / "book" / "_ext").glob("*.py"))
+    command = [*JUPYTER_BOOK, "build", str(root), "--path-output", str(output), "-W", "-n", "--keep-going"]
+    extensions = max((path.stat().st_mtime for path in (root / "book" / "_ext").glob("*.py")), default=0)
     if environment.exists() and environment.stat().st_mtime < extensions:
         command.append("--all")  # Sphinx does not notice that the code of an extension changed
     result = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=root,
         env={**os.environ, "PYTHONUTF8": "1"},
         stdout=None if verbose else subprocess.PIPE,
         stderr=None if verbose else subprocess.STDOUT,
