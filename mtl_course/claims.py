@@ -18,11 +18,18 @@ def strict() -> bool:
 
 
 def summary(values: Sequence[float] | float) -> str:
-    """Mean and sample standard deviation of one value a seed, such as ``0.424 ± 0.011 (5 seeds)``; a single number as it is."""
+    """Mean and sample standard deviation of one value a seed, such as ``0.424 ± 0.011 (5 seeds)``; a single number as it is.
+
+    Three decimals; with a spread that these would round to nothing, as many as show two digits of it.
+    """
     x = np.asarray(values, dtype=float)
     if x.ndim == 0:
         return f"{float(x):.4g}"
-    return f"{x.mean():.3f} ± {x.std(ddof=1):.3f} ({x.size} seeds)"
+    mean, spread = x.mean(), x.std(ddof=1)
+    if spread == 0 or not np.isfinite(spread):
+        return f"{mean:.4g} ± {spread:.4g} ({x.size} seeds)"
+    decimals = 3 if spread >= 5e-4 else 1 - int(np.floor(np.log10(spread)))
+    return f"{mean:.{decimals}f} ± {spread:.{decimals}f} ({x.size} seeds)"
 
 
 def claim(text: str, holds: bool, evidence: Mapping[str, Sequence[float] | float] | None = None) -> None:

@@ -13,8 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("chapter", help="number of the chapter, such as 01")
     parser.add_argument("--profile", choices=["cpu", "gpu"], default="gpu", help="size of the experiment (default: gpu)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on (default: 5)")
-    parser.add_argument("--force", action="store_true", help="run the gpu profile without a GPU, as a smoke test; never commit its record")
-    parser.add_argument("--out", type=Path, default=records.FOLDER, help="folder of the record (default: where the book reads it)")
+    parser.add_argument("--force", action="store_true", help="run the gpu profile without a GPU, as a smoke test; needs --out")
+    parser.add_argument("--out", type=Path, help="folder of the record (default: where the book reads it)")
     options = parser.parse_args(arguments)
     try:
         chapter = chapters.find(options.chapter)
@@ -28,10 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.profile == "gpu" and device().type != "cuda" and not options.force:
         print("The gpu profile needs a CUDA device and none was found. Run it on Colab, or with --force as a smoke test.", file=sys.stderr)
         return 2
+    if options.force and options.out is None:
+        parser.error("--force needs --out: a smoke test must not take the place of the book's record")
     seeds = list(range(options.seeds))
     experiment = import_module(f".experiments.ch{chapter.number}", __package__)
     record = records.Record(chapter.number, options.profile, experiment.run(options.profile, seeds), records.provenance(seeds))
-    print(f"{record}\nwritten to {records.save(record, options.out)}")
+    print(f"{record}\nwritten to {records.save(record, options.out or records.FOLDER)}")
     return 0
 
 

@@ -19,8 +19,13 @@ class Task:
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Share of rows of `logits` [N, C] whose largest entry is the class `target` [N] (int64). Scalar in [0, 1]."""
-    return (logits.argmax(dim=1) == target).float().mean()
+    """Share of rows of `logits` [N, C] whose largest entry is the class `target` [N] (int64). Scalar in [0, 1].
+
+    ValueError for targets of another shape, such as [N, 1].
+    """
+    predicted = logits.argmax(dim=1)
+    _same_shape(predicted, target)
+    return (predicted == target).float().mean()
 
 
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:

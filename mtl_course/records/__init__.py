@@ -41,11 +41,11 @@ def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | 
 
 
 def save(record: Record, folder: Path = FOLDER) -> Path:
-    """Write a record; the old one stays until the new one is whole. Returns its path."""
+    """Write a record; the old one stays until the new one is whole. Returns its path. Arrays and tensors become lists."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.chapter}_{record.profile}.json"
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True, default=lambda array: array.tolist()) + "\n", encoding="utf-8")
     aside.replace(path)
     return path
 
@@ -68,6 +68,7 @@ def _commit() -> str:
         return subprocess.run(["git", "-C", str(FOLDER), *args], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "*.py") else "")
+        git("ls-files", "--error-unmatch", __file__)  # an environment inside another project's checkout is not ours
+        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "--", ":/*.py") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown (not a git checkout)"

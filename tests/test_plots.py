@@ -1,0 +1,55 @@
+"""The figures' style, colours and bands."""
+
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+from mtl_course import plots  # noqa: E402
+
+
+@pytest.fixture
+def ax():
+    with plt.rc_context():
+        plots.use_style()
+        figure, ax = plt.subplots()
+        yield ax
+        plt.close(figure)
+
+
+def test_band_draws_mean_and_spread(ax):
+    x, runs = [1, 2], [[1.0, 4.0], [3.0, 4.0], [2.0, 7.0]]
+    line = plots.band(ax, x, runs, "joint", linestyle="--")
+    assert np.allclose(line.get_ydata(), [2, 5]) and line.get_label() == "joint" and line.get_linestyle() == "--"
+    [area] = ax.collections
+    low, high = area.get_paths()[0].get_extents().intervaly
+    assert (low, high) == pytest.approx((1.0, 5 + np.sqrt(3)))
+    assert mpl.colors.same_color(area.get_facecolor()[0][:3], line.get_color())
+
+
+def test_backgrounds_are_opaque_white_for_dark_pages(ax):
+    ax.figure.canvas.draw()
+    assert np.asarray(ax.figure.canvas.buffer_rgba())[0, 0].tolist() == [255] * 4
+
+
+def test_lines_take_the_course_colors_in_turn(ax):
+    drawn = [ax.plot([0, 1])[0].get_color() for _ in plots.COLORS]
+    assert drawn == plots.COLORS
+
+
+def luminance(color):
+    rgb = np.array(mpl.colors.to_rgb(color))
+    return np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def test_first_colors_stand_out_from_white_and_from_each_other():
+    contrast = [1.05 / (luminance(color) + 0.05) for color in plots.COLORS[:4]]
+    assert min(contrast) >= 2.5, "WCAG asks 3:1 of lines; markers and labels help where a colour is lighter"
+    # as a deuteranope sees them (Machado, Oliveira and Fernandes 2009, severity 1)
+    seen = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+    colors = [seen @ np.array(mpl.colors.to_rgb(color)) for color in plots.COLORS]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)) > 0.1
