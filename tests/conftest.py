@@ -1,0 +1,40 @@
+"""What several test modules share: the built book."""
+
+import os
+import time
+
+import pytest
+
+from mtl_course.dev import book
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory):
+    """Folder of the book's pages, built strictly and once a run, however many workers pytest-xdist has.
+
+    It is built in ``build/book``, apart from the reader's own ``_build``; what an earlier run left there is used again where nothing
+    changed.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # new for each run, common to its workers
+    output, done = book.ROOT / "build" / "book", shared / "book-is-built"
+    try:
+        (shared / "book-is-being-built").mkdir()
+    except FileExistsError:  # by another worker
+        for _ in range(600):
+            if done.exists():
+                break
+            time.sleep(1)
+        outcome = done.read_text(encoding="utf-8") if done.exists() else "The book was not built within ten minutes."
+    else:
+        outcome = ""
+        try:
+            book.build(output=output)
+        except book.BookError as error:
+            outcome = str(error)
+        aside = done.with_suffix(".part")
+        aside.write_text(outcome, encoding="utf-8")
+        os.replace(aside, done)
+    if outcome:
+        pytest.fail(outcome, pytrace=False)
+    return output / "_build" / "html"
