@@ -52,9 +52,14 @@ def test_pytest_that_cannot_run_is_a_failure(tmp_path, one_process):
 
 def test_notebooks_run_in_their_mode_and_away_from_the_users_files(tmp_path, monkeypatch):
     monkeypatch.setenv("MTL_COURSE_CHECKS", "learn")
+    monkeypatch.setenv("MTL_COURSE_DATA", "somewhere")
     env = runner.environment(tmp_path, "blank")
     assert env["MTL_COURSE_CHECKS"] == "blank" and env["MTL_COURSE_STRICT"] == "1" and env["MTL_COURSE_PROFILE"] == "cpu"
     assert env["MTL_COURSE_HOME"] == str(tmp_path) and env["OMP_NUM_THREADS"] == "1"
+    assert "MTL_COURSE_DATA" not in env, "pages show what every machine can compute"
+    own = runner.environment(tmp_path, None)
+    assert own["MTL_COURSE_DATA"] == "somewhere" and own["MTL_COURSE_HOME"] == str(tmp_path)
+    assert "MTL_COURSE_CHECKS" not in own and "MTL_COURSE_STRICT" not in own
 
 
 def test_a_failing_part_lets_the_others_run(monkeypatch, capfd):

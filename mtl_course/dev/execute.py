@@ -12,16 +12,20 @@ BUDGET = 60  # seconds that a chapter may take on two CPU cores
 
 
 def environment(home: str, checks: str = "blank") -> dict[str, str]:
-    """Environment of a kernel that verifies a notebook: claims and checks raise, CPU profile, the user's progress untouched."""
+    """Environment of a kernel that verifies a notebook: claims and checks raise, CPU profile, the user's progress untouched.
+
+    Without the data root: what a page shows must come out the same on every machine.
+    """
     return {
         "OMP_NUM_THREADS": "2",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "MTL_COURSE_DATA"},
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "MTL_COURSE_CHECKS": checks,
         "MTL_COURSE_HOME": home,
         "MTL_COURSE_PROFILE": "cpu",
         "MTL_COURSE_STRICT": "1",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUTF8": "1",
     }
 
 
@@ -51,6 +55,7 @@ def run(nb, timeout: int = 600, checks: str = "blank", report=print) -> list[flo
         home, work = Path(folder, "home"), Path(folder, "work")
         work.mkdir()
         client = NotebookClient(nb, km=manager, timeout=timeout, resources={"metadata": {"path": str(work)}})
+        client.extra_arguments = ["--log-level=ERROR"]  # the kernel's own log
         client.on_cell_execute, client.on_cell_executed = begin, end
         client.execute(env=environment(str(home), checks))
     nb.metadata["mtl_course"] = {"code": normalise.code_hash(nb)}

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import execute
 from .notebooks import ROOT
 
 CELL_TIMEOUT = 300  # seconds; a chapter's slowest cell takes some ten on two cores
@@ -51,27 +52,20 @@ def counts(report: Path) -> tuple[int, int, int]:
     return passed, failed, skipped
 
 
-def environment(home: Path, checks: str) -> dict[str, str]:
-    """Environment of a part: one thread a process, CPU profile, claims and checks raise, the user's progress file untouched."""
-    return {
-        **os.environ,
-        "MTL_COURSE_CHECKS": checks,
-        "MTL_COURSE_HOME": str(home),
-        "MTL_COURSE_PROFILE": "cpu",
-        "MTL_COURSE_STRICT": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "PYTHONUTF8": "1",
-    }
+def environment(home: Path, checks: str | None) -> dict[str, str]:
+    """Environment of a part: that of `execute` with one thread a process; for the package's own tests (`checks` None) no mode is set."""
+    env = {**execute.environment(str(home), checks or "learn"), "OMP_NUM_THREADS": "1"}
+    if checks is None:
+        del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"], env["MPLBACKEND"]
+        if "MTL_COURSE_DATA" in os.environ:
+            env["MTL_COURSE_DATA"] = os.environ["MTL_COURSE_DATA"]
+    return env
 
 
 def pytest_part(part: str, folder: Path, arguments: list[str], checks: str | None = None, may_be_empty: bool = False) -> Outcome:
     """Run pytest in its own process. `checks` is the mode in which notebooks run; the package's own tests set theirs."""
     report = folder / f"{part.split()[0]}.xml"
-    env = environment(folder / "home", checks or "learn")
-    if checks is None:
-        del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"]
-    code = subprocess.call([*PYTEST, f"--junitxml={report}", *arguments], cwd=ROOT, env=env)
+    code = subprocess.call([*PYTEST, f"--junitxml={report}", *arguments], cwd=ROOT, env=environment(folder / "home", checks))
     if code == NO_TESTS and may_be_empty:
         return Outcome(part)
     if not report.exists():
@@ -88,7 +82,7 @@ def pytest_part(part: str, folder: Path, arguments: list[str], checks: str | Non
 
 def command_part(part: str, folder: Path, *arguments: str) -> Outcome:
     """Run one of the developer tools in its own process: one test, passed or failed."""
-    code = subprocess.call([sys.executable, "-m", "mtl_course.dev", *arguments], cwd=ROOT, env=environment(folder / "home", "learn"))
+    code = subprocess.call([sys.executable, "-m", "mtl_course.dev", *arguments], cwd=ROOT, env=environment(folder / "home", None))
     return Outcome(part, passed=int(code == 0), failed=int(code != 0), problem="see above" if code else "")
 
 
