@@ -4,8 +4,7 @@ import difflib
 import os
 import random
 
-from . import learner
-from . import progress as _progress
+from . import learner, store
 from .diagnosis import diagnose
 from .exercise import REGISTRY, Exercise
 from .report import Result
@@ -44,7 +43,7 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
             raise
         text = f"This check itself failed, which is no fault of yours: {type(fault).__name__}: {fault}. Please report it."
         return Result(exercise, "error", [Row("the check runs", False, text)], 0.0, None, seed)
-    note = _progress.record(result)
+    note = store.record(result)
     result.notes += [note] if note else []
     if mode == "strict" and result.state != "solved" or mode == "blank" and (result.state != "blank" or not result.hint):
         raise CheckFailed(f"MTL_COURSE_CHECKS={mode}: {result!r}")
@@ -110,10 +109,10 @@ def use(name: str):
     return exercise.reference
 
 
-def progress() -> _progress.Progress:
+def progress() -> store.Progress:
     """The course at a glance: what is solved, by chapter."""
-    entries, note = _progress.load()
-    return _progress.Progress(list(_registry().values()), entries, note)
+    entries, note = store.load()
+    return store.Progress(list(_registry().values()), entries, note)
 
 
 def _registry() -> dict[str, Exercise]:

@@ -9,6 +9,7 @@ import traceback
 from types import CodeType
 
 from .exercise import Exercise
+from .values import brief
 
 PACKAGE = __name__.split(".")[0]
 
@@ -29,45 +30,61 @@ def is_reference(exercise: Exercise, answer) -> bool:
     """Whether the answer is the course's own (imported, or from `use`), as it is or wrapped."""
     while isinstance(answer, functools.partial):
         answer = answer.func
-    reference = inspect.unwrap(exercise.reference)
-    own = getattr(reference, "__code__", None)
-    with_wrapping_undone = inspect.unwrap(answer) if callable(answer) and not isinstance(answer, Exercise) else answer
-    return (
-        isinstance(answer, Exercise)
-        or with_wrapping_undone is reference
-        or (own is not None and getattr(with_wrapping_undone, "__code__", None) is own)
-    )
+    if isinstance(answer, Exercise):
+        return True
+    own, bare = _bare(exercise.reference), _bare(answer)
+    return bare is own or (_code(own) is not None and _code(bare) is _code(own))
 
 
 def is_course_code(answer) -> bool:
     """Whether the object was made by the course's package, such as a name that a notebook imported from it."""
-    return str(getattr(answer, "__module__", "")).split(".")[0] == PACKAGE
+    return str(_attribute(answer, "__module__")).split(".")[0] == PACKAGE
 
 
 def untouched(exercise: Exercise, answer) -> bool:
     """Whether nothing was done yet: an empty body, or the code of the starter (comments and docstring aside)."""
     if exercise.starter is not None and _parts(answer) and _parts(answer) == _parts(exercise.starter):
         return True
-    code = getattr(inspect.unwrap(answer) if callable(answer) else answer, "__code__", None)
-    if not isinstance(code, CodeType):
+    code = _code(_bare(answer))
+    if code is None:
         return False
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP", "CACHE")]
-    return len(steps) <= 2 and steps[-1].opname.startswith("RETURN") and steps[0].argval in (None, ...) and not code.co_freevars
+    return len(steps) <= 2 and steps[-1].opname.startswith("RETURN") and steps[0].argval in (None, ...)
+
+
+def _attribute(thing, name):
+    """getattr for objects that may refuse to answer."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None
+
+
+def _bare(answer):
+    """The function inside decorators that used functools.wraps."""
+    inner, seen = answer, set()
+    while (wrapped := _attribute(inner, "__wrapped__")) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        inner = wrapped
+    return inner
+
+
+def _code(function) -> CodeType | None:
+    code = _attribute(function, "__code__")
+    return code if isinstance(code, CodeType) else None
 
 
 def _functions(answer) -> dict:
     """Name -> function: the answer itself, or the methods of a class."""
-    if inspect.isclass(answer):
-        inner = {k: getattr(v, "__func__", getattr(v, "fget", v)) for k, v in vars(answer).items()}
-    else:
-        inner = {"": answer}
-    unwrapped = {k: inspect.unwrap(v) if callable(v) else v for k, v in inner.items()}
-    return {k: v for k, v in unwrapped.items() if isinstance(getattr(v, "__code__", None), CodeType)}
+    inner = {"": answer}
+    if isinstance(answer, type):
+        inner = {k: _attribute(v, "__func__") or _attribute(v, "fget") or v for k, v in type.__dict__["__dict__"].__get__(answer).items()}
+    return {k: _bare(v) for k, v in inner.items() if _code(_bare(v)) is not None}
 
 
 def _parts(answer) -> dict:
     """What the functions of an answer do, without names of files, line numbers and docstrings."""
-    return {k: (_essence(f.__code__, f.__doc__), repr(f.__defaults__), repr(f.__kwdefaults__)) for k, f in _functions(answer).items()}
+    return {k: (_essence(f.__code__, f.__doc__), brief(f.__defaults__), brief(f.__kwdefaults__)) for k, f in _functions(answer).items()}
 
 
 def _essence(code: CodeType, doc=None):
