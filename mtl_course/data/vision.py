@@ -67,7 +67,7 @@ def _halves(train, test, labels: str = "targets") -> dict:
     """The arrays of torchvision's two halves of a set."""
     arrays = {}
     for part, half in (("train", train), ("test", test)):
-        arrays |= {f"x_{part}": np.ascontiguousarray(half.data), f"y_{part}": np.array(getattr(half, labels), dtype=np.int64)}
+        arrays |= {f"x_{part}": np.asarray(half.data), f"y_{part}": np.asarray(getattr(half, labels)).astype(np.int64)}
     return arrays
 
 
