@@ -1,11 +1,22 @@
-"""Mend roles that screen readers are told about: docutils marks entries of the bibliography with one that ARIA has withdrawn."""
+"""Mend the pages' HTML for keyboards and screen readers, where docutils and the theme leave something to do.
+
+A diagram too wide for a phone scrolls in a box of its own, which a keyboard must be able to reach (the theme sees to code and tables).
+And docutils gives the entries of a bibliography a role that ARIA has withdrawn.
+"""
+
+import re
+
+MENDS = [
+    (re.compile(r"<figure (?=[^>]*>\s*<img [^>]*class=\"[^\"]*\bdiagram\b)"), '<figure tabindex="0" '),
+    (re.compile(r' role="doc-biblioentry"'), ' role="listitem"'),
+]
 
 
-def mend_roles(app, pagename, templatename, context, doctree):
-    if "body" in context:
-        context["body"] = context["body"].replace(' role="doc-biblioentry"', ' role="listitem"')
+def mend(app, pagename, templatename, context, doctree):
+    for pattern, new in MENDS:
+        context["body"] = pattern.sub(new, context.get("body", ""))
 
 
 def setup(app):
-    app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", mend)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
