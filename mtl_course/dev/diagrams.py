@@ -1,7 +1,7 @@
 """Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them: ``python -m mtl_course.dev diagrams [--check]``.
 
-The pictures are committed, so that a page needs no script and a reader no network. Each carries the hash of its source; ``--check``
-lists those that no longer fit it, with neither npm nor a browser.
+The pictures are committed, so that a page needs no script and a reader no network. Each carries the hash of its source;
+``--check`` lists those that no longer fit it, with neither npm nor a browser.
 """
 
 import argparse
