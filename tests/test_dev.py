@@ -2,8 +2,13 @@
 
 import base64
 import io
+import os
+import signal
+import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -293,3 +298,37 @@ def test_every_command_has_its_module():
 
     for module, _ in cli.COMMANDS.values():
         assert find_spec(f"mtl_course.dev.{module}"), module
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes() if Path("/proc/self/status").exists() else True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_the_command_and_its_kernel(tmp_path):
+    sign = tmp_path / "pid"
+    path = saved(tmp_path / "a.ipynb", f"import os, pathlib, time\npathlib.Path({str(sign)!r}).write_text(str(os.getpid()))\ntime.sleep(600)")
+    before = path.read_bytes()
+    code = f"import pathlib; from mtl_course.dev import execute; execute.execute(pathlib.Path({str(path)!r})); print('went on')"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        wait(lambda: sign.exists() and sign.read_text())
+        command.send_signal(signal.SIGINT)
+        said, _ = command.communicate(timeout=30)
+    finally:
+        command.kill()
+    assert command.returncode != 0 and "went on" not in said and "KeyboardInterrupt" in said, said
+    assert path.read_bytes() == before
+    wait(lambda: not alive(int(sign.read_text())))
+
+
+def wait(condition, seconds=60):
+    for _ in range(seconds * 10):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")

@@ -1,7 +1,10 @@
 """Run notebooks from top to bottom in a fresh kernel as a learner who solved nothing would, then normalise and save them."""
 
 import argparse
+import asyncio
+import contextlib
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -38,10 +41,16 @@ def run(nb, timeout: int = 600, checks: str = "blank", report=print) -> list[flo
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
+    from nbclient.exceptions import DeadKernelError
 
-    seconds, started = [0.0] * len(nb.cells), [0.0]
+    seconds, started, stopped = [0.0] * len(nb.cells), [0.0], []
 
     def begin(cell, cell_index):
+        # nbclient would take Ctrl-C for a kernel that died, and the command would go on with the next notebook
+        task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(RuntimeError):  # Windows: Ctrl-C raises KeyboardInterrupt by itself
+                asyncio.get_running_loop().add_signal_handler(number, lambda: (stopped.append(True), task.cancel()))
         started[0] = time.perf_counter()
 
     def end(cell, cell_index, **_):
@@ -57,7 +66,12 @@ def run(nb, timeout: int = 600, checks: str = "blank", report=print) -> list[flo
         client = NotebookClient(nb, km=manager, timeout=timeout, resources={"metadata": {"path": str(work)}})
         client.extra_arguments = ["--log-level=ERROR"]  # the kernel's own log
         client.on_cell_execute, client.on_cell_executed = begin, end
-        client.execute(env=environment(str(home), checks))
+        try:
+            asyncio.run(client.async_execute(env=environment(str(home), checks)))
+        except (DeadKernelError, asyncio.CancelledError):
+            if stopped:
+                raise KeyboardInterrupt from None
+            raise
     nb.metadata["mtl_course"] = {"code": normalise.code_hash(nb)}
     return seconds
 
