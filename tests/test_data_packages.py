@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -259,16 +260,22 @@ def test_cache_that_cannot_be_a_folder(tmp_path, monkeypatch):
         data.load("mnist_5k")
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="only a user without root rights can be refused"
-)
-def test_read_only_folder(tmp_path, empty_cache):
-    empty_cache.mkdir()
-    empty_cache.chmod(0o500)
-    with pytest.raises(data.DataError, match="cannot be written.*MTL_COURSE_CACHE"):
-        data.load("mnist_5k")
-    empty_cache.chmod(0o700)
-    assert not left(empty_cache)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions on folders")
+def test_read_only_folder(monkeypatch):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        monkeypatch.setenv("MTL_COURSE_CACHE", name)
+        before = os.geteuid()
+        try:
+            if before == 0:  # root may write everywhere, so be nobody for a moment
+                os.seteuid(65534)
+            with pytest.raises(data.DataError, match="cannot be written.*MTL_COURSE_CACHE"):
+                data.load("mnist_5k")
+        finally:
+            os.seteuid(before)
+            folder.chmod(0o700)
+        assert not left(folder)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])

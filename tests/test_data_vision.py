@@ -74,7 +74,7 @@ def server():
     home = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     home.files, home.asked, home.broken, home.refuse = {}, [], set(), 0
     home.url = f"http://127.0.0.1:{home.server_port}"
-    threading.Thread(target=home.serve_forever, daemon=True).start()
+    threading.Thread(target=home.serve_forever, args=(0.01,), daemon=True).start()
     yield home
     home.shutdown()
     home.server_close()
