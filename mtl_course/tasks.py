@@ -46,13 +46,27 @@ def _same_shape(prediction: Tensor, target: Tensor) -> None:
 
 
 def regression(name: str) -> Task:
-    """A regression task: mean squared error, reported as R2."""
-    return Task(name, F.mse_loss, r2, higher_is_better=True)
+    """A regression task: mean squared error, reported as R2. Its loss refuses integer targets and shapes that would broadcast."""
+
+    def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+        if not target.is_floating_point():
+            raise ValueError(f"The targets of task {name!r} are {target.dtype}; a regression needs floats, y.float() for instance.")
+        if prediction.shape != target.shape:
+            raise ValueError(f"Task {name!r}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape; reshape one.")
+        return F.mse_loss(prediction, target)
+
+    return Task(name, mean_squared_error, r2, higher_is_better=True)
 
 
 def classification(name: str) -> Task:
-    """A classification task: cross-entropy in nats, reported as accuracy."""
-    return Task(name, F.cross_entropy, accuracy, higher_is_better=True)
+    """A classification task: cross-entropy in nats, reported as accuracy. Its loss refuses targets that are not class numbers (int64)."""
+
+    def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+        if target.dtype != torch.int64:
+            raise ValueError(f"The targets of task {name!r} are {target.dtype}; a classification needs class numbers, y.long() for instance.")
+        return F.cross_entropy(logits, target)
+
+    return Task(name, cross_entropy, accuracy, higher_is_better=True)
 
 
 def delta_m(multi: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]) -> float:

@@ -1,0 +1,107 @@
+"""Batches for several tasks: labels on the same inputs, some of them missing, or a data set of its own for each task.
+
+Both kinds give the same `Batch`, so a training loop need not know which it has.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs x [B, ...] and, for each task with labels here, the rows of x that have one (slice or int64 [b]) and the labels [b, ...]."""
+
+    x: Tensor
+    targets: dict[str, tuple[slice | Tensor, Tensor]]
+
+
+class Table:
+    """Several labels for the same inputs.
+
+    x: [N, ...]; targets: task -> labels [N, ...]; labelled: task -> bool [N], True where the label is known (default: everywhere).
+    All tensors on one device. ValueError, with the task's name, for lengths that differ, a task without any label, or a mask without a task.
+    """
+
+    def __init__(self, x: Tensor, targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor] | None = None):
+        labelled = dict(labelled or {})
+        if not targets or not len(x):
+            raise ValueError("There is nothing to learn from: a table needs at least one row and one task.")
+        if unknown := sorted(labelled.keys() - targets.keys()):
+            raise ValueError(f"`labelled` names {', '.join(unknown)}, which `targets` does not have; it has {', '.join(targets)}.")
+        for name, y in targets.items():
+            mask = labelled.get(name)
+            if len(y) != len(x) or mask is not None and (len(mask) != len(x) or mask.dtype != torch.bool):
+                raise ValueError(f"Task {name!r}: there are {len(x)} inputs, so it needs {len(x)} labels, and a mask of {len(x)} bools if it has one.")
+            if mask is not None and not mask.any():
+                raise ValueError(f"Task {name!r} has no label at all: leave it out, or give it some.")
+        self.x, self.targets, self.labelled = x, dict(targets), labelled
+
+    def _take(self, rows: Tensor) -> Batch:
+        targets = {}
+        for name, y in self.targets.items():
+            if name in self.labelled:
+                known = self.labelled[name][rows].nonzero().squeeze(1)
+                if len(known):
+                    targets[name] = (known, y[rows[known]])
+            else:
+                targets[name] = (slice(None), y[rows])
+        return Batch(self.x[rows], targets)
+
+    def whole(self) -> Batch:
+        """All rows at once, in order."""
+        return self._take(torch.arange(len(self.x), device=self.x.device))
+
+    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+        """One epoch: every row once, in an order drawn from the CPU generator `order`."""
+        for rows in torch.randperm(len(self.x), generator=order).to(self.x.device).split(size):
+            yield self._take(rows)
+
+
+class Separate:
+    """A data set of its own for each task, of any sizes: task -> (x [N_t, ...], y [N_t, ...]), with inputs of one shape.
+
+    A batch holds `size` rows of each task. An epoch ends when the longest set has been seen once; shorter sets start again, newly
+    shuffled, so no task runs dry (`zip` would end with the shortest set). ValueError, with the task's name, for an empty set, lengths or
+    shapes that differ.
+    """
+
+    def __init__(self, sets: Mapping[str, tuple[Tensor, Tensor]]):
+        if not sets:
+            raise ValueError("There is nothing to learn from: give at least one task.")
+        shapes = {name: tuple(x.shape[1:]) for name, (x, _) in sets.items()}
+        first = next(iter(shapes))
+        for name, (x, y) in sets.items():
+            if len(x) != len(y) or not len(x):
+                raise ValueError(f"Task {name!r} has {len(x)} inputs and {len(y)} labels; it needs as many of each, and at least one.")
+            if shapes[name] != shapes[first]:
+                raise ValueError(f"Inputs of task {name!r} have shape {shapes[name]} but those of {first!r} have {shapes[first]}: one trunk needs one shape.")
+        self.sets = dict(sets)
+
+    def _join(self, rows: Mapping[str, Tensor]) -> Batch:
+        inputs, targets, start = [], {}, 0
+        for name, (x, y) in self.sets.items():
+            taken = rows[name].to(x.device)
+            inputs.append(x[taken])
+            targets[name] = (slice(start, start + len(taken)), y[taken])
+            start += len(taken)
+        return Batch(torch.cat(inputs), targets)
+
+    def whole(self) -> Batch:
+        """All rows of all tasks at once, one task after the other."""
+        return self._join({name: torch.arange(len(x)) for name, (x, _) in self.sets.items()})
+
+    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+        """One epoch over the longest set, `size` rows of each task at a time (fewer where a set, or the rest of the longest, is smaller)."""
+        longest = max(len(x) for x, _ in self.sets.values())
+        streams = {name: _endless(len(x), order) for name, (x, _) in self.sets.items()}
+        for start in range(0, longest, size):
+            wanted = min(size, longest - start)
+            yield self._join({n: torch.tensor([next(s) for _ in range(min(wanted, len(self.sets[n][0])))]) for n, s in streams.items()})
+
+
+def _endless(n: int, order: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from torch.randperm(n, generator=order).tolist()
