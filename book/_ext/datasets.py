@@ -68,8 +68,8 @@ class DataSets(SphinxDirective):
             self.env.note_dependency(str(root / DATA / name))
         manifest = read_manifest(root)
         infos = list(manifest.read().values())
-        table = ["| Name | What it is | How you get it |", "|---|---|---|"]
-        table += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {manifest.TIERS[info.tier]} |" for info in infos]
+        table = ["| Name | What it is | Tier |", "|---|---|---|"]
+        table += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {info.tier} |" for info in infos]
         return [*self.parse(table, nodes.Element()).children, *(self.section(info, manifest.TIERS, root) for info in infos)]
 
     def section(self, info, tiers, root: Path) -> nodes.section:
