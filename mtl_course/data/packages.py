@@ -39,7 +39,7 @@ def download(info: Info, staged: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=environment)
     except subprocess.TimeoutExpired:
         raise DataError(f"{info.name}: pip took over {TIMEOUT // 60} minutes. Check the network and try again.") from None
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise DataError(_no_pip(info)) from None
     if done.returncode:
         raise DataError(_why(info, done.stdout + done.stderr))
