@@ -8,7 +8,6 @@ import argparse
 import copy
 from pathlib import Path
 
-from ..checks.exercise import source_of
 from . import notebooks, sync
 
 
@@ -17,6 +16,8 @@ def to_nbgrader(nb, exercises: dict):
 
     An exercise that begins from buggy code ("spot the bug") stays an ordinary cell: nbgrader would replace the code by a blank.
     """
+    from ..checks.exercise import source_of  # brings torch
+
     nb = copy.deepcopy(nb)
     for cell in nb.cells:
         name, checked = notebooks.exercise_of(cell), notebooks.checked_by(cell)
