@@ -1,6 +1,7 @@
 """The test run itself: it counts, it fails when something failed, and one failing part does not hide the others."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -130,3 +131,63 @@ def test_the_book_is_published_only_where_its_links_lead(tmp_path, url, here, co
 def test_links_are_checked_weekly():
     [when] = workflow("links")[True]["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", when["cron"])
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+needs_bash = pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="runs on Linux and macOS, with bash")
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="GNU make is not installed here")
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """Run a copy of `.ci/run` beside made-up programs; gives the exit code and what `make` was asked for."""
+    clone, programs = tmp_path / "clone", tmp_path / "bin"
+    (clone / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", clone / ".ci")
+    programs.mkdir()
+
+    def run(fail="nothing"):
+        scripts = {"make": f'echo "$1 $PWD ${{MTL_COURSE_DATA:-none}}" >> {tmp_path}/asked\n[ "$1" != {fail} ]', "chromium": "true"}
+        for name, text in scripts.items():
+            (programs / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+            (programs / name).chmod(0o755)
+        env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)}
+        code = subprocess.run(["bash", str(clone / ".ci" / "run")], cwd="/", env=env, stdin=subprocess.DEVNULL).returncode
+        return code, (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+
+    return run
+
+
+@needs_bash
+def test_ci_tests_and_then_builds_the_book(ci, tmp_path):
+    clone = str((tmp_path / "clone").resolve())
+    assert ci() == (0, [f"test {clone} none", f"book {clone} none"])
+
+
+@needs_bash
+@pytest.mark.parametrize("fail, asked", [("test", ["test"]), ("book", ["test", "book"])])
+def test_ci_fails_when_a_step_fails(ci, fail, asked):
+    code, calls = ci(fail)
+    assert code != 0 and [call.split()[0] for call in calls] == asked
+
+
+@needs_bash
+def test_ci_uses_the_full_sets_where_they_lie_beside_the_clone(ci, tmp_path):
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    code, calls = ci()
+    assert code == 0 and {call.split()[2] for call in calls} == {str((tmp_path / "shared" / "data").resolve())}
+
+
+@needs_make
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    done = subprocess.run(["make", "help", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    assert {"book", "test", "notebooks", "run", "zip"} <= listed == set(re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split())
+
+
+@needs_make
+@pytest.mark.parametrize("target, command", [("test", "test"), ("book", "book"), ("run NB=01", "lab 01"), ("notebooks NB=01", "execute 01"), ("sync", "sync")])
+def test_make_calls_the_developer_tools(target, command):
+    done = subprocess.run(["make", "-n", *target.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert any(line.rstrip().endswith(f"-m mtl_course.dev {command}") for line in done.stdout.splitlines())
