@@ -86,7 +86,7 @@ class Reader:
 
         path = SCREENSHOTS / f"{name.replace('/', '-')}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=path, full_page=True)
+        self.page.screenshot(path=path, full_page=True, animations="disabled")
         return Image.open(path)
 
     def axe(self, **options) -> list[str]:
@@ -110,7 +110,8 @@ class Reader:
 def opened(request, chromium, built_book):
     """Each page in turn, opened once for all tests; (its name, the reader)."""
     reader = Reader(chromium)
-    reader.open(built_book / f"{request.param}.html")
+    page = reader.open(built_book / f"{request.param}.html")
+    page.evaluate("() => document.querySelectorAll('details').forEach(details => details.open = true)")
     yield request.param, reader
     reader.context.close()
 

@@ -16,9 +16,8 @@ def copy_mathjax(app, exception):
     if package is None:
         raise ExtensionError("The package sphinx-mathjax-offline is missing: pip install -r requirements-book.txt")
     target = Path(app.outdir, "_static", "mathjax", SCRIPT)
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_asset_file(Path(package.origin).parent / "static" / "mathjax" / SCRIPT, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy_asset_file(Path(package.origin).parent / "static" / "mathjax" / SCRIPT, target)
 
 
 def setup(app):
