@@ -234,6 +234,17 @@ def test_bibliography_lists_every_entry_once(pages, built_book):
     assert {div.get("role") for div in citations} == {"listitem"}
 
 
+def test_chinese_terms_are_marked(pages, built_book):
+    html = (built_book / "book" / "appendix" / "glossary.html").read_text(encoding="utf-8")
+    terms = re.findall(r"[\u4e00-\u9fff]+", pages["book/appendix/glossary"].text)
+    assert len(terms) > 20
+    assert all(f'<span lang="zh">{term}</span>' in html for term in terms)
+    mend = extension("accessible").mend
+    context = {"body": '<img alt="任务"><p>任务, task</p>'}
+    mend(None, "", "", context, None)
+    assert context["body"] == '<img alt="任务"><p><span lang="zh">任务</span>, task</p>'
+
+
 def notebook(tmp_path, *cells):
     path = tmp_path / "notebooks" / "01_mtl_objective.ipynb"
     path.parent.mkdir(exist_ok=True)
