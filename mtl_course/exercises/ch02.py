@@ -40,9 +40,11 @@ def _penalty(answer, parameters, source, alpha, beta):
 def source_penalty(parameters, source, alpha, beta):
     """What equation 3 adds to the loss: a scalar tensor.
 
-    parameters: dict name -> tensor, the model's, trunk and head. source: dict name -> tensor of the same shape, where training
-    started; it has the trunk's names only, for the head is new. alpha: factor of the squared distance to the source.
-    beta: factor of the squared norm of the parameters that have no source.
+    parameters: dict name -> tensor, the model's, trunk and head.
+    source: dict name -> tensor of the same shape, where training
+        started. It has the trunk's names only: the head is new.
+    alpha: factor of the squared distance to the source.
+    beta: factor of the squared norm of what has no source.
     """
     ### BEGIN SOLUTION
     total = 0.0
@@ -180,11 +182,14 @@ def _probe(answer, model, x):
     ),
 )
 def feature_extractor(model):
-    """Make `model.trunk` a fixed feature extractor and return the model. Only `model.head` may still be trained.
+    """Make `model.trunk` a fixed feature extractor; return the model.
 
-    The trunk has a BatchNorm and maybe a dropout. Afterwards others train the model in the usual way: they call `model.train()` at the
-    beginning of every epoch, and give the parameters that want gradients to an optimizer. Whatever they do, the trunk's parameters,
-    its running statistics and its output for an image must stay what they are now in evaluation mode.
+    Only `model.head` may still be trained. The trunk has a BatchNorm
+    and maybe a dropout. Others then train the model as usual: they
+    call `model.train()` in every epoch, and give the parameters that
+    want gradients to an optimizer. The trunk's parameters, running
+    statistics and output for an image must stay what they are now
+    in evaluation mode.
     """
 
     ### BEGIN SOLUTION
@@ -287,14 +292,19 @@ def _set_up(answer, model, classes, rate, x):
     ),
 )
 def fine_tuning(model, classes, rate):
-    """Prepare a source model for another label space; return (model, optimizer).
+    """Prepare a source model for other labels: (model, optimizer).
 
-    model: has a `trunk`, which is kept, and a `head`, an nn.Linear, in whose place a freshly drawn nn.Linear with `classes` outputs comes.
-    The optimizer is torch.optim.SGD with momentum 0.9. It trains the head at the learning rate `rate` and the trunk at `rate / 10`.
+    model: keeps its `trunk`; its `head`, an nn.Linear, gives way to a
+        freshly drawn nn.Linear with `classes` outputs.
+    optimizer: torch.optim.SGD with momentum 0.9, which trains the head
+        at the learning rate `rate` and the trunk at `rate / 10`.
     """
     ### BEGIN SOLUTION
     model.head = nn.Linear(model.head.in_features, classes)
-    groups = [{"params": model.head.parameters(), "lr": rate}, {"params": model.trunk.parameters(), "lr": rate / 10}]
+    groups = [
+        {"params": model.head.parameters(), "lr": rate},
+        {"params": model.trunk.parameters(), "lr": rate / 10},
+    ]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
     return model, optimizer
     ### END SOLUTION
@@ -383,11 +393,15 @@ def _load(answer, model, state):
 
 
 def _starter(model, state):
-    """Put the trunk of a source checkpoint into `model` and return the model. It runs without a complaint, and transfers nothing.
+    """Load the trunk of a source checkpoint; return the model.
 
-    state: a state_dict of the source network, which has a trunk like the model's. Its names may all begin with "module.", as
-    nn.DataParallel saves them. Every tensor of the model's trunk is to be loaded, running statistics included; the model keeps its own head,
-    even where the source's would fit (its classes are others). ValueError if a tensor of the trunk is not in the checkpoint.
+    state: a state_dict of a source network with a trunk like the
+        model's. Its names may all begin with "module.", as
+        nn.DataParallel saves them.
+    Every tensor of the model's trunk is to be loaded, running
+    statistics too. The model keeps its own head, even where the
+    source's would fit: its classes are others. ValueError if a
+    tensor of the trunk is not in the checkpoint.
     """
     model.load_state_dict(state, strict=False)
     return model
@@ -406,13 +420,13 @@ def _starter(model, state):
     ),
 )
 def load_trunk(model, state):
-    """Put the trunk of a source checkpoint into `model` and return the model."""
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
-    missing = [name for name in wanted if name not in state]
+    """Load the trunk of a source checkpoint; return the model."""
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    wanted = [k for k in model.state_dict() if k.startswith("trunk.")]
+    missing = [k for k in wanted if k not in state]
     if missing:
         raise ValueError(f"not in the checkpoint: {missing}")
-    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    model.load_state_dict({k: state[k] for k in wanted}, strict=False)
     return model
 
 
