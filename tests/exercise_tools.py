@@ -372,7 +372,8 @@ ODD = {f"returns {name}": (lambda *args, value=value: value) for name, value in 
 
 
 def unlisted(exercise: Exercise) -> list:
-    """Three wrong answers that nobody lists: the reference's numbers scaled, shifted, or replaced, by odd amounts."""
+    """Three wrong answers that nobody lists: the numbers of the reference's answer, or the
+    parameters of the module it returns, scaled, shifted or replaced by odd amounts."""
     if inspect.isclass(exercise.reference):
         return []
     changes = (lambda x: x * 1.37, lambda x: x + 0.113, lambda x: x * 0 + 0.7321)
@@ -384,7 +385,7 @@ def _over_numbers(change, value):
         return change(value).to(value.dtype) if value.is_floating_point() else _other(value)
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(change(value)).astype(value.dtype)[()] if value.dtype.kind == "f" else value + value.dtype.type(7)
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    if value is None or isinstance(value, bool) or isinstance(value, str):
         return "an answer that nobody would list"
     if isinstance(value, float):
         return change(value)
@@ -394,6 +395,13 @@ def _over_numbers(change, value):
         return {k: _over_numbers(change, v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_over_numbers(change, v) for v in value]
+    if isinstance(value, nn.Module):
+        with torch.no_grad():
+            for p in value.parameters():
+                p.copy_(change(p))
+        return value
+    if isinstance(value, torch.optim.Optimizer):
+        return value
     return "an answer that nobody would list"
 
 

@@ -6,6 +6,7 @@ one-line proof}}``, the mutant described as the failing test prints it.
 """
 
 import ast
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from exercise_tools import ODD, answer_from, mutants, survivors, unlisted
 
-import mtl_course.exercises  # registers them
+import mtl_course.exercises
 from mtl_course.checks import check
 from mtl_course.checks.exercise import REGISTRY, source_of
 
@@ -73,10 +74,9 @@ def test_the_courses_own_object_does_not_count(name):
 
 @pytest.mark.parametrize("name", [n for n in ALL if REGISTRY[n].starter])
 def test_the_bug_of_a_starter_is_listed(name):
-    """A learner who renames a variable and mends nothing hears what the bug is."""
+    """A learner who changes something else and leaves the bug hears what it is."""
     exercise = REGISTRY[name]
-    source = exercise.stub.replace("\n", "\n    _ = 0\n", 1) if '"""' not in exercise.stub else None
-    tree = ast.parse(source or exercise.stub)
+    tree = ast.parse(exercise.stub)
     at = 1 if ast.get_docstring(tree.body[0]) else 0
     tree.body[0].body.insert(at, ast.parse("_ = 0").body[0])
     result = check(name, answer_from(exercise, ast.unparse(ast.fix_missing_locations(tree))))
@@ -115,8 +115,6 @@ def test_two_different_right_answers_pass(name):
 
 def _shape(source: str) -> str:
     """The code without comments, docstrings and layout."""
-    import textwrap
-
     tree = ast.parse(textwrap.dedent(source))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
@@ -128,7 +126,7 @@ def _shape(source: str) -> str:
 def test_a_wrong_answer_that_nobody_listed_gets_a_counterexample_and_no_hint(name):
     for wrong in unlisted(REGISTRY[name]):
         result = check(name, wrong, seed=0)
-        assert result.state == "wrong" and result.hint is None, result
+        assert result.state in ("wrong", "error") and result.hint is None, result
         assert any(row.ok is False and "for " in row.detail for row in result.rows), result
 
 

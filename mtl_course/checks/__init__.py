@@ -9,6 +9,7 @@ from .diagnosis import diagnose
 from .exercise import REGISTRY, Exercise
 from .report import Result
 from .rows import Row, draw_cases, examine, share
+from .sandbox import randomness_restored
 from .values import kind
 
 __all__ = ["check", "hint", "solution", "use", "progress", "CheckFailed", "Result"]
@@ -37,7 +38,8 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
     given = answer is not None
     answer = answer if given else learner.find(name)
     try:
-        result = _judge(exercise, answer, given, seed, rounds)
+        with randomness_restored():
+            result = _judge(exercise, answer, given, seed, rounds)
     except Exception as fault:
         if mode != "learn":
             raise
@@ -102,7 +104,9 @@ def use(name: str):
     exercise = _find(name)
     answer = learner.find(name)
     if answer is not None and callable(answer) and not learner.is_reference(exercise, answer) and not learner.is_course_code(answer):
-        if examine(exercise, answer, draw_cases(exercise, 0, 3)).state == "solved":
+        with randomness_restored():
+            found = examine(exercise, answer, draw_cases(exercise, 0, 3))
+        if found.state == "solved":
             print(f"Going on with your own {name}.")
             return answer
     print(f"Going on with the course's {name}; yours takes over once its check passes.")

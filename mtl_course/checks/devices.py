@@ -1,15 +1,17 @@
-"""Does an answer follow its inputs to another device? On the real GPU where there is one, else with torch's fake tensors."""
+"""Does an answer follow its inputs to a GPU? Tried on the real one where there is one, else on one that is pretended."""
 
 import contextlib
 import re
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from . import values
 from .sandbox import run
 
-MIXED = re.compile(r"same device|device mismatch|at least two devices|Unhandled FakeTensor Device Propagation", re.I)
+MIXED = re.compile(r"same device|device mismatch|at least two devices", re.I)
+HOST = re.compile(r"convert cuda.* tensor to numpy", re.I)
 
 
 def problem(case, answer, limit: float | None) -> str | None:
@@ -17,31 +19,23 @@ def problem(case, answer, limit: float | None) -> str | None:
     args = case.draw()
     if any(isinstance(a, torch.optim.Optimizer) for a in args):
         return None
-    if torch.cuda.is_available():
-        mode, move = contextlib.nullcontext(), lambda t: t.cuda()
-    else:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        mode, move = FakeTensorMode(), lambda t: torch.empty(t.shape, dtype=t.dtype, device="cuda", requires_grad=t.requires_grad)
+    real = torch.cuda.is_available()
+    pretended = PretendedGPU()
+    mode, move = (contextlib.nullcontext(), torch.Tensor.cuda) if real else (pretended, pretended.take)
 
     def once():
+        moved = _moved(args, move)
         with mode:
-            results = case.exercise.call(answer, *_moved(args, move))
-            return {t.device.type for t in values.tensors(results)}
+            results = [r for r in values.tensors(case.exercise.call(answer, *moved)) if r.numel()]
+        return any(not r.is_cuda if real else pretended.place(r) == "cpu" for r in results)
 
     outcome = run(once, limit, case.seed)
-    if outcome.stopped:
-        return None
-    if outcome.error is not None:
-        try:
-            mixed = MIXED.search(str(outcome.error))
-        except Exception:
-            mixed = None
-        if mixed:
-            return "On a GPU your function mixes CPU and GPU tensors. Make new tensors with device=x.device, or zeros_like, new_zeros."
-        return None
-    strangers = outcome.value - {"cuda"}
-    return f"The inputs were on the GPU but a result is on the {strangers.pop().upper()}." if strangers else ""
+    if outcome.error is None:
+        return None if outcome.stopped else "The inputs were on the GPU but a result is on the CPU." if outcome.value else ""
+    text = run(lambda: str(outcome.error), limit).value or ""
+    if MIXED.search(text):
+        return "On a GPU your function mixes CPU and GPU tensors. Make new tensors with device=x.device, or zeros_like, new_zeros."
+    return "On a GPU a tensor has no .numpy(): stay in torch." if HOST.search(text) else None
 
 
 def _moved(value, move):
@@ -59,3 +53,89 @@ def _moved(value, move):
     if isinstance(value, dict):
         return {k: _moved(v, move) for k, v in value.items()}
     return values.over_tensors(move, value)
+
+
+class PretendedGPU(TorchFunctionMode):
+    """CPU tensors that pass for CUDA tensors: whose memory was marked. Inside this mode every torch call is followed.
+
+    What is made from marked tensors is marked; what is made without them is known to be on the CPU; calls that mix the two raise
+    the error that CUDA raises. Unlike torch's fake tensors these have values, so an answer may branch on them. Memory that no
+    call under this mode made (a global tensor, the inside of a vmap) is of unknown place, and may be mixed with either.
+    """
+
+    _GPU = torch.device("cuda", 0)
+    _MAY_MIX = {"copy_", "__setitem__", "data", "grad", "type_as", "set_", "is_same_size", "_has_compatible_shallow_copy_type"}
+
+    def __init__(self):
+        super().__init__()
+        self._places: dict[int, str] = {}
+        self._kept = []  # the memory itself, or its address could be given to another tensor
+
+    def take(self, tensor):
+        """A copy of `tensor` that passes for a CUDA tensor."""
+        with torch._C.DisableTorchFunction():
+            copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            self._mark(copy, "cuda")
+        return copy
+
+    def place(self, tensor) -> str | None:
+        """``"cuda"``, ``"cpu"``, or None where it is unknown."""
+        return self._places.get(self._address(tensor))
+
+    @staticmethod
+    def _address(tensor) -> int:
+        try:
+            return tensor.untyped_storage().data_ptr()
+        except Exception:  # sparse, or inside a transform
+            return 0
+
+    def _mark(self, tensor, place):
+        if address := self._address(tensor):
+            self._places[address] = place
+            self._kept.append(tensor.untyped_storage())
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):  # of a property, such as x.device
+            name = func.__self__.__name__
+        given = values.tensors([list(args), list(kwargs.values())])
+        places = [self.place(t) for t in given]
+        if name in ("device", "is_cuda", "is_cpu") and places[:1] == ["cuda"]:
+            return {"device": self._GPU, "is_cuda": True, "is_cpu": False}[name]
+        if name in ("numpy", "__array__") and places[:1] == ["cuda"]:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+        if name in ("to", "cuda", "cpu"):
+            return self._transfer(func, name, args, kwargs, places)
+        if kwargs.get("device") is not None:
+            goal = torch.device(kwargs["device"]).type
+            kwargs["device"] = "cpu" if goal == "cuda" else goal
+        else:
+            goal = "cuda" if "cuda" in places else None if None in places else "cpu"
+            host = [t for t, place in zip(given, places) if place == "cpu" and t.ndim]
+            by_index = name == "__getitem__" and places[0] == "cuda"  # an index may be on the CPU
+            if "cuda" in places and host and name not in self._MAY_MIX and not by_index:
+                raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
+        result = func(*args, **kwargs)
+        before = {self._address(t) for t in given}
+        for made in values.tensors(result):
+            if goal is not None and self._address(made) not in before:
+                self._mark(made, goal)
+        return result
+
+    def _transfer(self, func, name, args, kwargs, places):
+        """x.to(...), x.cuda(), x.cpu(): the same values in other memory, where the place changes."""
+        asked = [a for a in [*args[1:], *kwargs.values()] if isinstance(a, str | torch.device)]
+        other = places[1] if name == "to" and len(places) > 1 else None
+        goal = torch.device(asked[0]).type if asked else {"cuda": "cuda", "cpu": "cpu"}.get(name, other or places[0])
+        if name == "to":
+            on_host = [torch.device("cpu") if isinstance(a, str | torch.device) else a for a in args]
+            kwargs = {k: torch.device("cpu") if isinstance(v, str | torch.device) else v for k, v in kwargs.items()}
+            result = func(*on_host, **kwargs)
+        else:
+            result = args[0]
+        if goal != places[0]:
+            result = result.clone() if self._address(result) == self._address(args[0]) else result
+        if goal is not None and self.place(result) != goal:
+            self._mark(result, goal)
+        return result

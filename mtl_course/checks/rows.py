@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -44,6 +45,13 @@ class Case:
     seed: int
 
     def draw(self) -> tuple:
+        """Inputs of this case that nobody has touched."""
+        try:
+            return values.renew(self._first)
+        except TypeError:  # modules and optimizers
+            return self._drawn()
+
+    def _drawn(self) -> tuple:
         outcome = run(lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed)
         if outcome.error is not None:
             raise RuntimeError(f"The inputs of {self.exercise.name!r} could not be drawn.") from outcome.error
@@ -77,22 +85,18 @@ class Case:
     @cached_property
     def inputs(self) -> str:
         """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``."""
-        return ", ".join(f"{name} = {values.brief(a)}" if name else values.brief(a) for name, a in zip(self._names, self._untouched))
-
-    @property
-    def _names(self):
-        if inspect.isclass(self.exercise.reference):
-            return [""] * len(self._untouched)
-        names = list(inspect.signature(self.exercise.reference).parameters)
-        return (names + [""] * len(self._untouched))[: len(self._untouched)]
+        names = [] if inspect.isclass(self.exercise.reference) else list(inspect.signature(self.exercise.reference).parameters)
+        texts = map(values.brief, self._first)
+        return ", ".join(f"{name} = {text}" if name else text for name, text in zip_longest(names[: len(self._first)], texts))
 
     @cached_property
-    def _untouched(self):
-        return self.draw()
+    def before(self) -> list:
+        """The inputs as they are before the call, copied."""
+        return values.snapshot(self._first)
 
     @cached_property
-    def before(self):
-        return values.snapshot(self._untouched)
+    def _first(self) -> tuple:
+        return self._drawn()
 
     def _of_reference(self, outcome: Outcome):
         if outcome.error is not None:
@@ -255,7 +259,7 @@ def _device_row(exercise, answer, cases) -> Row | None:
     if not exercise.device:
         return None
     for case in cases[: len(exercise.inputs)]:
-        if not values.tensors(case._untouched) or devices.problem(case, exercise.reference, None) != "":
+        if not values.tensors(case.before) or devices.problem(case, exercise.reference, None) != "":
             return None  # no tensors, or the reference itself cannot be tried here
         fault = devices.problem(case, answer, exercise.limit)
         if fault is None:

@@ -49,7 +49,8 @@ def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outc
     warning filters, log handlers. Runs in float32 on the CPU with gradients on, whatever the notebook has set.
     """
     said = _Ear()
-    with _state_restored(seed), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with randomness_restored(), _settings_restored(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        _seed_all(seed)
         try:
             if limit is None:
                 outcome = Outcome(_inside(function))
@@ -144,18 +145,45 @@ def _raise_in(thread, exception):
 _LOGGERS = [logging.getLogger(), logging.getLogger("torch")]
 
 
+_nested = threading.local()
+
+
 @contextlib.contextmanager
-def _state_restored(seed):
+def randomness_restored():
+    """Put the random generators of Python, NumPy and torch back at the end. Inside another such block it does nothing.
+
+    `run` does this for one call. Saving NumPy's state takes longer than most calls, so a check does it once around all of them.
+    """
+    if getattr(_nested, "inside", False):
+        yield
+        return
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    _nested.inside = True
+    try:
+        yield
+    finally:
+        _nested.inside = False
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _seed_all(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
+@contextlib.contextmanager
+def _settings_restored():
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
     folder, handlers = os.getcwd(), [logger.handlers for logger in _LOGGERS]
     try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
-        if cuda is not None:
-            torch.cuda.manual_seed_all(seed)
         torch.set_default_dtype(torch.float32)
         for logger in _LOGGERS:
             logger.handlers = []
@@ -164,11 +192,6 @@ def _state_restored(seed):
             warnings.simplefilter("ignore")
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)

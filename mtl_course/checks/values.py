@@ -78,6 +78,21 @@ def snapshot(value):
     return value
 
 
+def renew(value):
+    """A copy of plain arguments (tensors, arrays, numbers, text, and lists, tuples and dicts of them); TypeError for anything else."""
+    if isinstance(value, Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) is dict:
+        return {k: renew(v) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(renew(v) for v in value)
+    if value is None or type(value) in (bool, int, float, complex, str):
+        return value
+    raise TypeError(f"{kind(value)} has to be made anew")
+
+
 def problem(got, want) -> str | None:
     """What is wrong with the type, shape or dtype of `got`, in one sentence; None if nothing is.
 
@@ -166,9 +181,10 @@ def _same(got, want, rtol, atol) -> bool:
     if isinstance(want, Tensor):
         if want.layout != torch.strided:
             got, want = got.to_dense(), want.to_dense()
-        if not (want.is_floating_point() or want.is_complex()):
-            return torch.equal(got, want)
-        return torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
+        if torch.equal(got, want):
+            return True
+        inexact = want.is_floating_point() or want.is_complex()
+        return inexact and torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
     if isinstance(want, np.ndarray) or _is_number(want):
         got, want = np.asarray(got), np.asarray(want)
         if want.dtype.kind in "fc":
