@@ -138,7 +138,7 @@ def colab(twin, path, tmp_path):
             MTL_COURSE_PROFILE="cpu",
             MTL_COURSE_SPEC=str(spec),
         )
-        NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(content)}}).execute(env=env)
+        NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(content)}}).execute(env=env, cleanup_kc=True)
         return content
 
     return execute

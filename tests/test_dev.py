@@ -308,6 +308,15 @@ def alive(pid):
     return b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes() if Path("/proc/self/status").exists() else True
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process on Windows, instead of asking whether it is there")
+@pytest.mark.parametrize("last", ["print(1)", "1 / 0"])
+def test_execute_leaves_no_kernel_behind(tmp_path, last):
+    sign = tmp_path / "pid"
+    path = saved(tmp_path / "a.ipynb", f"import os, pathlib\npathlib.Path({str(sign)!r}).write_text(str(os.getpid()))", last)
+    execute.execute(path, report=lambda line: None)
+    assert not alive(int(sign.read_text()))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_stops_the_command_and_its_kernel(tmp_path):
     sign = tmp_path / "pid"

@@ -67,7 +67,7 @@ def run(nb, timeout: int = 600, checks: str = "blank", report=print) -> list[flo
         client.extra_arguments = ["--log-level=ERROR"]  # the kernel's own log
         client.on_cell_execute, client.on_cell_executed = begin, end
         try:
-            asyncio.run(client.async_execute(env=environment(str(home), checks)))
+            asyncio.run(client.async_execute(env=environment(str(home), checks), cleanup_kc=True))
         except (DeadKernelError, asyncio.CancelledError):
             if stopped:
                 raise KeyboardInterrupt from None
