@@ -155,7 +155,7 @@ def train_runs(
     """
     R, n = rows.shape
     device, scale = x.device, 1024.0 if amp == torch.float16 else 1.0
-    if strength is None:
+    if strength is None or not strength.any():
         strength, source = torch.zeros(R, device=device), {}
 
     def loss(p, x, y, strength, source):
@@ -223,10 +223,12 @@ class Study:
         self.model = network(plan).to(self.device)
         self.x_source, self.y_source = (t.to(self.device) for t in images_of(plan.source, plan.size))
         self.sources: dict[str, dict[str, Tensor]] = {}
+        self.known: dict[str, dict] = {}  # what `curves` found for the present target
         self.aim(target or plan.targets[0])
 
     def aim(self, target: str) -> None:
         """Take another target set; the sources stay."""
+        self.known = {}
         self.x, self.y = (t.to(self.device) for t in images_of(target, self.plan.size))
         self.pool, self.validation, self.test = (rows.to(self.device) for rows in hold_out(self.y.cpu(), self.plan.held))
 
@@ -294,12 +296,11 @@ class Study:
 
     def curves(self) -> dict[str, dict[str, dict]]:
         """`compare` for every number of labels: shots (as text) -> method -> result."""
-        results = {}
         for shots in self.plan.shots:
-            results[str(shots)] = self.compare(shots)
-            mean = ", ".join(f"{name} {np.mean(r['accuracy']):.3f}" for name, r in results[str(shots)].items())
+            self.known[str(shots)] = self.compare(shots)
+            mean = ", ".join(f"{name} {np.mean(r['accuracy']):.3f}" for name, r in self.known[str(shots)].items())
             self.report(f"{shots:3d} labels a class: {mean}")
-        return results
+        return dict(self.known)
 
     def kinds(self, kinds: Sequence[str] = KINDS) -> dict[str, dict[str, dict]]:
         """Probe and fine-tuning from every kind of source, and from scratch, with `kind_shots` labels a class.
@@ -307,9 +308,11 @@ class Study:
         "untrained" is a probe on a random trunk: what the architecture gives without any source.
         """
         probe, tuned = METHODS[1], METHODS[2]
-        results = {kind: self.compare(self.plan.kind_shots, [probe, tuned], kind) for kind in kinds}
-        untrained = replace(probe, transferred=False)
-        results["none"] = self.compare(self.plan.kind_shots, [METHODS[0], untrained])
+        shots = self.plan.kind_shots
+        digits = self.known.get(str(shots)) or self.compare(shots)
+        results = {kind: digits if kind == "digits" else self.compare(shots, [probe, tuned], kind) for kind in kinds}
+        untrained = self.compare(shots, [replace(probe, transferred=False)])
+        results["none"] = {"scratch": digits["scratch"]} | untrained
         return results
 
 
