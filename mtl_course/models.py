@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Fully connected layers ``sizes[0] -> ... -> sizes[-1]`` with the activation after each of them, the last one included.
 
-    So it is a trunk: ``f(x) = g(W_f x + b_f)`` for two sizes (chapter 1, equation 7). x [..., sizes[0]] -> [..., sizes[-1]].
+    So it is a trunk: ``f(x) = g(W_f x + b_f)`` for two sizes (chapter 1, equation 2). x [..., sizes[0]] -> [..., sizes[-1]].
     ValueError for fewer than two sizes.
     """
     if len(sizes) < 2:
@@ -24,7 +24,7 @@ class HardSharing(nn.Module):
 
     trunk: module from inputs [B, ...] to features [B, k]; heads: task name -> module from features to that task's output.
     `forward` returns a dict from task name to output. With a single head it is a single-task network of the same size.
-    Source: Caruana, "Multitask learning", Machine Learning 28, 1997; chapter 1, equations 7 and 8.
+    Source: Caruana, "Multitask learning", Machine Learning 28, 1997; chapter 1, equations 2 and 3.
     """
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]):

@@ -34,7 +34,7 @@ def mean_regularised(a: Tensor, b: Tensor, lam: Tensor | float, mu: Tensor | flo
     lam -> 0 gives single-task least squares, lam -> infinity one pooled ridge of strength mu, mu -> infinity single-task ridge of
     strength lam. T systems of size d and one shared system of size d are solved, never one of size T d.
     Raises torch.linalg.LinAlgError where w_0 is not determined (mu 0 and too few examples in all tasks together).
-    Source: Evgeniou and Pontil, "Regularized multi-task learning", KDD 2004, with the squared loss; chapter 1, equations 3 to 5.
+    Source: Evgeniou and Pontil, "Regularized multi-task learning", KDD 2004, with the squared loss; chapter 1, equations 6 to 8.
     """
     lam = torch.as_tensor(lam, dtype=a.dtype, device=a.device).unsqueeze(-1)  # against the dimension of the tasks
     own = a + _diagonal(lam, a)

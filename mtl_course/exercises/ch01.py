@@ -1,0 +1,407 @@
+"""Exercises of chapter 1: the multi-task objective."""
+
+import math
+
+import numpy as np
+import torch
+
+from ..checks.exercise import exercise
+
+
+def _sizes(g, *ranges):
+    return [int(torch.randint(low, high, (1,), generator=g)) for low, high in ranges]
+
+
+# ------------------------------------------------------------------------------------------- 1. the gradient of the joint objective
+def _network(g):
+    n, d, k, tasks = _sizes(g, (5, 9), (2, 5), (3, 6), (2, 5))
+
+    def normal(*shape):
+        return torch.randn(shape, generator=g, dtype=torch.float64).numpy()
+
+    y = (torch.rand(n, tasks, generator=g) < 0.5).double().numpy()
+    w = (0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g)).double().numpy()
+    return normal(n, d), y, w, normal(k, d), normal(k), normal(tasks, k), normal(tasks)
+
+
+@exercise(
+    [_network],
+    points=3,
+    hints=(
+        "Go backwards: the losses' derivative at each head's sum, then the heads' parameters, then the features, then the trunk.",
+        "For a sigmoid with the cross-entropy, the derivative with respect to the head's sum is p - y. R = w * (p - y) / N holds all residuals, [N, T]. The heads need R and f; the trunk needs R sent back through W_h, times g'.",
+        "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum, so its gradient is the sum of the residuals over the examples.",
+    ),
+)
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    """Gradient of sum_t w_t L_t for T yes-or-no tasks.
+
+    f = tanh(x W_f^T + b_f), p = sigmoid(f W_h^T + b_h);
+    L_t is the mean over the N examples of
+    -y log p - (1 - y) log(1 - p) in column t. NumPy arrays:
+    x [N, d], y [N, T] of zeros and ones, w [T],
+    W_f [k, d], b_f [k], W_h [T, k], b_h [T].
+    Return four gradients, in the order and with the shapes
+    of W_f, b_f, W_h, b_h.
+    """
+    ### BEGIN SOLUTION
+    f = np.tanh(x @ W_f.T + b_f)
+    p = 1 / (1 + np.exp(-(f @ W_h.T + b_h)))
+    r = w * (p - y) / len(x)
+    back = (r @ W_h) * (1 - f**2)
+    return back.T @ x, back.sum(0), r.T @ f, r.sum(0)
+    ### END SOLUTION
+
+
+def _joint_loss(x, y, w, W_f, b_f, W_h, b_h):
+    z = np.tanh(x @ W_f.T + b_f) @ W_h.T + b_h
+    return (w * (np.logaddexp(0, z) - y * z).mean(0)).sum()
+
+
+@joint_gradient.law("predicts how the loss changes in a small step")
+def _(answer, *args):
+    data, parameters, h = args[:3], args[3:], 1e-5
+    gradient = answer(*args)
+    forward = _joint_loss(*data, *(p + h * np.cos(p) for p in parameters))
+    backward = _joint_loss(*data, *(p - h * np.cos(p) for p in parameters))
+    slope = sum((np.asarray(part) * np.cos(p)).sum() for part, p in zip(gradient, parameters, strict=True))
+    return bool(abs((forward - backward) / (2 * h) - slope) < 1e-6 * (1 + abs(slope)))
+
+
+def _gradient(x, y, w, W_f, b_f, W_h, b_h, residual=lambda p, y: p - y, g_prime=lambda f: 1 - f**2, trunk_w=None, scale=None):
+    """The gradient with one thing changed: what the mistakes below are made of."""
+    f = np.tanh(x @ W_f.T + b_f)
+    p = 1 / (1 + np.exp(-(f @ W_h.T + b_h)))
+    r = residual(p, y) / (len(x) if scale is None else scale(y))
+    back = ((w if trunk_w is None else trunk_w(w)) * r @ W_h) * g_prime(f)
+    return back.T @ x, back.sum(0), (w * r).T @ f, (w * r).sum(0)
+
+
+@joint_gradient.mistake("The gradient of the trunk's bias has the wrong sign: b_f is added inside tanh, so it moves with the sum, not against it.")
+def _(*args):
+    W_f, b_f, W_h, b_h = _gradient(*args)
+    return W_f, -b_f, W_h, b_h
+
+
+@joint_gradient.mistake("The derivative of tanh is missing: what comes back through W_h must be multiplied by 1 - f^2 before it meets x.")
+def _(*args):
+    return _gradient(*args, g_prime=np.ones_like)
+
+
+@joint_gradient.mistake("You use the derivative of ReLU (is f positive?). This trunk has tanh, whose derivative is 1 - f^2.")
+def _(*args):
+    return _gradient(*args, g_prime=lambda f: f > 0)
+
+
+@joint_gradient.mistake("p - y is already the derivative through the sigmoid; you multiply by p (1 - p) once more, as a squared error would need.")
+def _(*args):
+    return _gradient(*args, residual=lambda p, y: (p - y) * p * (1 - p))
+
+
+@joint_gradient.mistake("The task weights reach the heads but not the trunk: what each task sends back must be multiplied by its w_t too.")
+def _(*args):
+    return _gradient(*args, trunk_w=np.ones_like)
+
+
+@joint_gradient.mistake("The task weights w are not used.")
+def _(x, y, w, *parameters):
+    return _gradient(x, y, np.ones_like(w), *parameters)
+
+
+@joint_gradient.mistake("You sum over the examples. L_t is a mean, so divide by N.")
+def _(*args):
+    return _gradient(*args, scale=lambda y: 1)
+
+
+@joint_gradient.mistake("You divide by N T. Each task has its own mean over N examples, and the tasks are summed with their weights.")
+def _(*args):
+    return _gradient(*args, scale=np.size)
+
+
+@joint_gradient.mistake("All signs are turned: the residual is prediction minus target, p - y.")
+def _(*args):
+    return _gradient(*args, residual=lambda p, y: y - p)
+
+
+@joint_gradient.mistake("The gradients of the biases are averages here; 1/N is already in the residuals, so sum over the examples.")
+def _(x, *args):
+    W_f, b_f, W_h, b_h = _gradient(x, *args)
+    return W_f, b_f / len(x), W_h, b_h / len(x)
+
+
+# ----------------------------------------------------------------------------------------------------- 2. the regularised objective
+def _tasks(g):
+    tasks, d = _sizes(g, (3, 6), (2, 4))
+    sizes = [3 + t + int(torch.randint(0, 2, (1,), generator=g)) * tasks for t in range(tasks)]
+    xs = [torch.randn(n, d, generator=g) for n in sizes]
+    ys = [torch.randn(n, generator=g) for n in sizes]
+    lam = 0.5 + float(torch.rand(1, generator=g))
+    return xs, ys, torch.randn(tasks, d, generator=g), 0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g), lam
+
+
+@exercise(
+    [_tasks],
+    points=2,
+    hints=(
+        "Two parts: a loop over the tasks for the weighted mean squared errors, then lam times one penalty over all rows of W.",
+        "W.mean(0) is the common vector, [d]. Subtract it from every row, square, and sum over everything.",
+    ),
+)
+def coupled_loss(xs, ys, W, w, lam):
+    """The objective in which w_0 is the mean of the tasks:
+
+    sum_t w_t L_t + lam sum_t ||W_t - mean of the rows of W||^2,
+
+    where L_t is the mean squared error of x @ W_t on task t.
+    xs: list of T tensors [n_t, d]; ys: list of T tensors [n_t];
+    W [T, d], one row a task; w [T]; lam: a number.
+    Return a scalar tensor.
+    """
+    ### BEGIN SOLUTION
+    loss = lam * ((W - W.mean(0)) ** 2).sum()
+    for t in range(len(xs)):
+        loss = loss + w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()
+    return loss
+    ### END SOLUTION
+
+
+@coupled_loss.law("moving all tasks together costs no penalty")
+def _(answer, xs, ys, W, w, lam):
+    moved = W + torch.arange(1.0, 1 + W.shape[1]).to(W)
+    here, there = (answer(xs, ys, V, w, 10 * lam) - answer(xs, ys, V, w, lam) for V in (W, moved))
+    return bool(torch.isclose(here, there, rtol=1e-3, atol=1e-3))
+
+
+def _data_part(xs, ys, W, w):
+    return sum(w_t * ((x @ row - y) ** 2).mean() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+
+
+@coupled_loss.mistake("You pull every task to zero (ridge). The penalty measures the distance to the mean of the tasks.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * (W**2).sum()
+
+
+@coupled_loss.mistake("The squared errors of a task are summed; L_t is their mean, so that w_t alone sets how much a task counts.")
+def _(xs, ys, W, w, lam):
+    total = sum(w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+    return total + lam * ((W - W.mean(0)) ** 2).sum()
+
+
+@coupled_loss.mistake("The task weights w are not used.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, torch.ones_like(w)) + lam * ((W - W.mean(0)) ** 2).sum()
+
+
+@coupled_loss.mistake("This takes one mean over the examples of all tasks, so large tasks count more. Take the mean within each task.")
+def _(xs, ys, W, w, lam):
+    total = sum(w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+    return total / sum(map(len, ys)) + lam * ((W - W.mean(0)) ** 2).sum()
+
+
+@coupled_loss.mistake("The penalty is the squared norm of each difference; you take the norm itself.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * (W - W.mean(0)).norm(dim=1).sum()
+
+
+@coupled_loss.mistake("The penalty is a sum over the tasks and their weights; you take a mean.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * ((W - W.mean(0)) ** 2).mean()
+
+
+@coupled_loss.mistake("The task weights belong to the losses only; you multiply the penalty of each task by w_t too.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * (w[:, None] * (W - W.mean(0)) ** 2).sum()
+
+
+@coupled_loss.mistake("W.mean() is one number. The common vector is the mean over the tasks, W.mean(0), with one entry a feature.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * ((W - W.mean()) ** 2).sum()
+
+
+@coupled_loss.mistake("Where is lam? The penalty has the factor 1 here.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + ((W - W.mean(0)) ** 2).sum()
+
+
+# ------------------------------------------------------------------------------------------------------- 3. it trains, and learns nothing
+def _batch(g):
+    n, d, k, tasks = _sizes(g, (9, 13), (2, 5), (3, 6), (2, 5))
+    rows = torch.randperm(n, generator=g)[: n // 2]
+    shapes = (n, d), (n, tasks), (k, d), (k,), (tasks, k), (tasks,)
+    x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=g) for shape in shapes)
+    return x, y, rows, W_f, b_f, W_h, b_h
+
+
+def _broken(x, y, rows, W_f, b_f, W_h, b_h):
+    """Joint loss of one mini-batch: the squared error,
+    averaged over the batch and summed over the tasks.
+
+    f = tanh(W_f x + b_f) for every example, y = W_h f + b_h.
+    x [N, d], y [N, T]: all examples; rows [B]: which of them
+    are in the batch; W_f [k, d], b_f [k], W_h [T, k], b_h [T].
+    Three bugs hide here. Mend them; return a scalar tensor.
+    """
+    features = (x.mean(0) @ W_f.T - b_f).tanh()
+    prediction = features @ W_h.T + b_h
+    target = y[:len(rows)]
+    return ((prediction - target) ** 2).mean(0).sum()
+
+
+@exercise(
+    [_batch],
+    points=2,
+    starter=_broken,
+    hints=(
+        "Print the shape of `features`. How many rows should it have? And which examples do the rows of `target` belong to?",
+        "Each of the first three steps has a bug, except one. Hold every sign against the formula in the docstring.",
+    ),
+)
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    """Joint loss of one mini-batch: the squared error,
+    averaged over the batch and summed over the tasks.
+
+    f = tanh(W_f x + b_f) for every example, y = W_h f + b_h.
+    x [N, d], y [N, T]: all examples; rows [B]: which of them
+    are in the batch; W_f [k, d], b_f [k], W_h [T, k], b_h [T].
+    Three bugs hide here. Mend them; return a scalar tensor.
+    """
+    features = (x[rows] @ W_f.T + b_f).tanh()
+    prediction = features @ W_h.T + b_h
+    target = y[rows]
+    return ((prediction - target) ** 2).mean(0).sum()
+
+
+@batch_loss.law("does not depend on the order of the batch")
+def _(answer, x, y, rows, *parameters):
+    return bool(torch.isclose(answer(x, y, rows, *parameters), answer(x, y, rows.flip(0), *parameters), rtol=1e-4))
+
+
+def _partly(sign, constant, labels):
+    """The starter with only some of its three bugs left."""
+
+    def wrong(x, y, rows, W_f, b_f, W_h, b_h):
+        inputs = x.mean(0) if constant else x[rows]
+        features = torch.tanh(inputs @ W_f.T + (-b_f if sign else b_f))
+        target = y[: len(rows)] if labels else y[rows]
+        return ((features @ W_h.T + b_h - target) ** 2).mean(0).sum()
+
+    return wrong
+
+
+_SIGN = "The sign of the trunk's bias is wrong: the formula adds b_f."
+_CONSTANT = "The features are those of one average example, the same for the whole batch: they are no function of the single x."
+_LABELS = "The targets are those of other examples: as far as this batch can tell, its labels are random."
+for _bugs, _hint in {
+    (True, True, True): "Nothing is mended yet. Features that do not depend on the single x, labels of other rows, a wrong sign: find each.",
+    (True, False, False): f"One bug is left. {_SIGN}",
+    (False, True, False): f"One bug is left. {_CONSTANT}",
+    (False, False, True): f"One bug is left. {_LABELS}",
+    (True, True, False): f"Two bugs are left. {_CONSTANT} And look at the signs.",
+    (True, False, True): f"Two bugs are left. {_LABELS} And look at the signs.",
+    (False, True, True): f"Two bugs are left. {_CONSTANT} And which rows do the targets come from?",
+}.items():
+    batch_loss.mistake(_hint)(_partly(*_bugs))
+
+
+@batch_loss.mistake("The bugs are mended, but this is a mean over the tasks too; the joint loss sums them.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean()
+
+
+@batch_loss.mistake("The features are those of the batch's average example. Each example needs its own: use x[rows] without a mean.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows].mean(0) @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("This is the loss of all N examples. Take the rows of the batch, for x and y alike.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
+
+
+# -------------------------------------------------------------------------------------------------------------- 4. predict the crossing
+def _spreads(kind):
+    def draw(g):
+        sigma, tau = (0.3 + 2 * torch.rand(2, generator=g, dtype=torch.float64)).tolist()
+        share = 0.2 + 0.6 * float(torch.rand(1, generator=g))
+        edge = 2 * sigma**2 / tau**2
+        if kind == "edge":
+            tau, edge = sigma, 2.0
+        return sigma, tau, {"far": edge / share, "near": edge * share, "edge": edge, "pooled": math.inf}[kind]
+
+    return draw
+
+
+@exercise(
+    [_spreads("far"), _spreads("near"), _spreads("edge"), _spreads("pooled")],
+    points=2,
+    hints=(
+        "Set equation 10 equal to the single-task error s = sigma^2 / n. The factor 1 - 1/T drops out.",
+        "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s. Divide by 1 - a, which is lam / (n + lam), and solve for n. When is the solution not a positive number?",
+    ),
+)
+def crossing_point(sigma, tau, lam):
+    """From how many examples a task on does single-task learning
+    beat the joint estimate of a fixed strength lam?
+
+    sigma: standard deviation of the noise; tau: standard
+    deviation of the tasks' means; lam > 0, may be math.inf.
+    Return n as a real number (a float, no rounding), or
+    math.inf where single-task learning never wins.
+    """
+    ### BEGIN SOLUTION
+    margin = tau**2 - 2 * sigma**2 / lam
+    if margin > 0:
+        return sigma**2 / margin
+    return math.inf
+    ### END SOLUTION
+
+
+@crossing_point.law("at this n the two errors are equal; where there is none, joint stays below")
+def _(answer, sigma, tau, lam):
+    def lead(n):  # error of single-task minus error of joint, without the common factor
+        a = 0.0 if math.isinf(lam) else n / (n + lam)
+        return (1 - a**2) * sigma**2 / n - (1 - a) ** 2 * tau**2
+
+    n = answer(sigma, tau, lam)
+    return lead(1e6) > 0 if math.isinf(n) else abs(lead(n)) < 1e-6 * sigma**2 / n
+
+
+def _crossing(margin, sigma, never=math.inf):
+    return sigma**2 / margin if margin > 0 else never
+
+
+@crossing_point.mistake("This is where single-task learning meets pooling, lam = infinity. A finite lam crosses later, or never.")
+def _(sigma, tau, lam):
+    return sigma**2 / tau**2
+
+
+@crossing_point.mistake("Your formula has no positive solution here: then the joint estimate stays ahead at every n. Return math.inf.")
+def _(sigma, tau, lam):
+    margin = tau**2 - 2 * sigma**2 / lam
+    return sigma**2 / margin if margin else math.inf
+
+
+@crossing_point.mistake("A negative or zero number of examples cannot be: where there is no crossing, return math.inf.")
+def _(sigma, tau, lam):
+    return _crossing(tau**2 - 2 * sigma**2 / lam, sigma, never=0.0)
+
+
+@crossing_point.mistake("A factor 2 is lost: 1 - a^2 is (1 - a)(1 + a), and 1 + a is (2 n + lam) / (n + lam).")
+def _(sigma, tau, lam):
+    return _crossing(tau**2 - sigma**2 / lam, sigma)
+
+
+@crossing_point.mistake("sigma and tau are standard deviations; the error is made of their squares.")
+def _(sigma, tau, lam):
+    margin = tau - 2 * sigma / lam
+    return sigma / margin if margin > 0 else math.inf
+
+
+@crossing_point.mistake("This is lam* = sigma^2 / tau^2 set against lam. Ask for which n the two errors are equal, not which strength is best.")
+def _(sigma, tau, lam):
+    return math.inf if lam <= sigma**2 / tau**2 else sigma**2 / tau**2
+
+
+@crossing_point.mistake("Noise and spread are exchanged: more noise (sigma) keeps joint ahead for longer, more spread (tau) lets single-task win sooner.")
+def _(sigma, tau, lam):
+    return _crossing(sigma**2 - 2 * tau**2 / lam, tau)

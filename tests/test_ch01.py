@@ -1,0 +1,237 @@
+"""Chapter 1: right answers to its exercises in other words, and that its formulas are the package's code."""
+
+import ast
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_course import relations
+from mtl_course.dev import notebooks
+from mtl_course.exercises import ch01 as exercises
+from mtl_course.experiments import ch01
+
+((_, NOTEBOOK),) = notebooks.find(["01"])
+
+RIGHT = {
+    "joint_gradient": [
+        '''
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    grads = [np.zeros_like(W_f), np.zeros_like(b_f), np.zeros_like(W_h), np.zeros_like(b_h)]
+    n = x.shape[0]
+    for i in range(n):
+        f = np.tanh(W_f @ x[i] + b_f)
+        for t in range(len(w)):
+            p = 1 / (1 + np.exp(-(W_h[t] @ f + b_h[t])))
+            r = w[t] * (p - y[i, t]) / n
+            grads[2][t] += r * f
+            grads[3][t] += r
+            d = r * W_h[t] * (1 - f) * (1 + f)
+            grads[0] += np.outer(d, x[i])
+            grads[1] += d
+    return tuple(grads)
+''',
+        '''
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    W1, c1, W2, c2 = [torch.tensor(p, requires_grad=True) for p in (W_f, b_f, W_h, b_h)]
+    logits = torch.tanh(torch.tensor(x) @ W1.T + c1) @ W2.T + c2
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(y), reduction="none")
+    (loss.mean(0) @ torch.tensor(w)).backward()
+    return tuple(p.grad.numpy() for p in (W1, c1, W2, c2))
+''',
+    ],
+    "coupled_loss": [
+        '''
+def coupled_loss(xs, ys, W, w, lam):
+    errors = torch.stack([torch.nn.functional.mse_loss(x @ v, y) for x, y, v in zip(xs, ys, W)])
+    T = len(W)
+    # sum of squared distances to the mean = sum of squares - T * |mean|^2
+    spread = W.square().sum() - T * W.mean(0).square().sum()
+    return errors @ w + lam * spread
+''',
+        '''
+def coupled_loss(xs, ys, W, w, lam):
+    common = sum(W) / len(W)
+    return sum(w[t] * (xs[t] @ W[t] - ys[t]).square().sum() / len(ys[t]) + lam * (W[t] - common) @ (W[t] - common)
+               for t in range(len(W)))
+''',
+    ],
+    "batch_loss": [
+        '''
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    f = torch.tanh(torch.nn.functional.linear(x, W_f, b_f))
+    error = torch.nn.functional.linear(f, W_h, b_h) - y
+    return error[rows].square().sum() / len(rows)
+''',
+        '''
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    total = 0
+    for x_i, y_i in zip(x[rows], y[rows]):
+        out = W_h @ torch.tanh(W_f @ x_i + b_f) + b_h
+        total = total + ((out - y_i) ** 2).sum()
+    return total / rows.shape[0]
+''',
+    ],
+    "crossing_point": [
+        '''
+def crossing_point(sigma, tau, lam):
+    if lam == math.inf:
+        return (sigma / tau) ** 2
+    bottom = lam * tau**2 - 2 * sigma**2
+    return lam * sigma**2 / bottom if bottom > 1e-12 else math.inf
+''',
+        '''
+def crossing_point(sigma, tau, lam):
+    best = sigma**2 / tau**2
+    inverse = (1 - 2 * best / lam) / best
+    if inverse <= 1e-12:
+        return math.inf
+    return 1 / inverse
+''',
+    ],
+}
+
+EQUIVALENT = {
+    "batch_loss": {
+        "return ((prediction - target) ** 2).mean(0).sum()  =>  return ((target - prediction) ** 2).mean(0).sum()": "squares: (a - b)^2 = (b - a)^2",
+    },
+    "coupled_loss": {
+        "loss = lam * ((W - W.mean(0)) ** 2).sum()  =>  loss = lam * ((W.mean(0) - W) ** 2).sum()": "squares: (a - b)^2 = (b - a)^2",
+        "loss = loss + w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()  =>  loss = loss + w[t] * ((ys[t] - xs[t] @ W[t]) ** 2).mean()": (
+            "squares: (a - b)^2 = (b - a)^2"
+        ),
+    },
+}
+
+
+# -------------------------------------------------------------------------------------- the notebook's code is the package's code
+def definitions(name):
+    """The functions that the chapter's cell with `name` defines, as name -> function."""
+    for cell in notebooks.read(NOTEBOOK).cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            tree = ast.parse(cell.source)
+            tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+            space = {"np": np, "torch": torch}
+            exec(compile(tree, name, "exec"), space)
+            return space
+    raise AssertionError(f"no cell defines {name}")
+
+
+def test_closed_form_of_the_notebook_is_the_packages():
+    joint_ridge = definitions("joint_ridge")["joint_ridge"]
+    draw = np.random.RandomState(0)
+    xs, ys = [draw.normal(size=(n, 3)) for n in (2, 5, 9)], [draw.normal(size=n) for n in (2, 5, 9)]
+    a, b = (torch.stack(part) for part in zip(*(relations.gram(torch.tensor(x), torch.tensor(y)) for x, y in zip(xs, ys, strict=True)), strict=True))
+    for lam, mu in [(0.5, 0.0), (20.0, 3.0)]:
+        for ours, package in zip(joint_ridge(xs, ys, lam, mu), relations.mean_regularised(a, b, lam, mu), strict=True):
+            np.testing.assert_allclose(ours, package, rtol=1e-10)
+
+
+def test_toy_error_is_the_error_of_mean_regularised_learning():
+    """Equation 10 against the package's estimator on simulated means, and its two ends and minimum."""
+    toy_error = definitions("toy_error")["toy_error"]
+    tasks, n, sigma, tau, runs = 5, 3, 2.0, 1.5, 20_000
+    draw = np.random.RandomState(1)
+    truth = torch.tensor(tau * draw.normal(size=(runs, tasks)))
+    total = n * truth + sigma * n**0.5 * torch.tensor(draw.normal(size=(runs, tasks)))
+    a = torch.full((runs, tasks, 1, 1), float(n), dtype=torch.float64)
+    for lam in (0.4, 3.0):
+        _, w = relations.mean_regularised(a, total[..., None], lam)
+        assert ((w[..., 0] - truth) ** 2).mean() == pytest.approx(toy_error(n, lam, tasks, sigma, tau), rel=0.02)
+    assert toy_error(n, 0.0, tasks, sigma, tau) == pytest.approx(sigma**2 / n)
+    best = sigma**2 / tau**2
+    assert all(toy_error(n, best, tasks, sigma, tau) < toy_error(n, best * k, tasks, sigma, tau) for k in (0.9, 1.1))
+    assert toy_error(best, 0.0, tasks, sigma, tau) == pytest.approx(toy_error(best, 1e12, tasks, sigma, tau))
+
+
+def test_crossing_point_is_where_the_toys_errors_meet():
+    toy_error = definitions("toy_error")["toy_error"]
+    for sigma, tau, lam in [(2.0, 1.0, 20.0), (1.0, 1.3, 3.0)]:
+        n = exercises.crossing_point(sigma, tau, lam)
+        assert toy_error(n, lam, 8, sigma, tau) == pytest.approx(toy_error(n, 0.0, 8, sigma, tau))
+    assert exercises.crossing_point(2.0, 1.0, 8.0) == np.inf  # twice the best strength still never loses
+
+
+def test_coupled_loss_is_the_objective_at_its_best_common_vector():
+    """Equation 6 with mu = 0, minimised over w_0, is the exercise's objective without w_0."""
+    draw = np.random.RandomState(2)
+    xs, ys = [torch.tensor(draw.normal(size=(4, 2))) for _ in range(3)], [torch.tensor(draw.normal(size=4)) for _ in range(3)]
+    a, b = (torch.stack(part) for part in zip(*map(relations.gram, xs, ys), strict=True))
+    w_0, w = relations.mean_regularised(a, b, 0.8)
+    full = sum(((x @ v - y) ** 2).sum() for x, y, v in zip(xs, ys, w, strict=True)) + 0.8 * ((w - w_0) ** 2).sum()
+    assert float(exercises.coupled_loss(xs, ys, w, torch.full((3,), 4.0, dtype=w.dtype), 0.8)) == pytest.approx(float(full))
+
+
+# ------------------------------------------------------------------------------------------------------------- the experiment
+@pytest.fixture
+def schools():
+    """Two large schools and one that is too small, with one useful feature."""
+    draw = np.random.RandomState(3)
+    task = np.repeat([0, 1, 2], [40, 45, 9])
+    x = draw.normal(size=(len(task), 2))
+    return x, x[:, 0] + 0.1 * draw.normal(size=len(task)), task
+
+
+def test_deal_keeps_every_pupil_of_the_large_schools_once(schools):
+    x, y, task = schools
+    dealt, scores, real = ch01.deal(x, y, task, 0, 6)
+    assert dealt.shape == (2, 45, 2) and real.sum(1).tolist() == [40, 45]
+    for t in range(2):
+        assert sorted(scores[t][real[t]].tolist()) == sorted(y[task == t])
+    assert not torch.equal(scores, ch01.deal(x, y, task, 1, 6)[1])
+
+
+def test_compare_learns_what_is_there_and_nothing_else(schools):
+    found = ch01.compare(*schools, range(3), sizes=(4, 6))
+    assert all(found[name].shape == (3, 2) for name in ("single", "pooled", "joint"))
+    assert all((found[name][:, 1] > 0.8).all() for name in ("pooled", "joint"))
+    chance = ch01.compare(*schools, range(3), sizes=(4, 6), control="random labels")
+    assert all(chance[name].mean() < 0.1 for name in ("single", "pooled", "joint"))
+    with pytest.raises(ValueError, match="control must be one of"):
+        ch01.compare(*schools, range(3), control="shuffled")
+
+
+def test_rotation_cannot_be_noticed_by_a_single_task(schools):
+    plain, turned = (ch01.compare(*schools, range(3), sizes=(4, 6), control=c) for c in ("as they are", "rotated"))
+    np.testing.assert_allclose(turned["single"], plain["single"], atol=1e-10)
+    assert (abs(turned["pooled"] - plain["pooled"]) > 1e-3).all()
+
+
+def test_compare_equals_scikit_learn_on_one_seed(schools):
+    """Single-task and pooled R2 of one seed, by hand with another library's ridge."""
+    from sklearn.linear_model import Ridge
+
+    x, y, real = ch01.deal(*schools, 0, 6)
+    x, y, n = x.numpy(), y.numpy(), 6
+    mean, spread = x[:, :n].reshape(-1, 2).mean(0), x[:, :n].reshape(-1, 2).std(0, ddof=1)
+    z = np.concatenate([(x - mean) / spread, np.ones((*x.shape[:2], 1))], axis=-1)
+    t = y - y[:, :n].mean()
+    held = real.numpy().copy()
+    held[:, : n + ch01.VALIDATION] = False
+
+    def score(fits):
+        predictions = [np.stack([fits(t_, s).predict(z[t_]) for t_ in range(2)]) for s in ch01.STRENGTHS.numpy()]
+        best = min(predictions, key=lambda p: ((p - t)[:, n : n + ch01.VALIDATION] ** 2).mean())
+        return 1 - ((best - t)[held] ** 2).sum() / ((t[held] - t[held].mean()) ** 2).sum()
+
+    def alone(t_, s):
+        return Ridge(alpha=s, fit_intercept=False).fit(z[t_, :n], t[t_, :n])
+
+    def together(t_, s):
+        return Ridge(alpha=s, fit_intercept=False).fit(z[:, :n].reshape(-1, 3), t[:, :n].ravel())
+
+    found = ch01.compare(*schools, [0], sizes=(n,))
+    assert found["single"][0, 0] == pytest.approx(score(alone))
+    assert found["pooled"][0, 0] == pytest.approx(score(together))
+
+
+def test_networks_learn_and_do_not_depend_on_their_neighbours():
+    """A network's score is its own: trained beside another seed's, it is the same."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1400, 4, generator=draw)
+    y = torch.stack([x[:, 0], x[:, 1] - x[:, 2]], dim=1)
+    error, r2 = ch01.train_networks(x, y, [0, 1], 60, [[0, 1]], 16, 1e-2)
+    assert error.shape == (2, 1) and r2.shape == (2, 1, 2) and (r2 > 0.5).all()
+    alone, _ = ch01.train_networks(x, y, [1], 60, [[0, 1]], 16, 1e-2)
+    assert torch.allclose(alone[0], error[1], rtol=1e-3)
+    assert ch01.networks(x, y, [0, 1, 2], 60, 16, joint=False).shape == (3,)
