@@ -43,13 +43,16 @@ class Case:
     exercise: Exercise
     generator: Callable
     seed: int
+    never_copied: set = field(default_factory=set)  # generators whose inputs cannot be copied; shared by the cases of a check
 
     def draw(self) -> tuple:
-        """Inputs of this case that nobody has touched."""
-        try:
-            return values.renew(self._first)
-        except TypeError:  # modules and optimizers
-            return self._drawn()
+        """Inputs of this case that nobody has touched: copies where that is possible, else (modules, optimizers) drawn anew."""
+        if self.generator not in self.never_copied:
+            try:
+                return values.renew(self._first)
+            except TypeError:
+                self.never_copied.add(self.generator)
+        return self._drawn()
 
     def _drawn(self) -> tuple:
         outcome = run(lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed)
@@ -106,7 +109,8 @@ class Case:
 
 def draw_cases(exercise: Exercise, seed: int, rounds: int) -> list[Case]:
     """`rounds` draws from each generator of the exercise; the same seed gives the same cases."""
-    return [Case(exercise, generator, seed + 1000 * r + i) for r in range(rounds) for i, generator in enumerate(exercise.inputs)]
+    known: set = set()
+    return [Case(exercise, generator, seed + 1000 * r + i, known) for r in range(rounds) for i, generator in enumerate(exercise.inputs)]
 
 
 def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:

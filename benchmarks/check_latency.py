@@ -1,0 +1,69 @@
+"""How long a learner waits for a check: ``python benchmarks/check_latency.py [--repeat 20] [--out latency.json]``.
+
+Two figures an exercise, each the median over fresh seeds after one check to warm up: a right answer (every row is tried), and the
+last of the known mistakes (which is compared with all of them). Wall time, and the processor's time, which other programs disturb less.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mtl_course.checks import check
+from mtl_course.runtime import environment
+
+
+def median_ms(name: str, answer, repeat: int) -> tuple[float, float]:
+    """(wall, processor) milliseconds of one check."""
+    check(name, answer, seed=0)
+    wall, processor = [], []
+    for seed in range(1, repeat + 1):
+        started, used = time.perf_counter(), time.process_time()
+        check(name, answer, seed=seed)
+        wall.append(1e3 * (time.perf_counter() - started))
+        processor.append(1e3 * (time.process_time() - used))
+    return round(statistics.median(wall), 2), round(statistics.median(processor), 2)
+
+
+def answer_from(exercise):
+    """The reference as a learner would have written it: the course's own object does not count as an answer."""
+    scope = dict(vars(sys.modules[exercise.reference.__module__]))
+    exec(compile(exercise.solution, "<answer>", "exec"), scope)
+    return scope[exercise.name]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=20, help="checks to take the median of (default: 20)")
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    from mtl_course import exercises  # noqa: F401  registers them
+    from mtl_course.checks.exercise import REGISTRY
+
+    rows = {}
+    print(f"{'exercise':28} {'right: wall':>12} {'cpu':>8} {'wrong: wall':>12} {'cpu':>8}   (ms, median of {options.repeat})")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(MTL_COURSE_HOME=folder, MTL_COURSE_CHECKS="learn")
+        for name, exercise in REGISTRY.items():
+            answer = answer_from(exercise)
+            if not rows:
+                check(name, answer)
+                first = round(time.perf_counter() - started, 2)
+            right, wrong = (median_ms(name, a, options.repeat) for a in (answer, exercise.mistakes[-1][0]))
+            rows[name] = {"right_wall_ms": right[0], "right_cpu_ms": right[1], "wrong_wall_ms": wrong[0], "wrong_cpu_ms": wrong[1]}
+            print(f"{name:28} {right[0]:12.1f} {right[1]:8.1f} {wrong[0]:12.1f} {wrong[1]:8.1f}")
+    middle = {key: round(statistics.median(row[key] for row in rows.values()), 2) for key in next(iter(rows.values()))}
+    print(f"{'median':28} {middle['right_wall_ms']:12.1f} {middle['right_cpu_ms']:8.1f} {middle['wrong_wall_ms']:12.1f} {middle['wrong_cpu_ms']:8.1f}")
+    print(f"first check, exercises' import included: {first} s; load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "")
+    if options.out:
+        report = {"environment": environment(), "repeat": options.repeat, "first_check_s": first, "median": middle, "exercises": rows}
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
