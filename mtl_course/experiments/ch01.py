@@ -22,7 +22,7 @@ VALIDATION = 12  # pupils a school that choose the strength
 PUPIL = ("standLRT", "girl", "vr_top", "vr_bottom")  # columns of exam that differ between the pupils of one school
 STRENGTHS = torch.logspace(-1, 4, 11, dtype=torch.float64)  # what every method may choose from
 CONTROLS = ("as they are", "rotated", "re-dealt", "random labels")
-RATES = (3e-3, 1e-2, 3e-2)  # learning rates that every network may choose from
+RATES = (5e-3, 2e-2)  # learning rates that every network may choose from
 STEPS, EVERY, BATCH = 250, 25, 50  # Adam steps, steps between two looks at validation data, examples a step
 
 
