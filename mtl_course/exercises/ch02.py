@@ -271,6 +271,7 @@ def _set_up(answer, model, classes, rate, x):
     nn.functional.cross_entropy(logits, torch.arange(len(x)) % classes).backward()
     optimizer.step()
     return {
+        "optimizer": type(optimizer).__name__,
         "shape of the logits": list(logits.shape),
         "trunk kept": kept,
         "rates": [float(found[id(p)]["lr"]) if id(p) in found else 0.0 for p in parameters],
@@ -384,12 +385,21 @@ def _checkpoint_inputs(prefix="", lose=False):
 
 
 def _load(answer, model, state):
-    model = copy.deepcopy(model)
+    """Which tensors of the answer's model are the checkpoint's, and which are still the model's own."""
+    own = copy.deepcopy(model.state_dict())
     try:
-        model = answer(model, state)
+        model = answer(copy.deepcopy(model), state)
     except ValueError:
-        return {"ValueError": True, "model": []}
-    return {"ValueError": False, "model": list(model.state_dict().values())} if isinstance(model, nn.Module) else model
+        return {"raises a ValueError": True, "trunk loaded": [], "head kept": []}
+    if not isinstance(model, nn.Module):
+        return model
+    source = {name.removeprefix("module."): value for name, value in state.items()}
+    found = model.state_dict()
+    return {
+        "raises a ValueError": False,
+        "trunk loaded": [name in source and torch.equal(found[name], source[name]) for name in own if name.startswith("trunk")],
+        "head kept": [torch.equal(found[name], own[name]) for name in own if name.startswith("head")],
+    }
 
 
 def _starter(model, state):
