@@ -1,7 +1,7 @@
 """The directive ``cover-figure``: one figure of a chapter on the cover, with the directive's content as its caption.
 
-It is the stored output of the cell tagged ``cover`` in `NOTEBOOK`, so the cover shows what the chapter last computed. The picture goes to
-`TARGET` before the pages are read; its alt text is the cell's.
+It is the stored output of the cell tagged ``cover`` in `NOTEBOOK`, so the cover shows what the chapter last computed. The picture
+goes to `TARGET` before the pages are read; its alt text is the cell's.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``, so that the two cannot disagree."""
+"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``; so the two cannot disagree."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location

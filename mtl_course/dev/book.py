@@ -128,5 +128,6 @@ def main(arguments: list[str]) -> int:
     if options.zip:
         target = ROOT / "dist" / "mtl-course-book.zip"
         pack(html, target)
-        print(f"{os.path.relpath(target)} ({target.stat().st_size / 1e6:.1f} MB): unpack it, open index.html; it needs no network.")
+        size = target.stat().st_size / 1e6
+        print(f"{os.path.relpath(target)} ({size:.1f} MB): unpack it and open index.html; no network is needed.")
     return 0
