@@ -1,7 +1,7 @@
 """How long a learner waits for a check: ``python benchmarks/check_latency.py [--repeat 20] [--out latency.json]``.
 
 Two figures an exercise, each the median over fresh seeds after one check to warm up: a right answer (every row is tried), and the
-last of the known mistakes (which is compared with all of them). Wall time, and the processor's time, which other programs disturb less.
+last of the known mistakes (which is compared with all of them). Wall time, and the processor's, which other programs disturb less.
 """
 
 import argparse
@@ -15,6 +15,10 @@ from pathlib import Path
 
 from mtl_course.checks import check
 from mtl_course.runtime import environment
+
+
+COLUMNS = ("right_wall_ms", "right_cpu_ms", "wrong_wall_ms", "wrong_cpu_ms")
+LINE = "{:28} {:12.1f} {:8.1f} {:12.1f} {:8.1f}"
 
 
 def median_ms(name: str, answer, repeat: int) -> tuple[float, float]:
@@ -55,13 +59,16 @@ def main() -> None:
                 check(name, answer)
                 first = round(time.perf_counter() - started, 2)
             right, wrong = (median_ms(name, a, options.repeat) for a in (answer, exercise.mistakes[-1][0]))
-            rows[name] = {"right_wall_ms": right[0], "right_cpu_ms": right[1], "wrong_wall_ms": wrong[0], "wrong_cpu_ms": wrong[1]}
-            print(f"{name:28} {right[0]:12.1f} {right[1]:8.1f} {wrong[0]:12.1f} {wrong[1]:8.1f}")
+            rows[name] = dict(zip(COLUMNS, right + wrong, strict=True))
+            print(LINE.format(name, *rows[name].values()))
     middle = {key: round(statistics.median(row[key] for row in rows.values()), 2) for key in next(iter(rows.values()))}
-    print(f"{'median':28} {middle['right_wall_ms']:12.1f} {middle['right_cpu_ms']:8.1f} {middle['wrong_wall_ms']:12.1f} {middle['wrong_cpu_ms']:8.1f}")
-    print(f"first check, exercises' import included: {first} s; load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "")
+    print(LINE.format("median", *middle.values()))
+    print(f"first check, exercises' import included: {first} s")
+    if hasattr(os, "getloadavg"):
+        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     if options.out:
-        report = {"environment": environment(), "repeat": options.repeat, "first_check_s": first, "median": middle, "exercises": rows}
+        settings = {"environment": environment(), "repeat": options.repeat}
+        report = settings | {"first_check_s": first, "median": middle, "exercises": rows}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

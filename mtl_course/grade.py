@@ -43,7 +43,7 @@ def grade(
     """Run the notebook at `path` and check its answers; returns the content of a Gradescope results file.
 
     only: the exercises that count; by default all of every chapter that the notebook has an exercise of, so that a deleted
-    cell earns nothing. rounds, seed: as in `check`. cell_timeout: seconds that a cell may run; errors in cells do not stop the run.
+    cell earns nothing. rounds, seed: as in `check`. cell_timeout: seconds a cell may run; its errors do not stop the run.
     ValueError for a file that is no notebook, has no exercise, or an unknown name in `only`.
     ImportError with what to install if nbclient or nbformat is missing.
     """

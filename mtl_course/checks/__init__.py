@@ -59,7 +59,7 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
     if answer is None:
         return verdict("missing", hint=f"There is no `{exercise.name}` here yet. Run the cell of the exercise, then this one.")
     if learner.is_reference(exercise, answer) or not given and learner.is_course_code(answer):
-        return verdict("missing", hint=f"`{exercise.name}` is the course's own answer here. Run the cell of the exercise to check yours.")
+        return verdict("missing", hint=f"`{exercise.name}` is the course's own answer here. Run the exercise's cell to check yours.")
     if not callable(answer):
         text = f"`{exercise.name}` is {kind(answer)}, not a function. Run the cell of the exercise again."
         return verdict("error", [Row("runs on fresh random inputs", False, text)])
@@ -74,7 +74,9 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
 def _first_hint(exercise: Exercise) -> str:
     if exercise.hints:
         return exercise.hints[0]
-    return "Find the mistake and mend it." if exercise.starter else "Replace the line `raise NotImplementedError(...)` with your answer."
+    if exercise.starter:
+        return "Find the mistake and mend it."
+    return "Replace the line `raise NotImplementedError(...)` with your answer."
 
 
 def hint(name: str, n: int | None = None) -> None:
@@ -103,7 +105,7 @@ def use(name: str):
     """
     exercise = _find(name)
     answer = learner.find(name)
-    if answer is not None and callable(answer) and not learner.is_reference(exercise, answer) and not learner.is_course_code(answer):
+    if callable(answer) and not learner.is_reference(exercise, answer) and not learner.is_course_code(answer):
         with randomness_restored():
             found = examine(exercise, answer, draw_cases(exercise, 0, 3))
         if found.state == "solved":
@@ -129,7 +131,8 @@ def _find(name: str) -> Exercise:
     registry = _registry()
     if name not in registry:
         near = difflib.get_close_matches(str(name), registry, 3, 0.4)
-        raise ValueError(f"There is no exercise {name!r}. " + (f"Did you mean {' or '.join(near)}?" if near else "progress() lists them all."))
+        advice = f"Did you mean {' or '.join(near)}?" if near else "progress() lists them all."
+        raise ValueError(f"There is no exercise {name!r}. {advice}")
     return registry[name]
 
 

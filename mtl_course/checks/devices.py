@@ -34,7 +34,7 @@ def problem(case, answer, limit: float | None) -> str | None:
         return None if outcome.stopped else "The inputs were on the GPU but a result is on the CPU." if outcome.value else ""
     text = run(lambda: str(outcome.error), limit).value or ""
     if MIXED.search(text):
-        return "On a GPU your function mixes CPU and GPU tensors. Make new tensors with device=x.device, or zeros_like, new_zeros."
+        return "On a GPU your function mixes CPU and GPU tensors. Make new ones with device=x.device, zeros_like or new_zeros."
     return "On a GPU a tensor has no .numpy(): stay in torch." if HOST.search(text) else None
 
 
@@ -104,7 +104,7 @@ class PretendedGPU(TorchFunctionMode):
         if name in ("device", "is_cuda", "is_cpu") and places[:1] == ["cuda"]:
             return {"device": self._GPU, "is_cuda": True, "is_cpu": False}[name]
         if name in ("numpy", "__array__") and places[:1] == ["cuda"]:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
         if name in ("to", "cuda", "cpu"):
             return self._transfer(func, name, args, kwargs, places)
         if kwargs.get("device") is not None:
@@ -115,7 +115,7 @@ class PretendedGPU(TorchFunctionMode):
             host = [t for t, place in zip(given, places) if place == "cpu" and t.ndim]
             by_index = name == "__getitem__" and places[0] == "cuda"  # an index may be on the CPU
             if "cuda" in places and host and name not in self._MAY_MIX and not by_index:
-                raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
+                raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!")
         result = func(*args, **kwargs)
         before = {self._address(t) for t in given}
         for made in values.tensors(result):

@@ -78,13 +78,15 @@ def _functions(answer) -> dict:
     """Name -> function: the answer itself, or the methods of a class."""
     inner = {"": answer}
     if isinstance(answer, type):
-        inner = {k: _attribute(v, "__func__") or _attribute(v, "fget") or v for k, v in type.__dict__["__dict__"].__get__(answer).items()}
+        own = type.__dict__["__dict__"].__get__(answer)  # vars(answer), past a metaclass that refuses
+        inner = {k: _attribute(v, "__func__") or _attribute(v, "fget") or v for k, v in own.items()}
     return {k: _bare(v) for k, v in inner.items() if _code(_bare(v)) is not None}
 
 
 def _parts(answer) -> dict:
     """What the functions of an answer do, without names of files, line numbers and docstrings."""
-    return {k: (_essence(f.__code__, f.__doc__), brief(f.__defaults__), brief(f.__kwdefaults__)) for k, f in _functions(answer).items()}
+    functions = _functions(answer).items()
+    return {k: (_essence(f.__code__, f.__doc__), brief(f.__defaults__), brief(f.__kwdefaults__)) for k, f in functions}
 
 
 def _essence(code: CodeType, doc=None):

@@ -16,7 +16,8 @@ HEADLINES = {
     "error": "stopped with an error",
     "timeout": "took too long",
 }
-BORDERS = {"solved": "#2da44e", "wrong": "#d4730b", "error": "#d4730b", "timeout": "#d4730b", "blank": "#808a94", "missing": "#808a94"}
+GREEN, ORANGE, GREY = "#2da44e", "#d4730b", "#808a94"
+BORDERS = {"solved": GREEN, "wrong": ORANGE, "error": ORANGE, "timeout": ORANGE, "blank": GREY, "missing": GREY}
 
 
 @dataclass
@@ -67,7 +68,8 @@ class Result:
     def _repr_html_(self) -> str:
         # Only the border has a colour of its own: text and background are the page's, in light and dark.
         e = html.escape
-        items = "".join(f'<li style="list-style:none">{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}</li>' for row in self.rows)
+        lines = (f"{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}" for row in self.rows)
+        items = "".join(f'<li style="list-style:none">{line}</li>' for line in lines)
         parts = [f"<strong>{e(self.headline)}</strong>", f'<ul style="margin:.3em 0;padding:0">{items}</ul>' if items else ""]
         if self._printed:
             parts.append(f"<div>Your function printed:</div>{_block(self._printed)}")

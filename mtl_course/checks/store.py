@@ -147,8 +147,11 @@ class Progress:
         for exercise in exercises:
             entry = self.entries.get(exercise.name)
             mark = "–" if entry is None else MARKS[self._state(exercise) == "solved"]
-            tries = "" if entry is None else f"{entry['score']:.3g} of {exercise.points:g}, {entry['tries']} tr{'y' if entry['tries'] == 1 else 'ies'}"
-            lines.append((mark, exercise.name, tries))
+            told = ""
+            if entry is not None:
+                tries = "1 try" if entry["tries"] == 1 else f"{entry['tries']} tries"
+                told = f"{entry['score']:.3g} of {exercise.points:g}, {tries}"
+            lines.append((mark, exercise.name, told))
         return lines
 
     def _by_chapter(self) -> list[tuple[str, list[Exercise]]]:
@@ -168,6 +171,7 @@ class Progress:
         parts = [f"<strong>Progress: {self._counts(self.exercises)}</strong>"]
         for title, exercises in self._by_chapter():
             items = "".join(f'<li style="list-style:none">{m} {e(n)} {e(t)}</li>' for m, n, t in self._lines(exercises))
-            parts.append(f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div><ul style="margin:0;padding:0">{items}</ul>')
+            parts.append(f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div>')
+            parts.append(f'<ul style="margin:0;padding:0">{items}</ul>')
         parts += [f"<div>{e(self.note)}</div>"] if self.note else []
         return card(BORDERS["solved"], "".join(parts))

@@ -27,7 +27,8 @@ def open_up(value):
         parameters = list(value.parameters())
         trained = [p.requires_grad for p in parameters]
         return Opened("module", [parameters, list(value.buffers()), trained, [m.training for m in value.modules()]])
-    groups = [{k: v for k, v in group.items() if isinstance(v, bool | int | float | tuple | list)} for group in value.param_groups]
+    plain = (bool, int, float, tuple, list)
+    groups = [{k: v for k, v in group.items() if isinstance(v, plain)} for group in value.param_groups]
     return Opened("optimizer", groups)
 
 
@@ -79,7 +80,7 @@ def snapshot(value):
 
 
 def renew(value):
-    """A copy of plain arguments (tensors, arrays, numbers, text, and lists, tuples and dicts of them); TypeError for anything else."""
+    """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them; TypeError for anything else."""
     if isinstance(value, Tensor):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, np.ndarray):
@@ -109,7 +110,8 @@ def problem(got, want) -> str | None:
     if isinstance(want, Opened):
         if not isinstance(got, Opened) or got.kind != want.kind:
             return f"Expected {_article(want.kind)} but got {kind(got)}."
-        return problem(got.content, want.content) and f"The {want.kind} has other parts than expected: {problem(got.content, want.content)}"
+        fault = problem(got.content, want.content)
+        return fault and f"The {want.kind} has other parts than expected: {fault}"
     if isinstance(want, dict):
         if not isinstance(got, dict):
             return f"Expected a dict but got {kind(got)}."
@@ -129,7 +131,7 @@ def problem(got, want) -> str | None:
 
 def _tensor_problem(got, want: Tensor) -> str | None:
     if not isinstance(got, Tensor):
-        return f"Expected a torch.Tensor but got {kind(got)}. Stay in torch (no .item(), float() or NumPy): gradients would be lost."
+        return f"Expected a torch.Tensor but got {kind(got)}. Stay in torch: .item(), float() and NumPy lose the gradients."
     if got.layout != want.layout:
         return f"Expected a tensor with layout {want.layout} but got {got.layout}."
     if got.shape != want.shape:
@@ -218,7 +220,9 @@ def kind(value) -> str:
         return "None"
     if isinstance(value, Opened):
         return _article(value.kind)
-    return "a tensor" if isinstance(value, Tensor) else "a NumPy array" if isinstance(value, np.ndarray) else _article(type(value).__name__)
+    if isinstance(value, Tensor | np.ndarray):
+        return "a tensor" if isinstance(value, Tensor) else "a NumPy array"
+    return _article(type(value).__name__)
 
 
 def _article(noun: str) -> str:
@@ -226,7 +230,7 @@ def _article(noun: str) -> str:
 
 
 def brief(value) -> str:
-    """A short text for a value: all of a small array, the first entries of a large one. Never raises, never runs a foreign repr."""
+    """A short text: all of a small array, the first entries of a large one. Never raises, never runs a foreign repr."""
     try:
         return _brief(value)
     except Exception:
@@ -249,7 +253,9 @@ def _brief(value) -> str:
         return "{" + ", ".join(f"{k}: {_brief(v)}" for k, v in list(value.items())[:8]) + (", …" if len(value) > 8 else "") + "}"
     if isinstance(value, np.generic):
         value = value.item()
-    return _number(value) if type(value) in (int, float, bool, complex) else repr(value)[:80] if type(value) is str else kind(value)
+    if type(value) in (int, float, bool, complex):
+        return _number(value)
+    return repr(value)[:80] if type(value) is str else kind(value)
 
 
 def _brief_array(nested, shape, size, first) -> str:
