@@ -9,7 +9,7 @@ from mtl_course import chapters
 from mtl_course.dev import check, normalise, notebooks, sync
 
 URL, BRANCH = "https://github.com/someone/somewhere", "main"
-CHAPTER = chapters.Chapter("99", "throw_away", "A throw-away chapter", "Does it work?", 1, 1, 1)
+CHAPTER = chapters.Chapter("99", "throw_away", "A throw-away chapter", "Does it work?", 31, 2, 7)
 
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS.values(), ids=lambda chapter: chapter.number)
@@ -42,7 +42,7 @@ EXERCISES = {"root": EXERCISE, "mend": MEND}
 def good():
     """A notebook without a problem, as `check` sees it; the tests below spoil it one way each."""
     cells = [
-        new_markdown_cell("# A throw-away chapter\nDoes it work? <!-- colab --><!-- /colab -->\nSee [a paper](https://doi.org/10.1000/a)."),
+        new_markdown_cell("# A throw-away chapter\nDoes it work? 31 minutes to read, 2 to run, 7 on a GPU. <!-- colab --><!-- /colab -->\nSee [a paper](https://doi.org/10.1000/a)."),
         new_code_cell(notebooks.FIRST),
         new_markdown_cell("Text with $x_1$, `code{x}`.\n\n$$y = 2$$\n\n<details><summary>Yes</summary>Right.</details>"),
         new_code_cell("plot()", metadata={"mystnb": {"image": {"alt": "A line"}, "figure": {"caption": "A line.", "name": "fig-line"}}}),
@@ -103,6 +103,7 @@ BAD = {
     "check cell without its tag": (lambda nb: nb.cells[5].update(metadata={}), "exercise root (cell 5) is stale"),
     "wrong title": (source(0, "# Another\nDoes it work? <!-- colab --><!-- /colab -->"), "title card"),
     "no question": (source(0, "# A throw-away chapter\n<!-- colab --><!-- /colab -->"), "does not ask"),
+    "other minutes": (source(0, good().cells[0].source.replace("31", "30")), "does not name the 31 minutes"),
     "no Colab link": (source(0, "# A throw-away chapter\nDoes it work?"), "no `<!-- colab -->"),
     "first cell not first": (lambda nb: nb.cells.insert(1, nb.cells.pop(2)), "cell 1 is not the generated first cell"),
     "exercise not there": (lambda nb: nb.cells.__delitem__(slice(4, 6)), "no cell `# EXERCISE root`"),

@@ -59,6 +59,9 @@ def card(page: Page) -> Problems:
         yield f"cell 0 is not a title card that starts with `# {page.chapter.title}`"
     elif page.chapter.question not in first.source:
         yield f"cell 0 does not ask the chapter's question: {page.chapter.question}"
+    for minutes in (page.chapter.read, page.chapter.cpu, page.chapter.gpu):
+        if not re.search(rf"\b{minutes}\b", sync.COLAB.sub("", first.source)):
+            yield f"cell 0 does not name the {minutes} minutes that mtl_course/chapters.py has"
     if first.cell_type == "markdown" and not sync.COLAB.search(first.source):
         yield "cell 0 has no `<!-- colab --><!-- /colab -->` for the Colab link"
     if len(page.nb.cells) < 2 or not notebooks.is_first(page.nb.cells[1]):
