@@ -118,6 +118,7 @@ BAD = {
     "answer key in code": (code("def mine(x):\n    guess = x**0.5\n    return guess"), "holds the answer of the exercise root"),
     "answer key in text": (markdown("Write\n\n    guess = x ** 0.5\n    return guess"), "holds the answer of the exercise root"),
     "answer key with other comments": (code("def mine(x):\n    guess = x**0.5  # the root\n    return guess"), "holds the answer of the exercise root"),
+    "answer key in an output": (output(text="def root(x):\n    guess = x ** 0.5\n    return guess\n"), "holds the answer of the exercise root"),
     "mended bug": (code("def mine(x):\n    y = x.abs()\n    return y + 1"), "holds the answer of the exercise mend"),
     "solution marker": (code("### BEGIN SOLUTION"), "solution marker"),
     "directive": (markdown("```{note}\nLook\n```"), "a directive"),

@@ -95,9 +95,10 @@ def answer_keys(page: Page) -> Problems:
     keys = {name: key for name, exercise in page.exercises.items() if len(key := _key(exercise)) >= 12}
     code = {i: ast.unparse(tree) for i, tree in _trees(page)}
     for i, cell in enumerate(page.nb.cells):
-        if "BEGIN SOLUTION" in cell.source + json.dumps(cell.get("outputs", [])):
+        shown = "\n".join([cell.source, code.get(i, ""), *map(_text, cell.get("outputs", []))])
+        if "BEGIN SOLUTION" in shown:
             yield f"cell {i} holds a solution marker"
-        shown = _squeeze(cell.source) + _squeeze(code.get(i, ""))
+        shown = _squeeze(shown)
         for name, key in keys.items():
             if key in shown:
                 yield f"cell {i} holds the answer of the exercise {name}"
