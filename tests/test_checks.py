@@ -100,7 +100,20 @@ def test_an_error_is_not_taken_for_a_known_mistake_that_fails_otherwise():
     own.mistake("Two arguments cannot be added as text.")(lambda losses, log_vars: "a" + losses)
     cases = rows.draw_cases(own, 0, 3)
     for answer, expected in ((lambda a, b: 1 / 0, None), (lambda a, b: "a" + a, own.mistakes[0][1])):
-        assert checks.diagnose(own, rows.examine(own, answer, cases), cases) == expected
+        assert checks.diagnose(own, answer, rows.examine(own, answer, cases), cases) == expected
+
+
+def test_mistakes_that_are_alike_on_some_inputs_are_told_apart_by_more():
+    def often(g):
+        return (torch.randint(1, 3, (1,), generator=g).float(),)
+
+    own = Exercise("twice", lambda a: 2 * a, [often])
+    first, second = (lambda a: 3 * a + (a == 2)), (lambda a: 3 * a)
+    own.mistake("Three, and one more for two.")(first)
+    own.mistake("Three.")(second)
+    for seed in range(20):
+        cases = rows.draw_cases(own, seed, 2)
+        assert checks.diagnose(own, second, rows.examine(own, second, cases), cases) == "Three."
 
 
 def test_partial_credit_by_row():

@@ -87,7 +87,7 @@ def test_the_bug_of_a_starter_is_listed(name):
 def test_known_mistake_fails_with_its_own_hint(name, i):
     wrong, hint = REGISTRY[name].mistakes[i]
     for seed in range(10):
-        result = check(name, wrong, seed=seed, rounds=2)
+        result = check(name, wrong, seed=seed)
         assert result.state != "solved" and result.hint == hint, f"seed {seed}: {result!r}"
     assert check(name, wrong, rounds=10).hint == hint
 

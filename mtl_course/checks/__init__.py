@@ -67,7 +67,7 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
     found = examine(exercise, answer, cases)
     if found.state == "blank":
         return verdict("blank", hint=_first_hint(exercise))
-    hint = None if found.state == "solved" else diagnose(exercise, found, cases)
+    hint = None if found.state == "solved" else diagnose(exercise, answer, found, cases)
     return verdict(found.state, found.rows, exercise.points * share(found), hint, found.printed)
 
 

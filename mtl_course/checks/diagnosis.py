@@ -2,15 +2,24 @@
 
 from . import values
 from .exercise import Exercise
-from .rows import Case, Examination, examine
+from .rows import Case, Examination, draw_cases, examine
 
 
-def diagnose(exercise: Exercise, found: Examination, cases: list[Case]) -> str | None:
-    """The hint of the known mistake that behaves like the examined answer on every case and in every row; None if none does."""
-    for wrong, hint in exercise.mistakes:
-        if _same_start(exercise, wrong, found, cases) and _same(exercise, examine(exercise, wrong, cases), found):
-            return hint
-    return None
+def diagnose(exercise: Exercise, answer, found: Examination, cases: list[Case]) -> str | None:
+    """The hint of the known mistake that behaves like the examined answer on every case and in every row; None if none does.
+
+    Where several do on these inputs, more inputs are drawn to tell them apart.
+    """
+    alike = [
+        (wrong, hint)
+        for wrong, hint in exercise.mistakes
+        if _same_start(exercise, wrong, found, cases) and _same(exercise, examine(exercise, wrong, cases), found)
+    ]
+    if len(alike) > 1:
+        more = draw_cases(exercise, cases[0].seed + 500_000, 10)
+        seen = examine(exercise, answer, more)
+        alike = [(wrong, hint) for wrong, hint in alike if _same(exercise, examine(exercise, wrong, more), seen)]
+    return alike[0][1] if alike else None
 
 
 def _same_start(exercise, wrong, found, cases) -> bool:
