@@ -326,13 +326,14 @@ def _spreads(kind):
         edge = 2 * sigma**2 / tau**2
         if kind == "edge":
             tau, edge = sigma, 2.0
-        return sigma, tau, {"far": edge / share, "near": edge * share, "edge": edge, "pooled": math.inf}[kind]
+        lam = {"far": edge / share, "between": edge * (1 + share) / 2, "near": edge * share / 2, "edge": edge, "pooled": math.inf}[kind]
+        return sigma, tau, lam
 
     return draw
 
 
 @exercise(
-    [_spreads("far"), _spreads("near"), _spreads("edge"), _spreads("pooled")],
+    [_spreads(kind) for kind in ("far", "between", "near", "edge", "pooled")],
     points=2,
     hints=(
         "Set equation 10 equal to the single-task error s = sigma^2 / n. The factor 1 - 1/T drops out.",
