@@ -22,8 +22,13 @@ JOINT, SINGLE = [0.40, 0.42, 0.41], [0.30, 0.31, 0.35]
 
 
 def test_a_claim_that_holds_prints_its_evidence(strict, capsys):
-    claim("Joint beats single", np.mean(JOINT) > np.mean(SINGLE), evidence={"joint": JOINT, "single": np.array(SINGLE), "tasks": 2})
-    assert capsys.readouterr().out == "✓ holds: Joint beats single\n    joint: 0.410 ± 0.010 (3 seeds)\n    single: 0.320 ± 0.026 (3 seeds)\n    tasks: 2\n"
+    claim(
+        "Joint beats single", np.mean(JOINT) > np.mean(SINGLE), evidence={"joint": JOINT, "single": np.array(SINGLE), "tasks": 2}
+    )
+    assert (
+        capsys.readouterr().out
+        == "✓ holds: Joint beats single\n    joint: 0.410 ± 0.010 (3 seeds)\n    single: 0.320 ± 0.026 (3 seeds)\n    tasks: 2\n"
+    )
 
 
 def test_a_claim_that_fails_stops_a_strict_run(strict, capsys):
@@ -36,7 +41,9 @@ def test_a_claim_that_fails_stops_a_strict_run(strict, capsys):
 def test_a_claim_that_fails_is_said_calmly_to_a_learner(calm, capsys):
     claim("Single beats joint", False, evidence={"joint": JOINT})
     said = capsys.readouterr()
-    assert said.out.startswith("✗ does not hold in this run: Single beats joint\n") and "fine if you changed a setting" in said.out
+    assert (
+        said.out.startswith("✗ does not hold in this run: Single beats joint\n") and "fine if you changed a setting" in said.out
+    )
     assert said.err == ""
 
 

@@ -22,7 +22,10 @@ ROOT = notebooks.ROOT
 # Colab's versions of what runs a notebook. Its torch, NumPy and so on are those that are installed here.
 KERNEL = ["ipython==7.34.0", "ipykernel==6.17.1"]
 WIDGETS = ["ipywidgets==7.7.1", "ipython_genutils"]  # without dependencies: its server side brings a whole Jupyter
-COLAB = {"__init__.py": "from . import drive\n", "drive.py": "def mount(path, **_):\n    raise RuntimeError('no Drive in this test')\n"}
+COLAB = {
+    "__init__.py": "from . import drive\n",
+    "drive.py": "def mount(path, **_):\n    raise RuntimeError('no Drive in this test')\n",
+}
 
 
 def python_of(venv: Path) -> Path:
@@ -31,7 +34,15 @@ def python_of(venv: Path) -> Path:
 
 def environment(**more) -> dict[str, str]:
     """The environment without what could let this project's own Python shine through."""
-    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MTL_COURSE_DATA", "MTL_COURSE_CHECKS", "MTL_COURSE_STRICT", "MTL_COURSE_SPEC")
+    hidden = (
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "VIRTUAL_ENV",
+        "MTL_COURSE_DATA",
+        "MTL_COURSE_CHECKS",
+        "MTL_COURSE_STRICT",
+        "MTL_COURSE_SPEC",
+    )
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
     return {**kept, "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **more}
 
@@ -122,7 +133,11 @@ def colab(twin, path, tmp_path):
     run(twin, "-m", "pip", "uninstall", "-q", "-y", "mtl-course")
     kernel = tmp_path / "kernels" / "colab"
     kernel.mkdir(parents=True)
-    command = {"argv": [str(twin), "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Colab", "language": "python"}
+    command = {
+        "argv": [str(twin), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Colab",
+        "language": "python",
+    }
     (kernel / "kernel.json").write_text(json.dumps(command), encoding="utf-8")
     content = tmp_path / "content"
     content.mkdir()
@@ -138,7 +153,9 @@ def colab(twin, path, tmp_path):
             MTL_COURSE_PROFILE="cpu",
             MTL_COURSE_SPEC=str(spec),
         )
-        NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(content)}}).execute(env=env, cleanup_kc=True)
+        NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(content)}}).execute(
+            env=env, cleanup_kc=True
+        )
         return content
 
     return execute
@@ -148,7 +165,9 @@ def printed(cell) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-WHERE = "import google.colab, IPython, ipykernel, ipywidgets\nprint(mtl_course.__file__, IPython.__version__, ipykernel.__version__, ipywidgets.__version__)"
+WHERE = """\
+import google.colab, IPython, ipykernel, ipywidgets
+print(mtl_course.__file__, IPython.__version__, ipykernel.__version__, ipywidgets.__version__)"""
 
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS.values(), ids=lambda chapter: chapter.number)

@@ -87,7 +87,8 @@ def test_sync_writes_first_cell_stubs_and_link(exercises):
     assert f"<!-- colab -->[Open this notebook on Colab]({link})<!-- /colab -->" in nb.cells[0].source
     root, gain = nb.cells[3].source, nb.cells[5].source
     assert root == (
-        "# EXERCISE throw_away_root\nfrom math import sqrt\nimport numpy as np\n\ndef throw_away_root(x: float, base=np.e) -> float:\n"
+        "# EXERCISE throw_away_root\nfrom math import sqrt\nimport numpy as np\n\n"
+        "def throw_away_root(x: float, base=np.e) -> float:\n"
         '    """The root of x."""\n    raise NotImplementedError("your answer goes here")'
     )
     assert "from mtl_course.tasks import delta_m\n\ndef throw_away_gain(multi, single):" in gain
@@ -150,14 +151,21 @@ def messy():
     nb.metadata = {"widgets": {"state": 1}, "kernelspec": {"name": "mine", "display_name": "Mine"}, "vscode": {}}
     first, second = nb.cells[1], nb.cells[2]
     first.execution_count, second.execution_count = 17, 42
-    first.metadata = {"tags": ["keep"], "execution": {"iopub.status.busy": "2026-01-01"}, "mystnb": {"image": {"alt": "x"}}, "id": "a"}
+    first.metadata = {
+        "tags": ["keep"],
+        "execution": {"iopub.status.busy": "2026-01-01"},
+        "mystnb": {"image": {"alt": "x"}},
+        "id": "a",
+    }
     first.outputs = [
         new_output("stream", name="stdout", text="a\n"),
         new_output("stream", name="stdout", text="\x1b[31mb\x1b[0m\n 10%|#   \r100%|####"),
         new_output("stream", name="stderr", text="\r 50%|##  | 1/2 [00:01]\r" + 22 * " " + "\r"),
         new_output("stream", name="stdout", text="\nc"),
         new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox()"}),
-        new_output("display_data", data={"image/png": png(256), "text/plain": "<Figure>"}, metadata={"needs_background": "light"}),
+        new_output(
+            "display_data", data={"image/png": png(256), "text/plain": "<Figure>"}, metadata={"needs_background": "light"}
+        ),
     ]
     second.outputs = [new_output("execute_result", data={"text/plain": "1"}, execution_count=42)]
     return nb
@@ -205,7 +213,9 @@ def test_transparent_pictures_are_put_on_white():
     image.putpixel((0, 0), (255, 0, 0, 255))
     out = io.BytesIO()
     image.save(out, "PNG", pnginfo=None, compress_level=0)
-    small = Image.open(io.BytesIO(base64.b64decode(normalise.small_png(base64.b64encode(out.getvalue()).decode())))).convert("RGB")
+    small = Image.open(io.BytesIO(base64.b64decode(normalise.small_png(base64.b64encode(out.getvalue()).decode())))).convert(
+        "RGB"
+    )
     assert small.getpixel((4, 4)) == (255, 255, 255)
 
 
@@ -222,7 +232,12 @@ def saved(path, *sources):
 
 
 def test_execute_runs_normalises_and_stamps(tmp_path):
-    path = saved(tmp_path / "a.ipynb", "import os, sys\nx = 6", "print(x * 7)", "print(os.listdir('.'), os.environ['MTL_COURSE_CHECKS'], sys.executable)")
+    path = saved(
+        tmp_path / "a.ipynb",
+        "import os, sys\nx = 6",
+        "print(x * 7)",
+        "print(os.listdir('.'), os.environ['MTL_COURSE_CHECKS'], sys.executable)",
+    )
     lines = []
     assert execute.execute(path, report=lines.append)
     nb = notebooks.read(path)
@@ -239,7 +254,9 @@ def test_execute_reports_long_cells(tmp_path):
     assert any("cell  1 of 2" in line and "import time" in line for line in lines)
 
 
-@pytest.mark.parametrize("source", ["1 / 0", "import os\nos._exit(3)", "import time\ntime.sleep(60)"], ids=["error", "dead kernel", "timeout"])
+@pytest.mark.parametrize(
+    "source", ["1 / 0", "import os\nos._exit(3)", "import time\ntime.sleep(60)"], ids=["error", "dead kernel", "timeout"]
+)
 def test_execute_keeps_the_old_notebook_when_a_cell_fails(tmp_path, source):
     path = saved(tmp_path / "a.ipynb", "print(1)", source)
     before, lines = path.read_bytes(), []
@@ -320,10 +337,15 @@ def test_execute_leaves_no_kernel_behind(tmp_path, last):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_stops_the_command_and_its_kernel(tmp_path):
     sign = tmp_path / "pid"
-    path = saved(tmp_path / "a.ipynb", f"import os, pathlib, time\npathlib.Path({str(sign)!r}).write_text(str(os.getpid()))\ntime.sleep(600)")
+    path = saved(
+        tmp_path / "a.ipynb",
+        f"import os, pathlib, time\npathlib.Path({str(sign)!r}).write_text(str(os.getpid()))\ntime.sleep(600)",
+    )
     before = path.read_bytes()
     code = f"import pathlib; from mtl_course.dev import execute; execute.execute(pathlib.Path({str(path)!r})); print('went on')"
-    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     try:
         wait(lambda: sign.exists() and sign.read_text())
         command.send_signal(signal.SIGINT)

@@ -12,7 +12,14 @@ from mtl_course.dev import test as runner
 from mtl_course.dev.notebooks import ROOT
 
 PASSING = "def test_a(): pass\ndef test_b(): pass\n"
-FAILING = "import pytest\ndef test_a(): assert 0\n@pytest.fixture\ndef bad(): raise OSError\ndef test_b(bad): pass\ndef test_c(): pytest.skip('why')\n"
+FAILING = """
+import pytest
+def test_a(): assert 0
+@pytest.fixture
+def bad(): raise OSError
+def test_b(bad): pass
+def test_c(): pytest.skip("why")
+"""
 
 
 @pytest.fixture
@@ -104,7 +111,10 @@ def test_workflow_is_well_formed(path):
 
 def test_tests_run_on_three_systems_and_every_supported_python():
     job = workflow("test")["jobs"]["test"]
-    assert job["strategy"]["matrix"] == {"os": ["ubuntu-latest", "macos-latest", "windows-latest"], "python": ["3.11", "3.12", "3.13"]}
+    assert job["strategy"]["matrix"] == {
+        "os": ["ubuntu-latest", "macos-latest", "windows-latest"],
+        "python": ["3.11", "3.12", "3.13"],
+    }
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert [command.split(" PYTHON")[0] for command in commands[-2:]] == ["make test", "make book"]
 
@@ -123,7 +133,9 @@ def test_the_book_is_published_only_where_its_links_lead(tmp_path, url, here, co
     [script] = [step["run"] for step in workflow("deploy")["jobs"]["publish"]["steps"] if "HERE" in step.get("env", {})]
     own = (ROOT / "_config.yml").read_text(encoding="utf-8")
     (tmp_path / "_config.yml").write_text(re.sub(r"(?m)^  url: .*$", f"  url: {url}", own, count=1), encoding="utf-8")
-    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env={"HERE": here, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=tmp_path, env={"HERE": here, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert code == 0 or "repository.url is" in done.stdout
 
@@ -147,7 +159,10 @@ def ci(tmp_path):
     programs.mkdir()
 
     def run(fail="nothing"):
-        scripts = {"make": f'echo "$1 $PWD ${{MTL_COURSE_DATA:-none}}" >> {tmp_path}/asked\n[ "$1" != {fail} ]', "chromium": "true"}
+        scripts = {
+            "make": f'echo "$1 $PWD ${{MTL_COURSE_DATA:-none}}" >> {tmp_path}/asked\n[ "$1" != {fail} ]',
+            "chromium": "true",
+        }
         for name, text in scripts.items():
             (programs / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
             (programs / name).chmod(0o755)
@@ -187,7 +202,10 @@ def test_make_help_lists_every_target():
 
 
 @needs_make
-@pytest.mark.parametrize("target, command", [("test", "test"), ("book", "book"), ("run NB=01", "lab 01"), ("notebooks NB=01", "execute 01"), ("sync", "sync")])
+@pytest.mark.parametrize(
+    "target, command",
+    [("test", "test"), ("book", "book"), ("run NB=01", "lab 01"), ("notebooks NB=01", "execute 01"), ("sync", "sync")],
+)
 def test_make_calls_the_developer_tools(target, command):
     done = subprocess.run(["make", "-n", *target.split()], cwd=ROOT, capture_output=True, text=True, check=True)
     assert any(line.rstrip().endswith(f"-m mtl_course.dev {command}") for line in done.stdout.splitlines())

@@ -42,10 +42,15 @@ EXERCISES = {"root": EXERCISE, "mend": MEND}
 def good():
     """A notebook without a problem, as `check` sees it; the tests below spoil it one way each."""
     cells = [
-        new_markdown_cell("# A throw-away chapter\nDoes it work? 31 minutes to read, 2 to run, 7 on a GPU. <!-- colab --><!-- /colab -->\nSee [a paper](https://doi.org/10.1000/a)."),
+        new_markdown_cell(
+            "# A throw-away chapter\nDoes it work? 31 minutes to read, 2 to run, 7 on a GPU. "
+            "<!-- colab --><!-- /colab -->\nSee [a paper](https://doi.org/10.1000/a)."
+        ),
         new_code_cell(notebooks.FIRST),
         new_markdown_cell("Text with $x_1$, `code{x}`.\n\n$$y = 2$$\n\n<details><summary>Yes</summary>Right.</details>"),
-        new_code_cell("plot()", metadata={"mystnb": {"image": {"alt": "A line"}, "figure": {"caption": "A line.", "name": "fig-line"}}}),
+        new_code_cell(
+            "plot()", metadata={"mystnb": {"image": {"alt": "A line"}, "figure": {"caption": "A line.", "name": "fig-line"}}}
+        ),
         new_code_cell("# EXERCISE root"),
         new_code_cell('check("root")'),
         new_code_cell("# EXERCISE mend"),
@@ -95,6 +100,8 @@ def look(**mystnb):
 
 
 IMAGE, FIGURE = {"alt": "A line"}, {"caption": "A line.", "name": "fig-line"}
+ROOT_SHOWN = "holds the answer of the exercise root"
+RESULT = new_output("execute_result", data={"text/plain": "[1]"})
 PICTURE = {"image/png": "aGVsbG8="}
 BAD = {
     "stale stub": (source(4, "# EXERCISE root\ndef root(y): ..."), "exercise root"),
@@ -115,11 +122,11 @@ BAD = {
     "exercise bound in a loop": (code("for root in range(3):\n    pass"), "binds root anew"),
     "exercise bound by import": (code("from os import path as root"), "binds root anew"),
     "exercise defined elsewhere": (code("def root(x):\n    return 1"), "binds root anew"),
-    "answer key in code": (code("def mine(x):\n    guess = x**0.5\n    return guess"), "holds the answer of the exercise root"),
-    "answer key in text": (markdown("Write\n\n    guess = x ** 0.5\n    return guess"), "holds the answer of the exercise root"),
-    "answer key with other comments": (code("def mine(x):\n    guess = x**0.5  # the root\n    return guess"), "holds the answer of the exercise root"),
-    "answer key in an output": (output(text="def root(x):\n    guess = x ** 0.5\n    return guess\n"), "holds the answer of the exercise root"),
-    "mended bug": (code("def mine(x):\n    y = x.abs()\n    return y + 1"), "holds the answer of the exercise mend"),
+    "answer key in code": (code("def mine(x):\n    guess = x**0.5\n    return guess"), ROOT_SHOWN),
+    "answer key in text": (markdown("Write\n\n    guess = x ** 0.5\n    return guess"), ROOT_SHOWN),
+    "answer key with other comments": (code("def mine(x):\n    guess = x**0.5  # the root\n    return guess"), ROOT_SHOWN),
+    "answer key in an output": (output(text="def root(x):\n    guess = x ** 0.5\n    return guess\n"), ROOT_SHOWN),
+    "mended bug": (code("def mine(x):\n    y = x.abs()\n    return y + 1"), "the answer of the exercise mend"),
     "solution marker": (code("### BEGIN SOLUTION"), "solution marker"),
     "directive": (markdown("```{note}\nLook\n```"), "a directive"),
     "colon fence": (markdown(":::{note}\nLook\n:::"), "a colon fence"),
@@ -151,7 +158,7 @@ BAD = {
     "no caption": (look(image=IMAGE, figure={"name": "fig-line"}), "without a caption"),
     "no name": (look(image=IMAGE, figure={"caption": "A line."}), "without a name"),
     "two figures": (lambda nb: nb.cells[3].outputs.append(new_output("display_data", data=PICTURE)), "has 2 figures"),
-    "text of an object": (lambda nb: nb.cells[3].outputs.append(new_output("execute_result", data={"text/plain": "[1]"})), "text of an object"),
+    "text of an object": (lambda nb: nb.cells[3].outputs.append(RESULT), "text of an object"),
     "alt text without figure": (lambda nb: nb.cells[3].update(outputs=[]), "alt text but no figure"),
     "long output": (output(text="a\n" * 61), "prints 61 lines"),
     "long result": (output("execute_result", data={"text/plain": "a\n" * 70}), "prints 70 lines"),
@@ -195,13 +202,26 @@ def test_every_rule_has_a_bad_notebook():
 
 
 @pytest.mark.parametrize(
-    "text", ["It took 3:4.", "https://example.org/home/a", "~/.mtl_course", "notebooks/work/x", "a/b/tmp/c", "1/home", "P(a|b)", "x: \\alpha", r"$C:\,x$"]
+    "text",
+    [
+        "It took 3:4.",
+        "https://example.org/home/a",
+        "~/.mtl_course",
+        "notebooks/work/x",
+        "a/b/tmp/c",
+        "1/home",
+        "P(a|b)",
+        "x: \\alpha",
+        r"$C:\,x$",
+    ],
 )
 def test_no_false_alarm_about_paths(text):
     assert list(check.paths(page(new_notebook(cells=[new_markdown_cell(text)])))) == []
 
 
-@pytest.mark.parametrize("text", ["$$\\{x\\}_{i}$$", "a `{note}` b", "$x_{1}$ `y`", "[a](b)\n(c)", "50 % of\n100 %", "`{{x}}`", "$$a$$\n(the loss)"])
+@pytest.mark.parametrize(
+    "text", ["$$\\{x\\}_{i}$$", "a `{note}` b", "$x_{1}$ `y`", "[a](b)\n(c)", "50 % of\n100 %", "`{{x}}`", "$$a$$\n(the loss)"]
+)
 def test_no_false_alarm_about_myst(text):
     assert list(check.myst(page(new_notebook(cells=[new_markdown_cell(text)])))) == []
 
@@ -224,5 +244,7 @@ def test_one_paper_has_one_key(address, key):
 
 
 def test_bibliography_reads_doi_url_and_eprint():
-    text = '@article{a,\n  doi = {10.1000/A},\n  url={https://arxiv.org/abs/1705.07115},\n}\n@misc{b,\n  eprint = "1603.05279",\n}'
+    text = (
+        '@article{a,\n  doi = {10.1000/A},\n  url={https://arxiv.org/abs/1705.07115},\n}\n@misc{b,\n  eprint = "1603.05279",\n}'
+    )
     assert check.bibliography(text) == {"10.1000/a", "1705.07115", "1603.05279"}

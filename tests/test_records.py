@@ -13,7 +13,12 @@ from mtl_course import record as command
 from mtl_course import records
 from mtl_course.dev.notebooks import ROOT
 
-RECORD = records.Record("01", "gpu", {"joint": [0.1, 0.2, 0.3]}, {"date": "2026-01-02T03:04:05", "device": "Tesla T4", "torch": "2.11", "commit": "a" * 40, "command": "run"})
+RECORD = records.Record(
+    "01",
+    "gpu",
+    {"joint": [0.1, 0.2, 0.3]},
+    {"date": "2026-01-02T03:04:05", "device": "Tesla T4", "torch": "2.11", "commit": "a" * 40, "command": "run"},
+)
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path):
@@ -67,7 +72,9 @@ def test_provenance_is_plain_json():
 
 
 def git(folder, *arguments):
-    subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], check=True, capture_output=True)
+    subprocess.run(
+        ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], check=True, capture_output=True
+    )
 
 
 def test_commit_says_whether_the_code_was_changed(tmp_path, monkeypatch):
@@ -107,7 +114,12 @@ def test_committed_records_are_whole_and_from_where_they_say():
 
 def test_a_record_that_must_not_be_committed_is_caught(tmp_path):
     provenance = {**RECORD.provenance, "seeds": [0, 1, 2]}
-    for change, name in [({}, []), ({"seeds": [0]}, ["too few seeds"]), ({"device": "CPU, 2 threads"}, ["its device"]), ({"commit": "a with changes"}, ["uncommitted code"])]:
+    for change, name in [
+        ({}, []),
+        ({"seeds": [0]}, ["too few seeds"]),
+        ({"device": "CPU, 2 threads"}, ["its device"]),
+        ({"commit": "a with changes"}, ["uncommitted code"]),
+    ]:
         assert problems(records.save(records.Record("01", "gpu", {}, {**provenance, **change}), tmp_path)) == name
     moved = records.save(records.Record("01", "gpu", {}, provenance), tmp_path).replace(tmp_path / "02_gpu.json")
     assert problems(moved) == ["its name"]
@@ -149,7 +161,9 @@ def test_a_smoke_test_never_replaces_the_books_record(experiment, tmp_path, caps
     assert experiment == [("gpu", [0, 1, 2])]
 
 
-@pytest.mark.parametrize("arguments, message", [(["77"], "There is no chapter '77'"), (["01", "--seeds", "2"], "at least 3 seeds"), ([], "chapter")])
+@pytest.mark.parametrize(
+    "arguments, message", [(["77"], "There is no chapter '77'"), (["01", "--seeds", "2"], "at least 3 seeds"), ([], "chapter")]
+)
 def test_wrong_arguments_are_explained(experiment, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
         command.main(arguments)

@@ -21,7 +21,13 @@ def test_setup_says_where_it_runs(capsys):
     session = runtime.setup("01")
     assert session == runtime.Session(chapters.CHAPTERS["01"], torch.device("cpu"), "cpu")
     said = capsys.readouterr().out
-    for part in (f"mtl_course {__version__}", f"torch {torch.__version__}", f"numpy {np.__version__}", "Chapter 01 on CPU", "profile cpu: about 1 min"):
+    for part in (
+        f"mtl_course {__version__}",
+        f"torch {torch.__version__}",
+        f"numpy {np.__version__}",
+        "Chapter 01 on CPU",
+        "profile cpu: about 1 min",
+    ):
         assert part in said
     assert len(said.splitlines()) == 2
 
@@ -62,7 +68,10 @@ def test_chapters_are_keyed_by_their_number():
         assert number == chapter.number and chapter.question.endswith("?")
 
 
-@pytest.mark.parametrize("cuda, asked, expected", [(False, None, "cpu"), (True, None, "gpu"), (False, "gpu", "gpu"), (True, "cpu", "cpu"), (True, "", "gpu")])
+@pytest.mark.parametrize(
+    "cuda, asked, expected",
+    [(False, None, "cpu"), (True, None, "gpu"), (False, "gpu", "gpu"), (True, "cpu", "cpu"), (True, "", "gpu")],
+)
 def test_profile_follows_the_hardware_unless_asked(monkeypatch, cuda, asked, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     if asked is not None:

@@ -105,7 +105,7 @@ def answer_keys(page: Page) -> Problems:
 
 
 def _key(exercise) -> str:
-    """The answer itself, without comments and spaces: what a stub leaves out, or, where a bug is to be mended, the mended body."""
+    """The answer itself, without comments and spaces: what a stub leaves out, or, where a bug is mended, the whole body."""
     [answer] = ast.parse(exercise.solution).body
     if exercise.starter:
         return _squeeze("".join(map(ast.unparse, answer.body[1:] if ast.get_docstring(answer) else answer.body)))
@@ -223,8 +223,8 @@ def volatile_outputs(page: Page) -> Problems:
 
 
 RULES = [
-    generated_cells, card, exercises, rebound_exercises, answer_keys, myst, citations, long_code, pip_specifiers, plotting, tags, paths,
-    stale_outputs, failed_outputs, figures, big_outputs, volatile_outputs,
+    generated_cells, card, exercises, rebound_exercises, answer_keys, myst, citations, long_code, pip_specifiers, plotting,
+    tags, paths, stale_outputs, failed_outputs, figures, big_outputs, volatile_outputs,
 ]  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def _squeeze(text: str) -> str:
 
 
 def _trees(page: Page):
-    """(index, syntax tree) of each code cell, IPython's magics left out. A cell that does not parse cannot have run: it is stale."""
+    """(index, syntax tree) of each code cell without IPython's magics. What does not parse cannot have run: it is stale."""
     for i, cell in _code(page):
         try:
             yield i, ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.M))
@@ -277,7 +277,7 @@ def _bound(tree) -> set[str]:
 
 
 def paper(address: str) -> str:
-    """What identifies a paper in its address or DOI: the DOI, the arXiv number without version, or the address itself; lower case."""
+    """What identifies a paper, from its address or DOI: DOI, arXiv number without version, or address; in lower case."""
     text = address.strip().rstrip(".,;/").lower()
     text = re.sub(r"^https?://(?:www\.|dx\.)?", "", text)
     if found := re.search(r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$", text):

@@ -33,7 +33,7 @@ def environment(home: str, checks: str = "blank") -> dict[str, str]:
 
 
 def run(nb, timeout: int = 600, checks: str = "blank", report=print) -> list[float]:
-    """Run a notebook in place, in a kernel of this very Python and an empty folder. Returns the seconds of each cell (0 for text).
+    """Run a notebook in place, in a kernel of this Python and an empty folder. Returns the seconds of each cell (0 for text).
 
     nbclient's CellExecutionError (a cell raised), CellTimeoutError or DeadKernelError pass through; `report` gets a line for each
     cell that took a second or more.
@@ -99,7 +99,10 @@ def execute(path: Path, timeout: int = 600, report=print) -> bool:
     notebooks.write(nb, path)
     total = sum(seconds)
     slowest = sorted(range(len(seconds)), key=lambda i: -seconds[i])[:3]
-    report(f"{path.name}: {total:.1f} s in cells, {time.perf_counter() - start:.1f} s in all; slowest: " + ", ".join(f"cell {i} {seconds[i]:.1f} s" for i in slowest))
+    report(
+        f"{path.name}: {total:.1f} s in cells, {time.perf_counter() - start:.1f} s in all; slowest: "
+        + ", ".join(f"cell {i} {seconds[i]:.1f} s" for i in slowest)
+    )
     if total > BUDGET:
         report(f"{path.name}: over the budget of {BUDGET} s")
     return True

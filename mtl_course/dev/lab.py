@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
         parser.error("which chapter? For example: make run NB=01")
     [(_, path)] = notebooks.chosen(parser, [chapter])
     if find_spec("jupyterlab") is None:
-        notebooks.say("JupyterLab is not installed here. Install it with: python -m pip install jupyterlab", "or use: make run NB=01")
+        notebooks.say(
+            "JupyterLab is not installed here. Install it with: python -m pip install jupyterlab", "or use: make run NB=01"
+        )
         return 1
     try:
         return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(path)])

@@ -10,7 +10,9 @@ from . import normalise, notebooks, sync
 def solved(nb, exercises: dict):
     """The solved edition of a notebook, without outputs. Exercise cells bring their own imports, so nothing else is needed."""
     nb = copy.deepcopy(nb)
-    nb.cells = [cell for cell in nb.cells if notebooks.is_first(cell) or notebooks.exercise_of(cell) or notebooks.checked_by(cell)]
+    nb.cells = [
+        cell for cell in nb.cells if notebooks.is_first(cell) or notebooks.exercise_of(cell) or notebooks.checked_by(cell)
+    ]
     sync.fill(nb, exercises, lambda exercise: exercise.solution)
     for cell in nb.cells:
         # no comparison of outputs: only the learner edition stores them

@@ -53,7 +53,7 @@ def counts(report: Path) -> tuple[int, int, int]:
 
 
 def environment(home: Path, checks: str | None) -> dict[str, str]:
-    """Environment of a part: that of `execute` with one thread a process; for the package's own tests (`checks` None) no mode is set."""
+    """Environment of a part: as `execute` has it, one thread a process; `checks` None (package tests) sets no mode."""
     env = {**execute.environment(str(home), checks or "learn"), "OMP_NUM_THREADS": "1"}
     if checks is None:
         del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"], env["MPLBACKEND"]
