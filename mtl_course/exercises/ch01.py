@@ -387,6 +387,11 @@ def _(sigma, tau, lam):
     return _crossing(tau**2 - 2 * sigma**2 / lam, sigma, never=0.0)
 
 
+@crossing_point.mistake("Right where the curves cross. Where tau^2 <= 2 sigma^2 / lam they never do: return math.inf before you divide.")
+def _(sigma, tau, lam):
+    return sigma**2 / (tau**2 - 2 * sigma**2 / lam)
+
+
 @crossing_point.mistake("A factor 2 is lost: 1 - a^2 is (1 - a)(1 + a), and 1 + a is (2 n + lam) / (n + lam).")
 def _(sigma, tau, lam):
     return _crossing(tau**2 - sigma**2 / lam, sigma)
