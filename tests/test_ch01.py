@@ -235,3 +235,12 @@ def test_networks_learn_and_do_not_depend_on_their_neighbours():
     alone, _ = ch01.train_networks(x, y, [1], 60, [[0, 1]], 16, 1e-2)
     assert torch.allclose(alone[0], error[1], rtol=1e-3)
     assert ch01.networks(x, y, [0, 1, 2], 60, 16, joint=False).shape == (3,)
+
+
+def test_columns_that_repeat_the_bias_do_no_harm(schools):
+    """Dummy variables of all groups sum to the bias; no common vector is then determined by the data alone."""
+    x, y, task = schools
+    group = np.arange(len(y)) % 2
+    dummies = np.column_stack([x, group, 1 - group])
+    found, plain = (ch01.compare(table, y, task, range(3), sizes=(6,)) for table in (dummies, x))
+    assert np.isfinite(found["joint"]).all() and (abs(found["joint"] - plain["joint"]) < 0.1).all()
