@@ -39,19 +39,25 @@ def claim(text: str, holds: bool, evidence: Mapping[str, Sequence[float] | float
     holds: the comparison, computed in this run.
     evidence: name -> one value a seed (at least three), or a plain number for what is exact (a closed form, a count).
 
-    A claim that does not hold stops a strict run with `ClaimFailed`; for a learner who changed a setting it prints so and goes on.
-    ValueError if a measured value has fewer than three seeds: one lucky run is no evidence.
+    A claim that does not hold stops a strict run with `ClaimFailed`, and so does a measured value with fewer than three seeds: one
+    lucky run is no evidence. For a learner who changed a setting both are said, and the notebook goes on.
     """
-    lines = []
+    lines, few = [], []
     for name, values in (evidence or {}).items():
-        x = np.asarray(values, dtype=float)
-        if x.ndim and x.size < MIN_SEEDS:
-            raise ValueError(f"The evidence {name!r} has {x.size} values; a claim needs at least {MIN_SEEDS} seeds.")
-        lines.append(f"    {name}: {summary(values)}")
+        size = np.size(values)
+        if np.ndim(values) and size < MIN_SEEDS:
+            few.append(f"{name!r} has {size}")
+            lines.append(f"    {name}: {', '.join(f'{v:.4g}' for v in np.ravel(values))}")
+        else:
+            lines.append(f"    {name}: {summary(values)}")
     holds = bool(holds)
+    if few and strict():
+        raise ClaimFailed(f"a claim needs at least {MIN_SEEDS} seeds, but {', '.join(few)}: {text}")
     if not holds and strict():
         raise ClaimFailed("\n".join([f"claim does not hold: {text}", *lines]))
     head = "✓ holds" if holds else "✗ does not hold in this run"
     print("\n".join([f"{head}: {text}", *lines]))
-    if not holds:
+    if few:
+        print(f"    Fewer than {MIN_SEEDS} seeds are no evidence either way.")
+    elif not holds:
         print("    That is fine if you changed a setting; with the settings of the book it holds.")

@@ -54,9 +54,16 @@ def test_strict_is_an_environment_variable(monkeypatch, value, is_strict):
 
 
 @pytest.mark.parametrize("values", [[0.4], [0.4, 0.5], np.ones(2), torch.ones(1), []])
-def test_fewer_than_three_seeds_are_no_evidence(calm, values):
-    with pytest.raises(ValueError, match="'joint' has . values; a claim needs at least 3 seeds"):
+def test_fewer_than_three_seeds_are_no_evidence(strict, values):
+    with pytest.raises(ClaimFailed, match="at least 3 seeds, but 'joint' has .: Joint wins"):
         claim("Joint wins", True, evidence={"joint": values})
+
+
+def test_fewer_than_three_seeds_are_said_calmly_to_a_learner(calm, capsys):
+    claim("Joint wins", True, evidence={"joint": [0.4], "single": [0.1, 0.2, 0.3]})
+    said = capsys.readouterr().out
+    assert "joint: 0.4\n" in said and "single: 0.200 ± 0.100" in said
+    assert "Fewer than 3 seeds are no evidence either way." in said
 
 
 @pytest.mark.parametrize("holds", [np.bool_(True), torch.tensor(True), 1])
