@@ -247,6 +247,75 @@ def weights(method: str, G: Tensor) -> Tensor:
     return balancing.pcgrad(G, torch.Generator().manual_seed(0)) if method == "pcgrad" else getattr(balancing, method)(G)
 
 
+def _random(rng, tasks, size):
+    return torch.from_numpy(rng.normal(size=(tasks, size)))
+
+
+def _awkward(rng, tasks):
+    """Gradients [tasks, P] of any kind: more tasks than directions, scales apart, one parallel or opposite to another."""
+    J = _random(rng, tasks, int(rng.choice([tasks // 2 + 1, 2 * tasks])))
+    J = J * torch.from_numpy(10 ** rng.uniform(-3, 3, size=(tasks, 1)) ** rng.integers(2))
+    kind = rng.choice([0.0, 3.0, -2.0])
+    if kind:
+        J[0] = kind * J[1]
+    return J
+
+
+def _unit(v):
+    return v / v.norm()
+
+
+def _conflicts_with_none(method, J):
+    G = J @ J.T
+    w = weights(method, G)
+    norms = G.diagonal().sqrt()
+    return float(((G @ w) / norms).min() / (w.abs() * norms).sum()) > -1e-7
+
+
+def _same_direction(method, J, other):
+    a, b = (weights(method, K @ K.T) @ K for K in (J, other))
+    return float((_unit(a) - _unit(b)).norm()) < 1e-3
+
+
+def promises(rounds: int = 40, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Method -> promise -> share of random cases in which it is kept. 1 is no proof (those are in the tests); less than 1 is a disproof.
+
+    "no conflict": the update has no negative dot product with any gradient, for two tasks in general position, and for any number of
+    gradients of any kind. "any order": it does not change if the tasks are reordered. "scale-free": its direction does not change if one
+    loss is multiplied by 1,000 or a thousandth. "sum if none conflicts": then it points where the plain sum does. "rests on the front": it
+    becomes short where hardly any direction is left that improves every task.
+    """
+    rng = np.random.default_rng(seed)
+    cases = []
+    for _ in range(rounds):
+        tasks = int(rng.integers(3, 7))
+        J, awkward = _random(rng, tasks, tasks + 1), _awkward(rng, tasks)
+        pair = _random(rng, 2, 4) * torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+        order = torch.from_numpy(rng.permutation(tasks))
+        scaled = torch.cat([1000.0 ** rng.choice([-1, 1]) * J[:1], J[1:]])
+        agreeing = _random(rng, tasks, 2 * tasks).abs()
+        p = torch.from_numpy(rng.uniform(0.2, 1, size=tasks))
+        stuck = torch.cat([J[1:], -(p[1:] @ J[1:] / p[0])[None]])  # a positive combination of these gradients is zero
+        stuck = stuck + 1e-4 * _random(rng, *stuck.shape)
+        cases.append((J, pair, awkward, J[order], scaled, agreeing, stuck))
+
+    def rests(method, J):
+        return float((weights(method, J @ J.T) @ J).norm() / J.norm(dim=1).mean()) < 0.02
+
+    found = {}
+    for method in METHODS:
+        kept = [
+            (
+                _conflicts_with_none(method, pair), _conflicts_with_none(method, awkward), _same_direction(method, J, reordered),
+                _same_direction(method, J, scaled), float((_unit(weights(method, a @ a.T) @ a) - _unit(a.sum(0))).norm()) < 1e-3, rests(method, stuck),
+            )
+            for J, pair, awkward, reordered, scaled, a, stuck in cases
+        ]  # fmt: skip
+        names = ("no conflict, 2 tasks", "no conflict, any", "any order", "scale-free", "sum if none conflicts", "rests on the front")
+        found[method] = dict(zip(names, np.mean(kept, axis=0).tolist(), strict=True))
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------ for a record
 def run(profile: str, seeds: Sequence[int]) -> dict:
     """Everything above at the size of the profile, as plain JSON. On two CPU cores ``cpu`` takes half an hour or less."""

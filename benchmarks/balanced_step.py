@@ -1,0 +1,231 @@
+"""What one balanced multi-task step costs on a CPU, several ways side by side, as a ratio to one step on the sum of the losses.
+
+    python benchmarks/balanced_step.py            all cases; prints tables and writes the record that chapter 6 shows
+    python benchmarks/balanced_step.py --quick    two tasks, few rounds; writes nothing
+
+One thread, CPU seconds of the process, medians over interleaved rounds, so that a busy moment of the machine hits all ways alike. The ways
+differ in how they find the trunk's task gradients; all weigh them with IMTL-G. torchjd is optional: ``pip install torchjd``.
+"""
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mtl_course import balancing, records
+from mtl_course.backward import balanced_backward
+from mtl_course.models import mlp
+
+try:
+    import torchjd
+    from torchjd.aggregation import IMTLG
+    from torchjd.autojac import jac_to_grad, mtl_backward
+except ImportError:
+    torchjd = None
+
+CLASSES = 10
+MEMORY = [("MLP", 32), ("ConvNet", 32)]
+METHODS = ("mgda", "pcgrad", "cagrad", "imtl_g", "aligned_mtl", "nash_mtl", "upgrad", "dualproj")
+
+
+class Case:
+    """A trunk, T linear heads and one batch. Each way below is a method that leaves a step's gradients in ``.grad``."""
+
+    def __init__(self, kind: str, tasks: int):
+        torch.manual_seed(0)
+        if kind == "MLP":
+            self.trunk, width, self.x = mlp([784, 512, 512, 256]), 256, torch.randn(256, 784)
+        else:
+            layers = [m for a, b in ((3, 16), (16, 32), (32, 64)) for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))]
+            self.trunk, width, self.x = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), *mlp([256, 128])), 128, torch.randn(64, 3, 32, 32)
+        self.heads = nn.ModuleList(nn.Linear(width, CLASSES) for _ in range(tasks))
+        self.labels = torch.randint(CLASSES, (tasks, len(self.x)))
+        self.shared = list(self.trunk.parameters())
+        self.parameters = [*self.shared, *self.heads.parameters()]
+
+    def clear(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def loss(self, t, z):
+        return F.cross_entropy(self.heads[t](z), self.labels[t])
+
+    def losses(self, features):
+        return [self.loss(t, z) for t, z in enumerate(features)]
+
+    def spread(self, layers):
+        """Write the balanced trunk gradient from the layers' task gradients [T, ...]; the Gram matrix is summed layer by layer."""
+        G = sum(g.flatten(1) @ g.flatten(1).T for g in layers)
+        w = balancing.imtl_g(G).float()
+        for p, g in zip(self.shared, layers, strict=True):
+            p.grad = torch.tensordot(w, g, 1)
+
+    def cut(self):
+        """Features, and dL_t/dz for every task from one backward through detached aliases, which fills the heads' gradients too."""
+        z = self.trunk(self.x)
+        aliases = [z.detach().requires_grad_() for _ in self.heads]
+        torch.stack(self.losses(aliases)).sum().backward()
+        return z, torch.stack([alias.grad for alias in aliases])
+
+    def sum(self):
+        torch.stack(self.losses([self.trunk(self.x)] * len(self.heads))).sum().backward()
+
+    def naive(self):
+        """One backward pass a task through everything."""
+        tasks = []
+        z = self.trunk(self.x)
+        for head, loss in zip(self.heads, self.losses([z] * len(self.heads)), strict=True):
+            *trunk, weight, bias = torch.autograd.grad(loss, [*self.shared, head.weight, head.bias], retain_graph=True)
+            head.weight.grad, head.bias.grad = weight, bias
+            tasks.append(trunk)
+        self.spread([torch.stack(layer) for layer in zip(*tasks, strict=True)])
+
+    def loop(self):
+        """From dL_t/dz on, one pass of the trunk a task."""
+        z, cotangents = self.cut()
+        last = len(cotangents) - 1
+        tasks = [torch.autograd.grad(z, self.shared, v, retain_graph=t < last) for t, v in enumerate(cotangents)]
+        self.spread([torch.stack(layer) for layer in zip(*tasks, strict=True)])
+
+    def batched(self):
+        """From dL_t/dz on, one batched pass of the trunk."""
+        z, cotangents = self.cut()
+        self.spread(torch.autograd.grad(z, self.shared, cotangents, is_grads_batched=True))
+
+    def ours(self, approximate=False):
+        losses = {str(t): partial(self.loss, t) for t in range(len(self.heads))}
+        balanced_backward(self.trunk(self.x), losses, self.shared, balancing.imtl_g, approximate=approximate)
+
+    def ours_approximate(self):
+        self.ours(approximate=True)
+
+    def torchjd(self, chunk=None):
+        z = self.trunk(self.x)
+        mtl_backward(self.losses([z] * len(self.heads)), features=z, parallel_chunk_size=chunk)
+        jac_to_grad(self.shared, IMTLG())
+
+    def torchjd_one_by_one(self):
+        self.torchjd(chunk=1)
+
+
+WAYS = {
+    "sum of losses": Case.sum,
+    "naive loop": Case.naive,
+    "loop from the features": Case.loop,
+    "batched, layer by layer": Case.batched,
+    "balanced_backward": Case.ours,
+    "balanced_backward, approximate": Case.ours_approximate,
+}
+if torchjd:
+    WAYS |= {"torchjd": Case.torchjd, "torchjd, one task at a time": Case.torchjd_one_by_one}
+
+
+def gradients(case: Case, way: str) -> torch.Tensor:
+    """All gradients of one step, as one vector."""
+    case.clear()
+    WAYS[way](case)
+    return torch.cat([p.grad.flatten() for p in case.parameters])
+
+
+def measure(kind: str, tasks: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Way -> its median CPU seconds, and the median over rounds of its ratio to the sum of losses in the same round."""
+    case = Case(kind, tasks)
+    took = {way: [] for way in WAYS}
+    for _ in range(rounds + 1):
+        for way, step in WAYS.items():
+            case.clear()
+            start = time.process_time()
+            step(case)
+            took[way].append(time.process_time() - start)
+    took = {way: seconds[1:] for way, seconds in took.items()}  # the first round warms up
+    base = took["sum of losses"]
+    return {
+        way: {"seconds": statistics.median(s), "ratio": statistics.median(a / b for a, b in zip(s, base, strict=True))} for way, s in took.items()
+    }
+
+
+def weights_from_gram(tasks: int, rounds: int) -> dict[str, float]:
+    """Method -> median milliseconds from a Gram matrix [T, T] to weights, each round with another matrix."""
+    took = {method: [] for method in METHODS}
+    for seed in range(rounds + 1):
+        J = torch.randn(tasks, 3 * tasks, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        G = J @ J.T
+        for method in METHODS:
+            start = time.process_time()
+            getattr(balancing, method)(G)
+            took[method].append(1e3 * (time.process_time() - start))
+    return {method: statistics.median(ms[1:]) for method, ms in took.items()}
+
+
+def peak(kind: str, tasks: int, way: str) -> float:
+    """Peak memory in MiB that three steps add to that of the model and one batch, in a process of its own (Linux)."""
+    command = [sys.executable, __file__, "--peak", kind, str(tasks), way]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _peak_here(kind, tasks, way):
+    case = Case(kind, tasks)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from what is in use now
+    before = _high_water()
+    for _ in range(3):
+        case.clear()
+        WAYS[way](case)
+    return _high_water() - before
+
+
+def _high_water() -> float:
+    """Peak of this process's resident memory in MiB."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def table(title, columns, rows):
+    """Print a table: rows name -> values as text."""
+    print(f"\n{title}\n{'':32}" + "".join(f"{c:>14}" for c in columns))
+    for name, cells in rows.items():
+        print(f"{name:32}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two tasks, three rounds, no record")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peak", nargs=3, metavar=("KIND", "T", "WAY"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.peak:
+        kind, tasks, way = options.peak
+        print(_peak_here(kind, int(tasks), way))
+        return
+    sizes, rounds = ((2,), 3) if options.quick else ((2, 8, 32), options.rounds)
+    steps, unit = {}, "1.00 = CPU time of one step on the sum of the losses"
+    for kind in ("MLP", "ConvNet"):
+        steps[kind] = {str(T): measure(kind, T, rounds) for T in sizes}
+        ms = ", ".join(f"{1e3 * cell['sum of losses']['seconds']:.1f} ms" for cell in steps[kind].values())
+        table(f"{kind}; {unit} ({ms})", [f"T = {T}" for T in sizes], {w: [f"{c[w]['ratio']:.2f}" for c in steps[kind].values()] for w in WAYS})
+    weights = {str(T): weights_from_gram(T, 2 * rounds) for T in sizes}
+    table("Weights from a Gram matrix, ms", [f"T = {T}" for T in sizes], {m: [f"{c[m]:.2f}" for c in weights.values()] for m in METHODS})
+    if options.quick:
+        return
+    memory = {kind: {way: peak(kind, T, way) for way in WAYS} for kind, T in MEMORY}
+    table("Peak memory of a step, MiB", [f"{k}, T = {T}" for k, T in MEMORY], {w: [f"{c[w]:.0f}" for c in memory.values()] for w in WAYS})
+    provenance = records.provenance([0]) | {"command": "python benchmarks/balanced_step.py", "torchjd": torchjd_version()}
+    results = {"steps": steps, "weights": weights, "memory": memory}
+    print(f"\nwritten to {records.save(records.Record('06', 'timing', results, provenance))}")
+
+
+def torchjd_version() -> str:
+    from importlib.metadata import version
+
+    return version("torchjd") if torchjd else "not installed"
+
+
+if __name__ == "__main__":
+    main()

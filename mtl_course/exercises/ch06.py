@@ -1,0 +1,494 @@
+"""Exercises of chapter 6: when tasks conflict."""
+
+import torch
+
+from ..balancing import upgrad
+from ..checks.exercise import exercise
+
+
+def _gradients(g, tasks, size, scale=None):
+    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small."""
+    J = torch.randn(tasks, size, generator=g, dtype=torch.float64)
+    J = J - 0.9 * J.mean(0)
+    return J if scale is None else J * torch.as_tensor(scale, dtype=torch.float64)[:, None]
+
+
+def _gram(J):
+    return J @ J.T
+
+
+# --------------------------------------------------------------------------------------------------- 1. an epsilon with a unit
+def _usual(g):
+    return (_gram(_gradients(g, 3, 6)),)
+
+
+def _late(g):
+    """Late in training: gradients of 1e-6, and a task that has arrived."""
+    J = _gradients(g, 3, 6, [1e-6, 2e-6, 1e-6])
+    J[2] = 0
+    return (_gram(J),)
+
+
+def _uneven(g):
+    return (_gram(_gradients(g, 3, 6, [1e3, 1.0, 1e-4])),)
+
+
+def _with_epsilon(G):
+    """Cosines [T, T] between the task gradients, from their
+    Gram matrix [T, T]. A gradient that is zero has cosine 0
+    with all of them, and with itself.
+    The gradients may have any size: a loss in cents instead
+    of dollars has the same angles.
+    """
+    norms = G.diagonal().sqrt()
+    return G / (norms[:, None] * norms + 1e-8)
+
+
+@exercise(
+    [_usual, _late, _uneven],
+    points=1,
+    grad=False,
+    starter=_with_epsilon,
+    hints=(
+        "What does the function return for G and for 1e-16 G? The angles are the same.",
+        "The epsilon is there for one case only, a gradient of zero. Treat that case by itself, and divide by the true norms elsewhere.",
+    ),
+)
+def cosines(G):
+    """Cosines [T, T] between the task gradients, from their
+    Gram matrix [T, T]. A gradient that is zero has cosine 0
+    with all of them, and with itself.
+    The gradients may have any size: a loss in cents instead
+    of dollars has the same angles.
+    """
+    norms = G.diagonal().sqrt()
+    norms = torch.where(norms > 0, norms, 1.0)
+    return G / (norms[:, None] * norms)
+
+
+@cosines.law("rescaling all losses changes no angle")
+def _(answer, G):
+    return torch.allclose(answer(G), answer(1e-20 * G), atol=1e-9)
+
+
+@cosines.mistake("Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1, and everything beside gradients of size 1e-6.")
+def _(G):
+    return _with_epsilon(G)
+
+
+@cosines.mistake("The epsilon is inside the norms now, but it is still absolute: norms below it are replaced, and the cosines of small gradients are lost.")
+def _(G):
+    norms = G.diagonal().sqrt().clamp_min(1e-4)
+    return G / (norms[:, None] * norms)
+
+
+@cosines.mistake("Without any epsilon a gradient of zero divides 0 by 0, which is NaN. Its cosines should be 0.")
+def _(G):
+    norms = G.diagonal().sqrt()
+    return G / (norms[:, None] * norms)
+
+
+@cosines.mistake("Relative to the whole matrix is better than absolute, but a task whose gradient is far smaller than another's still drowns in it.")
+def _(G):
+    norms = G.diagonal().sqrt()
+    return G / (norms[:, None] * norms + 1e-8 * G.trace())
+
+
+@cosines.mistake("A Gram matrix has squared norms on its diagonal: take the root before you divide by them.")
+def _(G):
+    squares = torch.where(G.diagonal() > 0, G.diagonal(), 1.0)
+    return G / (squares[:, None] * squares)
+
+
+# ----------------------------------------------------------------------------------------------------- 2. two tasks, closed form
+def _inside(g):
+    J = _gradients(g, 2, 4)
+    J[1] = J[1] * (1.5 + torch.rand((), generator=g, dtype=torch.float64)) - 0.5 * J[0]
+    return (_gram(J),)
+
+
+def _short(which):
+    """Both point the same way, and the task `which` is so short that it is the shortest combination by itself."""
+
+    def draw(g):
+        J = torch.randn(1, 4, generator=g, dtype=torch.float64) + 0.1 * torch.randn(2, 4, generator=g, dtype=torch.float64)
+        J[which] *= 0.2
+        return (_gram(J),)
+
+    return draw
+
+
+@exercise(
+    [_inside, _short(0), _short(1)],
+    points=2,
+    grad=False,
+    hints=(
+        "Write w = (a, 1 - a). The squared length is a parabola in a: a^2 G11 + 2 a (1 - a) G12 + (1 - a)^2 G22. Where is its vertex?",
+        "The vertex is (G22 - G12) / (G11 + G22 - 2 G12). If it lies outside [0, 1], the end nearer to it is the answer.",
+    ),
+)
+def mgda_pair(G):
+    """MGDA's weights for two tasks, in closed form: the tensor
+    w [2] with w >= 0 and w1 + w2 = 1 for which w1 g1 + w2 g2
+    is shortest. G: Gram matrix [2, 2], float64; the two
+    gradients are not equal.
+    """
+    ### BEGIN SOLUTION
+    (a, b), (_, c) = G
+    first = (c - b) / (a + c - 2 * b)
+    first = first.clamp(0, 1)
+    return torch.stack([first, 1 - first])
+    ### END SOLUTION
+
+
+@mgda_pair.law("no other convex combination is shorter")
+def _(answer, G):
+    def length(w):
+        return float(w @ G @ w)
+
+    grid = torch.linspace(0, 1, 101, dtype=G.dtype, device=G.device)
+    return length(answer(G)) <= min(length(torch.stack([a, 1 - a])) for a in grid) + 1e-9 * float(G.trace())
+
+
+def _pair(a):
+    return torch.stack([a, 1 - a])
+
+
+def _vertex(G):
+    return (G[1, 1] - G[0, 1]) / (G[0, 0] + G[1, 1] - 2 * G[0, 1])
+
+
+@mgda_pair.mistake("The vertex of the parabola may lie outside [0, 1], and then a weight is negative. The shortest *convex* combination is at an end.")
+def _(G):
+    return _pair(_vertex(G))
+
+
+@mgda_pair.mistake("The two weights are exchanged: the shorter gradient has the larger weight.")
+def _(G):
+    return _pair(_vertex(G).clamp(0, 1)).flip(0)
+
+
+@mgda_pair.mistake("You leave the dot product G12 out, as if the gradients were orthogonal.")
+def _(G):
+    return _pair(G[1, 1] / (G[0, 0] + G[1, 1]))
+
+
+@mgda_pair.mistake("The sign of G12 is turned: the parabola's leading coefficient is |g1 - g2|^2 = G11 + G22 - 2 G12.")
+def _(G):
+    return _pair(((G[1, 1] + G[0, 1]) / (G[0, 0] + G[1, 1] + 2 * G[0, 1])).clamp(0, 1))
+
+
+@mgda_pair.mistake("These weights give both gradients the same length: that is the bisector, IMTL-G for two tasks. MGDA wants the shortest combination.")
+def _(G):
+    norms = G.diagonal().sqrt()
+    return norms.flip(0) / norms.sum()
+
+
+@mgda_pair.mistake("These are the plain mean's weights: the dot products are not used.")
+def _(G):
+    return G.new_full((2,), 0.5)
+
+
+@mgda_pair.mistake("A weight below 0 is caught, one above 1 is not, so the other weight becomes negative. Clip at both ends.")
+def _(G):
+    return _pair(_vertex(G).clamp_min(0))
+
+
+# -------------------------------------------------------------------------------------------------------------- 3. projections
+def _others(g, tasks):
+    return [[j for j in torch.randperm(tasks, generator=g).tolist() if j != i] for i in range(tasks)]
+
+
+def _conflicting_pair(g):
+    J = _gradients(g, 2, 4)
+    J[1] = J[1] - (0.3 + (J[0] @ J[1]).clamp_min(0) / (J[0] @ J[0])) * J[0]
+    return J, _others(g, 2)
+
+
+def _several(g):
+    J = _gradients(g, 5, 6, (1 + torch.arange(5)) / 2)
+    return J, [list(range(4)) if i == 4 else order for i, order in enumerate(_others(g, 5))]
+
+
+@exercise(
+    [_conflicting_pair, _several],
+    points=3,
+    grad=False,
+    hints=(
+        "Two loops: over the tasks i, and for each over the tasks j of orders[i]. What is projected is a running copy of gradient i.",
+        "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j) / (g_j . g_j) g_j. g_j is the original gradient.",
+    ),
+)
+def pcgrad_direction(J, orders):
+    """PCGrad's update for given orders of projection.
+
+    J: gradients [T, P], one row a task, none of them zero.
+    orders: list of T lists; orders[i] holds the other tasks in
+    the order in which gradient i is held against them.
+    Return the tensor [P]. J must not change.
+    """
+    ### BEGIN SOLUTION
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = copy @ J[j]
+            if dot < 0:
+                copy = copy - dot / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
+    ### END SOLUTION
+
+
+@pcgrad_direction.law("for two tasks it conflicts with neither")
+def _(answer, J, orders):
+    pair = J[:2]
+    return bool((pair @ answer(pair, [[1], [0]]) >= -1e-9 * pair.square().sum()).all())
+
+
+def _pcgrad(J, orders, when=lambda dot: dot < 0, along=lambda J, copies, i, j: J[j], size=lambda v: v @ v, dot_of=lambda J, copy, i: copy, sign=1):
+    """PCGrad with one thing changed: what the mistakes below are made of."""
+    copies = [row.clone() for row in J]
+    for i, order in enumerate(orders):
+        for j in order:
+            other = along(J, copies, i, j)
+            dot = dot_of(J, copies[i], i) @ other
+            if when(dot):
+                copies[i] = copies[i] - sign * dot / size(other) * other
+    return torch.stack(copies).sum(0)
+
+
+@pcgrad_direction.mistake("You project every time. A gradient that does not conflict (dot product not negative) is left as it is.")
+def _(J, orders):
+    return _pcgrad(J, orders, when=lambda dot: True)
+
+
+@pcgrad_direction.mistake("You project where the gradients agree. A conflict is a negative dot product.")
+def _(J, orders):
+    return _pcgrad(J, orders, when=lambda dot: dot > 0)
+
+
+@pcgrad_direction.mistake("The others have been projected already when you use them. Project onto the normal plane of the *original* g_j.")
+def _(J, orders):
+    return _pcgrad(J, orders, along=lambda J, copies, i, j: copies[j])
+
+
+@pcgrad_direction.mistake("The part along g_j is (copy . g_j) / (g_j . g_j) g_j: divide by the squared norm, not by the norm.")
+def _(J, orders):
+    return _pcgrad(J, orders, size=lambda v: v.norm())
+
+
+@pcgrad_direction.mistake("Each dot product is taken with the original g_i. Use the running copy, or the second projection undoes part of the first.")
+def _(J, orders):
+    return _pcgrad(J, orders, dot_of=lambda J, copy, i: J[i])
+
+
+@pcgrad_direction.mistake("The sign is turned: you add the conflicting part once more instead of taking it away.")
+def _(J, orders):
+    return _pcgrad(J, orders, sign=-1)
+
+
+@pcgrad_direction.mistake("PCGrad adds the projected gradients up; you take their mean.")
+def _(J, orders):
+    return _pcgrad(J, orders) / len(J)
+
+
+@pcgrad_direction.mistake("The order is not used: gradient i is to be held against the tasks in the order of orders[i].")
+def _(J, orders):
+    return _pcgrad(J, [sorted(order) for order in orders])
+
+
+@pcgrad_direction.mistake("Only the first conflict of each task is resolved: go on through the rest of its order.")
+def _(J, orders):
+    return _pcgrad(J, [order[:1] for order in orders])
+
+
+# --------------------------------------------------------------------------------------------------------- 4. who is on the table
+def _split(tasks):
+    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 a task; the parameters are shuffled."""
+
+    def draw(g):
+        trunk = _gradients(g, tasks, 6, (1 + torch.arange(tasks)) / 2)
+        if tasks == 2:
+            trunk[1] = trunk[1] - (0.5 + (trunk[0] @ trunk[1]).clamp_min(0) / (trunk[0] @ trunk[0])) * trunk[0]
+        heads = torch.block_diag(*(1 + torch.rand(tasks, 1, 3, generator=g, dtype=torch.float64)))
+        order = torch.randperm(6 + 3 * tasks, generator=g)
+        shared = torch.arange(6 + 3 * tasks) < 6
+        return torch.cat([trunk, heads], dim=1)[:, order], shared[order]
+
+    return draw
+
+
+def _everything(gradients, shared):
+    """The direction of one training step for all parameters of
+    a network with a shared trunk and one head a task.
+
+    gradients: float64 [T, P], row t the gradient of loss t with
+    respect to all P parameters. shared: bool [P], True where a
+    parameter is of the trunk; the rest are of heads, and each
+    head has a gradient from its own task only.
+    The trunk's part is to be balanced by UPGrad. The heads are
+    to learn as they would under the sum of the losses.
+    Return the tensor [P].
+    """
+    w = upgrad(gradients @ gradients.T)
+    return w @ gradients
+
+
+@exercise(
+    [_split(2), _split(3)],
+    points=2,
+    grad=False,
+    device=False,
+    starter=_everything,
+    hints=(
+        "Two tasks can conflict only where both have a gradient. What do the heads add to the Gram matrix, and where?",
+        "Take the Gram matrix of gradients[:, shared]. Then the trunk gets w @ gradients and a head the sum of the gradients, unweighted.",
+    ),
+)
+def step_direction(gradients, shared):
+    """The direction of one training step for all parameters of
+    a network with a shared trunk and one head a task.
+
+    gradients: float64 [T, P], row t the gradient of loss t with
+    respect to all P parameters. shared: bool [P], True where a
+    parameter is of the trunk; the rest are of heads, and each
+    head has a gradient from its own task only.
+    The trunk's part is to be balanced by UPGrad. The heads are
+    to learn as they would under the sum of the losses.
+    Return the tensor [P].
+    """
+    trunk = gradients[:, shared]
+    w = upgrad(trunk @ trunk.T)
+    return torch.where(shared, w @ gradients, gradients.sum(0))
+
+
+@step_direction.law("a head's gradient does not depend on the other tasks")
+def _(answer, gradients, shared):
+    return torch.allclose(answer(gradients, shared)[~shared], gradients.sum(0)[~shared])
+
+
+@step_direction.mistake("The heads are on the operating table: they lengthen every gradient, so conflicts look smaller, and they are weighted themselves.")
+def _(gradients, shared):
+    return _everything(gradients, shared)
+
+
+@step_direction.mistake("The Gram matrix is the trunk's now, but the heads are still multiplied by the trunk's weights: a task that loses the bargain stops to learn.")
+def _(gradients, shared):
+    trunk = gradients[:, shared]
+    return upgrad(trunk @ trunk.T) @ gradients
+
+
+@step_direction.mistake("The heads are free now, but they still lengthen the gradients in the Gram matrix, so the trunk's conflicts are not resolved.")
+def _(gradients, shared):
+    return torch.where(shared, upgrad(gradients @ gradients.T) @ gradients, gradients.sum(0))
+
+
+@step_direction.mistake("The heads get no gradient at all: they would stay as they were initialised.")
+def _(gradients, shared):
+    trunk = gradients[:, shared]
+    return torch.where(shared, upgrad(trunk @ trunk.T) @ gradients, torch.zeros_like(gradients[0]))
+
+
+@step_direction.mistake("The plain sum everywhere: no balancing is left.")
+def _(gradients, shared):
+    return gradients.sum(0)
+
+
+@step_direction.mistake("The heads get the mean of the gradients, which is theirs divided by T: under the sum of the losses they get all of it.")
+def _(gradients, shared):
+    trunk = gradients[:, shared]
+    return torch.where(shared, upgrad(trunk @ trunk.T) @ gradients, gradients.mean(0))
+
+
+# ------------------------------------------------------------------------------------------------------------- 5. the bargain
+def _bargain(g):
+    tasks = int(torch.randint(2, 5, (), generator=g))
+    return _gram(_gradients(g, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(tasks, generator=g, dtype=torch.float64)
+
+
+@exercise(
+    [_bargain],
+    points=3,
+    grad=False,
+    hints=(
+        "The gradient of w^T G w / 2 - sum log w is G w - 1/w; its matrix of second derivatives is G plus the diagonal of 1/w^2.",
+        "Newton's step s solves (second derivatives) s = gradient. The decrement is sqrt(gradient . s); go by s / (1 + decrement), downhill.",
+    ),
+)
+def nash_step(G, w):
+    """One damped Newton step towards Nash-MTL's weights, which
+    minimise w^T G w / 2 - sum_t log w_t.
+
+    G: Gram matrix [T, T]; w: the present weights [T], positive;
+    both float64. With the Newton step s and the Newton
+    decrement d = sqrt(gradient . s), the new weights are
+    w - s / (1 + d). Return them, [T].
+    """
+    ### BEGIN SOLUTION
+    slope = G @ w - 1 / w
+    s = torch.linalg.solve(G + torch.diag(1 / w**2), slope)
+    d = torch.sqrt(slope @ s)
+    return w - s / (1 + d)
+    ### END SOLUTION
+
+
+@nash_step.law("keeps the weights positive, and sixty steps solve w * (G w) = 1")
+def _(answer, G, w):
+    for _ in range(60):
+        w = answer(G, w)
+        if not (w > 0).all():
+            return False
+    return torch.allclose(w * (G @ w), torch.ones_like(w), rtol=1e-6)
+
+
+def _newton(G, w, slope=None, hessian=None, damp=lambda d: 1 + d, decrement=torch.sqrt):
+    slope = G @ w - 1 / w if slope is None else slope
+    s = torch.linalg.solve(G + torch.diag(1 / w**2) if hessian is None else hessian, slope)
+    return w - s / damp(decrement((slope @ s).clamp_min(0)))
+
+
+@nash_step.mistake("The full Newton step, without damping: far from the solution it can make a weight negative, where the logarithm has no value.")
+def _(G, w):
+    return _newton(G, w, damp=lambda d: 1)
+
+
+@nash_step.mistake("The gradient of -log w is -1/w; you add 1/w.")
+def _(G, w):
+    return _newton(G, w, slope=G @ w + 1 / w)
+
+
+@nash_step.mistake("The logarithm has a second derivative too: its diagonal 1/w^2 is missing in the matrix.")
+def _(G, w):
+    return _newton(G, w, hessian=G)
+
+
+@nash_step.mistake("The second derivative of -log w is 1/w^2, not 1/w.")
+def _(G, w):
+    return _newton(G, w, hessian=G + torch.diag(1 / w))
+
+
+@nash_step.mistake("The dot product of the gradients is missing in the matrix of second derivatives, which is G plus a diagonal.")
+def _(G, w):
+    return _newton(G, w, hessian=torch.diag(1 / w**2))
+
+
+@nash_step.mistake("You go uphill: the step is subtracted.")
+def _(G, w):
+    return 2 * w - _newton(G, w)
+
+
+@nash_step.mistake("The decrement is the square root of gradient . s; you damp with its square.")
+def _(G, w):
+    return _newton(G, w, decrement=lambda x: x)
+
+
+@nash_step.mistake("This repeats w = 1 / (G w), which need not converge and may turn negative. Newton's step uses the second derivatives.")
+def _(G, w):
+    return 1 / (G @ w)
+
+
+@nash_step.mistake("A step along the gradient only: Newton's step solves a system with the matrix of second derivatives.")
+def _(G, w):
+    slope = G @ w - 1 / w
+    return w - slope / (1 + slope.norm())
