@@ -44,10 +44,10 @@ def claim(text: str, holds: bool, evidence: Mapping[str, Sequence[float] | float
     """
     lines, few = [], []
     for name, values in (evidence or {}).items():
-        size = np.size(values)
-        if np.ndim(values) and size < MIN_SEEDS:
-            few.append(f"{name!r} has {size}")
-            lines.append(f"    {name}: {', '.join(f'{v:.4g}' for v in np.ravel(values))}")
+        x = np.asarray(values, dtype=float)
+        if x.ndim and x.size < MIN_SEEDS:
+            few.append(f"{name!r} has {x.size}")
+            lines.append(f"    {name}: {', '.join(f'{v:.4g}' for v in x)}")
         else:
             lines.append(f"    {name}: {summary(values)}")
     holds = bool(holds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import linecache
 import logging
 import os
 import random
@@ -21,7 +22,7 @@ from torch import nn
 import mtl_course
 import mtl_course.exercises  # registers the course's own, before the samples take their place
 from mtl_course import checks
-from mtl_course.checks import CheckFailed, check, devices, hint, progress, rows, sandbox, solution, use, values
+from mtl_course.checks import CheckFailed, check, devices, hint, learner, progress, rows, sandbox, solution, use, values
 from mtl_course.checks.exercise import BLANK, REGISTRY, Exercise, exercise
 
 SAMPLES = sample_exercises.EXERCISES
@@ -707,3 +708,32 @@ def test_a_name_cannot_be_taken_twice():
 
 def _no_inputs(generator):
     return ()
+
+
+# ------------------------------------------------------------------ unchanged starters
+
+
+def _tanh_sum(x):
+    """Twice the tanh."""
+    return 2 * torch.tanh(x)
+
+
+def _tanh_bug(x):
+    """Twice the tanh."""
+    return 2 + torch.tanh(x)
+
+
+@pytest.mark.parametrize("imports", ["", "import torch\n"])
+@pytest.mark.parametrize(
+    "before, after, untouched",
+    [("return", "return", True), ("    return", "    # what is wrong?\n    return", True), ("2 +", "3 +", False)],
+)
+def test_an_unchanged_starter_is_recognised_whatever_is_imported_around_it(imports, before, after, untouched):
+    """`torch.tanh(x)` compiles to other byte code in a module that imports torch than in a cell that does not; the source tells."""
+    spotted = Exercise("_tanh_sum", _tanh_sum, [lambda g: (torch.randn(3, generator=g),)], starter=_tanh_bug)
+    source = imports + spotted.stub.replace(before, after)
+    file = f"<ipython-input-{abs(hash(source))}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # as IPython keeps its cells
+    scope = {"torch": torch}
+    exec(compile(source, file, "exec"), scope)
+    assert learner.untouched(spotted, scope["_tanh_sum"]) is untouched

@@ -1,5 +1,6 @@
 """What the learner wrote: where it is, whether it was begun, and which of its lines an error comes from."""
 
+import ast
 import dis
 import functools
 import inspect
@@ -8,7 +9,7 @@ import sys
 import traceback
 from types import CodeType
 
-from .exercise import Exercise
+from .exercise import Exercise, source_of
 from .values import brief
 
 PACKAGE = __name__.split(".")[0]
@@ -43,8 +44,12 @@ def is_course_code(answer) -> bool:
 
 def untouched(exercise: Exercise, answer) -> bool:
     """Whether nothing was done yet: an empty body, or the code of the starter (comments and docstring aside)."""
-    if exercise.starter is not None and _parts(answer) and _parts(answer) == _parts(exercise.starter):
-        return True
+    if exercise.starter is not None:
+        if _parts(answer) and _parts(answer) == _parts(exercise.starter):
+            return True
+        # Byte code also depends on the imports around it, so where there is source, the source decides as well.
+        if (tree := _tree(answer)) is not None and tree == _tree(exercise.starter):
+            return True
     code = _code(_bare(answer))
     if code is None:
         return False
@@ -95,6 +100,19 @@ def _essence(code: CodeType, doc=None):
         constants[0] = None
     inner = [_essence(c) if isinstance(c, CodeType) else (type(c).__name__, repr(c)) for c in constants]
     return code.co_code, inner, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount
+
+
+def _tree(answer) -> str | None:
+    """The syntax of an answer, without comments, docstrings and its own name; None where there is no source."""
+    try:
+        tree = ast.parse(source_of(_bare(answer)))
+    except Exception:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    tree.body[0].name = "_"
+    return ast.dump(tree)
 
 
 def _codes(answer) -> set:
