@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter. Times are minutes: to read, to run on two CPU cores, to run its full experiment on a Colab T4."""
+    """One chapter. Times are minutes: to read, to run on two CPU cores, and its full experiment on a Colab T4, None until a record has timed it."""
 
     number: str
     slug: str
@@ -13,18 +13,24 @@ class Chapter:
     question: str
     read: int
     cpu: int
-    gpu: int
+    gpu: int | None
 
     @property
     def notebook(self) -> str:
         return f"notebooks/{self.number}_{self.slug}.ipynb"
 
+    @property
+    def heading(self) -> str:
+        """Title with its number. The book numbers nothing by itself: it may lack a chapter between two that it has."""
+        return f"{int(self.number)}. {self.title}"
+
 
 CHAPTERS = {
     chapter.number: chapter
     for chapter in [
-        Chapter("01", "mtl_objective", "The multi-task objective", "When is it worth learning several tasks together?", 35, 1, 5),
-        Chapter("02", "transfer_objective", "The transfer objective", "What does a source task give a target task, and when does it hurt?", 35, 1, 5),
+        Chapter("01", "mtl_objective", "The multi-task objective", "When is it worth learning several tasks together?", 35, 1, None),
+        Chapter("02", "transfer_objective", "The transfer objective", "What does a source task give a target task, and when does it hurt?", 35, 1, None),
+        Chapter("06", "gradient_conflict", "6. When tasks conflict", "When two losses pull in different directions, does gradient surgery help?", 40, 1, 20),
     ]
 }
 

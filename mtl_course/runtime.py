@@ -72,8 +72,9 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
     plots.use_style()
     env = environment()
     minutes = getattr(here.chapter, here.profile)
+    expected = f"about {minutes} min" if minutes else "not timed yet, made for 10 min on a Colab T4"
     print(f"mtl_course {env['mtl_course']}, Python {env['python']}, torch {env['torch']}, numpy {env['numpy']}")
-    print(f"Chapter {here.chapter.number} on {env['device']}; profile {here.profile}: about {minutes} min")
+    print(f"Chapter {here.chapter.number} on {env['device']}; profile {here.profile}: {expected}")
     if here.profile == "gpu" and here.device.type == "cpu":
         print("The profile is gpu but no CUDA device was found: the full-size experiments will be slow here.")
         print("On Colab: Runtime > Change runtime type > GPU. To go back: MTL_COURSE_PROFILE=cpu.")

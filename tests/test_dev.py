@@ -68,7 +68,7 @@ def exercises(tmp_path, monkeypatch):
 def learner():
     return new_notebook(
         cells=[
-            new_markdown_cell("# A throw-away chapter\nDoes it work?\n<!-- colab --><!-- /colab -->"),
+            new_markdown_cell("# 99. A throw-away chapter\nDoes it work?\n<!-- colab --><!-- /colab -->"),
             new_code_cell("import numpy as np"),
             new_code_cell("# EXERCISE throw_away_root"),
             new_code_cell('check("throw_away_root")'),

@@ -43,7 +43,7 @@ def good():
     """A notebook without a problem, as `check` sees it; the tests below spoil it one way each."""
     cells = [
         new_markdown_cell(
-            "# A throw-away chapter\nDoes it work? 31 minutes to read, 2 to run, 7 on a GPU. "
+            "# 99. A throw-away chapter\nDoes it work? 31 minutes to read, 2 to run, 7 on a GPU. "
             "<!-- colab --><!-- /colab -->\nSee [a paper](https://doi.org/10.1000/a)."
         ),
         new_code_cell(notebooks.FIRST),
@@ -109,7 +109,7 @@ BAD = {
     "stale Colab link": (source(0, good().cells[0].source.replace("someone", "nobody")), "Colab link (cell 0) is stale"),
     "check cell without its tag": (lambda nb: nb.cells[5].update(metadata={}), "exercise root (cell 5) is stale"),
     "wrong title": (source(0, "# Another\nDoes it work? <!-- colab --><!-- /colab -->"), "title card"),
-    "no question": (source(0, "# A throw-away chapter\n<!-- colab --><!-- /colab -->"), "does not ask"),
+    "no question": (source(0, "# 99. A throw-away chapter\n<!-- colab --><!-- /colab -->"), "does not ask"),
     "other minutes": (source(0, good().cells[0].source.replace("31", "30")), "does not name the 31 minutes"),
     "no Colab link": (source(0, "# A throw-away chapter\nDoes it work?"), "no `<!-- colab -->"),
     "first cell not first": (lambda nb: nb.cells.insert(1, nb.cells.pop(2)), "cell 1 is not the generated first cell"),

@@ -1,5 +1,6 @@
 """`setup` and what it rests on: device, profile, seeds, versions, timing."""
 
+import dataclasses
 import random
 import time
 
@@ -30,6 +31,14 @@ def test_setup_says_where_it_runs(capsys):
     ):
         assert part in said
     assert len(said.splitlines()) == 2
+
+
+@pytest.mark.parametrize("minutes, said", [(7, "profile gpu: about 7 min"), (None, "profile gpu: not timed yet")])
+def test_setup_says_what_time_to_expect(minutes, said, monkeypatch, capsys):
+    monkeypatch.setenv("MTL_COURSE_PROFILE", "gpu")
+    monkeypatch.setitem(chapters.CHAPTERS, "01", dataclasses.replace(chapters.CHAPTERS["01"], gpu=minutes))
+    runtime.setup("01")
+    assert said in capsys.readouterr().out
 
 
 def test_setup_is_repeatable():

@@ -55,11 +55,11 @@ def generated_cells(page: Page) -> Problems:
 
 def card(page: Page) -> Problems:
     first = page.nb.cells[0]
-    if first.cell_type != "markdown" or first.source.split("\n")[0].strip() != f"# {page.chapter.title}":
-        yield f"cell 0 is not a title card that starts with `# {page.chapter.title}`"
+    if first.cell_type != "markdown" or first.source.split("\n")[0].strip() != f"# {page.chapter.heading}":
+        yield f"cell 0 is not a title card that starts with `# {page.chapter.heading}`"
     elif page.chapter.question not in first.source:
         yield f"cell 0 does not ask the chapter's question: {page.chapter.question}"
-    for minutes in (page.chapter.read, page.chapter.cpu, page.chapter.gpu):
+    for minutes in filter(None, (page.chapter.read, page.chapter.cpu, page.chapter.gpu)):
         if not re.search(rf"\b{minutes}\b", sync.COLAB.sub("", first.source)):
             yield f"cell 0 does not name the {minutes} minutes that mtl_course/chapters.py has"
     if first.cell_type == "markdown" and not sync.COLAB.search(first.source):
