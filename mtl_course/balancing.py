@@ -127,7 +127,8 @@ def imtl_g(G: Tensor) -> Tensor:
     """
     array = _checked(G)
     norms, C = _normalised(array)
-    w = np.linalg.pinv(C, rcond=RANK_TOLERANCE, hermitian=True) @ (array.diagonal() > 0) / norms
+    # A ridge, not a pseudo-inverse: that would cut off the very direction that solves it where gradients become opposite.
+    w = np.linalg.solve(C + RANK_TOLERANCE * np.eye(len(C)), (array.diagonal() > 0).astype(float)) / norms
     total = w.sum()
     if abs(total) <= RANK_TOLERANCE * np.abs(w).sum():
         return torch.full((len(array),), 1 / len(array), dtype=torch.float64)

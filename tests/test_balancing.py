@@ -122,6 +122,12 @@ def test_imtl_g_projects_equally_on_every_unit_gradient(seed):
     torch.testing.assert_close(projections, projections.mean().expand(4), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("angle", [1e-1, 1e-4, 1e-6, 1e-8, 0.0])
+def test_imtl_g_of_two_tasks_is_the_bisector_up_to_opposite_gradients(angle):
+    J = torch.tensor([[1.0, 0.0], [-3 * np.cos(angle), 3 * np.sin(angle)]], dtype=torch.float64)
+    torch.testing.assert_close(imtl_g(gram(J)), torch.tensor([0.75, 0.25], dtype=torch.float64), rtol=1e-3, atol=0)
+
+
 def test_aligned_mtl_makes_the_system_orthogonal():
     J = torch.randn(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values, vectors = torch.linalg.eigh(gram(J))
