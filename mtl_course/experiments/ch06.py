@@ -77,8 +77,10 @@ def network(plan: Plan, seed: int, tasks: Sequence[str] = two_digits.TASKS) -> H
 
 # -------------------------------------------------------------------------------------------------- one trial, all trials
 def trials(method: str, plan: Plan) -> list[dict]:
-    """The settings that a method may try: as many for each."""
+    """The settings that a method may try: as many for each, save "sum, all", which tries every ratio with every rate."""
     few = plan.rates[:: (len(plan.rates) - 1) // 2]  # the lowest, middle and highest rate
+    if method == "sum, all":
+        return [{"rate": rate, "ratio": ratio} for ratio in plan.ratios for rate in plan.rates]
     if method == "sum":
         return [{"rate": rate, "ratio": ratio} for ratio in plan.ratios for rate in few]
     if method == "cagrad":
@@ -88,7 +90,7 @@ def trials(method: str, plan: Plan) -> list[dict]:
 
 def combiner(method: str, setting: dict, seed: int):
     """What `fit_tasks` combines the losses or the gradients with."""
-    if method == "sum":
+    if method.startswith("sum"):
         ratio = setting["ratio"]
         return Fixed([2 * ratio / (1 + ratio), 2 / (1 + ratio)])
     if method == "cagrad":
@@ -144,9 +146,12 @@ def best(found: list[dict]) -> dict:
 def compare(plan: Plan, seeds: Sequence[int], device: torch.device | str = "cpu", progress: bool = True) -> dict[str, dict]:
     """Method -> one value a seed of: chosen setting, validation accuracies of all trials, test accuracy of each task.
 
-    "equal weights" are the sum's trials whose two weights are equal; "single task" is one network a task, each with trials of its own.
+    Three sums: "sum" spends its trials on three ratios of the weights and three rates, "sum, equal weights" all of them on the rate, as the
+    methods of surgery do, and "sum, all" has three times as many, every ratio with every rate. "single task" is one network a task, each with
+    trials of its own.
     """
-    rows = {method: {"setting": [], "validation": [], "left": [], "right": []} for method in ("single task", "equal weights", "sum", *SURGERY)}
+    names = ("single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
+    rows = {method: {"setting": [], "validation": [], "left": [], "right": []} for method in names}
 
     def note(method, found, parts, tasks=two_digits.TASKS):
         trial = best(found)
@@ -158,14 +163,16 @@ def compare(plan: Plan, seeds: Sequence[int], device: torch.device | str = "cpu"
 
     for seed in seeds:
         parts = tables(plan, seed, device)
-        for method in tqdm([*TASKS, "sum", *SURGERY], disable=not progress, desc=f"seed {seed}"):
+        for method in tqdm([*TASKS, "sum, all", *SURGERY], disable=not progress, desc=f"seed {seed}"):
             found = search(method, plan, seed, parts)
             if method in TASKS:
                 note("single task", found, parts, [method])
                 continue
             note(method, found, parts)
-            if method == "sum":
-                note("equal weights", [trial for trial in found if trial["setting"]["ratio"] == 1], parts)
+            if method == "sum, all":
+                few = trials("sum", plan)
+                note("sum", [trial for trial in found if trial["setting"] in few], parts)
+                note("sum, equal weights", [trial for trial in found if trial["setting"]["ratio"] == 1], parts)
     return rows
 
 
@@ -306,7 +313,7 @@ def promises(rounds: int = 40, seed: int = 0) -> dict[str, dict[str, float]]:
     for method in METHODS:
         kept = [
             (
-                _conflicts_with_none(method, pair), _conflicts_with_none(method, awkward), _same_direction(method, J, reordered),
+                _conflicts_with_none(method, pair), all(_conflicts_with_none(method, K) for K in (awkward, scaled)), _same_direction(method, J, reordered),
                 _same_direction(method, J, scaled), float((_unit(weights(method, a @ a.T) @ a) - _unit(a.sum(0))).norm()) < 1e-3, rests(method, stuck),
             )
             for J, pair, awkward, reordered, scaled, a, stuck in cases
