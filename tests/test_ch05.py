@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data, weighting
+from mtl_course import data, records, weighting
 from mtl_course.exercises import ch05 as exercises
 from mtl_course.experiments import ch05
 
@@ -205,3 +205,14 @@ def test_the_whole_comparison_at_a_tiny_size():
         assert all(set(found[0]["explained"]) == set(ch05.TASKS) for found in methods.values())
     ones, tens = (results["units"][unit] for unit in ("1", "10"))
     assert ones["fixed, searched"] == tens["fixed, searched"] and ones["equal"] != tens["equal"]
+
+
+def test_one_seed_of_the_record_again():
+    """Equal weights of seed 0, all trials in both units: within the record's spread over seeds, since other machines round otherwise."""
+    adult()
+    record = records.load("05", "cpu")
+    assert record.results["trials"] == ch05.PLANS["cpu"].trials and record.provenance["seeds"] == [0, 1, 2, 3, 4]
+    for unit in ch05.UNITS:
+        found = [np.mean(list(one["explained"].values())) for one in record.results["units"][str(unit)]["equal"]]
+        again = np.mean(list(ch05.search("equal", 0, unit)["explained"].values()))
+        assert abs(again - found[0]) < np.std(found, ddof=1), (unit, again, found)
