@@ -188,9 +188,9 @@ def _high_water() -> float:
 
 def table(title, columns, rows):
     """Print a table: rows name -> values as text."""
-    print(f"\n{title}\n{'':32}" + "".join(f"{c:>14}" for c in columns))
+    print(f"\n{title}\n{'':32}" + "".join(f"{c:>16}" for c in columns))
     for name, cells in rows.items():
-        print(f"{name:32}" + "".join(f"{cell:>14}" for cell in cells))
+        print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def main(arguments=None):
