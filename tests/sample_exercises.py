@@ -38,7 +38,7 @@ def _network(g):
     return model, torch.optim.SGD(model.parameters(), lr=0.1), torch.randn(5, 3, generator=g)
 
 
-with mock.patch.dict(REGISTRY):
+with mock.patch.dict(REGISTRY, clear=True):
 
     @exercise([_conflicting, _agreeing], points=3, hints=("Look at the dot product.", "Act only when it is negative."))
     def project(g_i, g_j):

@@ -196,7 +196,7 @@ def test_ci_uses_the_full_sets_where_they_lie_beside_the_clone(ci, tmp_path):
 @needs_make
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    done = subprocess.run(["make", "help", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "--no-print-directory", "help", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert {"book", "test", "notebooks", "run", "zip"} <= listed == set(re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split())
 
@@ -207,5 +207,5 @@ def test_make_help_lists_every_target():
     [("test", "test"), ("book", "book"), ("run NB=01", "lab 01"), ("notebooks NB=01", "execute 01"), ("sync", "sync")],
 )
 def test_make_calls_the_developer_tools(target, command):
-    done = subprocess.run(["make", "-n", *target.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "--no-print-directory", "-n", *target.split()], cwd=ROOT, capture_output=True, text=True, check=True)
     assert any(line.rstrip().endswith(f"-m mtl_course.dev {command}") for line in done.stdout.splitlines())
