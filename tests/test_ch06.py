@@ -178,15 +178,18 @@ TINY = replace(ch06.CPU, digits=(30, 10, 10), pairs=(256, 64, 64), epochs=2, rat
 def test_every_method_gets_as_many_trials():
     for plan in (ch06.CPU, ch06.GPU):
         assert {len(ch06.trials(method, plan)) for method in (*ch06.TASKS, "sum", *ch06.SURGERY)} == {9}
+        every = ch06.trials("sum, all", plan)
+        assert len(every) == 27 and all(trial in every for trial in ch06.trials("sum", plan))
+        assert [t["rate"] for t in every if t["ratio"] == 1] == [t["rate"] for t in ch06.trials("mgda", plan)]
         assert {min(t["rate"] for t in ch06.trials(m, plan)) for m in ("sum", "cagrad", "mgda")} == {plan.rates[0]}
         assert {max(t["rate"] for t in ch06.trials(m, plan)) for m in ("sum", "cagrad", "mgda")} == {plan.rates[-1]}
 
 
-@pytest.mark.parametrize("plan", [TINY, replace(TINY, size=36, channels=(4, 8), features=16)], ids=["MLP", "ConvNet"])
+@pytest.mark.parametrize("plan", [TINY, replace(TINY, size=36, channels=(4, 8), features=16, pairs=(192, 64, 64))], ids=["MLP", "ConvNet"])
 def test_the_whole_experiment_runs_at_a_tiny_size(plan, monkeypatch):
     monkeypatch.setitem(ch06.PLANS, "cpu", replace(plan, rates=(1e-3, 2e-3, 3e-3), ratios=(1.0,), radii=(0.5,)))
     found = ch06.run("cpu", [0, 1, 2])
-    assert found["accuracy"].keys() == {"single task", "equal weights", "sum", *ch06.SURGERY}
+    assert found["accuracy"].keys() == {"single task", "sum", "sum, equal weights", "sum, all", *ch06.SURGERY}
     assert all(len(row[task]) == 3 and all(0 <= a <= 1 for a in row[task]) for row in found["accuracy"].values() for task in ch06.TASKS)
     assert found["left loss x 100"].keys() == {"sum", *ch06.SURGERY}
     assert len(found["conflicts"]["0"]["two tasks"]) == 2 * 2 and len(found["conflicts"]["0"]["epoch"]) == 2
