@@ -1,0 +1,70 @@
+"""Epochs until validation stops improving: the best weights put back at the end, faults said in words, every epoch in the checkpoint."""
+
+import math
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .checkpoint import Run, resume, save
+
+
+def new_run(model, history, optimizer, schedule, arithmetic, augment, combine, batch, seed) -> Run:
+    """What a checkpoint of this run holds. The generator of `augment` has a seed of its own: its draws must not repeat the order's."""
+    device = arithmetic.device
+    parts = {"optimizer": optimizer, "schedule": schedule, "scaler": arithmetic.scaler, "combine": combine if isinstance(combine, nn.Module) else None}
+    generators = {"order": torch.Generator().manual_seed(seed)}
+    if augment is not None:
+        generators["augment"] = torch.Generator(device).manual_seed(seed + 1_000_003)
+    settings = {name: type(part).__name__ for name, part in parts.items() if part is not None} | {
+        "combine": getattr(combine, "__name__", type(combine).__name__), "precision": str(arithmetic.dtype),
+        "batch": batch, "seed": seed, "device": device.type,
+    }  # fmt: skip
+    return Run(model, history, {name: part for name, part in parts.items() if part is not None}, generators, settings, device)
+
+
+def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint):
+    """Epochs until validation has not improved for `patience` of them."""
+    model, history, too_large = run.model, run.history, None
+    best, least = deepcopy(model.state_dict()), math.inf
+    if checkpoint is not None and Path(checkpoint).exists():
+        best, least = resume(Path(checkpoint), run)
+    try:
+        for epoch in tqdm(range(len(history.train) + 1, epochs + 1), disable=not progress, file=sys.stdout, leave=False, desc="epochs"):
+            if epoch - 1 - history.best_epoch >= patience:
+                break
+            model.train()
+            values = {"training": one_epoch(), "validation": judge()}
+            history.train.append(values["training"])
+            history.validation.append(values["validation"])
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise not_finite(f"{name} loss is {value}", epoch)
+            if values["validation"] < least:
+                least, history.best_epoch, best = values["validation"], epoch, deepcopy(model.state_dict())
+            if checkpoint is not None:
+                save(Path(checkpoint), run, best, least)
+    except torch.OutOfMemoryError:
+        too_large = f"The GPU's memory was full in epoch {epoch}, with batch={run.settings['batch']}. {_smaller(run)}"
+    finally:
+        model.load_state_dict(best)
+    if too_large:  # raised here, not above: a traceback to the failed step would keep its tensors in memory
+        run.parts["optimizer"].zero_grad()
+        raise torch.OutOfMemoryError(too_large)
+    return history
+
+
+def _smaller(run):
+    batch = run.settings["batch"]
+    if batch == 1:
+        return "Not even one example fits: take a smaller model or input, or another GPU."
+    halved = "" if run.settings["precision"] != "None" else ", or precision=torch.bfloat16, which halves the activations"
+    return f"Try batch={batch // 2}, with a learning rate to match{halved}. The model has its best weights so far."
+
+
+def not_finite(what: str, epoch: int) -> FloatingPointError:
+    """The error for a loss that is not finite."""
+    return FloatingPointError(f"The {what} in epoch {epoch}. Lower the learning rate; look for log(0), 0/0 or inputs that are not finite.")
