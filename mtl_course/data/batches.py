@@ -39,25 +39,33 @@ class Table:
                 raise ValueError(f"Task {name!r} has no label at all: leave it out, or give it some.")
         self.x, self.targets, self.labelled = x, dict(targets), labelled
 
-    def _take(self, rows: Tensor) -> Batch:
-        targets = {}
-        for name, y in self.targets.items():
-            if name in self.labelled:
-                known = self.labelled[name][rows].nonzero().squeeze(1)
-                if len(known):
-                    targets[name] = (known, y[rows[known]])
-            else:
-                targets[name] = (slice(None), y[rows])
-        return Batch(self.x[rows], targets)
-
     def whole(self) -> Batch:
-        """All rows at once, in order."""
-        return self._take(torch.arange(len(self.x), device=self.x.device))
+        """All rows at once, in order; x is the table's own."""
+        rows = {name: self.labelled[name].nonzero().squeeze(1) if name in self.labelled else slice(None) for name in self.targets}
+        return Batch(self.x, {name: (rows[name], y[rows[name]]) for name, y in self.targets.items()})
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch: every row once, in an order drawn from the CPU generator `order`."""
-        for rows in torch.randperm(len(self.x), generator=order).to(self.x.device).split(size):
-            yield self._take(rows)
+        """One epoch: every row once, in an order drawn from the CPU generator `order`.
+
+        A GPU is waited for once an epoch and partly labelled task, to learn how many labels each batch has, and not at every batch.
+        """
+        rows = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
+        known = {name: _places(mask[rows], size) for name, mask in self.labelled.items()}
+        for i, part in enumerate(rows.split(size)):
+            targets = {}
+            for name, y in self.targets.items():
+                if name not in known:
+                    targets[name] = (slice(None), y[part])
+                elif len(here := known[name][i]):
+                    targets[name] = (here, y[part[here]])
+            yield Batch(self.x[part], targets)
+
+
+def _places(mask: Tensor, size: int) -> tuple[Tensor, ...]:
+    """For each batch of `size` entries of the mask, where in the batch it is True (ascending)."""
+    places = mask.nonzero().squeeze(1)
+    counts = torch.bincount(places // size, minlength=-(-len(mask) // size))
+    return (places % size).split(counts.tolist())
 
 
 class Separate:
@@ -80,28 +88,33 @@ class Separate:
                 raise ValueError(f"Inputs of task {name!r} have shape {shapes[name]} but those of {first!r} have {shapes[first]}: one trunk needs one shape.")
         self.sets = dict(sets)
 
-    def _join(self, rows: Mapping[str, Tensor]) -> Batch:
+    def _join(self, rows: Mapping[str, Tensor | slice]) -> Batch:
         inputs, targets, start = [], {}, 0
         for name, (x, y) in self.sets.items():
-            taken = rows[name].to(x.device)
-            inputs.append(x[taken])
-            targets[name] = (slice(start, start + len(taken)), y[taken])
-            start += len(taken)
+            labels = y[rows[name]]
+            inputs.append(x[rows[name]])
+            targets[name] = (slice(start, start + len(labels)), labels)
+            start += len(labels)
         return Batch(torch.cat(inputs), targets)
 
     def whole(self) -> Batch:
         """All rows of all tasks at once, one task after the other."""
-        return self._join({name: torch.arange(len(x)) for name, (x, _) in self.sets.items()})
+        return self._join({name: slice(None) for name in self.sets})
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch over the longest set, `size` rows of each task at a time (fewer where a set, or the rest of the longest, is smaller)."""
+        """One epoch over the longest set, `size` rows of each task at a time (fewer where a set, or the rest of the longest, is smaller).
+
+        Orders are drawn from the CPU generator `order`, one for each pass over a set, when its first row is needed; an epoch begins
+        every set anew. So the generator's state at the start of an epoch fixes all of it.
+        """
         longest = max(len(x) for x, _ in self.sets.values())
-        streams = {name: _endless(len(x), order) for name, (x, _) in self.sets.items()}
+        passes = {name: torch.empty(0, dtype=torch.int64, device=x.device) for name, (x, _) in self.sets.items()}
         for start in range(0, longest, size):
-            wanted = min(size, longest - start)
-            yield self._join({n: torch.tensor([next(s) for _ in range(min(wanted, len(self.sets[n][0])))]) for n, s in streams.items()})
-
-
-def _endless(n: int, order: torch.Generator) -> Iterator[int]:
-    while True:
-        yield from torch.randperm(n, generator=order).tolist()
+            rows = {}
+            for name, (x, _) in self.sets.items():
+                wanted = min(size, longest - start, len(x))
+                if len(passes[name]) < wanted:
+                    again = torch.randperm(len(x), generator=order).to(x.device, non_blocking=True)
+                    passes[name] = torch.cat([passes[name], again])
+                rows[name], passes[name] = passes[name][:wanted], passes[name][wanted:]
+            yield self._join(rows)
