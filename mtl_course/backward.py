@@ -44,7 +44,8 @@ def balanced_backward(
         balanced then is the conflict at the features: two tasks that agree there may still disagree in the parameters.
     scaler: for float16; losses are scaled, and the weights do not see the scale.
 
-    Raises ValueError, with no gradient written, if a loss is not finite (it names the task), not a scalar, or no task has a loss.
+    Raises ValueError, with no gradient written, if a loss is not finite (it names the task), not a scalar, or no task has a loss; with
+    the heads' gradients written and none for the trunk, if a task's gradient is not finite, or `weigh` does not give T finite weights.
     """
     aliases, losses = _losses(features, task_losses)
     stacked = torch.stack([loss.detach() for loss in losses.values()])
@@ -56,14 +57,15 @@ def balanced_backward(
         total = torch.stack(tuple(losses.values())).sum()
         (total if scaler is None else scaler.scale(total)).backward()
         cotangents = torch.stack([torch.zeros_like(z) if z.grad is None else z.grad for z in aliases])
+        del aliases, total  # the gradients of all tasks come next: the peak of the memory
         if approximate:
             G = _gram([cotangents], scale)
-            w = _weights(weigh, G, scaler)
+            w = _weights(weigh, G, tuple(losses), scaler)
             combined = torch.autograd.grad(features, shared, torch.tensordot(w.to(cotangents), cotangents, 1), allow_unused=True)
         else:
             layers = _trunk_gradients(features, shared, cotangents)
             G = _gram([g for g in layers if g is not None], scale)
-            w = _weights(weigh, G, scaler)
+            w = _weights(weigh, G, tuple(losses), scaler)
             combined = [None if g is None else torch.tensordot(w.to(g), g, 1) for g in layers]
         for parameter, gradient in zip(shared, combined, strict=True):
             if gradient is not None:
@@ -96,11 +98,26 @@ def _require_finite(names, losses):
 
 def _trunk_gradients(features, shared, cotangents):
     """For each shared parameter the T task gradients, stacked: [T, *shape], or None if the features do not depend on it."""
-    if len(cotangents) > 1 and not _has_looped(features.grad_fn):
+    tasks, group = len(cotangents), _group(features, len(cotangents))
+    if 1 < tasks == group:
         return torch.autograd.grad(features, shared, cotangents, is_grads_batched=True, allow_unused=True)
-    last = len(cotangents) - 1
-    tasks = [torch.autograd.grad(features, shared, v, retain_graph=t < last, allow_unused=True) for t, v in enumerate(cotangents)]
-    return [None if layer[0] is None else torch.stack(layer) for layer in zip(*tasks, strict=True)]
+    layers = [None] * len(shared)
+    for start in range(0, tasks, group):
+        rows = slice(start, min(start + group, tasks))
+        v = cotangents[start] if group == 1 else cotangents[rows]
+        found = torch.autograd.grad(features, shared, v, retain_graph=rows.stop < tasks, is_grads_batched=group > 1, allow_unused=True)
+        for k, g in enumerate(found):
+            if g is not None:
+                layers[k] = g.new_empty(tasks, *shared[k].shape) if layers[k] is None else layers[k]
+                layers[k][rows] = g
+    return layers
+
+
+def _group(features, tasks) -> int:
+    """How many tasks go through the trunk in one pass. Small groups of many tasks are as fast on a CPU, and need much less memory."""
+    if _has_looped(features.grad_fn):
+        return 1
+    return 4 if features.device.type == "cpu" and tasks > 8 else tasks
 
 
 def _has_looped(node) -> bool:
@@ -123,8 +140,15 @@ def _gram(layers, scale):
     return (G / scale**2).cpu()
 
 
-def _weights(weigh, G, scaler):
+def _weights(weigh, G, names, scaler):
     """Weights of the method. Under a scaler an overflow is no error: equal weights pass it on, and the scaler skips the step."""
-    if scaler is not None and not torch.isfinite(G).all():
-        return torch.ones(len(G), dtype=torch.float64)
-    return weigh(G).to(torch.float64)
+    if not torch.isfinite(G).all():
+        if scaler is not None:
+            return torch.ones(len(G), dtype=torch.float64)
+        bad = [name for name, ok in zip(names, torch.isfinite(G.diagonal()).tolist(), strict=True) if not ok] or names
+        raise ValueError(f"The gradient of task {', '.join(map(repr, bad))} is not finite, though its loss is. Look for sqrt(0), log(0) or 0/0.")
+    w = torch.as_tensor(weigh(G), dtype=torch.float64, device="cpu")
+    if w.shape != (len(G),) or not torch.isfinite(w).all():
+        method = getattr(weigh, "__name__", type(weigh).__name__)
+        raise ValueError(f"{method} gave {w.tolist()} for the tasks {', '.join(names)}; it must return one finite weight for each, [{len(G)}].")
+    return w

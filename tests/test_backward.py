@@ -44,7 +44,7 @@ def naive(trunk, x, heads, tasks, weigh):
 
 @pytest.mark.parametrize("make", [dense, convolutional])
 @pytest.mark.parametrize("weigh", [balancing.upgrad, balancing.nash_mtl, balancing.mgda], ids=lambda m: m.__name__)
-@pytest.mark.parametrize("T", [1, 2, 5])
+@pytest.mark.parametrize("T", [1, 2, 5, 9, 11])
 def test_equals_a_naive_loop(make, weigh, T):
     trunk, x, heads, tasks = problem(make, T)
     combined, own, w = naive(trunk, x, heads, tasks, weigh)
@@ -95,6 +95,33 @@ def test_a_loss_that_is_not_finite_names_its_task_and_writes_nothing(bad):
     with pytest.raises(ValueError, match="'task1' is not finite"):
         balanced_backward(trunk(x), tasks, trunk.parameters(), balancing.upgrad)
     assert all(p.grad is None for p in (*trunk.parameters(), *heads.parameters()))
+
+
+def test_a_gradient_that_is_not_finite_names_its_task_and_leaves_the_trunk_alone():
+    trunk, x, heads, tasks = problem(dense)
+    tasks["task1"] = lambda z: (z * 0).sum().sqrt()  # the loss is 0, its gradient 0 / 0
+    with pytest.raises(ValueError, match="gradient of task 'task1' is not finite, though its loss is"):
+        balanced_backward(trunk(x), tasks, trunk.parameters(), balancing.upgrad)
+    assert all(p.grad is None for p in trunk.parameters())
+
+
+@pytest.mark.parametrize(
+    "weights, words",
+    [
+        ([1.0, 1.0], r"gave \[1.0, 1.0\] for the tasks task0, task1, task2; it must return one finite weight for each, \[3\]"),
+        ([[1.0], [1.0], [1.0]], "one finite weight for each"),
+        ([1.0, float("nan"), 1.0], "mine gave .*nan"),
+    ],
+)
+def test_a_method_with_bad_weights_is_named_and_leaves_the_trunk_alone(weights, words):
+    trunk, x, heads, tasks = problem(dense)
+
+    def mine(G):
+        return torch.tensor(weights)
+
+    with pytest.raises(ValueError, match=words):
+        balanced_backward(trunk(x), tasks, trunk.parameters(), mine)
+    assert all(p.grad is None for p in trunk.parameters())
 
 
 def test_a_loss_that_is_not_a_scalar_and_a_batch_without_labels_are_refused():
@@ -153,6 +180,25 @@ def test_a_scaler_scales_the_gradients_and_not_the_weights():
     for p, g in zip(parameters, expected, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
     scaler.step(optimizer)
+
+
+@pytest.mark.parametrize("make", [dense, convolutional])
+def test_float16_autocast_with_a_scaler_stays_near_full_precision(make):
+    trunk, x, heads, tasks = problem(make, dtype=torch.float32)
+    parameters = [*trunk.parameters(), *heads.parameters()]
+    exact = balanced_backward(trunk(x), tasks, trunk.parameters(), balancing.imtl_g)
+    expected = torch.cat([p.grad.flatten() for p in parameters])
+    for p in parameters:
+        p.grad = None
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        z = trunk(x)
+        assert z.dtype == torch.float16
+        rough = balanced_backward(z, tasks, trunk.parameters(), balancing.imtl_g, scaler=scaler)
+    scaler.unscale_(torch.optim.SGD(parameters, lr=0.1))
+    found = torch.cat([p.grad.flatten() for p in parameters])
+    assert found.dtype == torch.float32 and (found - expected).norm() < 0.02 * expected.norm()
+    torch.testing.assert_close(rough.weights, exact.weights, rtol=0, atol=0.02)
 
 
 def test_an_overflow_under_a_scaler_skips_the_step():
