@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -33,14 +34,14 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, stages of blocks, and the mean over the last map: x [B, in_channels, H, W] -> features [B, self.features].
+    """A stem, stages of blocks, and means over the last map: x [B, in_channels, H, W] -> features [B, self.features].
 
     Every stage but the first halves the map. `maps` gives the map after each stage, which a head for every pixel needs.
     """
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], features: int):
+    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], width: int, pool: int = 1):
         super().__init__()
-        self.stem, self.stages, self.features = stem, nn.ModuleList(stages), features
+        self.stem, self.stages, self.pool, self.features = stem, nn.ModuleList(stages), pool, width * pool**2
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The map after each stage, [B, width, H', W'], from the finest to the coarsest."""
@@ -51,15 +52,19 @@ class ResNet(nn.Module):
         return found
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.maps(x)[-1].mean(dim=(2, 3))
+        last = self.maps(x)[-1]
+        return last.mean(dim=(2, 3)) if self.pool == 1 else F.adaptive_avg_pool2d(last, self.pool).flatten(1)
 
 
-def resnet(depths: Sequence[int] = (2, 2, 2), widths: Sequence[int] = (64, 128, 256), in_channels: int = 3, stem: str = "small") -> ResNet:
-    """A residual trunk: `depths` blocks and `widths` channels a stage. `.features` is ``widths[-1]``.
+def resnet(
+    depths: Sequence[int] = (2, 2, 2), widths: Sequence[int] = (64, 128, 256), in_channels: int = 3, stem: str = "small", pool: int = 1
+) -> ResNet:
+    """A residual trunk: `depths` blocks and `widths` channels a stage. `.features` is ``widths[-1]`` times ``pool**2``.
 
     stem: "small", one 3x3 convolution at full resolution, for images of about 32 pixels; or "large", a 7x7 convolution and a max-pool
         that leave a quarter of the side, for images of about 224 pixels. ``resnet((2, 2, 2, 2), (64, 128, 256, 512), stem="large")`` is
         torchvision's resnet18 without its last layer.
+    pool: side of the grid of means that the last map becomes. 1, one mean over all places, forgets where a thing was; 2 keeps the quarter.
     ValueError for lists of different lengths, an empty stage or another stem.
     """
     if len(depths) != len(widths) or not depths or min(depths) < 1:
@@ -77,7 +82,7 @@ def resnet(depths: Sequence[int] = (2, 2, 2), widths: Sequence[int] = (64, 128, 
         blocks = [Block(before if k == 0 else width, width, stride=2 if number and k == 0 else 1) for k in range(depth)]
         stages.append(nn.Sequential(*blocks))
         before = width
-    model = ResNet(nn.Sequential(*layers), stages, before)
+    model = ResNet(nn.Sequential(*layers), stages, before, pool)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

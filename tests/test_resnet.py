@@ -90,6 +90,15 @@ def test_small_stem_keeps_the_resolution():
     assert sides(resnet((1, 1), (4, 8), in_channels=1).maps(torch.randn(2, 1, 28, 28))) == [(28, 28), (14, 14)]
 
 
+def test_pool_keeps_the_quarter_a_thing_is_in():
+    model = resnet((1, 1), (4, 8), in_channels=1, pool=2).eval()
+    x = torch.randn(3, 1, 16, 16)
+    last, features = model.maps(x)[-1], model(x)
+    assert features.shape == (3, 32) and model.features == 32
+    quarters = torch.stack([last[:, :, i : i + 4, j : j + 4].mean(dim=(2, 3)) for i in (0, 4) for j in (0, 4)], dim=2)
+    torch.testing.assert_close(features, quarters.flatten(1))
+
+
 def test_torchvisions_resnet18_ends_with_a_single_pixel_on_small_images():
     theirs, seen = resnet18(weights=None), {}
     theirs.layer4.register_forward_hook(lambda module, given, out: seen.update(side=tuple(out.shape[2:])))
