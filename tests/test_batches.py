@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from device_tools import Waits
 
 from mtl_course.checks.devices import PretendedGPU
 from mtl_course.data.batches import Separate, Table
@@ -137,20 +137,6 @@ def test_channels_last_stays():
 
 
 # -------------------------------------------------------------------------------------------------------------- devices
-class Waits(TorchDispatchMode):
-    """Counts the operations for whose result the processor waits on a GPU."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += any(func.overloadpacket.__name__.startswith(name) for name in self.NAMES)
-        return func(*args, **(kwargs or {}))
-
-
 def waits(data, size):
     with Waits() as found:
         assert len(list(data.batches(size, seeded()))) > 1

@@ -208,6 +208,26 @@ def test_truncated_or_altered_archive(name, fault, sets, server):
     assert server.asked.count(victim) >= 3 and not left()
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
+def test_a_damaged_file_in_the_cache_is_fetched_anew_or_left_as_it_is(name, damage, sets, server, capfd):
+    info, expected = sets(name)
+    vision.load(info)
+    path = cache.file_of(info)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"truncated": bytes(content[: len(content) // 2]), "altered": bytes(content), "empty": b""}[damage]
+    path.write_bytes(damaged)
+    files = dict(server.files)
+    server.files.clear()
+    with pytest.raises(data.DataError, match=f"{name}: 3 attempts to download it failed"):
+        vision.load(info)
+    assert "is damaged" in capfd.readouterr().err and left() == [path.name] and path.read_bytes() == damaged
+    server.files.update(files)
+    again, _ = vision.load(info)
+    assert all(np.array_equal(again[key], array) for key, array in expected.items()) and left() == [path.name]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_network(name, sets, server):
     info, _ = sets(name)
