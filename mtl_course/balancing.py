@@ -139,6 +139,7 @@ def aligned_mtl(G: Tensor) -> Tensor:
     """Rotate the gradients as little as possible to an orthogonal system of equal lengths, then take their mean.
 
     Source: Senushkin et al., "Independent component alignment for multi-task learning", CVPR 2023 (scale by the smallest singular value that is not zero).
+    Towards the Pareto front that singular value, and with it the update, goes to zero; where it is exactly zero the next one takes its place.
     """
     array = _checked(G)
     T = len(array)

@@ -1,6 +1,9 @@
 """What a training run leaves behind besides the weights: one value an epoch, and which epoch was best."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from .tasks import Task, delta_m
 
 
 @dataclass
@@ -30,3 +33,7 @@ class TaskHistory(History):
         if not self.best_epoch:
             raise ValueError("No epoch improved on the untrained model: lower the learning rate, or train for longer.")
         return {name: values[self.best_epoch - 1] for name, values in self.metrics.items()}
+
+    def delta_m(self, single: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
+        """Mean relative gain at the best epoch over single-task models with the validation metrics `single`, in per cent (`tasks.delta_m`)."""
+        return delta_m(self.best, single, {name: task.higher_is_better for name, task in tasks.items()})

@@ -10,9 +10,9 @@ from torchjd._linalg._dual_cone import QuadprogProjector  # not exported: the on
 
 from mtl_course import balancing
 from mtl_course.balancing import aligned_mtl, cagrad, dualproj, gram, imtl_g, mgda, nash_mtl, pcgrad, upgrad
+from promises import who
 
 METHODS = [mgda, pcgrad, cagrad, imtl_g, aligned_mtl, nash_mtl, upgrad, dualproj]
-NEVER_CONFLICT = [mgda, upgrad, dualproj]  # for any gradients; the other promises are tested one by one
 GOLDEN = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
 
 
@@ -64,21 +64,90 @@ def test_weights_are_finite_and_one_a_task(method, J):
     assert w.shape == (len(J),) and w.dtype == torch.float64 and torch.isfinite(w).all()
 
 
-@pytest.mark.parametrize("method", NEVER_CONFLICT, ids=lambda m: m.__name__)
+# ---------------------------------------------------------------------------------------- the table of promises (promises.py)
+def named(name):
+    """The method of this name; "sum" has ones, and PCGrad a fixed order."""
+    if name == "sum":
+        return lambda G: torch.ones(len(G), dtype=torch.float64)
+    return (lambda G: pcgrad(G, torch.Generator().manual_seed(0))) if name == "pcgrad" else getattr(balancing, name)
+
+
+@st.composite
+def generic(draw, signs=True, tasks=(2, 3, 8, 32), decades=0.0):
+    """Gradients [T, 2T] in general position; without signs none conflict; lengths over `decades` orders of magnitude."""
+    T = draw(st.sampled_from(tasks))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    J = rng.normal(size=(T, 2 * T)) * 10 ** rng.uniform(-decades / 2, decades / 2, size=(T, 1))
+    return torch.from_numpy(J if signs else np.abs(J))
+
+
+def same(a, b, tolerance=1e-3):
+    return float((a / a.norm() - b / b.norm()).norm()) < tolerance
+
+
+@pytest.mark.parametrize("name", who("no conflict, 2 tasks"))
+@settings(max_examples=60, deadline=None)
+@given(J=generic(tasks=(2,), decades=12))
+def test_update_of_two_tasks_conflicts_with_neither(name, J):
+    assert conflict(named(name), J) > -1e-7
+
+
+@pytest.mark.parametrize("name", who("no conflict, any"))
 @settings(max_examples=60, deadline=None)
 @given(J=jacobians())
-def test_update_conflicts_with_no_task(method, J):
-    assert conflict(method, J) > -1e-7
+def test_update_conflicts_with_no_task(name, J):
+    assert conflict(named(name), J) > -1e-7
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m is not pcgrad], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("name", who("any order"))
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_order_of_the_tasks_does_not_matter(method, seed):
-    g = torch.Generator().manual_seed(seed)
-    J = torch.randn(5, 8, dtype=torch.float64, generator=g)
-    order = torch.randperm(5, generator=g)
-    torch.testing.assert_close(direction(method, J[order]), direction(method, J), rtol=1e-4, atol=1e-5)
+@given(J=generic(decades=2), seed=st.integers(0, 10**6))
+def test_order_of_the_tasks_does_not_matter(name, J, seed):
+    order = torch.randperm(len(J), generator=torch.Generator().manual_seed(seed))
+    assert same(direction(named(name), J[order]), direction(named(name), J))
+
+
+@pytest.mark.parametrize("name", who("scale-free"))
+@settings(max_examples=40, deadline=None)
+@given(J=generic(), seed=st.integers(0, 10**6))
+def test_unit_of_a_loss_does_not_turn_the_update(name, J, seed):
+    unit = 10 ** (12 * torch.rand(len(J), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) - 6)
+    assert same(direction(named(name), unit * J), direction(named(name), J))
+
+
+@pytest.mark.parametrize("name", who("sum if none conflicts"))
+@settings(max_examples=25, deadline=None)
+@given(J=generic(signs=False, decades=12))
+def test_without_conflict_it_is_the_sum(name, J):
+    assert same(direction(named(name), J), J.sum(0))
+
+
+def stuck(J, seed):
+    """The gradients but the first, and one more that makes a positive mixture of them zero."""
+    p = 0.2 + torch.rand(len(J) - 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.cat([J[1:], -(p * J[1:]).sum(0, keepdim=True)])
+
+
+@pytest.mark.parametrize("name", who("rests on the front"))
+@settings(max_examples=40, deadline=None)
+@given(J=generic(tasks=(3, 8, 32)), seed=st.integers(0, 10**6), away=st.sampled_from([1e-3, 1e-4, 1e-5]))
+def test_update_is_short_near_the_front(name, J, seed, away):
+    near = stuck(J, seed) + away * J[0]
+    assert direction(named(name), near).norm() < 100 * away * near.norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("name", [name for name in who("rests on the front") if name != "aligned_mtl"])
+@settings(max_examples=40, deadline=None)
+@given(J=generic(tasks=(3, 8, 32)), seed=st.integers(0, 10**6))
+def test_update_vanishes_on_the_front(name, J, seed):
+    assert direction(named(name), stuck(J, seed)).norm() < 1e-4 * J.norm(dim=1).mean()
+
+
+def test_aligned_mtl_jumps_on_the_front_itself():
+    """There a singular value is zero, so the smallest that is not zero is another one: what its docstring says."""
+    J = stuck(torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 0)
+    noise = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert direction(aligned_mtl, J + 1e-5 * noise).norm() < 1e-3 and direction(aligned_mtl, J).norm() > 1e-2
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)

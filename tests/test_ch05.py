@@ -1,5 +1,7 @@
 """Chapter 5: right answers to its exercises in other words, its experiment, and that a method does what its text says of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,14 @@ def test_methods_without_a_unit_train_the_same_network_in_both_units():
         assert np.isclose(*scores, atol=2e-3 if method == "FAMO" else 2e-4), (method, scores)
     scores = [ch05.fit("equal", 0, unit, 1e-2, plan=SMALL).score for unit in ch05.UNITS]
     assert abs(scores[0] - scores[1]) > 1e-2
+
+
+def test_a_run_in_stages_ends_where_one_run_does():
+    adult()
+    weights = [0.7, 1.5, 2.0]
+    in_stages = list(ch05.stages(weights, 3e-3, 0, SMALL, epochs=(1, 2, 6)))
+    whole = ch05.fit("fixed, searched", 0, rate=3e-3, options={"weights": weights}, plan=replace(SMALL, epochs=6))
+    assert len(in_stages) == 3 and in_stages[-1] == whole.score and in_stages[0] != whole.score
 
 
 def test_every_method_has_the_same_learning_rates_to_try():

@@ -51,6 +51,15 @@ def test_the_model_keeps_the_weights_of_the_best_validation_epoch():
     assert history.validation[history.best_epoch - 1] == min(history.validation)
 
 
+def test_a_run_knows_its_gain_over_single_task_models():
+    history = run(network(), epochs=3)
+    single = {"size": 0.5, "kind": 0.8}
+    by_hand = 50 * ((history.best["size"] - 0.5) / 0.5 + (history.best["kind"] - 0.8) / 0.8)
+    assert history.delta_m(single, TASKS) == pytest.approx(by_hand)
+    with pytest.raises(ValueError, match="The tasks differ"):
+        history.delta_m({"size": 0.5}, TASKS)
+
+
 def test_the_unit_of_a_task_does_not_choose_the_epoch():
     """Validation in metres or in millimetres: the same mean of relative losses."""
     metres, millimetres = table(), table()

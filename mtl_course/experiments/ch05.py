@@ -6,9 +6,11 @@ best constant's loss that the network explains, 1 - L / L_constant, which for th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -192,12 +194,12 @@ def explained(model: nn.Module, train: Table, table: Table, tasks: Sequence[str]
 
 def fit(
     method: str, seed: int, unit: float = 10, rate: float = 1e-2, options: Mapping | None = None, plan: Plan = PLANS["cpu"], tasks=TASKS, device="cpu",
-    minutes: float = 0.0, huber: float | None = None,
+    minutes: float = 0.0, huber: float | None = None, checkpoint: Path | None = None,
 ) -> Run:  # fmt: skip
     """Train one network with a weighting method; test data are not looked at.
 
     options: keyword arguments of `build`. minutes: share of `in_minutes` in the rows to train on and to stop by, not in those that `explained`
-    is measured on. huber: as for `losses`.
+    is measured on. huber: as for `losses`. checkpoint: as for `fit_tasks`.
     """
     train, validation, _ = split(seed, plan, tuple(tasks), str(device))
     seen = [in_minutes(table, minutes, seed) if minutes else table for table in (train, validation)]
@@ -208,9 +210,18 @@ def fit(
         group["lr"] = rate * pace
     history = fit_tasks(
         model, losses(unit, tasks, huber), *seen, torch.optim.AdamW(groups, lr=rate, fused=True), combine,
-        epochs=plan.epochs, patience=plan.patience, batch=plan.batch, seed=seed, progress=False,
+        epochs=plan.epochs, patience=plan.patience, batch=plan.batch, seed=seed, progress=False, checkpoint=checkpoint,
     )  # fmt: skip
     return Run(model, history, combine, explained(model, train, validation, tasks))
+
+
+def stages(weights: Sequence[float], rate: float, seed: int = 0, plan: Plan = PLANS["cpu"], epochs: Sequence[int] = (5, 10, 25)) -> Iterator[float]:
+    """The score of a run with fixed weights after each of these epochs, for `tuning.search`: it goes on from its checkpoint, or is ended between them."""
+    with TemporaryDirectory() as folder:
+        for last in epochs:
+            yield fit(
+                "fixed, searched", seed, rate=rate, options={"weights": weights}, plan=replace(plan, epochs=last), checkpoint=Path(folder) / "run.pt",
+            ).score  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- the comparison
