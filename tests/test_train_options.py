@@ -5,11 +5,10 @@ import math
 
 import pytest
 import torch
-from device_tools import Waits
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course import balancing, train
+from mtl_course import balancing, syncs, train
 from mtl_course.data.batches import Batch, Separate, Table
 from mtl_course.models import HardSharing, mlp
 from mtl_course.precision import Precision
@@ -335,18 +334,18 @@ def test_evaluation_runs_in_the_precision_asked_for():
 def test_no_training_step_waits_for_the_device():
     model, data = network(), table()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Waits() as found:
+    with syncs.watch() as found:
         for batch in data.batches(16, torch.Generator().manual_seed(0)):
             assert isinstance(batch, Batch)
             train.step(model, TASKS, batch, optimizer, Weighting())
-    assert found.count == 0
+    assert not found
 
 
 def test_an_epoch_waits_as_often_with_many_batches_as_with_few():
     counts = []
     for batch in (48, 4):
         for run in (fit_one, fit_two):
-            with Waits() as found:
+            with syncs.watch() as found:
                 run(batch=batch, epochs=2)
-            counts.append(found.count)
+            counts.append(found)
     assert counts[:2] == counts[2:]
