@@ -59,11 +59,19 @@ def regression(name: str) -> Task:
 
 
 def classification(name: str) -> Task:
-    """A classification task: cross-entropy in nats, reported as accuracy. Its loss refuses targets that are not class numbers (int64)."""
+    """A classification task: cross-entropy in nats, reported as accuracy.
+
+    Logits [N, C, ...], targets [N, ...]: class numbers (int64). Its loss refuses other types and shapes.
+    """
 
     def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         if target.dtype != torch.int64:
             raise ValueError(f"The targets of task {name!r} are {target.dtype}; a classification needs class numbers, y.long() for instance.")
+        wanted = (*logits.shape[:1], *logits.shape[2:])
+        if target.shape != wanted:
+            raise ValueError(
+                f"Task {name!r}: logits {tuple(logits.shape)} need one class number a row, {list(wanted)}, and the targets have shape {tuple(target.shape)}."
+            )
         return F.cross_entropy(logits, target)
 
     return Task(name, cross_entropy, accuracy, higher_is_better=True)

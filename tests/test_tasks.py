@@ -56,6 +56,14 @@ def test_tasks_hold_the_usual_losses():
     assert task.metric is tasks.accuracy and task.higher_is_better
 
 
+@pytest.mark.parametrize("rows, make", [(3, tasks.classification), (1, tasks.classification), (3, tasks.regression)])
+def test_batches_of_different_sizes_are_refused_with_the_name(rows, make):
+    task = make("digit")
+    output, target = torch.zeros(4, 10), torch.zeros(rows, 10) if make is tasks.regression else torch.zeros(rows, dtype=torch.int64)
+    with pytest.raises(ValueError, match=rf"'digit': .*\(4, 10\).*\({rows},"):
+        task.loss(output, target)
+
+
 def test_delta_m_by_hand():
     single, multi = {"a": 0.8, "b": 2.0}, {"a": 0.9, "b": 2.5}
     up = {"a": True, "b": False}

@@ -105,6 +105,9 @@ def test_separate_sets_of_unequal_size_are_all_seen():
     [
         (lambda x, y: Table(x, {"a": y[:5]}), "'a': there are 6 inputs, so it needs 6 labels"),
         (lambda x, y: Table(x, {"a": y}, {"b": y > 0}), "names b"),
+        (lambda x, y: Table(x, {"a": y, "b": None}), "'b' needs a tensor of labels, one a row of its inputs; it has NoneType"),
+        (lambda x, y: Table(x, {"a": y.sum()}), "'a' needs a tensor of labels.*without rows"),
+        (lambda x, y: Separate({"a": (x, y), "b": (x, None)}), "'b' needs a tensor of labels"),
         (lambda x, y: Table(x, {"a": y}, {"a": y > 1e9}), "'a' has no label at all"),
         (lambda x, y: Table(x[:0], {"a": y[:0]}), "nothing to learn from"),
         (lambda x, y: Table(x, {}), "nothing to learn from"),
@@ -142,6 +145,7 @@ def test_targets_of_the_wrong_kind_or_shape_are_named():
         ({"size": data.targets["size"].long()}, "'size' are torch.int64; a regression needs floats"),
         ({"size": data.targets["size"].squeeze(1)}, r"'size': prediction \(96, 1\) and target \(96,\) differ"),
         ({"kind": data.targets["kind"].float()}, "'kind' are torch.float32; a classification needs class numbers"),
+        ({"kind": data.targets["kind"][:, None]}, r"'kind': logits \(96, 2\) need one class number a row, \[96\], and the targets have shape \(96, 1\)"),
     ]:
         with pytest.raises(ValueError, match=words):
             fit_with(data=Table(data.x, {**data.targets, **changed}))

@@ -32,6 +32,7 @@ class Table:
         if unknown := sorted(labelled.keys() - targets.keys()):
             raise ValueError(f"`labelled` names {', '.join(unknown)}, which `targets` does not have; it has {', '.join(targets)}.")
         for name, y in targets.items():
+            _require_labels(name, y)
             mask = labelled.get(name)
             if len(y) != len(x) or mask is not None and (len(mask) != len(x) or mask.dtype != torch.bool):
                 raise ValueError(f"Task {name!r}: there are {len(x)} inputs, so it needs {len(x)} labels, and a mask of {len(x)} bools if it has one.")
@@ -82,6 +83,7 @@ class Separate:
         shapes = {name: tuple(x.shape[1:]) for name, (x, _) in sets.items()}
         first = next(iter(shapes))
         for name, (x, y) in sets.items():
+            _require_labels(name, y)
             if len(x) != len(y) or not len(x):
                 raise ValueError(f"Task {name!r} has {len(x)} inputs and {len(y)} labels; it needs as many of each, and at least one.")
             if shapes[name] != shapes[first]:
@@ -118,3 +120,9 @@ class Separate:
                     passes[name] = torch.cat([passes[name], again])
                 rows[name], passes[name] = passes[name][:wanted], passes[name][wanted:]
             yield self._join(rows)
+
+
+def _require_labels(name, y):
+    if not isinstance(y, Tensor) or not y.ndim:
+        found = f"a tensor without rows, {y}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"Task {name!r} needs a tensor of labels, one a row of its inputs; it has {found}. Use torch.as_tensor, or leave the task out.")
