@@ -278,3 +278,29 @@ def test_against_torchjd(T):
         (aligned_mtl, aggregation.AlignedMTL()),
     ]:
         torch.testing.assert_close(direction(method, J), oracle(J), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("T", [2, 3, 8, 32])
+def test_pcgrad_equals_torchjds_with_the_same_permutations(T):
+    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        orders = np.stack([torch.randperm(T).numpy() for _ in range(T)])
+        torch.manual_seed(5)
+        expected = aggregation.PCGrad()(J)
+    torch.testing.assert_close(torch.from_numpy(balancing._pcgrad_in_order(gram(J).numpy(), orders)) @ J, expected)
+
+
+@pytest.mark.parametrize("T", [2, 3, 8, 32])
+@pytest.mark.parametrize("c", [0.2, 0.5])
+def test_cagrad_equals_torchjds(T, c):
+    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    expected = aggregation.CAGrad(c=c, norm_eps=0.0)(J)
+    torch.testing.assert_close(direction(lambda G: cagrad(G, c), J), expected, rtol=0, atol=1e-4 * float(expected.norm()))
+
+
+@pytest.mark.parametrize("T", [2, 3, 8, 32])
+def test_nash_equals_torchjds_fairgrad_on_normalised_gradients(T):
+    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    J = J / J.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(direction(nash_mtl, J), aggregation.FairGrad(alpha=1.0)(J), rtol=1e-5, atol=1e-6)
