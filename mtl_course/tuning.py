@@ -16,6 +16,7 @@ A trial is pruned when its score is below the median of what the earlier trials 
 import math
 import random
 import statistics
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -73,7 +74,9 @@ def optuna_search(objective: Objective, trials: int, seed: int = 0, start: int =
 
     Source: Akiba et al., "Optuna: a next-generation hyperparameter optimization framework", KDD 2019.
     """
-    import optuna
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its progress bars, where a notebook has no widgets
+        import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=start)
