@@ -115,19 +115,19 @@ def _trunk_gradients(features, shared, cotangents):
 
 def _group(features, tasks) -> int:
     """How many tasks go through the trunk in one pass. Small groups of many tasks are as fast on a CPU, and need much less memory."""
-    if _has_looped(features.grad_fn):
+    if has_looped(features.grad_fn):
         return 1
     return 4 if features.device.type == "cpu" and tasks > 8 else tasks
 
 
-def _has_looped(node) -> bool:
-    """Whether the graph behind the features holds an operation of `_LOOPED`."""
+def has_looped(node, kinds: tuple[str, ...] = _LOOPED) -> bool:
+    """Whether the graph that ends in this autograd node holds an operation of one of these kinds."""
     seen, stack = set(), [node]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
-        if any(kind in node.name() for kind in _LOOPED):
+        if any(kind in node.name() for kind in kinds):
             return True
         seen.add(node)
         stack += [parent for parent, _ in node.next_functions]

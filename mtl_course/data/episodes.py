@@ -1,0 +1,133 @@
+"""Episodes for meta-learning: many small tasks drawn from one data set that lies on the device, and class splits that do not leak.
+
+    classes = split_classes(y, {"train": 64, "validation": 16, "test": 20}, seed=0)
+    source = Source(x, y, classes["train"])
+    episodes = source.classification(tasks=16, ways=5, shots=1, queries=15, generator=g)
+
+Draws are vectorised over tasks, classes and examples, so thousands of episodes a second cost nothing next to training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """T tasks of one shape: support = (x [T, n, ...], y [T, n, ...]) to adapt to, query = (x [T, q, ...], y [T, q, ...]) to be judged on."""
+
+    support: tuple[Tensor, Tensor]
+    query: tuple[Tensor, Tensor]
+
+    def __post_init__(self):
+        lengths = {len(part) for part in (*self.support, *self.query)}
+        if len(lengths) != 1 or not lengths.pop():
+            raise ValueError(f"The parts hold {[len(p) for p in (*self.support, *self.query)]} tasks; they need as many each, and at least one.")
+        for name, (x, y) in (("support", self.support), ("query", self.query)):
+            if x.shape[1:2] != y.shape[1:2] or not x.shape[1]:
+                raise ValueError(f"The {name} has {x.shape[1]} inputs and {tuple(y.shape[1:])} targets a task; each input needs one, and there must be one.")
+
+    def __len__(self) -> int:
+        return len(self.support[0])
+
+    def split(self) -> Iterator["Episodes"]:
+        """One task at a time, each with its leading dimension of 1."""
+        for t in range(len(self)):
+            at = slice(t, t + 1)
+            yield Episodes(tuple(p[at] for p in self.support), tuple(p[at] for p in self.query))
+
+
+def of_rows(x: Tensor, y: Tensor, support: Tensor, query: Tensor) -> Episodes:
+    """Episodes from row numbers of x [N, ...] and y [N, ...]: support [T, n] and query [T, q]. ValueError that names a row in both of one task."""
+    for t, (mine, judged) in enumerate(zip(support.tolist(), query.tolist(), strict=True)):
+        if both := sorted(set(mine) & set(judged)):
+            raise ValueError(f"Task {t}: support and query share the rows {both[:5]}. A query that was adapted to measures memory; draw them apart.")
+    return Episodes((x[support], y[support]), (x[query], y[query]))
+
+
+def split_classes(y: Tensor, sizes: Mapping[str, int], seed: int) -> dict[str, list[int]]:
+    """Part -> so many of the classes of y, no class in two parts. ValueError if there are too few classes."""
+    classes = torch.unique(y).tolist()
+    if sum(sizes.values()) > len(classes) or min(sizes.values()) < 1:
+        raise ValueError(f"There are {len(classes)} classes, and the parts ask for {dict(sizes)}; each needs at least one.")
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed)).tolist()
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        parts[name] = sorted(classes[i] for i in order[start : start + size])
+        start += size
+    return parts
+
+
+def require_disjoint(parts: Mapping[str, Sequence[int]]) -> None:
+    """ValueError that names a class in two parts (a published split that was typed in, for instance)."""
+    home = {}
+    for name, classes in parts.items():
+        if shared := sorted({c for c in classes if home.setdefault(c, name) != name}):
+            raise ValueError(f"The classes {shared[:5]} are in {name!r} and in {home[shared[0]]!r}: what was trained on would be tested as new.")
+
+
+class Source:
+    """Examples x [N, ...] grouped by y [N] (int64), of which only the groups `classes` are drawn; all tensors stay on x's device.
+
+    For `classification`, a group is a class and a task is several of them; for `regression`, a group is a task with its own `targets` [N, ...].
+    ValueError for a group that does not exist, and for lengths that differ.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, classes: Sequence[int] | None = None, targets: Tensor | None = None):
+        if len(x) != len(y) or targets is not None and len(targets) != len(x):
+            raise ValueError(f"There are {len(x)} inputs, {len(y)} labels and {'no' if targets is None else len(targets)} targets; each input needs one.")
+        present = torch.unique(y)
+        chosen = present if classes is None else torch.as_tensor(sorted(set(classes)), device=y.device)
+        if absent := chosen[~torch.isin(chosen, present)].tolist():
+            raise ValueError(f"No example has the label {absent[0]}; the labels go from {int(present[0])} to {int(present[-1])}.")
+        self.x, self.targets, self.classes = x, targets, chosen
+        rows = [(y == c).nonzero().squeeze(1) for c in chosen]
+        self._fewest = min((len(r), int(c)) for r, c in zip(rows, chosen, strict=True))  # on the host: a draw never waits for the device
+        self.rows = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(x.device)  # [C, most], 0 where a class has fewer
+        self._absent = torch.arange(self.rows.shape[1], device=x.device) >= torch.tensor([[len(r)] for r in rows], device=x.device)
+
+    def classification(self, tasks: int, ways: int, shots: int, queries: int, generator: torch.Generator) -> Episodes:
+        """Tasks of `ways` classes, numbered 0 to ways - 1 anew in each, with `shots` examples each to adapt to and `queries` others to judge.
+
+        The generator lives on x's device. ValueError for more ways than classes, or more examples than the smallest class has.
+        """
+        if not 2 <= ways <= len(self.classes):
+            raise ValueError(f"{ways} ways need {ways} classes, at least 2; here are {len(self.classes)}.")
+        drawn = torch.rand(tasks, len(self.classes), generator=generator, device=self.x.device).topk(ways).indices
+        rows = self._examples(drawn, shots, queries, generator)  # [T, ways, shots + queries]
+        labels = torch.arange(ways, device=self.x.device)[None, :, None].expand(tasks, ways, shots + queries)
+        return Episodes(*((self.x[rows[..., at].flatten(1)], labels[..., at].flatten(1)) for at in (slice(shots), slice(shots, None))))
+
+    def regression(self, tasks: int, shots: int, queries: int, generator: torch.Generator) -> Episodes:
+        """Tasks of one group each (no group twice), with the targets of its rows. ValueError as for `classification`, and without targets."""
+        if self.targets is None:
+            raise ValueError("This source has no targets; give Source(..., targets=...) for regression.")
+        if not 1 <= tasks <= len(self.classes):
+            raise ValueError(f"{tasks} tasks need as many groups; here are {len(self.classes)}.")
+        drawn = torch.rand(len(self.classes), generator=generator, device=self.x.device).topk(tasks).indices
+        rows = self._examples(drawn, shots, queries, generator)
+        return Episodes(*((self.x[rows[:, at]], self.targets[rows[:, at]]) for at in (slice(shots), slice(shots, None))))
+
+    def _examples(self, drawn, shots, queries, generator):
+        """Rows [*drawn.shape, shots + queries] of the drawn groups, no row twice in a group."""
+        wanted = shots + queries
+        fewest, smallest = self._fewest
+        if min(shots, queries) < 1 or wanted > fewest:
+            raise ValueError(
+                f"{shots} shots and {queries} queries need {wanted} examples of every class, at least one of each; class {smallest} has {fewest}."
+            )
+        keys = torch.rand(*drawn.shape, self.rows.shape[1], generator=generator, device=self.x.device)
+        keys = keys.masked_fill(self._absent[drawn], -1.0)
+        return self.rows[drawn].gather(-1, keys.topk(wanted).indices)
+
+
+def sinusoids(tasks: int, shots: int, queries: int, generator: torch.Generator) -> Episodes:
+    """Regressions y = a sin(x - b) with a in [0.1, 5], b in [0, pi] and x in [-5, 5]: x, y [T, n, 1]. Source: Finn et al., ICML 2017, section 5.1."""
+    device = generator.device
+    a = 0.1 + 4.9 * torch.rand(tasks, 1, 1, generator=generator, device=device)
+    b = torch.pi * torch.rand(tasks, 1, 1, generator=generator, device=device)
+    x = 10 * torch.rand(tasks, shots + queries, 1, generator=generator, device=device) - 5
+    y = a * torch.sin(x - b)
+    return Episodes((x[:, :shots], y[:, :shots]), (x[:, shots:], y[:, shots:]))

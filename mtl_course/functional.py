@@ -1,0 +1,59 @@
+"""A model as a function of its parameters, for `torch.func`; with BatchNorm handled by name."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .backward import has_looped
+
+Params = dict[str, Tensor]
+
+
+class Functional:
+    """``f(params, x)``: the output of `model` with these parameters [name -> tensor] in place of its own. The model is never changed.
+
+    transductive, for a model with BatchNorm: True normalises with the statistics of the very batch that is passed, so that the prediction
+    for one query depends on the other queries, a help that many published numbers contain; False uses the model's running statistics,
+    which must have been learned before (they do not change here). ValueError if such a model comes without the choice.
+    """
+
+    def __init__(self, model: nn.Module, transductive: bool | None = None):
+        self.model, self.transductive = model, transductive
+        self._twin = deepcopy(model)  # its modes and statistics may be set; the parameters always come from outside
+        self._norms = [m for m in self._twin.modules() if isinstance(m, _BatchNorm)]
+        if self._norms and transductive is None:
+            raise ValueError(
+                "The model has BatchNorm: say transductive=True (statistics of the batch at hand, the queries' own among them) "
+                "or transductive=False (the running statistics); or use GroupNorm or LayerNorm, which need no choice."
+            )
+        for norm in self._norms if transductive else ():
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        self._buffers = [name for name, _ in self._twin.named_buffers()]
+        self._batches: dict[torch.device, bool] = {}
+
+    def parameters(self) -> Params:
+        """The model's own parameters by name: where the meta-gradient is to arrive, and what the optimizer holds."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        self._twin.train(self.model.training)
+        if not self.transductive:
+            for norm in self._norms:
+                norm.eval()
+        rest = {name: p for name, p in self.model.named_parameters() if name not in params}
+        buffers = dict(self.model.named_buffers())
+        return functional_call(self._twin, {**rest, **{name: buffers[name] for name in self._buffers}, **params}, (x,))
+
+    def batches_well(self, x: Tensor) -> bool:
+        """Whether many tasks at once (vmap) beat one after the other, for inputs like x: not for recurrent layers, nor for convolutions on a CPU."""
+        if x.device not in self._batches:
+            with torch.enable_grad():
+                out = self(self.parameters(), x)
+            outputs = out.values() if isinstance(out, dict) else (out,)
+            kinds = ("Convolution", "Rnn", "Lstm", "Gru") if x.device.type == "cpu" else ("Rnn", "Lstm", "Gru")
+            self._batches[x.device] = not any(has_looped(o.grad_fn, kinds) for o in outputs)
+        return self._batches[x.device]
