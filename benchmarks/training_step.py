@@ -1,0 +1,270 @@
+"""What makes a training step fast, side by side on the device that is here: where batches come from, and how the step is computed.
+
+    python benchmarks/training_step.py                    all cases; prints two tables
+    python benchmarks/training_step.py --out step.json    and writes them with their provenance
+    python benchmarks/training_step.py --quick            a tiny network and few rounds, to see that it runs
+
+Batches: images that lie on the device, taken by index and augmented there, against `torch.utils.data.DataLoader` with worker processes
+that augment image by image; each alone, and with a training step on every batch. Steps: eager or compiled, float32 or bfloat16,
+contiguous or channels last. Rounds are interleaved, so that a busy moment hits all ways alike; shown are medians over the rounds, and the
+median of the ratio to the first way in the same round. On a GPU the clock waits for the device. On a CPU there is one thread; a
+step is timed in CPU seconds of the process, but batches, which other processes make, by the wall clock: run it on an idle machine.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from mtl_course import records
+from mtl_course.data.augment import compose, crop, flip
+from mtl_course.data.batches import Table
+from mtl_course.precision import Precision
+from mtl_course.resnet import resnet
+from mtl_course.runtime import device as fastest_device
+
+CLASSES, PADDING = 10, 4
+WORKERS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Size:
+    """depths, widths: of the ResNet. batch: images a step. images: how many there are. steps: of one timed round; rounds: how many."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    batch: int
+    images: int
+    steps: int
+    rounds: int
+
+
+SIZES = {
+    "quick": Size((1,), (8,), 32, 128, 2, 2),
+    "cpu": Size((1, 1, 1), (16, 32, 64), 128, 1024, 2, 7),
+    "cuda": Size((2, 2, 2), (64, 128, 256), 512, 50_000, 30, 9),
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+def dataset(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random images [N, 3, 32, 32] and labels: the time of a batch does not depend on what they show."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(size.images, 3, 32, 32, generator=g), torch.randint(CLASSES, (size.images,), generator=g)
+    return x.to(device), y.to(device)
+
+
+def resident(x: Tensor, y: Tensor, batch: int, augmented: bool) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Epochs of batches from data on the device, as `train.fit` takes them."""
+    table, change = Table(x, {"label": y}), compose(flip, crop(PADDING))
+    order, draws = torch.Generator().manual_seed(0), torch.Generator(x.device).manual_seed(0)
+
+    def epoch():
+        for data in table.batches(batch, order):
+            yield change(data.x, draws) if augmented else data.x, data.targets["label"][1]
+
+    return epoch
+
+
+class OneByOne(Dataset):
+    """Images on the host, fetched and augmented one at a time, as a DataLoader asks for them."""
+
+    def __init__(self, x: Tensor, y: Tensor, augmented: bool):
+        from torchvision.transforms import v2
+
+        self.x, self.y = x, y
+        self.change = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=PADDING)]) if augmented else v2.Identity()
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, row):
+        return self.change(self.x[row]), self.y[row]
+
+
+def loader(x: Tensor, y: Tensor, batch: int, augmented: bool, workers: int) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Epochs of batches from a DataLoader whose workers stay alive between epochs, moved to the device."""
+    options = {"shuffle": True, "num_workers": workers, "persistent_workers": True, "pin_memory": x.is_cuda}
+    batches = DataLoader(OneByOne(x.cpu(), y.cpu(), augmented), batch, **options)
+
+    def epoch():
+        for images, labels in batches:
+            yield images.to(x.device, non_blocking=True), labels.to(x.device, non_blocking=True)
+
+    return epoch
+
+
+def sources(x: Tensor, y: Tensor, batch: int, augmented: bool) -> dict[str, Callable]:
+    """Name -> function that starts an epoch of batches."""
+    return {"on the device": resident(x, y, batch, augmented)} | {
+        f"DataLoader, {n} worker{'s' if n > 1 else ''}": loader(x, y, batch, augmented, n) for n in WORKERS
+    }
+
+
+def time_batches(size: Size, device: torch.device) -> dict[str, dict[str, dict]]:
+    """Case -> way -> images a second and ratio of times to the first way, for whole epochs."""
+    x, y = dataset(size, device)
+    cases = {}
+    for case, augmented, trained in [("batches alone", False, False), ("augmented", True, False), ("augmented, with a step", True, True)]:
+        step = Step(size, device, channels_last=device.type == "cuda", half=device.type == "cuda") if trained else None
+
+        def epoch(start, step=step):
+            for images, labels in start():
+                if step:
+                    step(images, labels)
+
+        ways = {name: (lambda start=start: epoch(start)) for name, start in sources(x, y, size.batch, augmented).items()}
+        cases[case] = interleaved(ways, size.rounds, clock(device, wall=True), size.images)
+    return cases
+
+
+# ---------------------------------------------------------------------------------------------------------------- steps
+class Step:
+    """One SGD step of a ResNet, computed in one of the ways."""
+
+    def __init__(self, size: Size, device: torch.device, *, channels_last=False, half=False, compiled=False):
+        torch.manual_seed(0)
+        trunk = resnet(size.depths, size.widths)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = nn.Sequential(trunk, nn.Linear(trunk.features, CLASSES)).to(device, memory_format=layout)
+        self.layout, self.arithmetic = layout, Precision(torch.bfloat16 if half else None, device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        if compiled:
+            self.model.compile()
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        """Leaves the gradients of the cross-entropy in ``.grad``; returns the loss."""
+        self.optimizer.zero_grad()
+        with self.arithmetic.forward():
+            logits = self.model(x.contiguous(memory_format=self.layout))
+        loss = F.cross_entropy(self.arithmetic.full(logits), y)
+        loss.backward()
+        return loss.detach()
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        self.gradients(x, y)
+        self.optimizer.step()
+
+
+WAYS = {
+    "eager, float32": {},
+    "eager, float32, channels last": {"channels_last": True},
+    "eager, bfloat16": {"half": True},
+    "eager, bfloat16, channels last": {"half": True, "channels_last": True},
+    "compiled, float32": {"compiled": True},
+    "compiled, float32, channels last": {"compiled": True, "channels_last": True},
+    "compiled, bfloat16, channels last": {"compiled": True, "half": True, "channels_last": True},
+}
+
+
+def time_steps(size: Size, device: torch.device) -> dict[str, dict]:
+    """Way -> milliseconds a step, images a second and ratio to the first way; or why there is none."""
+    x, y = (v[: size.batch] for v in dataset(size, device))
+    ready, missing = {}, {}
+    for name, options in WAYS.items():
+        step = Step(size, device, **options)
+        images = x.to(memory_format=step.layout)
+        try:
+            step(images, y)  # compiles
+        except Exception as error:
+            missing[name] = {"missing": why_not(error)}
+            continue
+        ready[name] = lambda step=step, images=images: [step(images, y) for _ in range(size.steps)]
+    found = interleaved(ready, size.rounds, clock(device), size.batch * size.steps)
+    for cell in found.values():
+        cell["ms"] = 1e3 * cell["seconds"] / size.steps
+    return {name: found.get(name) or missing[name] for name in WAYS}
+
+
+def why_not(error: Exception) -> str:
+    """Why a way could not run, in a few words."""
+    text = repr(error)
+    if "InvalidCxxCompiler" in text or "compiler" in text.lower():
+        return "no C++ compiler"
+    if "triton" in text.lower():
+        return "no Triton"
+    return " ".join(text.split())[:60]
+
+
+# --------------------------------------------------------------------------------------------------------------- clocks
+def clock(device: torch.device, wall: bool = False) -> Callable[[], float]:
+    """Seconds: on a GPU once its queue is empty; else CPU seconds of this process, or those of the wall."""
+    if device.type != "cuda":
+        return time.perf_counter if wall else time.process_time
+
+    def now():
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def interleaved(ways: dict[str, Callable], rounds: int, now: Callable[[], float], images: int) -> dict[str, dict]:
+    """Way -> median seconds over the rounds, images a second, and the median of its ratio to the first way in the same round."""
+    took = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, run in ways.items():
+            start = now()
+            run()
+            took[name].append(now() - start)
+    took = {name: seconds[1:] for name, seconds in took.items()}  # the first round warms up
+    first = next(iter(took.values()))
+    return {
+        name: {
+            "seconds": statistics.median(seconds),
+            "images_per_second": images / statistics.median(seconds),
+            "ratio": statistics.median(a / b for a, b in zip(seconds, first, strict=True)),
+        }
+        for name, seconds in took.items()
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+def table(title: str, columns: list[str], rows: dict[str, list[str]]) -> None:
+    print(f"\n{title}\n{'':34}" + "".join(f"{c:>24}" for c in columns))
+    for name, cells in rows.items():
+        print(f"{name:34}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def show(results: dict) -> None:
+    """The two tables. Times as ratios: 2.00 takes twice as long as the first line."""
+    batches = results["batches"]
+    cells = {way: [f"{c[way]['images_per_second']:,.0f}/s ({c[way]['ratio']:.2f})" for c in batches.values()] for way in next(iter(batches.values()))}
+    table("Images a second (time as a ratio to the first line)", list(batches), cells)
+    rows = {}
+    for way, cell in results["steps"].items():
+        numbers = [f"{cell['ms']:.2f}", f"{cell['images_per_second']:,.0f}", f"{cell['ratio']:.2f}"] if "ms" in cell else [cell["missing"], "-", "-"]
+        rows[way] = numbers
+    table("One training step", ["ms", "images/s", "ratio"], rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny network and two rounds")
+    parser.add_argument("--rounds", type=int, help="how many rounds (default: 7 on a CPU, 9 on a GPU)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    device = fastest_device()
+    size = SIZES["quick" if options.quick else device.type]
+    if options.rounds:
+        size = Size(**asdict(size) | {"rounds": options.rounds})
+    torch.set_num_threads(1)
+    provenance = records.provenance([0]) | {"command": "python benchmarks/training_step.py"}
+    print(f"{provenance['device']}, torch {provenance['torch']}: ResNet {size.depths} x {size.widths}, batches of {size.batch}, {size.rounds} rounds")
+    results = {"size": asdict(size), "batches": time_batches(size, device), "steps": time_steps(size, device)}
+    show(results)
+    if options.out:
+        options.out.write_text(json.dumps({"results": results, "provenance": provenance}, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
