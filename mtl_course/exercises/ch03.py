@@ -1,0 +1,645 @@
+"""Exercises of chapter 3: from NumPy to the GPU."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import syncs
+from ..checks.exercise import exercise
+
+
+def _uniform(g, low, high):
+    return float(low + (high - low) * torch.rand((), generator=g, dtype=torch.float64))
+
+
+# ----------------------------------------------------------------------------------------------------------------- 1. Adam
+def _adam_case(first):
+    """At the first step, where the means are zero, or at a later one."""
+
+    def draw(g):
+        theta, grad, m = torch.randn(3, 5, generator=g, dtype=torch.float64)
+        s = m.square() + torch.rand(5, generator=g, dtype=torch.float64)
+        step = 1 if first else int(torch.randint(2, 6, (), generator=g))
+        settings = [_uniform(g, low, high) for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))]
+        return (theta, grad, 0 * m if first else m, 0 * s if first else s, step, *settings)
+
+    return draw
+
+
+@exercise(
+    [_adam_case(True), _adam_case(False)],
+    points=2,
+    grad=False,
+    hints=(
+        "Update both running means first, m with g and s with g squared. Then correct each for having started at zero, and only then step.",
+        "After t steps the weights of a running mean add up to 1 - b**t, not to 1. Divide m by 1 - b1**t and s by 1 - b2**t in the update.",
+    ),
+)
+def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
+    """One step of Adam: (theta, m, s) after it, new tensors.
+
+    theta, g: parameters and their gradient, of one shape.
+    m, s: running means of g and of g squared before the step.
+    step: number of this step, 1 for the first.
+    The means that you return are the uncorrected ones. epsilon is
+    added to the square root, outside of it.
+    """
+    ### BEGIN SOLUTION
+    m = b1 * m + (1 - b1) * g
+    s = b2 * s + (1 - b2) * g**2
+    m_hat = m / (1 - b1**step)
+    s_hat = s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat.sqrt() + epsilon), m, s
+    ### END SOLUTION
+
+
+@adam_update.law("the first step has the length of the rate in every entry, whatever the size of the gradient")
+def _(answer, theta, g, m, s, step, rate, b1, b2, epsilon):
+    moved = answer(theta, 1e3 * g, 0 * m, 0 * s, 1, rate, b1, b2, 0.0)[0] - theta
+    return torch.allclose(moved, -rate * g.sign(), rtol=1e-9)
+
+
+def _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=None, c2=None, square=lambda g, m: g**2, root=lambda s, e: s.sqrt() + e, sign=1):
+    """Adam with one thing changed: what the mistakes below are made of."""
+    m = b1 * m + (1 - b1) * g
+    s = b2 * s + (1 - b2) * square(g, m)
+    c1, c2 = 1 - b1**step if c1 is None else c1, 1 - b2**step if c2 is None else c2
+    return theta - sign * rate * (m / c1) / root(s / c2, epsilon), m, s
+
+
+@adam_update.mistake("The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.")
+def _(*args):
+    return _adam(*args, c1=1, c2=1)
+
+
+@adam_update.mistake("Only m is corrected: s starts at zero, too.")
+def _(*args):
+    return _adam(*args, c2=1)
+
+
+@adam_update.mistake("The correction is one step ahead: the number of the first step is 1 already, do not add to it.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    return _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=1 - b1 ** (step + 1), c2=1 - b2 ** (step + 1))
+
+
+@adam_update.mistake("You return the corrected means, so the next step corrects them once more. Keep the uncorrected ones.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    theta, m, s = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)
+    return theta, m / (1 - b1**step), s / (1 - b2**step)
+
+
+@adam_update.mistake("Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.")
+def _(*args):
+    return _adam(*args, root=lambda s, e: (s + e).sqrt())
+
+
+@adam_update.mistake("s is the mean of g squared; you average the squared distance of g from m.")
+def _(*args):
+    return _adam(*args, square=lambda g, m: (g - m) ** 2)
+
+
+@adam_update.mistake("The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.")
+def _(*args):
+    return _adam(*args, root=lambda s, e: s + e)
+
+
+@adam_update.mistake("The two factors are exchanged: b1 belongs to m, b2 to s.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    return _adam(theta, g, m, s, step, rate, b2, b1, epsilon)
+
+
+@adam_update.mistake("The sign is turned: this climbs.")
+def _(*args):
+    return _adam(*args, sign=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------- 2. hidden waiting
+def _batches(limit):
+    def draw(g):
+        w = torch.randn(3, generator=g, dtype=torch.float64)
+        x = torch.randn(4, 6, 3, generator=g, dtype=torch.float64)
+        y = x @ torch.randn(3, generator=g, dtype=torch.float64) + torch.randn(4, 6, generator=g, dtype=torch.float64)
+        return w, x, y, 0.1, limit
+
+    return draw
+
+
+def _mixed(g):
+    """A limit between the norms of the gradients: some are shortened and some are not."""
+    w, x, y, rate, _ = _batches(1.0)(g)
+    norms = [float((2 * a.T @ (a @ w - b) / len(a)).norm()) for a, b in zip(x, y, strict=True)]
+    return w, x, y, rate / 10, (min(norms) + max(norms)) / 2
+
+
+def _waits(w, x, y, rate, limit):
+    """Gradient descent on a linear model, one step a batch;
+    (weights after the last step, mean loss over the batches).
+
+    w: [d]; x: [batches, n, d]; y: [batches, n], on one device.
+    The loss of a batch is the mean squared error before its
+    step. A gradient longer than limit is shortened to limit.
+    Both results are tensors on the device of w. The program
+    must never wait for a number from the device.
+    """
+    total = 0.0
+    for xb, yb in zip(x, y):
+        error = xb @ w - yb
+        total += (error**2).mean().item()
+        g = 2 * xb.T @ error / len(yb)
+        norm = g.norm()
+        if norm > limit:
+            g = g * limit / norm
+        w = w - rate * g
+    return w, w.new_tensor(total / len(x), device="cpu")
+
+
+@exercise(
+    [_batches(1e9), _batches(0.5), _mixed],
+    points=3,
+    grad=False,
+    starter=_waits,
+    hints=(
+        "Three lines need the CPU to know or to hold a number. `.item()` is one. Which line branches on a value? Where is the result made?",
+        "Add losses up in a tensor made with w.new_zeros(()). Instead of `if`, multiply by the smaller of 1 and limit / norm: clamp(max=1).",
+    ),
+)
+def clipped_descent(w, x, y, rate, limit):
+    """Gradient descent on a linear model, one step a batch;
+    (weights after the last step, mean loss over the batches).
+
+    w: [d]; x: [batches, n, d]; y: [batches, n], on one device.
+    The loss of a batch is the mean squared error before its
+    step. A gradient longer than limit is shortened to limit.
+    Both results are tensors on the device of w. The program
+    must never wait for a number from the device.
+    """
+    total = w.new_zeros(())
+    for xb, yb in zip(x, y):
+        error = xb @ w - yb
+        total = total + (error**2).mean()
+        g = 2 * xb.T @ error / len(yb)
+        w = w - rate * g * (limit / g.norm()).clamp(max=1)
+    return w, total / len(x)
+
+
+def _counted(answer, args, kinds):
+    with syncs.watch() as found:
+        answer(*args)
+    return not any(name in kinds for name in found)
+
+
+@clipped_descent.law("fetches no number from the device (item, float, print, cpu, ...)")
+def _(answer, *args):
+    return _counted(answer, args, syncs.FETCHES)
+
+
+@clipped_descent.law("takes no decision that needs a number from the device (if, while, max, masks, ...)")
+def _(answer, *args):
+    return _counted(answer, args, syncs.BRANCHES | syncs.SIZES)
+
+
+def _descent(w, x, y, rate, limit, shorten=None, fetch=False, branch=False, zero=None, before=True, mean=True):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    total = w.new_zeros(()) if zero is None else zero(w)
+    for xb, yb in zip(x, y, strict=True):
+        error = xb @ w - yb
+        g = 2 * xb.T @ error / len(yb)
+        loss = (error**2).mean()
+        if branch:
+            norm = g.norm()
+            if norm > limit:
+                g = g * limit / norm
+        else:
+            g = g * (limit / g.norm()).clamp(max=1) if shorten is None else shorten(g, limit)
+        w = w - rate * g
+        loss = loss if before else ((xb @ w - yb) ** 2).mean()
+        total += loss.item() if fetch else loss
+    return w, total / len(x) if mean else total
+
+
+@clipped_descent.mistake("Nothing has changed for the device: a number is fetched, the clipping branches on one, and the loss is made on the CPU.")
+def _(*args):
+    return _waits(*args)
+
+
+@clipped_descent.mistake("A number is still fetched from the device (.item(), float(...)): Python stops until the queue is empty. Add up tensors.")
+def _(*args):
+    return _descent(*args, fetch=True)
+
+
+@clipped_descent.mistake("`if norm > limit` waits too: Python must know the norm to choose. Let the device choose: clamp, torch.where or minimum.")
+def _(*args):
+    return _descent(*args, branch=True)
+
+
+@clipped_descent.mistake("The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.")
+def _(*args):
+    return _descent(*args, zero=lambda w: torch.zeros((), dtype=w.dtype))
+
+
+@clipped_descent.mistake("A hard-coded \"cpu\" fetches the loss in every step. Name no device: take that of w.")
+def _(w, x, y, rate, limit):
+    total = torch.zeros((), dtype=w.dtype)
+    for xb, yb in zip(x, y, strict=True):
+        error = xb @ w - yb
+        total += (error**2).mean().to("cpu")
+        g = 2 * xb.T @ error / len(yb)
+        w = w - rate * g * (limit / g.norm()).clamp(max=1)
+    return w, total / len(x)
+
+
+@clipped_descent.mistake("Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.")
+def _(*args):
+    return _descent(*args, shorten=lambda g, limit: g * limit / g.norm())
+
+
+@clipped_descent.mistake("Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.")
+def _(*args):
+    return _descent(*args, shorten=lambda g, limit: g.clamp(-limit, limit))
+
+
+@clipped_descent.mistake("The gradients are not shortened any more.")
+def _(*args):
+    return _descent(*args, shorten=lambda g, limit: g)
+
+
+@clipped_descent.mistake("The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.")
+def _(*args):
+    return _descent(*args, before=False)
+
+
+@clipped_descent.mistake("You return the sum of the losses, not their mean over the batches.")
+def _(*args):
+    return _descent(*args, mean=False)
+
+
+# ------------------------------------------------------------------------------------------------------------- 3. exact resume
+def _small_run(seed):
+    """A network with BatchNorm and dropout, its optimizer, and the generator of the order of the examples."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), torch.Generator().manual_seed(seed)
+
+
+def _live(g):
+    return (*_small_run(int(torch.randint(1000, (), generator=g))), 1)
+
+
+def _one_epoch(model, optimizer, order):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 3, generator=g), torch.randn(8, 1, generator=g)
+    for rows in torch.randperm(8, generator=order).split(4):
+        optimizer.zero_grad()
+        F.mse_loss(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+
+
+def _interrupted(answer, model, optimizer, order, epoch):
+    """One epoch, save, one epoch that is lost, then the rest of three epochs in what passes for a new process; all weights and buffers."""
+    _one_epoch(model, optimizer, order)
+    saved = answer(model, optimizer, order, epoch)
+    _one_epoch(model, optimizer, order)
+    if not isinstance(saved, dict) or "model" not in saved:
+        return saved
+    model, optimizer, order = _small_run(1001)
+    torch.manual_seed(1002)
+    model.load_state_dict(saved["model"], strict=False)
+    if "optimizer" in saved:
+        optimizer.load_state_dict(saved["optimizer"])
+    if "order" in saved:
+        order.set_state(saved["order"])
+    if "rng" in saved:
+        torch.set_rng_state(saved["rng"])
+    for _ in range(3 - saved.get("epoch", 0)):
+        _one_epoch(model, optimizer, order)
+    return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()])
+
+
+def _weights_only(model, optimizer, order, epoch):
+    """All that a run on the CPU needs to go on, after any later
+    interruption, as if nothing had happened: a dict with
+
+    model: the model's state (it has BatchNorm and dropout),
+    optimizer: the optimizer's state (it has momentum),
+    order: the state of `order`, the torch.Generator that draws
+        the order of the examples,
+    rng: the state of torch's own generator (dropout draws from it),
+    epoch: the number of epochs done.
+    The run goes on after this call. What you return must not
+    change with it.
+    """
+    return {"model": model.state_dict(), "epoch": epoch}
+
+
+@exercise(
+    [_live],
+    points=2,
+    grad=False,
+    device=False,
+    rtol=1e-9,
+    atol=1e-9,
+    call=_interrupted,
+    starter=_weights_only,
+    hints=(
+        "Momentum, the order of the examples, the dropout masks: each comes from a state that a new process would not have.",
+        "A state_dict holds the live tensors, which the next step changes in place. copy.deepcopy makes what you return your own.",
+    ),
+)
+def saved_run(model, optimizer, order, epoch):
+    """All that a run on the CPU needs to go on, after any later
+    interruption, as if nothing had happened: a dict with
+
+    model: the model's state (it has BatchNorm and dropout),
+    optimizer: the optimizer's state (it has momentum),
+    order: the state of `order`, the torch.Generator that draws
+        the order of the examples,
+    rng: the state of torch's own generator (dropout draws from it),
+    epoch: the number of epochs done.
+    The run goes on after this call. What you return must not
+    change with it.
+    """
+    return {
+        "model": deepcopy(model.state_dict()),
+        "optimizer": deepcopy(optimizer.state_dict()),
+        "order": order.get_state(),
+        "rng": torch.get_rng_state(),
+        "epoch": epoch,
+    }
+
+
+def _complete(model, optimizer, order, epoch, /, **changed):
+    whole = {
+        "model": deepcopy(model.state_dict()),
+        "optimizer": deepcopy(optimizer.state_dict()),
+        "order": order.get_state(),
+        "rng": torch.get_rng_state(),
+        "epoch": epoch,
+    }
+    return {name: value for name, value in (whole | changed).items() if value is not None}
+
+
+@saved_run.mistake("Only the weights are saved, and not even a copy of them: the run goes on and changes them under your hands.")
+def _(*args):
+    return _weights_only(*args)
+
+
+@saved_run.mistake("The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.")
+def _(*args):
+    return _complete(*args, optimizer=None, order=None, rng=None)
+
+
+@saved_run.mistake("The optimizer's state is missing: after the interruption the momentum starts at zero.")
+def _(*args):
+    return _complete(*args, optimizer=None)
+
+
+@saved_run.mistake("The state of `order` is missing: after the interruption the examples come in another order.")
+def _(*args):
+    return _complete(*args, order=None)
+
+
+@saved_run.mistake("The state of torch's own generator is missing: after the interruption dropout draws other masks.")
+def _(*args):
+    return _complete(*args, rng=None)
+
+
+@saved_run.mistake("The number of epochs is missing: the resumed run starts to count at zero and trains for too long.")
+def _(*args):
+    return _complete(*args, epoch=None)
+
+
+@saved_run.mistake("The model's state is not a copy: state_dict holds the live tensors, and the next step changes them in place.")
+def _(model, *rest):
+    return _complete(model, *rest, model=model.state_dict())
+
+
+@saved_run.mistake("The optimizer's state is not a copy: its momentum goes on changing after the call.")
+def _(model, optimizer, *rest):
+    return _complete(model, optimizer, *rest, optimizer=optimizer.state_dict())
+
+
+@saved_run.mistake("The parameters alone are not the model's state: BatchNorm's running statistics are buffers, and they are lost.")
+def _(model, *rest):
+    return _complete(model, *rest, model={name: p.detach().clone() for name, p in model.named_parameters()})
+
+
+# ------------------------------------------------------------------------------------------- 4. several losses in 16 bits
+def _scaled(size, limit, spoil=(), scale=2.0**16):
+    """Scaled gradients of about `size`; `spoil`: (task, value) of entries that are not finite."""
+
+    def draw(g):
+        J = (size * (0.5 + torch.rand(3, 6, generator=g)) * torch.randn(3, 6, generator=g).sign()).half()
+        J[:, 0] = torch.tensor(size, dtype=torch.float16)  # of one sign, so that their sum is large
+        for task, value in spoil:
+            J[task, int(torch.randint(6, (), generator=g))] = value
+        weights = torch.tensor([1.0, 2.0, 0.5]) * (0.9 + 0.2 * torch.rand(3, generator=g))
+        return J, torch.tensor(scale), weights, limit
+
+    return draw
+
+
+@exercise(
+    [
+        _scaled(0.02, 1.0), _scaled(0.02, 2e-7), _scaled(3e4, 0.3), _scaled(30.0, 1e9, scale=256.0),
+        _scaled(1.0, 1.0, [(1, float("inf"))]), _scaled(1.0, 1.0, [(0, float("nan")), (2, -float("inf"))]),
+    ],
+    points=3,
+    grad=False,
+    atol=0.0,
+    hints=(
+        "The order: look for entries that are not finite, go to float32, divide by the scale, then weigh, add up, and clip.",
+        "J.float() before anything else: 16 bits cannot hold the unscaled gradients. One inf in one task and the whole step is off.",
+    ),
+)  # fmt: skip
+def unscaled_direction(J, scale, weights, limit):
+    """(direction of the step, next scale) from scaled gradients.
+
+    J: float16 [T, P]; row t is the gradient of scale * L_t.
+    scale: float32 tensor, no dimensions. weights: float32 [T].
+    The direction is the gradient of sum_t weights[t] * L_t,
+    float32 [P], shortened to length limit if it is longer.
+    If any entry of J is inf or nan, the direction is 0 and the
+    next scale is half the scale; else the scale stays.
+    """
+    ### BEGIN SOLUTION
+    finite = torch.isfinite(J).all()
+    d = weights @ (J.float() / scale)
+    d = d * (limit / d.norm()).clamp(max=1)
+    return torch.where(finite, d, 0.0), torch.where(finite, scale, scale / 2)
+    ### END SOLUTION
+
+
+@unscaled_direction.law("twice the scale in, the same direction out")
+def _(answer, J, scale, weights, limit):
+    J = (J.float() / 4).half()
+    return torch.allclose(answer(J * 2, scale * 2, weights, limit)[0], answer(J, scale, weights, limit)[0], rtol=1e-3, atol=0)
+
+
+def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, halve=0.5):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    ok = torch.isfinite(J).all() if finite is None else finite(J)
+    d = weights @ (J.float() / scale) if unscale is None else unscale(J, scale, weights)
+    d = d * (limit / d.norm()).clamp(max=1) if clip is None else clip(d)
+    return torch.where(ok, d, 0.0), torch.where(ok, scale, halve * scale)
+
+
+@unscaled_direction.mistake("You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ (J / scale.half()).float())
+
+
+@unscaled_direction.mistake("The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale)
+
+
+@unscaled_direction.mistake("The direction is clipped before it is divided by the scale: then the limit is compared with gradients that are far too long.")
+def _(J, scale, weights, limit):
+    d = weights @ J.float()
+    return _direction(J, scale, weights, limit, clip=lambda _: d * (limit / d.norm()).clamp(max=1) / scale)
+
+
+@unscaled_direction.mistake("The division by the scale is missing.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ J.float())
+
+
+@unscaled_direction.mistake("The scale is divided out once for every task. Each row is scaled once, and so is their sum.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ J.float() / scale / scale / scale)
+
+
+@unscaled_direction.mistake("Only the task that overflowed is left out. Then this step minimises another objective: leave the whole step out.")
+def _(J, scale, weights, limit):
+    ok = torch.isfinite(J).all(1, keepdim=True)
+    d = weights @ (torch.where(ok, J, 0).float() / scale)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(ok.all(), scale, scale / 2)
+
+
+@unscaled_direction.mistake("The entries that are not finite are replaced and the step is taken. What they should have been nobody knows.")
+def _(J, scale, weights, limit):
+    d = weights @ (J.float().nan_to_num(0, 0, 0) / scale)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(torch.isfinite(J).all(), scale, scale / 2)
+
+
+@unscaled_direction.mistake("You look for NaN only: an overflow is inf.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, finite=lambda J: ~torch.isnan(J).any())
+
+
+@unscaled_direction.mistake("The step is left out, but the scale stays: the next step will overflow as well. Halve it.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, halve=1.0)
+
+
+@unscaled_direction.mistake("After an overflow the scale goes up. It was too large: halve it.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, halve=2.0)
+
+
+@unscaled_direction.mistake("Each entry is clipped by itself, which turns the direction. Shorten the whole vector.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, clip=lambda d: d.clamp(-limit, limit))
+
+
+@unscaled_direction.mistake("The weights of the losses are not used.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: J.float().sum(0) / scale)
+
+
+# ---------------------------------------------------------------------------------------------------------- 5. arithmetic
+def _layer(images, peak, bandwidth):
+    def draw(g):
+        before, after, side = (int(torch.randint(low, high, (), generator=g)) for low, high in ((8, 40), (50, 90), (4, 12)))
+        kernel = 3 + 2 * int(torch.randint(2, (), generator=g))
+        return images, before, after, side, kernel, 2, peak * _uniform(g, 1, 2), bandwidth * _uniform(g, 1, 2)
+
+    return draw
+
+
+@exercise(
+    [_layer(64, 1e12, 1e13), _layer(64, 1e16, 1e11), _layer(1, 1e16, 1e11)],
+    points=2,
+    grad=False,
+    device=False,
+    atol=0.0,
+    rtol=1e-6,
+    hints=(
+        "Every output number is a sum over before * kernel**2 products: a multiplication and an addition each.",
+        "Input, weights and output each pass the memory once, `bytes_each` for every number. The slower of the two sets the time.",
+    ),
+)
+def layer_floor(images, before, after, side, kernel, bytes_each, peak, bandwidth):
+    """The least time in seconds that a forward pass of one
+    convolution can take on a device, a float.
+
+    images: [images, before, side, side] go in; the output has
+    `after` channels and the same sides; kernel x kernel weights
+    for every pair of channels, no bias. Every number takes
+    bytes_each bytes. peak: operations a second, a multiplication
+    and an addition being two. bandwidth: bytes a second. The
+    device computes and moves data at the same time.
+    """
+    ### BEGIN SOLUTION
+    outputs = images * after * side**2
+    operations = 2 * outputs * before * kernel**2
+    weights = before * after * kernel**2
+    numbers = images * before * side**2 + outputs + weights
+    return max(operations / peak, bytes_each * numbers / bandwidth)
+    ### END SOLUTION
+
+
+@layer_floor.law("no faster than the arithmetic and no faster than the memory")
+def _(answer, images, before, after, side, kernel, bytes_each, peak, bandwidth):
+    time = answer(images, before, after, side, kernel, bytes_each, peak, bandwidth)
+    return time >= 2 * images * after * side**2 * before * kernel**2 / peak * (1 - 1e-9) and time >= bytes_each * images * after * side**2 / bandwidth
+
+
+def _floor(images, before, after, side, kernel, bytes_each, peak, bandwidth, two=2, window=2, parts=(1, 1, 1), join=max, unit=1.0):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    maps = (images * before * side**2, images * after * side**2, before * after * kernel**2)
+    moved = unit * bytes_each * sum(part * n for part, n in zip(parts, maps, strict=True))
+    return join((two * images * after * side**2 * before * kernel**window / peak, moved / bandwidth))
+
+
+@layer_floor.mistake("A product that is added to a sum is two operations, a multiplication and an addition; you count one.")
+def _(*args):
+    return _floor(*args, two=1)
+
+
+@layer_floor.mistake("The two times are added. The device computes and moves data at the same time, so the longer one counts.")
+def _(*args):
+    return _floor(*args, join=sum)
+
+
+@layer_floor.mistake("You take the shorter of the two times. The device must finish both.")
+def _(*args):
+    return _floor(*args, join=min)
+
+
+@layer_floor.mistake("The output has to be written to memory, too.")
+def _(*args):
+    return _floor(*args, parts=(1, 0, 1))
+
+
+@layer_floor.mistake("The weights have to be read, too. With many images they hardly count, with one image they do.")
+def _(*args):
+    return _floor(*args, parts=(1, 1, 0))
+
+
+@layer_floor.mistake("Every output number needs kernel * kernel products for every input channel; you count one row of the window.")
+def _(*args):
+    return _floor(*args, window=1)
+
+
+@layer_floor.mistake("Bandwidth is in bytes: multiply the numbers that are moved by bytes_each.")
+def _(*args):
+    return _floor(*args, unit=1 / args[5])
+
+
+@layer_floor.mistake("Only the arithmetic counts here. Small layers wait for the memory.")
+def _(*args):
+    return _floor(*args, parts=(0, 0, 0))
