@@ -1,11 +1,14 @@
 """Run a chapter's full-size experiment and write its record: ``python -m mtl_course.record 01``. Needs no Jupyter."""
 
 import argparse
+import os
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
 from . import chapters, records
+from .data.manifest import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,12 +31,28 @@ def main(arguments: list[str] | None = None) -> int:
     if options.profile == "gpu" and device().type != "cuda" and not options.force:
         print("The gpu profile needs a CUDA device and none was found. Run it on Colab, or with --force as a smoke test.", file=sys.stderr)
         return 2
-    if options.force and options.out is None:
-        parser.error("--force needs --out: a smoke test must not take the place of the book's record")
+    folder = (options.out or records.FOLDER).resolve()
+    if options.force and folder == records.FOLDER.resolve():
+        parser.error("--force needs --out, another folder than the book's: a smoke test must not take the place of the book's record")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"the record cannot be written to {folder} ({error})")
+    if not os.access(folder, os.W_OK):
+        parser.error(f"the record cannot be written to {folder}; name another folder with --out")
     seeds = list(range(options.seeds))
-    experiment = import_module(f".experiments.ch{chapter.number}", __package__)
-    record = records.Record(chapter.number, options.profile, experiment.run(options.profile, seeds), records.provenance(seeds))
-    print(f"{record}\nwritten to {records.save(record, options.out or records.FOLDER)}")
+    provenance = records.provenance(seeds)
+    if provenance["commit"].endswith(" with changes"):
+        print("The code has uncommitted changes, which the record will say; the book takes only records of committed code.", file=sys.stderr)
+    start = time.perf_counter()
+    try:
+        results = import_module(f".experiments.ch{chapter.number}", __package__).run(options.profile, seeds)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    provenance["seconds"] = round(time.perf_counter() - start, 1)
+    record = records.Record(chapter.number, options.profile, results, provenance)
+    print(f"{record}\nwritten to {records.save(record, folder)}")
     return 0
 
 

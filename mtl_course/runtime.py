@@ -6,6 +6,7 @@ import random
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ def environment() -> dict[str, str]:
         "mtl_course": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchvision": version("torchvision"),
         "numpy": np.__version__,
         "device": gpu or f"CPU, {torch.get_num_threads()} threads",
         "platform": f"{platform.system()} {platform.machine()}",

@@ -11,7 +11,9 @@ import torch
 
 from mtl_course import record as command
 from mtl_course import records
+from mtl_course.data import DataError
 from mtl_course.dev.notebooks import ROOT
+from mtl_course.history import TaskHistory
 
 RECORD = records.Record(
     "01",
@@ -37,6 +39,13 @@ def test_arrays_and_tensors_are_saved_as_lists(tmp_path):
     results = {"a": np.array([1.0, 2.0]), "b": torch.tensor([3]), "c": np.float32(0.5)}
     records.save(records.Record("01", "gpu", results, {}), tmp_path)
     assert records.load("01", folder=tmp_path).results == {"a": [1.0, 2.0], "b": [3], "c": 0.5}
+
+
+def test_a_history_is_saved_epoch_by_epoch(tmp_path):
+    run = TaskHistory([0.9, 0.5], [0.8, 0.6], 2, {"a": 1.0}, {"a": [0.8, 0.6]}, {"a": [0.7, 0.9]})
+    records.save(records.Record("01", "gpu", {"history": [run]}, {}), tmp_path)
+    (found,) = records.load("01", folder=tmp_path).results["history"]
+    assert TaskHistory(**found) == run
 
 
 def broken(tmp_path):
@@ -68,7 +77,7 @@ def test_a_save_that_fails_keeps_the_old_record(tmp_path, monkeypatch, stop):
 def test_provenance_is_plain_json():
     found = records.provenance([0, 1, 2])
     assert json.loads(json.dumps(found)) == found
-    assert {"mtl_course", "python", "torch", "numpy", "device", "platform", "date", "seeds", "commit", "command"} == set(found)
+    assert {"mtl_course", "python", "torch", "torchvision", "numpy", "device", "platform", "date", "seeds", "commit", "command"} == set(found)
 
 
 def git(folder, *arguments):
@@ -84,6 +93,7 @@ def test_commit_says_whether_the_code_was_changed(tmp_path, monkeypatch):
     (tmp_path / "package" / "train.py").touch()
     monkeypatch.setattr(records, "FOLDER", folder)
     monkeypatch.setattr(records, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(records, "_installed_commit", lambda: None)
     assert records._commit().startswith("unknown")
     git(tmp_path, "init")
     assert records._commit().startswith("unknown"), "in the checkout of another project"
@@ -92,6 +102,30 @@ def test_commit_says_whether_the_code_was_changed(tmp_path, monkeypatch):
     assert len(records._commit()) == 40
     (tmp_path / "package" / "train.py").write_text("changed", encoding="utf-8")
     assert records._commit().endswith(" with changes")
+
+
+@pytest.mark.parametrize(
+    "origin, expected",
+    [
+        ('{"url": "x", "vcs_info": {"vcs": "git", "commit_id": "abc"}}', "abc"),
+        ('{"url": "file:///x", "dir_info": {"editable": true}}', "unknown (not a git checkout)"),
+        (None, "unknown (not a git checkout)"),
+        ("{", "unknown (not a git checkout)"),
+    ],
+)
+def test_the_commit_of_an_installed_package_is_the_one_that_pip_fetched(origin, expected, monkeypatch):
+    monkeypatch.setattr(records.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    monkeypatch.setattr(records, "distribution", lambda name: types.SimpleNamespace(read_text=lambda file: origin))
+    assert records._commit() == expected
+
+
+TRAINED = ("03", "08", "12")  # chapters whose full-size record shows what happened by epoch
+
+
+def has_history(results):
+    if isinstance(results, dict):
+        return "history" in results or any(map(has_history, results.values()))
+    return isinstance(results, list) and any(map(has_history, results))
 
 
 def problems(path):
@@ -105,6 +139,7 @@ def problems(path):
         "too few seeds": profile != "timing" and len(record.provenance["seeds"]) < 3,
         "its device": from_cpu == (profile == "gpu"),
         "uncommitted code": "with changes" in record.provenance["commit"],
+        "no history": profile == "gpu" and chapter in TRAINED and not has_history(record.results),
     }
     return [name for name, bad in found.items() if bad]
 
@@ -122,6 +157,8 @@ def test_a_record_that_must_not_be_committed_is_caught(tmp_path):
         ({"commit": "a with changes"}, ["uncommitted code"]),
     ]:
         assert problems(records.save(records.Record("01", "gpu", {}, {**provenance, **change}), tmp_path)) == name
+    for results, name in [({"accuracy": [0.9]}, ["no history"]), ({"joint": [{"history": {"a": [0.1, 0.2]}}]}, [])]:
+        assert problems(records.save(records.Record("08", "gpu", results, provenance), tmp_path)) == name
     moved = records.save(records.Record("01", "gpu", {}, provenance), tmp_path).replace(tmp_path / "02_gpu.json")
     assert problems(moved) == ["its name"]
 
@@ -144,7 +181,8 @@ def experiment(monkeypatch):
 def test_the_command_writes_a_record(experiment, tmp_path, capsys):
     assert command.main(["1", "--profile", "cpu", "--seeds", "3", "--out", str(tmp_path)]) == 0
     assert experiment == [("cpu", [0, 1, 2])]
-    assert records.load("01", "cpu", tmp_path).results == {"joint": [0.5, 1.5, 2.5]}
+    record = records.load("01", "cpu", tmp_path)
+    assert record.results == {"joint": [0.5, 1.5, 2.5]} and 0 <= record.provenance["seconds"] < 10
     assert "written to" in capsys.readouterr().out
 
 
@@ -158,6 +196,10 @@ def test_a_smoke_test_never_replaces_the_books_record(experiment, tmp_path, caps
     with pytest.raises(SystemExit):
         command.main(["01", "--force"])
     assert "--force needs --out" in capsys.readouterr().err
+    for same in (records.FOLDER, records.FOLDER / ".." / "records"):
+        with pytest.raises(SystemExit):
+            command.main(["01", "--force", "--out", str(same)])
+        assert "another folder than the book's" in capsys.readouterr().err and experiment == []
     assert command.main(["01", "--force", "--seeds", "3", "--out", str(tmp_path)]) == 0
     assert experiment == [("gpu", [0, 1, 2])]
 
@@ -176,6 +218,34 @@ def test_an_experiment_that_fails_leaves_no_record(experiment, tmp_path, monkeyp
     with pytest.raises(ZeroDivisionError):
         command.main(["01", "--profile", "cpu", "--out", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_cannot_be_had_are_said_without_a_traceback(experiment, tmp_path, monkeypatch, capsys):
+    def run(profile, seeds):
+        raise DataError("cifar10: 3 attempts to download it failed.")
+
+    monkeypatch.setitem(sys.modules, "mtl_course.experiments.ch01", types.SimpleNamespace(run=run))
+    assert command.main(["01", "--profile", "cpu", "--out", str(tmp_path)]) == 2
+    assert "cifar10: 3 attempts" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_experiment(experiment, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        command.main(["01", "--profile", "cpu", "--out", str(tmp_path / "file")])
+    assert "the record cannot be written to" in capsys.readouterr().err
+    monkeypatch.setattr(command.os, "access", lambda *_: False)
+    with pytest.raises(SystemExit):
+        command.main(["01", "--profile", "cpu", "--out", str(tmp_path)])
+    assert "name another folder with --out" in capsys.readouterr().err and experiment == []
+
+
+@pytest.mark.parametrize("commit, said", [("a" * 40, False), ("a" * 40 + " with changes", True)])
+def test_uncommitted_code_is_said_before_the_experiment(experiment, tmp_path, monkeypatch, capsys, commit, said):
+    monkeypatch.setattr(records, "_commit", lambda: commit)
+    assert command.main(["01", "--profile", "cpu", "--out", str(tmp_path)]) == 0
+    assert ("uncommitted changes" in capsys.readouterr().err) == said
+    assert records.load("01", "cpu", tmp_path).provenance["commit"] == commit
 
 
 def test_it_runs_as_a_module():

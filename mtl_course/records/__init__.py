@@ -6,8 +6,9 @@ Without a record a chapter says so in one line and claims nothing from it.
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -41,17 +42,24 @@ def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | 
 
 
 def save(record: Record, folder: Path = FOLDER) -> Path:
-    """Write a record; the old one stays until the new one is whole. Returns its path. Arrays and tensors become lists."""
+    """Write a record; the old one stays until the new one is whole. Returns its path.
+
+    Arrays and tensors become lists, and dataclasses, such as a `train.History`, objects: "history" is the key for what happened by epoch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.chapter}_{record.profile}.json"
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True, default=lambda array: array.tolist()) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
     aside.replace(path)
     return path
 
 
+def _plain(value):
+    return asdict(value) if is_dataclass(value) else value.tolist()
+
+
 def provenance(seeds: list[int]) -> dict:
-    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit, command."""
+    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit, command. The command adds its seconds."""
     from ..runtime import environment
 
     return {
@@ -71,4 +79,13 @@ def _commit() -> str:
         git("ls-files", "--error-unmatch", __file__)  # an environment inside another project's checkout is not ours
         return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "--", ":/*.py") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown (not a git checkout)"
+        return _installed_commit() or "unknown (not a git checkout)"
+
+
+def _installed_commit() -> str | None:
+    """The commit that pip installed, as on Colab from a repository's address; None where it did not."""
+    try:
+        origin = json.loads(distribution("mtl-course").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return None
+    return origin.get("vcs_info", {}).get("commit_id")
