@@ -29,6 +29,7 @@ class Functional:
                 "The model has BatchNorm: say transductive=True (statistics of the batch at hand, the queries' own among them) "
                 "or transductive=False (the running statistics); or use GroupNorm or LayerNorm, which need no choice."
             )
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in self._twin.modules())
         for norm in self._norms if transductive else ():
             norm.track_running_stats = False
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None
@@ -49,11 +50,15 @@ class Functional:
         return functional_call(self._twin, {**rest, **{name: buffers[name] for name in self._buffers}, **params}, (x,))
 
     def batches_well(self, x: Tensor) -> bool:
-        """Whether many tasks at once (vmap) beat one after the other, for inputs like x: not for recurrent layers, nor for convolutions on a CPU."""
+        """Whether to take many tasks at once (vmap) instead of one after the other, for inputs like x [n, ...] of one task.
+
+        Not with recurrent layers, which vmap cannot take, nor with convolutions on a CPU, where it is slower.
+        """
         if x.device not in self._batches:
-            with torch.enable_grad():
-                out = self(self.parameters(), x)
-            outputs = out.values() if isinstance(out, dict) else (out,)
-            kinds = ("Convolution", "Rnn", "Lstm", "Gru") if x.device.type == "cpu" else ("Rnn", "Lstm", "Gru")
-            self._batches[x.device] = not any(has_looped(o.grad_fn, kinds) for o in outputs)
+            self._batches[x.device] = not self._recurrent and (x.device.type != "cpu" or not self._convolves(x))
         return self._batches[x.device]
+
+    def _convolves(self, x):
+        with torch.enable_grad():
+            out = self(self.parameters(), x)
+        return any(has_looped(o.grad_fn, ("Convolution",)) for o in (out.values() if isinstance(out, dict) else (out,)))
