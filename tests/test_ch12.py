@@ -1,0 +1,249 @@
+"""Chapter 12: right answers to its exercises; its experiment against torch's optimizers; the full-size one at tiny size."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_course import data
+from mtl_course.data.corruptions import STRENGTHS
+from mtl_course.experiments import ch12
+from mtl_course.fine_tuning import layer_groups
+from mtl_course.transfer import l2_sp
+
+RIGHT = {
+    "layer_rates": [
+        """
+def layer_rates(layers, rate, decay):
+    last = len(layers) - 1
+    return [
+        dict(params=[p for p in layer.parameters() if p.requires_grad], lr=rate * decay ** (k - last))
+        for k, layer in enumerate(layers)
+    ]
+""",
+        """
+def layer_rates(layers, rate, decay):
+    groups = []
+    for up in range(len(layers)):
+        for p in layers[-1 - up].parameters():
+            if p.requires_grad:
+                groups.append({"params": p, "lr": rate / decay ** up, "name": str(up)})
+    return groups
+""",
+    ],
+    "set_stage": [
+        """
+def set_stage(layers, count):
+    for layer in layers:
+        layer.requires_grad_(True)
+    for layer in layers[: len(layers) - count]:
+        layer.eval()
+        for p in layer.parameters():
+            p.requires_grad = False
+""",
+        """
+def set_stage(layers, count):
+    for up, layer in enumerate(layers[::-1]):
+        free = up < count
+        for module in layer.modules():
+            module.training = free
+        for p in layer.parameters():
+            p.requires_grad = free
+""",
+    ],
+    "lp_then_ft": [
+        """
+def lp_then_ft(B, X, y, rate, steps):
+    Z = X @ B.T
+    v = torch.linalg.pinv(Z) @ y
+    B = B.clone()
+    for _ in range(steps):
+        r = ((B @ X.T).T @ v - y) / len(X)
+        grad_v = torch.einsum("n,kd,nd->k", r, B, X)
+        B -= rate * torch.einsum("k,n,nd->kd", v, r, X)
+        v = v - rate * grad_v
+    return B, v
+""",
+        """
+def lp_then_ft(B, X, y, rate, steps):
+    v = torch.linalg.lstsq(X @ B.T, y[:, None])[0][:, 0]
+    B, v = B.clone().requires_grad_(), v.requires_grad_()
+    for _ in range(steps):
+        loss = ((X @ B.T) @ v - y).square().mean() / 2
+        gB, gv = torch.autograd.grad(loss, (B, v))
+        B = (B - rate * gB).detach().requires_grad_()
+        v = (v - rate * gv).detach().requires_grad_()
+    return B.detach(), v.detach()
+""",
+    ],
+    "fill_head": [
+        """
+def fill_head(new, old, known, wanted):
+    row_of = {name: row for row, name in enumerate(known)}
+    places = [k for k, name in enumerate(wanted) if name in row_of]
+    rows = [row_of[wanted[k]] for k in places]
+    with torch.no_grad():
+        new.weight[places] = old.weight[rows]
+        new.bias[places] = old.bias[rows]
+    return new
+""",
+        """
+def fill_head(new, old, known, wanted):
+    state = {key: value.clone() for key, value in new.state_dict().items()}
+    for row, name in enumerate(known):
+        if name not in wanted:
+            continue
+        for key in state:
+            state[key][wanted.index(name)] = old.state_dict()[key][row]
+    new.load_state_dict(state)
+    return new
+""",
+    ],
+}
+
+EQUIVALENT: dict[str, dict[str, str]] = {}
+
+
+# -------------------------------------------------------------------------------------------------------------- digits
+TINY = replace(ch12.Digits(), width=5, depth=2, source_steps=3, steps=6, shots=(2,), rates=(0.01, 0.1), pulls=((0.01, 1e-2), (0.1, 1e-2)))
+
+
+def study(**options):
+    return ch12.Study(TINY, range(2), **options)
+
+
+def test_a_table_of_rates_says_what_a_method_is():
+    t = {m: ch12.rate_table(m, 0.1, 6, 3) for m in ch12.METHODS}
+    for m in ("scratch", "full", "L2-SP"):
+        assert (t[m] == 0.1).all()
+    assert (t["linear probe"] == torch.tensor([0, 0, 0.1])).all()
+    torch.testing.assert_close(t["layer-wise"], torch.tensor([0.1 / 2.6**2, 0.1 / 2.6, 0.1]).expand(6, 3))
+    assert (t["gradual"] > 0).sum(dim=0).tolist() == [2, 4, 6] and (t["gradual"][-1] == 0.1).all()
+    assert (t["LP-FT"][:3] == torch.tensor([0, 0, ch12.PROBE_RATE])).all() and (t["LP-FT"][3:] == 0.1).all()
+    with pytest.raises(ValueError, match="half"):
+        ch12.rate_table("half", 0.1, 6, 3)
+
+
+def test_every_method_has_the_same_number_of_trials():
+    for plan in (ch12.Digits(), TINY):
+        assert {len(ch12.settings(m, plan)) for m in ch12.METHODS} == {len(plan.rates)}
+    assert len(ch12.Photos().pulls) == len(ch12.Photos().rates)
+
+
+@pytest.mark.parametrize("method", ["full", "L2-SP", "layer-wise", "gradual", "LP-FT"])
+def test_runs_trained_together_are_those_of_torchs_optimizer(method):
+    found = study()
+    x, y = found.all["MNIST"]
+    x, rows = ch12.standard(x), torch.arange(20)[None].repeat(2, 1)
+    tables = [ch12.rate_table(method, rate, 6, 3) for rate in (0.01, 0.05)]
+    pull = 0.1 if method == "L2-SP" else 0.0
+    trunk = {name: p for name, p in found.source.items() if name.startswith("trunk")}
+    together = ch12.train_runs(
+        found.model, found.source, x, y, rows, torch.stack(tables, dim=2), batch=7, seed=3, strength=torch.full((2,), pull), source=trunk
+    )
+    for run, table in enumerate(tables):
+        model = copy.deepcopy(found.model)
+        model.load_state_dict({name: p[run] for name, p in found.source.items()})
+        optimizer = torch.optim.SGD(layer_groups(model, 0.1, 1.0), momentum=0.9)
+        order = torch.Generator().manual_seed(3)
+        for rates in table:
+            for group, rate in zip(optimizer.param_groups, rates.tolist(), strict=True):
+                group["lr"] = rate
+                for p in group["params"]:
+                    p.requires_grad_(rate > 0)
+            pick = torch.randint(20, (7,), generator=order)
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x[pick]), y[pick])
+            (loss + l2_sp(dict(model.named_parameters()), {name: p[run] for name, p in trunk.items()}, pull)).backward()
+            optimizer.step()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(together[name][run], p.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_no_source_sees_what_a_target_is_judged_on():
+    found = study()
+    for target in ("MNIST", "UCI"):
+        pool, validation, test = (set(rows.tolist()) for rows in found.parts(target))
+        assert not (pool & validation or pool & test or validation & test)
+        assert {int(found.all[target][1][row]) for row in pool | validation | test} == {6, 7, 8, 9}
+        if target == "MNIST":
+            for digits in (6, 10):
+                seen = set(found.source_rows(digits).tolist())
+                assert not seen & (validation | test) and {int(found.all[target][1][row]) for row in seen} == set(range(digits))
+
+
+def test_comparison_has_every_method_a_value_a_seed_and_a_setting_that_was_best_on_validation_images():
+    rows = study().compare("UCI", 2)
+    assert list(rows) == list(ch12.METHODS)
+    for row in rows.values():
+        assert all(len(row[kind]) == 2 for kind in (*ch12.SETS, *STRENGTHS, "setting"))
+        for seed in range(2):
+            reached = [trial["own"][seed] for trial in row["by setting"]]
+            chosen = row["by setting"][int(np.argmax(reached))]
+            assert row["setting"][seed] == (chosen["rate"], chosen["strength"])
+    assert json.loads(json.dumps(rows))
+
+
+def test_a_probe_keeps_the_sources_trunk_and_scratch_does_not_start_from_it():
+    found = study()
+    lines, trained = found.runs("MNIST", 2, ["linear probe", "scratch"])
+    name = "trunk.1.weight"
+    assert [line[0] for line in lines] == 2 * ["linear probe"] + 2 * ["scratch"]
+    assert torch.equal(trained[name][:4], found.source[name].repeat(2, 1, 1))
+    assert (trained[name][4:] - found.fresh([1000, 1001])[name].repeat(2, 1, 1)).abs().max() < 0.3
+    assert not torch.isclose(trained[name][4:], found.source[name].repeat(2, 1, 1)).all(dim=2).any()
+
+
+def test_a_broad_source_has_seen_every_corruption_a_narrow_one_clean_images():
+    x, y = torch.rand(5, 1, 14, 14), torch.arange(5)
+    views, labels = ch12.many_kinds(x, y)
+    assert len(views) == len(labels) == 5 * (1 + 2 * len(STRENGTHS)) and torch.equal(views[:5], x) and (labels.view(-1, 5) == y).all()
+    assert not torch.equal(study(broad=False).source["head.weight"], study().source["head.weight"])
+
+
+# --------------------------------------------------------------------------------------------------------- photographs
+class Fake(dict):
+    """What the experiment uses of a data set."""
+
+    def __init__(self, info, **arrays):
+        super().__init__(arrays)
+        self.info = info
+
+
+def fake_cifar(name):
+    """Twelve images a class of noise around the class's colour; the whole sets cannot be had."""
+    if not name.endswith("_partial"):
+        raise data.DataError("no network")
+    classes = {"cifar10_partial": 3, "cifar100_partial": 4}[name]
+    rng = np.random.RandomState(classes)
+    y = np.repeat(np.arange(classes), 24)
+    x = np.clip(60 * y[:, None, None, None] + rng.randint(60, size=(len(y), 32, 32, 3)), 0, 255).astype(np.uint8)
+    own = np.arange(len(y)) % 2 == 0
+    return Fake(data.info(name), x_train=x[own], y_train=y[own], x_test=x[~own], y_test=y[~own])
+
+
+def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monkeypatch):
+    monkeypatch.setattr(data, "load", fake_cifar)
+    monkeypatch.setattr(ch12, "fastest", lambda: torch.device("cpu"))
+    plan = ch12.Photos(
+        depths=(1, 1), widths=(4, 6), source_epochs=2, batch=8, shots=(2, 500), held=40, epochs=2, updates=1, rates=(0.01,), pulls=((0.01, 1e-2),)
+    )
+    said = []
+    results = ch12.run("gpu", [0], plan, said.append)
+    assert list(results) == ["cifar10_partial to cifar100_partial", "cifar100_partial to cifar10_partial"]
+    for pair in results.values():
+        assert list(pair) == ["2", "500"] and list(pair["2"]) == list(ch12.METHODS)
+        for row in (row for methods in pair.values() for row in methods.values()):
+            assert all(0 <= value <= 1 and len(row[kind]) == 1 for kind in ("own", "corrupted", *STRENGTHS) for value in row[kind])
+    assert json.loads(json.dumps(results)) and any("cifar100_partial, 500 a class" in line for line in said)
+
+
+def test_photographs_are_split_without_overlap_and_keep_the_test_images_in_range(monkeypatch):
+    monkeypatch.setattr(data, "load", fake_cifar)
+    parts = ch12.photos("cifar100", torch.device("cpu"), held=40)
+    assert [len(parts[part][1]) for part in ("train", "validation", "test")] == [44, 4, 48]
+    assert 0 <= parts["test"][0].min() and parts["test"][0].max() <= 1 and parts["train"][0].min() < 0
+    assert parts["validation"][1].bincount().tolist() == [1, 1, 1, 1]
