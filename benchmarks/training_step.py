@@ -1,14 +1,15 @@
-"""What makes a training step fast, side by side on the device that is here: where batches come from, and how the step is computed.
+"""What makes a training step fast, side by side on the device that is here: where batches come from, how a step is computed.
 
     python benchmarks/training_step.py                    all cases; prints two tables
     python benchmarks/training_step.py --out step.json    and writes them with their provenance
     python benchmarks/training_step.py --quick            a tiny network and few rounds, to see that it runs
 
-Batches: images that lie on the device, taken by index and augmented there, against `torch.utils.data.DataLoader` with worker processes
-that augment image by image; each alone, and with a training step on every batch. Steps: eager or compiled, float32 or bfloat16,
-contiguous or channels last. Rounds are interleaved, so that a busy moment hits all ways alike; shown are medians over the rounds, and the
-median of the ratio to the first way in the same round. On a GPU the clock waits for the device. On a CPU there is one thread; a
-step is timed in CPU seconds of the process, but batches, which other processes make, by the wall clock: run it on an idle machine.
+Batches: images that lie on the device, taken by index and augmented there, against `torch.utils.data.DataLoader` with worker
+processes that augment image by image; each alone, and with a training step on every batch. Steps: eager or compiled, float32 or
+bfloat16, contiguous or channels last. Rounds are interleaved, so that a busy moment hits all ways alike; shown are medians over
+the rounds, and the median of the ratio to the first way in the same round. On a GPU the clock waits for the device. On a CPU
+there is one thread; a step is timed in CPU seconds of the process, but batches, which other processes make, by the wall clock:
+run it on an idle machine.
 """
 
 import argparse
@@ -37,7 +38,7 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Size:
-    """depths, widths: of the ResNet. batch: images a step. images: how many there are. steps: of one timed round; rounds: how many."""
+    """depths, widths: of the ResNet. batch: images a step; images: in all. steps: in one timed round; rounds: how many."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -113,8 +114,13 @@ def time_batches(size: Size, device: torch.device) -> dict[str, dict[str, dict]]
     """Case -> way -> images a second and ratio of times to the first way, for whole epochs."""
     x, y = dataset(size, device)
     cases = {}
-    for case, augmented, trained in [("batches alone", False, False), ("augmented", True, False), ("augmented, with a step", True, True)]:
-        step = Step(size, device, channels_last=device.type == "cuda", half=device.type == "cuda") if trained else None
+    fast = device.type == "cuda"
+    for case, (augmented, trained) in {
+        "batches alone": (False, False),
+        "augmented": (True, False),
+        "augmented, with a step": (True, True),
+    }.items():
+        step = Step(size, device, channels_last=fast, half=fast) if trained else None
 
         def epoch(start, step=step):
             for images, labels in start():
@@ -236,14 +242,16 @@ def table(title: str, columns: list[str], rows: dict[str, list[str]]) -> None:
 
 def show(results: dict) -> None:
     """The two tables. Times as ratios: 2.00 takes twice as long as the first line."""
-    batches = results["batches"]
-    cells = {way: [f"{c[way]['images_per_second']:,.0f}/s ({c[way]['ratio']:.2f})" for c in batches.values()] for way in next(iter(batches.values()))}
-    table("Images a second (time as a ratio to the first line)", list(batches), cells)
     rows = {}
+    for case in results["batches"].values():
+        for way, cell in case.items():
+            rows.setdefault(way, []).append(f"{cell['images_per_second']:,.0f}/s ({cell['ratio']:.2f})")
+    table("Images a second (time as a ratio to the first line)", list(results["batches"]), rows)
+    rows = {way: [cell["missing"], "-", "-"] for way, cell in results["steps"].items() if "missing" in cell}
     for way, cell in results["steps"].items():
-        numbers = [f"{cell['ms']:.2f}", f"{cell['images_per_second']:,.0f}", f"{cell['ratio']:.2f}"] if "ms" in cell else [cell["missing"], "-", "-"]
-        rows[way] = numbers
-    table("One training step", ["ms", "images/s", "ratio"], rows)
+        if way not in rows:
+            rows[way] = [f"{cell['ms']:.2f}", f"{cell['images_per_second']:,.0f}", f"{cell['ratio']:.2f}"]
+    table("One training step", ["ms", "images/s", "ratio"], {way: rows[way] for way in results["steps"]})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -258,7 +266,8 @@ def main(arguments: list[str] | None = None) -> None:
         size = Size(**asdict(size) | {"rounds": options.rounds})
     torch.set_num_threads(1)
     provenance = records.provenance([0]) | {"command": "python benchmarks/training_step.py"}
-    print(f"{provenance['device']}, torch {provenance['torch']}: ResNet {size.depths} x {size.widths}, batches of {size.batch}, {size.rounds} rounds")
+    print(f"{provenance['device']}, torch {provenance['torch']}")
+    print(f"ResNet {size.depths} x {size.widths}, batches of {size.batch}, {size.rounds} rounds")
     results = {"size": asdict(size), "batches": time_batches(size, device), "steps": time_steps(size, device)}
     show(results)
     if options.out:

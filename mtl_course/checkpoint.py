@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written whole or not at all, and read back so that the run goes on as if it had never stopped."""
+"""Checkpoints of a training run: written whole or not at all, and read back so that it goes on as if it had never stopped."""
 
 import os
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ from .history import History
 class Run:
     """All of a run that must come back for it to go on exactly.
 
-    parts: whatever else has a state dict (optimizer, schedule, gradient scaler, weighting). generators: sources of chance of its own;
-    torch's own, on the CPU and on `device`, are kept too. settings: plain values that must be the same when the run goes on.
+    parts: whatever else has a state dict (optimizer, schedule, gradient scaler, weighting).
+    generators: its own sources of chance; torch's own, on the CPU and on `device`, are kept too.
+    settings: plain values that must be the same when the run goes on.
     """
 
     model: nn.Module
@@ -32,10 +33,15 @@ class Run:
 def save(path: Path, run: Run, best: Mapping[str, Any], least: float) -> None:
     """Write a checkpoint; the old one stays until the new one is whole and on the disk."""
     content = {
-        "model": run.model.state_dict(), "best": best, "least": least, "history": asdict(run.history), "settings": dict(run.settings),
+        "model": run.model.state_dict(),
+        "best": best,
+        "least": least,
+        "history": asdict(run.history),
+        "settings": dict(run.settings),
         "parts": {name: part.state_dict() for name, part in run.parts.items()},
-        "generators": {name: generator.get_state() for name, generator in run.generators.items()}, "chance": _chance(run.device),
-    }  # fmt: skip
+        "generators": {name: generator.get_state() for name, generator in run.generators.items()},
+        "chance": _chance(run.device),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(path.suffix + ".part")
     try:
@@ -59,7 +65,8 @@ def resume(path: Path, run: Run) -> tuple[dict[str, Any], float]:
         parts, generators, chance, history = content["parts"], content["generators"], content["chance"], content["history"]
         known = parts.keys(), generators.keys(), history.keys()
     except Exception as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__}). Delete it to start anew, or restore it.") from error
+        what = f"{path} is not a whole checkpoint ({type(error).__name__})"
+        raise ValueError(f"{what}. Delete it to start anew, or restore it.") from error
     differ = [*_differences(settings, run.settings), *_differences(saved, _shapes(run.model.state_dict()))]
     if differ or known != (run.parts.keys(), run.generators.keys(), asdict(run.history).keys()):
         raise _other(path, differ)
@@ -97,4 +104,5 @@ def _shapes(state):
 
 def _differences(saved, here):
     """What differs between two mappings, one short text for each name."""
-    return [f"{n}: {saved.get(n, 'none')} in the file, {here.get(n, 'none')} here" for n in {**saved, **here} if saved.get(n) != here.get(n)]
+    differ = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+    return [f"{name}: {saved.get(name, 'none')} in the file, {here.get(name, 'none')} here" for name in differ]

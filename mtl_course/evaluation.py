@@ -15,7 +15,8 @@ def predict(model: nn.Module, x: Tensor, *, batch: int = 2048, precision: torch.
     """``model(x)`` in evaluation mode and without gradients, `batch` rows at a time; the model's mode is put back.
 
     The model gives a tensor [N, ...] or a dict of these; so does this, in float32 whatever the precision of the forward pass.
-    Where a GPU's memory does not suffice, chunks are halved until it does: rows do not meet in evaluation mode, so the result is the same.
+    Where a GPU's memory does not suffice, chunks are halved until it does: rows do not meet in evaluation mode, so the result is
+    the same.
     """
     arithmetic = Precision(precision, x.device)
     was = model.training
@@ -48,7 +49,11 @@ def _join(parts):
 
 
 def evaluate(
-    model: nn.Module, data: tuple[Tensor, Tensor], measure: Callable[[Tensor, Tensor], Tensor], *, precision: torch.dtype | None = None
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    measure: Callable[[Tensor, Tensor], Tensor],
+    *,
+    precision: torch.dtype | None = None,
 ) -> float:
     """``measure(model(x), y)`` over all of `data` = (x, y) at once, on `predict`'s outputs."""
     return float(measure(predict(model, data[0], precision=precision), data[1]))
@@ -57,7 +62,7 @@ def evaluate(
 def evaluate_tasks(
     model: nn.Module, tasks: Mapping[str, Task], data: Table | Separate, *, precision: torch.dtype | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Loss and metric of every task over all of `data`, unweighted: two dicts, task -> number. ValueError that names a task that is missing."""
+    """Loss and metric of every task over all of `data`, unweighted: two dicts, task -> number. ValueError names a missing one."""
     whole = data.whole()
     outputs = predict(model, whole.x, precision=precision)
     places = {"the model's outputs": outputs, "the data's labels": whole.targets}
@@ -65,7 +70,8 @@ def evaluate_tasks(
         if missing := [name for name in tasks if name not in found]:
             raise ValueError(f"Task {', '.join(map(repr, missing))} is not among {where}, which are {', '.join(found)}.")
         if extra := [name for name in found if name not in tasks]:
-            raise ValueError(f"{', '.join(map(repr, extra))} is among {where} but no task: add its loss to `tasks`, or leave it out.")
+            names = ", ".join(map(repr, extra))
+            raise ValueError(f"{names} is among {where} but no task: add its loss to `tasks`, or leave it out.")
     losses, metrics = {}, {}
     for name, task in tasks.items():
         rows, y = whole.targets[name]

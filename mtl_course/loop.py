@@ -1,4 +1,4 @@
-"""Epochs until validation stops improving: the best weights put back at the end, faults said in words, every epoch in the checkpoint."""
+"""Epochs until validation stops improving: the best weights put back at the end, faults said in words, a checkpoint an epoch."""
 
 import math
 import sys
@@ -13,17 +13,18 @@ from .checkpoint import Run, resume, save
 
 
 def new_run(model, history, optimizer, schedule, arithmetic, augment, combine, batch, seed) -> Run:
-    """What a checkpoint of this run holds. The generator of `augment` has a seed of its own: its draws must not repeat the order's."""
-    device = arithmetic.device
-    parts = {"optimizer": optimizer, "schedule": schedule, "scaler": arithmetic.scaler, "combine": combine if isinstance(combine, nn.Module) else None}
+    """What a checkpoint of this run holds."""
+    device, weighting = arithmetic.device, combine if isinstance(combine, nn.Module) else None
+    parts = {"optimizer": optimizer, "schedule": schedule, "scaler": arithmetic.scaler, "combine": weighting}
+    parts = {name: part for name, part in parts.items() if part is not None}
     generators = {"order": torch.Generator().manual_seed(seed)}
-    if augment is not None:
+    if augment is not None:  # with a seed of its own: on a CPU its draws would repeat those of the order
         generators["augment"] = torch.Generator(device).manual_seed(seed + 1_000_003)
-    settings = {name: type(part).__name__ for name, part in parts.items() if part is not None} | {
+    settings = {name: type(part).__name__ for name, part in parts.items()} | {
         "combine": getattr(combine, "__name__", type(combine).__name__), "precision": str(arithmetic.dtype),
         "batch": batch, "seed": seed, "device": device.type,
     }  # fmt: skip
-    return Run(model, history, {name: part for name, part in parts.items() if part is not None}, generators, settings, device)
+    return Run(model, history, parts, generators, settings, device)
 
 
 def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint):
@@ -33,7 +34,8 @@ def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint)
     if checkpoint is not None and Path(checkpoint).exists():
         best, least = resume(Path(checkpoint), run)
     try:
-        for epoch in tqdm(range(len(history.train) + 1, epochs + 1), disable=not progress, file=sys.stdout, leave=False, desc="epochs"):
+        numbers = range(len(history.train) + 1, epochs + 1)
+        for epoch in tqdm(numbers, disable=not progress, file=sys.stdout, leave=False, desc="epochs"):
             if epoch - 1 - history.best_epoch >= patience:
                 break
             model.train()
@@ -67,4 +69,5 @@ def _smaller(run):
 
 def not_finite(what: str, epoch: int) -> FloatingPointError:
     """The error for a loss that is not finite."""
-    return FloatingPointError(f"The {what} in epoch {epoch}. Lower the learning rate; look for log(0), 0/0 or inputs that are not finite.")
+    advice = "Lower the learning rate; look for log(0), 0/0 or inputs that are not finite."
+    return FloatingPointError(f"The {what} in epoch {epoch}. {advice}")

@@ -1,8 +1,8 @@
 """Automatic mixed precision: forward passes in bfloat16 or float16; weights, losses and sums of gradients stay in float32.
 
-bfloat16 has the range of float32, so nothing else is needed. In float16 a gradient below 6e-8 is 0 and a value above 65504 infinite:
-the loss is multiplied by a large factor before the backward pass and the gradients are divided by it before the step. Where the factor
-was too large, the step is left out and the factor halved.
+bfloat16 has the range of float32, so nothing else is needed. In float16 a gradient below 6e-8 is 0 and a value above 65504
+infinite: the loss is multiplied by a large factor before the backward pass and the gradients are divided by it before the step.
+Where the factor was too large, the step is left out and the factor halved.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Precision:
-    """The arithmetic of one run on one kind of device: None or float32 for full precision, bfloat16, or float16 with a gradient scaler.
+    """The arithmetic of one run on one device: None or float32 for full precision, bfloat16, or float16 with a gradient scaler.
 
     `scaler` is the `torch.amp.GradScaler` for float16, else None. ValueError for another dtype.
     """
@@ -42,7 +42,7 @@ class Precision:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """``optimizer.step()`` with the gradients unscaled. False if they had overflowed: no step was taken and the factor is halved."""
+        """``optimizer.step()`` with the gradients unscaled. False if they had overflowed: no step, and the factor is halved."""
         if self.scaler is None:
             optimizer.step()
             return True

@@ -29,11 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     from .runtime import device
 
     if options.profile == "gpu" and device().type != "cuda" and not options.force:
-        print("The gpu profile needs a CUDA device and none was found. Run it on Colab, or with --force as a smoke test.", file=sys.stderr)
+        advice = "Run it on Colab, or with --force as a smoke test."
+        print(f"The gpu profile needs a CUDA device and none was found. {advice}", file=sys.stderr)
         return 2
     folder = (options.out or records.FOLDER).resolve()
     if options.force and folder == records.FOLDER.resolve():
-        parser.error("--force needs --out, another folder than the book's: a smoke test must not take the place of the book's record")
+        parser.error("--force needs --out, another folder than the book's: a smoke test must not replace the book's record")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = list(range(options.seeds))
     provenance = records.provenance(seeds)
     if provenance["commit"].endswith(" with changes"):
-        print("The code has uncommitted changes, which the record will say; the book takes only records of committed code.", file=sys.stderr)
+        print("The code has uncommitted changes, and the record will say so; the book takes no such record.", file=sys.stderr)
     start = time.perf_counter()
     try:
         results = import_module(f".experiments.ch{chapter.number}", __package__).run(options.profile, seeds)

@@ -52,7 +52,8 @@ def _losses(model, tasks, data, arithmetic):
     found = []
     for name, task in tasks.items():
         if name not in data.targets:
-            raise ValueError(f"No example of this batch has a label for task {name!r}: take larger batches, or a balancing method.")
+            what = f"No example of this batch has a label for task {name!r}"
+            raise ValueError(f"{what}: take larger batches, or a balancing method.")
         rows, y = data.targets[name]
         found.append(task.loss(outputs[name][rows], y))
     return torch.stack(found)
@@ -60,7 +61,8 @@ def _losses(model, tasks, data, arithmetic):
 
 def _balanced_backward(model, tasks, data, weigh, arithmetic):
     if not (hasattr(model, "trunk") and hasattr(model, "heads")):
-        raise TypeError(f"{type(model).__name__} has no `trunk` and `heads`; gradient balancing needs to know what the tasks share.")
+        what = f"{type(model).__name__} has no `trunk` and `heads`"
+        raise TypeError(f"{what}; gradient balancing needs to know what the tasks share.")
 
     def loss_of(name, task):
         def from_features(z):

@@ -1,8 +1,8 @@
-"""One training loop: mini-batches, early stopping on validation data with the best weights put back, checkpoints that resume exactly.
+"""Training: mini-batches, early stopping on validation data with the best weights put back, checkpoints that resume exactly.
 
-`fit` trains a model on one task; `fit_tasks` a model on several, with loss weighting or gradient balancing. `loop` runs their epochs,
-`steps` holds the step on several tasks, `checkpoint` what a stopped run goes on from. Data lie on the model's device, where a batch is
-a matter of indexing, and no step waits for the device except where a method must read its losses or gradients.
+`fit` trains a model on one task; `fit_tasks` a model on several, with loss weighting or gradient balancing. `loop` runs their
+epochs, `steps` holds the step on several tasks, `checkpoint` what a stopped run goes on from. Data lie on the model's device,
+where a batch is a matter of indexing, and no step waits for the device except where a method must read its losses or gradients.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,18 +46,20 @@ def fit(
 ) -> History:
     """Train `model` in place on `train` = (inputs [N, ...], targets [N, ...]), both on the model's device; returns the losses.
 
-    After every epoch the loss on `validation` decides (the penalty is no part of it): the best weights so far are kept and put back at
-    the end, and `patience` epochs without a better one end the run. Test data have no place here. An interrupt (KeyboardInterrupt) also
-    puts the best weights back before it goes on. `seed` fixes the order of the examples and the draws of `augment`.
+    After every epoch the loss on `validation` decides (the penalty is no part of it): the best weights so far are kept and put
+    back at the end, and `patience` epochs without a better one end the run. Test data have no place here. An interrupt
+    (KeyboardInterrupt) also puts the best weights back before it goes on. `seed` fixes the order of the examples and the draws of
+    `augment`.
 
-    augment: (inputs of a training batch, generator on their device) -> inputs; see `data.augment`. Validation data are left alone.
+    augment: (inputs of a training batch, generator on their device) -> inputs; see `data.augment`. Only training data change.
     schedule: stepped after every optimizer step, so it counts steps: ``epochs * ceil(N / batch)`` of them.
-    precision: None for float32; torch.bfloat16; torch.float16, with a gradient scaler (see `precision`). Validation runs in it too.
-    checkpoint: every epoch is saved there, and a call with the same arguments goes on where the file left off, to the same weights bit
-        for bit where the operations are deterministic; more `epochs` prolong a run.
+    precision: None for float32; torch.bfloat16; torch.float16, with a gradient scaler (see `precision`). Validation too.
+    checkpoint: every epoch is saved there, and a call with the same arguments goes on where the file left off, to the same
+        weights bit for bit where the operations are deterministic; more `epochs` prolong a run.
 
-    ValueError if the optimizer misses a parameter that wants a gradient, or the checkpoint does not fit; FloatingPointError, with the
-    epoch, if a loss is not finite; torch.OutOfMemoryError, with the batch size to try, with the best weights put back as after an interrupt.
+    ValueError if the optimizer misses a parameter that wants a gradient, or the checkpoint does not fit; FloatingPointError, with
+    the epoch, if a loss is not finite; torch.OutOfMemoryError, with the batch size to try. Then, too, the best weights are put
+    back first.
     """
     _require_held(model, optimizer)
     x, y = train
@@ -105,11 +107,12 @@ def fit_tasks(
     """Train `model` in place on several tasks; returns losses and metrics of every task on the validation data.
 
     model: inputs -> dict from task name to output. tasks: name -> `Task`, for the very same names.
-    combine: a `weighting.Weighting` of the losses (default: their sum), or a method of `balancing`, Gram matrix -> weights; the latter
-        needs a model with a `trunk` and `heads`, such as `models.HardSharing`. A weighting with parameters must be in the optimizer:
-        `weighting.parameter_groups` puts it there.
-    The best epoch is the one with the least mean over tasks of validation loss / validation loss of the untrained model, so that no
-    task decides by its unit. Everything else is as in `fit`. ValueError that names the task if names differ or a batch has no label of it.
+    combine: a `weighting.Weighting` of the losses (default: their sum), or a method of `balancing`, Gram matrix -> weights; the
+        latter needs a model with a `trunk` and `heads`, such as `models.HardSharing`. A weighting with parameters must be in the
+        optimizer: `weighting.parameter_groups` puts it there.
+    The best epoch is the one with the least mean over tasks of validation loss / validation loss of the untrained model, so that
+    no task decides by its unit. Everything else is as in `fit`. ValueError that names the task if names differ or a batch has no
+    label of it.
     """
     combine = Weighting() if combine is None else combine
     learned = [("", model)] + ([("weighting.", combine)] if isinstance(combine, nn.Module) else [])
@@ -149,4 +152,5 @@ def fit_tasks(
 def _require_held(module, optimizer, prefix=""):
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if missing := [prefix + name for name, p in module.named_parameters() if p.requires_grad and id(p) not in held]:
-        raise ValueError(f"The optimizer does not hold {', '.join(missing)}: build it after the model has its final parts, or freeze them.")
+        names = ", ".join(missing)
+        raise ValueError(f"The optimizer does not hold {names}: build it after the model has its final parts, or freeze them.")

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import balancing, syncs, train
+from mtl_course.data.augment import compose, crop, cutout, flip
 from mtl_course.data.batches import Batch, Separate, Table
 from mtl_course.models import HardSharing, mlp
 from mtl_course.precision import Precision
@@ -331,6 +332,36 @@ def test_evaluation_runs_in_the_precision_asked_for():
 
 
 # -------------------------------------------------------------------------------------------------------------- speed
+@BOTH
+def test_a_compiled_model_trains_to_the_same_weights_under_the_same_names(run, make, tmp_path):
+    """Dynamo's own backend: it traces and guards as always, and needs no C++ compiler."""
+    plain, compiled = seeded(make), seeded(make)
+    names = list(compiled.state_dict())
+    compiled.compile(backend="eager")
+    options = {"batch": 40, "checkpoint": tmp_path / "run.pt"}  # the last batch is smaller
+    history = run(compiled, **options)
+    assert run(plain, batch=40) == history and list(compiled.state_dict()) == names
+    assert all(torch.allclose(v, plain.state_dict()[k], atol=1e-6) for k, v in compiled.state_dict().items())
+    again = seeded(make)
+    assert run(again, **options) == history and same(again, compiled), "the checkpoint fits the model that is not compiled"
+
+
+@pytest.mark.parametrize("run", [fit_one, fit_two], ids=["fit", "fit_tasks"])
+def test_channels_last_images_stay_so_up_to_the_model(run):
+    g = torch.Generator().manual_seed(0)
+    images, last = torch.randn(96, 4, 6, 6, generator=g).to(memory_format=torch.channels_last), torch.channels_last
+    trunk, seen = nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(memory_format=last), set()
+    trunk.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].is_contiguous(memory_format=last)))
+    options = {"epochs": 2, "progress": False, "augment": compose(flip, crop(1), cutout(2))}
+    if run is fit_one:
+        model, data = nn.Sequential(trunk, nn.Linear(8, 2)), (images, table().targets["kind"])
+        train.fit(model, data, data, F.cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+    else:
+        model, data = HardSharing(trunk, {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 2)}), Table(images, table().targets)
+        train.fit_tasks(model, TASKS, data, data, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+    assert seen == {True} and trunk[0].weight.is_contiguous(memory_format=last)
+
+
 def test_no_training_step_waits_for_the_device():
     model, data = network(), table()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

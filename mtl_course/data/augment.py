@@ -1,7 +1,7 @@
 """Random changes of training images, a whole batch at once and on its device: ``augment(x, generator) -> x``.
 
-x: [B, C, H, W], of any dtype and memory format, which are kept; x itself is left alone. generator: a `torch.Generator` on x's device,
-the only source of chance, so that a seed fixes every draw. Nothing here loops over the images or waits for the device.
+x: [B, C, H, W], of any dtype and memory format, which are kept; x itself is left alone. generator: a `torch.Generator` on the
+device of x, the only source of chance, so that a seed fixes every draw. Nothing loops over the images or waits for the device.
 
     augment = compose(flip, crop(4), cutout(8))
     train.fit(model, ..., augment=augment)
@@ -25,7 +25,7 @@ def flip(x: Tensor, generator: torch.Generator) -> Tensor:
 def crop(padding: int, mode: str = "constant") -> Augment:
     """Pad each image by `padding` pixels on every side and cut a random window of the old size out of it.
 
-    mode: of `torch.nn.functional.pad`: "constant" pads with zeros, "reflect" mirrors the border. ValueError for a padding below 1.
+    mode: of `torch.nn.functional.pad`: "constant" pads with zeros, "reflect" mirrors the border. ValueError for padding below 1.
     """
     if padding < 1:
         raise ValueError(f"padding is {padding}; a crop needs at least 1 pixel to move by.")
@@ -43,7 +43,7 @@ def crop(padding: int, mode: str = "constant") -> Augment:
 
 
 def cutout(size: int) -> Augment:
-    """Set a square of `size` pixels to 0 in each image; its centre is any pixel, so at the border a part of the square falls outside.
+    """Set a square of `size` pixels to 0 in each image. Its centre is any pixel: at the border a part of the square is outside.
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017 (arXiv 1708.04552).
     ValueError for a size below 1.

@@ -21,8 +21,10 @@ class Batch:
 class Table:
     """Several labels for the same inputs.
 
-    x: [N, ...]; targets: task -> labels [N, ...]; labelled: task -> bool [N], True where the label is known (default: everywhere).
-    All tensors on one device. ValueError, with the task's name, for lengths that differ, a task without any label, or a mask without a task.
+    x: [N, ...]; targets: task -> labels [N, ...]; labelled: task -> bool [N], True where the label is known (default:
+        everywhere).
+    All tensors on one device. ValueError, with the task's name, for lengths that differ, a task without any label, or a mask
+    without a task.
     """
 
     def __init__(self, x: Tensor, targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor] | None = None):
@@ -48,7 +50,7 @@ class Table:
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
         """One epoch: every row once, in an order drawn from the CPU generator `order`.
 
-        A GPU is waited for once an epoch and partly labelled task, to learn how many labels each batch has, and not at every batch.
+        A GPU is waited for once an epoch and partly labelled task, not at every batch: how many labels has each batch?
         """
         rows = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
         known = {name: _places(mask[rows], size) for name, mask in self.labelled.items()}
@@ -73,8 +75,8 @@ class Separate:
     """A data set of its own for each task, of any sizes: task -> (x [N_t, ...], y [N_t, ...]), with inputs of one shape.
 
     A batch holds `size` rows of each task. An epoch ends when the longest set has been seen once; shorter sets start again, newly
-    shuffled, so no task runs dry (`zip` would end with the shortest set). ValueError, with the task's name, for an empty set, lengths or
-    shapes that differ.
+    shuffled, so no task runs dry (`zip` would end with the shortest set). ValueError, with the task's name, for an empty set,
+    lengths or shapes that differ.
     """
 
     def __init__(self, sets: Mapping[str, tuple[Tensor, Tensor]]):
@@ -104,10 +106,10 @@ class Separate:
         return self._join({name: slice(None) for name in self.sets})
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch over the longest set, `size` rows of each task at a time (fewer where a set, or the rest of the longest, is smaller).
+        """One epoch over the longest set, `size` rows of each task at a time; fewer where a set, or the longest's end, is smaller.
 
-        Orders are drawn from the CPU generator `order`, one for each pass over a set, when its first row is needed; an epoch begins
-        every set anew. So the generator's state at the start of an epoch fixes all of it.
+        Orders are drawn from the CPU generator `order`, one for each pass over a set, when its first row is needed; an epoch
+        begins every set anew. So the generator's state at the start of an epoch fixes all of it.
         """
         longest = max(len(x) for x, _ in self.sets.values())
         passes = {name: torch.empty(0, dtype=torch.int64, device=x.device) for name, (x, _) in self.sets.items()}

@@ -17,7 +17,7 @@ FIELDS = ("chapter", "profile", "results", "provenance")
 
 @dataclass(frozen=True)
 class Record:
-    """Results of one chapter's experiment. `results` is plain JSON; `provenance` tells device, versions, date, seeds, commit, command."""
+    """Results of a chapter's experiment, plain JSON; `provenance`: device, versions, date, seeds, commit, command, seconds."""
 
     chapter: str
     profile: str
@@ -38,13 +38,15 @@ def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | 
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(**{name: content[name] for name in FIELDS})
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} is not a whole record ({error}). Restore it with git, or write it anew: python -m mtl_course.record {chapter}") from error
+        advice = f"Restore it with git, or write it anew: python -m mtl_course.record {chapter}"
+        raise ValueError(f"{path.name} is not a whole record ({error}). {advice}") from error
 
 
 def save(record: Record, folder: Path = FOLDER) -> Path:
     """Write a record; the old one stays until the new one is whole. Returns its path.
 
-    Arrays and tensors become lists, and dataclasses, such as a `train.History`, objects: "history" is the key for what happened by epoch.
+    Arrays and tensors become lists, and dataclasses, such as a `train.History`, objects: "history" is the key for what happened
+    by epoch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.chapter}_{record.profile}.json"
@@ -59,7 +61,7 @@ def _plain(value):
 
 
 def provenance(seeds: list[int]) -> dict:
-    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit, command. The command adds its seconds."""
+    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit, command."""
     from ..runtime import environment
 
     return {
