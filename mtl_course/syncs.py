@@ -8,6 +8,8 @@ A GPU works through a queue while Python runs ahead. Whatever needs a number fro
 the size of a result, stops Python until the queue is empty. On a real GPU `torch.cuda.set_sync_debug_mode("warn")` tells of most too.
 """
 
+import os
+import sys
 from collections import Counter
 
 import torch
@@ -25,7 +27,7 @@ class watch(TorchFunctionMode):  # noqa: N801  used as a function: `with watch()
     """Context manager that yields a Counter, name of the call -> how often.
 
     `to` counts where it says "cpu", or moves a tensor there from another device; indexing and `where` only with a mask, whose number of
-    True entries decides the size of the result.
+    True entries decides the size of the result. What torch's optimizers read is not counted: they keep their step number on the host.
     """
 
     def __enter__(self) -> Counter:
@@ -35,7 +37,8 @@ class watch(TorchFunctionMode):  # noqa: N801  used as a function: `with watch()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
-        if name in FETCHES | BRANCHES | SIZES and self._waits(name, args, kwargs or {}):
+        own = os.path.join("torch", "optim") in sys._getframe(1).f_code.co_filename
+        if name in FETCHES | BRANCHES | SIZES and not own and self._waits(name, args, kwargs or {}):
             self.found[name] += 1
         with torch._C.DisableTorchFunction():  # printing a tensor calls item many times; it is one wait
             return function(*args, **(kwargs or {}))
