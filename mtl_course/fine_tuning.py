@@ -50,7 +50,7 @@ def layer_groups(model: nn.Module, rate: float, decay: float = 2.6) -> list[dict
 
     Groups stand in the order of `layers`. Every parameter that wants a gradient is in exactly one of them, a shared one in the highest
     layer that uses it; a layer with nothing to train gets no group, but still counts. decay = 1: one rate for all.
-    Source: Howard and Ruder, "Universal language model fine-tuning for text classification", ACL 2018, section 3.2, where 2.6 is from.
+    Source: Howard and Ruder, "Universal language model fine-tuning for text classification", ACL 2018, where 2.6 is from.
     ValueError if `rate` is negative or `decay` is not positive.
     """
     if rate < 0 or decay <= 0:
@@ -95,7 +95,7 @@ def lp_ft(
     optimizer: parameter groups -> optimizer, such as ``partial(torch.optim.SGD, momentum=0.9)``; it is built anew for each phase.
     rates, epochs: of the probe and of the fine-tuning. Other options go to `train.fit`, which keeps the best epoch of each phase.
     Source: Kumar, Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features and underperform out-of-distribution",
-    ICLR 2022, section 3.4.
+    ICLR 2022.
     """
     found = []
     for count, rate, n in zip((1, len(layers(model))), rates, epochs, strict=True):
@@ -111,7 +111,7 @@ def gradual_unfreezing(
 
     epochs: of each stage, as many as there are layers; ValueError otherwise. decay: see `layer_groups`. One optimizer is used throughout,
     so a layer that is open already keeps its momentum. Other options go to `train.fit`, which keeps the best epoch of each stage.
-    Source: Howard and Ruder, ACL 2018, section 3.3 (one epoch a stage, the last until it converges).
+    Source: Howard and Ruder, ACL 2018 (one epoch a stage, the last until it converges).
     """
     parts = layers(model)
     if len(epochs) != len(parts):

@@ -247,3 +247,18 @@ def test_photographs_are_split_without_overlap_and_keep_the_test_images_in_range
     assert [len(parts[part][1]) for part in ("train", "validation", "test")] == [44, 4, 48]
     assert 0 <= parts["test"][0].min() and parts["test"][0].max() <= 1 and parts["train"][0].min() < 0
     assert parts["validation"][1].bincount().tolist() == [1, 1, 1, 1]
+
+
+def test_padding_is_background_so_that_no_frame_is_seen():
+    x = ch12.padded(torch.zeros(2, 1, 14, 14))
+    assert x.shape == (2, 1, 16, 16) and x.unique().numel() == 1
+
+
+def test_a_source_with_norms_is_judged_on_images_that_it_was_not_trained_on(monkeypatch):
+    seen = []
+    monkeypatch.setattr(ch12, "fit", lambda model, train, held_out, *rest, **options: seen.extend([train, held_out]))
+    model, held_out = ch12.norm_source(study(), 0)
+    assert len(seen[0][1]) == 4000 and len(held_out[1]) == 1000 and held_out is seen[1]
+    everything = torch.cat([seen[0][0], held_out[0]]).flatten(1).sum(dim=1).sort().values
+    torch.testing.assert_close(everything, ch12.padded(study().all["MNIST"][0]).flatten(1).sum(dim=1).sort().values)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.trunk)

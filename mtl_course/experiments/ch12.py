@@ -20,7 +20,7 @@ from .. import data
 from ..data.augment import compose, crop, flip
 from ..data.corruptions import STRENGTHS, corrupt
 from ..fine_tuning import gradual_unfreezing, layer_groups, layers, lp_ft, open_top
-from ..models import Classifier, mlp
+from ..models import Classifier, cnn, mlp
 from ..resnet import resnet
 from ..runtime import device as fastest
 from ..tasks import accuracy
@@ -115,7 +115,7 @@ def train_runs(
         pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
         for name, g in gradients(p, x[pick], y[pick], strength, source).items():
             rate = now[number[name]].view(-1, *[1] * (g.ndim - 1))
-            speed[name].mul_(0.9).add_(g * (rate > 0))
+            speed[name].mul_(0.9).add_(g if now[number[name]].all() else g * (rate > 0))
             p[name].addcmul_(speed[name], rate, value=-1)
     return p
 
@@ -218,14 +218,22 @@ class Study:
         def start(method, name):
             return self.source[name] if name.startswith("trunk") and method != "scratch" else new[name]
 
-        stacked = {name: torch.cat([start(m, name) for m, _, _ in lines]) for name in new}
-        rates = torch.stack([rate_table(m, rate, plan.steps, self.count) for m, rate, _ in lines], dim=2).repeat_interleave(S, dim=2)
-        pull = torch.tensor([strength for _, _, strength in lines]).repeat_interleave(S)
-        trained = train_runs(
-            self.model, stacked, standard(x), (y - 6).clamp_min(0), rows.repeat(len(lines), 1), rates, batch=plan.batch, seed=shots,
-            strength=pull, source={name: p for name, p in stacked.items() if name.startswith("trunk")},
-        )  # fmt: skip
-        return lines, trained
+        trained = []
+        for pulled in (False, True):  # apart, since the penalty costs time and only L2-SP has one
+            some = [line for line in lines if (line[0] == "L2-SP") == pulled]
+            if not some:
+                continue
+            stacked = {name: torch.cat([start(m, name) for m, _, _ in some]) for name in new}
+            rates = torch.stack([rate_table(m, rate, plan.steps, self.count) for m, rate, _ in some], dim=2).repeat_interleave(S, dim=2)
+            pull = torch.tensor([strength for _, _, strength in some]).repeat_interleave(S)
+            trunk = {name: p for name, p in stacked.items() if name.startswith("trunk")}
+            part = train_runs(
+                self.model, stacked, standard(x), (y - 6).clamp_min(0), rows.repeat(len(some), 1), rates, batch=plan.batch, seed=shots,
+                **({"strength": pull, "source": trunk} if pulled else {}),
+            )  # fmt: skip
+            trained.append((some, part))
+        lines = [line for some, _ in trained for line in some]
+        return lines, {name: torch.cat([part[name] for _, part in trained]) for name in new}
 
     def compare(self, target: str, shots: int, methods: Sequence[str] = METHODS) -> dict[str, dict]:
         """Method -> accuracies a seed on "own", "corrupted" (mean over the kinds) and "other" test images, and the settings chosen.
@@ -249,6 +257,25 @@ class Study:
             | {"by setting": [{"rate": lines[i][1], "strength": lines[i][2]} | {n: seen[n][i].tolist() for n in SETS} for i in picked[m]]}
             for k, m in enumerate(methods)
         }
+
+
+def padded(x: Tensor) -> Tensor:
+    """Digits in [0, 1], `standard`, with a pixel of background on every side: [N, 1, 16, 16], which halves often enough for convolutions."""
+    return standard(F.pad(x, (1, 1, 1, 1)))
+
+
+def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tensor]]:
+    """A convolutional source with BatchNorm for all ten MNIST digits, and the 1,000 images (`padded`) and labels that it was not trained on."""
+    x, y = study.all["MNIST"]
+    x = padded(x)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Classifier(cnn(16, (8, 16), 32, norm=True), 32, 10)
+        rows = torch.randperm(len(y))
+    train, held_out = ((x[part], y[part]) for part in (rows[:4000], rows[4000:]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    fit(model, train, held_out, F.cross_entropy, optimizer, epochs=3, batch=64, progress=False, seed=seed)
+    return model, held_out
 
 
 # ------------------------------------------------------------------------------------------------------- photographs, GPU
