@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +69,12 @@ def resume(path: Path, run: Run) -> tuple[dict[str, Any], float]:
     differ = [*_differences(settings, run.settings), *_differences(saved, _shapes(run.model.state_dict()))]
     if differ or known != (run.parts.keys(), run.generators.keys(), asdict(run.history).keys()):
         raise _other(path, differ)
-    before = deepcopy(run.model.state_dict())
     try:
         for name, part in run.parts.items():
             part.load_state_dict(parts[name])
-        run.model.load_state_dict(content["model"])
     except Exception as error:
-        run.model.load_state_dict(before)
         raise _other(path, [str(error)]) from error
+    run.model.load_state_dict(content["model"])
     for name, value in history.items():
         setattr(run.history, name, value)
     for name, generator in run.generators.items():
@@ -99,7 +96,7 @@ def _chance(device):
 
 
 def _shapes(state):
-    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for name, value in state.items()}
 
 
 def _differences(saved, here):
