@@ -95,26 +95,26 @@ def unscaled_direction(J, scale, weights, limit):
     ],
     "layer_floor": [
         """
-def layer_floor(images, before, after, side, kernel, bytes_each, peak, bandwidth):
-    pixels = images * side * side
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    pixels = n * side * side
     window = before * kernel * kernel
     compute = 2.0 * pixels * after * window / peak
-    memory = bytes_each * (pixels * (before + after) + window * after) / bandwidth
+    memory = size * (pixels * (before + after) + window * after) / bandwidth
     return compute if compute > memory else memory
 """,
         """
-def layer_floor(images, before, after, side, kernel, bytes_each, peak, bandwidth):
-    shapes = [(images, before, side, side), (images, after, side, side), (after, before, kernel, kernel)]
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    shapes = [(n, before, side, side), (n, after, side, side), (after, before, kernel, kernel)]
     sizes = [a * b * c * d for a, b, c, d in shapes]
     multiplications = sizes[1] * before * kernel**2
-    return float(max(multiplications / (peak / 2), sum(sizes) * bytes_each / bandwidth))
+    return float(max(multiplications / (peak / 2), sum(sizes) * size / bandwidth))
 """,
     ],
 }
 EQUIVALENT = {
     "layer_floor": {
-        "return max(operations / peak, bytes_each * numbers / bandwidth)  =>  "
-        "return max(bytes_each * numbers / bandwidth, operations / peak)": "the larger of two numbers does not depend on their order",
+        "return max(operations / peak, size * numbers / bandwidth)  =>  "
+        "return max(size * numbers / bandwidth, operations / peak)": "the larger of two numbers does not depend on their order",
     },
 }
 

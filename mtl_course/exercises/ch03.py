@@ -551,11 +551,11 @@ def _(J, scale, weights, limit):
 
 
 # ---------------------------------------------------------------------------------------------------------- 5. arithmetic
-def _layer(images, peak, bandwidth):
+def _layer(n, peak, bandwidth):
     def draw(g):
         before, after, side = (int(torch.randint(low, high, (), generator=g)) for low, high in ((8, 40), (50, 90), (4, 12)))
         kernel = 3 + 2 * int(torch.randint(2, (), generator=g))
-        return images, before, after, side, kernel, 2, peak * _uniform(g, 1, 2), bandwidth * _uniform(g, 1, 2)
+        return n, before, after, side, kernel, 2, peak * _uniform(g, 1, 2), bandwidth * _uniform(g, 1, 2)
 
     return draw
 
@@ -569,40 +569,40 @@ def _layer(images, peak, bandwidth):
     rtol=1e-6,
     hints=(
         "Every output number is a sum over before * kernel**2 products: a multiplication and an addition each.",
-        "Input, weights and output each pass the memory once, `bytes_each` for every number. The slower of the two sets the time.",
+        "Input, weights and output each pass the memory once, `size` for every number. The slower of the two sets the time.",
     ),
 )
-def layer_floor(images, before, after, side, kernel, bytes_each, peak, bandwidth):
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
     """The least time in seconds that a forward pass of one
     convolution can take on a device, a float.
 
-    images: [images, before, side, side] go in; the output has
+    n images [n, before, side, side] go in; the output has
     `after` channels and the same sides; kernel x kernel weights
     for every pair of channels, no bias. Every number takes
-    bytes_each bytes. peak: operations a second, a multiplication
+    size bytes. peak: operations a second, a multiplication
     and an addition being two. bandwidth: bytes a second. The
     device computes and moves data at the same time.
     """
     ### BEGIN SOLUTION
-    outputs = images * after * side**2
+    outputs = n * after * side**2
     operations = 2 * outputs * before * kernel**2
     weights = before * after * kernel**2
-    numbers = images * before * side**2 + outputs + weights
-    return max(operations / peak, bytes_each * numbers / bandwidth)
+    numbers = n * before * side**2 + outputs + weights
+    return max(operations / peak, size * numbers / bandwidth)
     ### END SOLUTION
 
 
 @layer_floor.law("no faster than the arithmetic and no faster than the memory")
-def _(answer, images, before, after, side, kernel, bytes_each, peak, bandwidth):
-    time = answer(images, before, after, side, kernel, bytes_each, peak, bandwidth)
-    return time >= 2 * images * after * side**2 * before * kernel**2 / peak * (1 - 1e-9) and time >= bytes_each * images * after * side**2 / bandwidth
+def _(answer, n, before, after, side, kernel, size, peak, bandwidth):
+    time = answer(n, before, after, side, kernel, size, peak, bandwidth)
+    return time >= 2 * n * after * side**2 * before * kernel**2 / peak * (1 - 1e-9) and time >= size * n * after * side**2 / bandwidth
 
 
-def _floor(images, before, after, side, kernel, bytes_each, peak, bandwidth, two=2, window=2, parts=(1, 1, 1), join=max, unit=1.0):
+def _floor(n, before, after, side, kernel, size, peak, bandwidth, two=2, window=2, parts=(1, 1, 1), join=max, unit=1.0):
     """The answer with one thing changed: what the mistakes below are made of."""
-    maps = (images * before * side**2, images * after * side**2, before * after * kernel**2)
-    moved = unit * bytes_each * sum(part * n for part, n in zip(parts, maps, strict=True))
-    return join((two * images * after * side**2 * before * kernel**window / peak, moved / bandwidth))
+    maps = (n * before * side**2, n * after * side**2, before * after * kernel**2)
+    moved = unit * size * sum(part * numbers for part, numbers in zip(parts, maps, strict=True))
+    return join((two * n * after * side**2 * before * kernel**window / peak, moved / bandwidth))
 
 
 @layer_floor.mistake("A product that is added to a sum is two operations, a multiplication and an addition; you count one.")
@@ -625,7 +625,7 @@ def _(*args):
     return _floor(*args, parts=(1, 0, 1))
 
 
-@layer_floor.mistake("The weights have to be read, too. With many images they hardly count, with one image they do.")
+@layer_floor.mistake("The weights have to be read, too. With many n they hardly count, with one image they do.")
 def _(*args):
     return _floor(*args, parts=(1, 1, 0))
 
@@ -635,7 +635,7 @@ def _(*args):
     return _floor(*args, window=1)
 
 
-@layer_floor.mistake("Bandwidth is in bytes: multiply the numbers that are moved by bytes_each.")
+@layer_floor.mistake("Bandwidth is in bytes: multiply the numbers that are moved by size.")
 def _(*args):
     return _floor(*args, unit=1 / args[5])
 
