@@ -1,0 +1,465 @@
+"""Exercises of chapter 7: which tasks belong together."""
+
+import numpy as np
+import torch
+
+from ..checks.exercise import exercise
+
+
+def _whole(g, low, high):
+    return int(torch.randint(low, high, (1,), generator=g))
+
+
+def _rand(g, *shape):
+    return torch.rand(shape, generator=g, dtype=torch.float64)
+
+
+def _randn(g, *shape):
+    return torch.randn(shape, generator=g, dtype=torch.float64)
+
+
+# ------------------------------------------------------------------------------------------------------ 1. the penalty of a graph
+def _graph(g):
+    """Directed ties, with a diagonal that must not count: what affinities look like before anyone has cleaned them."""
+    tasks, d = _whole(g, 3, 6), _whole(g, 2, 4)
+    return _randn(g, tasks, d), 0.2 + _rand(g, tasks, tasks)
+
+
+@exercise(
+    [_graph],
+    points=2,
+    hints=(
+        "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of S_ij and S_ji.",
+        "Without loops: make S symmetric, put its diagonal to 0, and Q = diag(row sums) - S. The penalty is the trace of W^T Q W.",
+    ),
+)
+def laplacian_penalty(W, S):
+    """Sum over all pairs of tasks, each pair counted once, of
+    (S_ij + S_ji) / 2 * ||w_i - w_j||^2.
+
+    W: weights [T, d], one row a task; S: similarities [T, T],
+    not symmetric; its diagonal means nothing.
+    Return a scalar tensor.
+    """
+    ### BEGIN SOLUTION
+    S = (S + S.T) / 2
+    S = S - torch.diag(S.diagonal())
+    Q = torch.diag(S.sum(0)) - S
+    return (W * (Q @ W)).sum()
+    ### END SOLUTION
+
+
+@laplacian_penalty.law("moving all tasks together costs nothing")
+def _(answer, W, S):
+    return torch.isclose(answer(W + torch.ones_like(W), S), answer(W, S))
+
+
+def _pairs(W, S):
+    return ((W[:, None] - W) ** 2).sum(-1) * (S + S.T) / 2
+
+
+@laplacian_penalty.mistake("Every pair is counted twice, as (i, j) and as (j, i).")
+def _(W, S):
+    return _pairs(W, S).sum()
+
+
+@laplacian_penalty.mistake("Halved once too often: the mean of the two directions is one half already, and each pair counts once.")
+def _(W, S):
+    return _pairs(W, S).sum() / 4
+
+
+@laplacian_penalty.mistake("The degrees include the diagonal of S: a task is no neighbour of itself, and moving all tasks together should cost nothing.")
+def _(W, S):
+    S = (S + S.T) / 2
+    off = S - torch.diag(S.diagonal())
+    return (W * ((torch.diag(S.sum(0)) - off) @ W)).sum()
+
+
+@laplacian_penalty.mistake("The sign is turned: the Laplacian is degrees minus similarities, and a penalty is not negative.")
+def _(W, S):
+    return -_pairs(W, S).sum() / 2
+
+
+@laplacian_penalty.mistake("This is tr(W^T S W): it rewards large dot products. The degrees on the diagonal are missing.")
+def _(W, S):
+    S = (S + S.T) / 2
+    return (W * ((S - torch.diag(S.diagonal())) @ W)).sum()
+
+
+@laplacian_penalty.mistake("The distances are not squared.")
+def _(W, S):
+    return (_pairs(W, (S + S.T) / 2 * 0 + 1).clamp_min(1e-30).sqrt() * (S + S.T) / 2).sum() / 2
+
+
+@laplacian_penalty.mistake("You take the row sums of S as it is. With directed ties, the degrees on the diagonal are those of (S + S^T) / 2.")
+def _(W, S):
+    off = S - torch.diag(S.diagonal())
+    return (W * ((torch.diag(off.sum(1)) - off) @ W)).sum()
+
+
+@laplacian_penalty.mistake("Only the ties above the diagonal are used: S_ij, and not S_ji.")
+def _(W, S):
+    return (((W[:, None] - W) ** 2).sum(-1) * S.triu(1)).sum()
+
+
+# ------------------------------------------------------------------------------------------------------ 2. lookahead affinity
+def _shared(g):
+    n, d, k, tasks = _whole(g, 6, 9), _whole(g, 2, 4), _whole(g, 2, 4), _whole(g, 3, 5)
+    scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
+    return _randn(g, n, d), scale * _randn(g, n, tasks), _randn(g, k, d), _randn(g, tasks, k), 0.05 + 0.05 * float(_rand(g, 1))
+
+
+@exercise(
+    [_shared],
+    points=3,
+    grad=False,
+    hints=(
+        "Write a function W -> the T losses. Then, for each task i: its gradient at W, a step from W, and all T losses there.",
+        "The heads V stay as they are. Every task's step starts from the same W. Row i of Z is 1 - losses(W - rate * g_i) / losses(W).",
+    ),
+)
+def step_affinity(x, y, W, V, rate):
+    """What a gradient step for one task does to the losses of
+    all tasks. Z [T, T]: Z_ij = 1 - L_j(after i) / L_j(before).
+
+    Task t predicts x @ W.T @ V[t]; L_t is its mean squared
+    error over the N examples. "After i": one gradient step on
+    L_i alone, of the given rate, from W. Heads V do not move.
+    x [N, d], y [N, T], W [k, d] shared, V [T, k], rate: number.
+    """
+    ### BEGIN SOLUTION
+    def losses(W):
+        return ((x @ W.T @ V.T - y) ** 2).mean(0)
+
+    J = torch.func.jacrev(losses)(W)
+    return torch.stack([1 - losses(W - rate * g) / losses(W) for g in J])
+    ### END SOLUTION
+
+
+@step_affinity.law("measuring a loss in another unit changes no entry of its column")
+def _(answer, x, y, W, V, rate):
+    factor = 3.0
+    scaled_y, scaled_V = y.clone(), V.clone()
+    scaled_y[:, 0] *= factor
+    scaled_V[0] *= factor
+    return torch.allclose(answer(x, scaled_y, W, scaled_V, rate)[1:, 0], answer(x, y, W, V, rate)[1:, 0])
+
+
+def _affinity(x, y, W, V, rate, gain=lambda after, before, i: 1 - after / before, sign=1, keep=False, unit=False, sums=False, heads=False):
+    """Lookahead affinity with one thing changed: what the mistakes below are made of."""
+
+    def losses(W, V=V):
+        return ((x @ W.T @ V.T - y) ** 2).mean(0)
+
+    before, rows, at = losses(W), [], W
+    J = torch.func.jacrev(losses)(W)
+    H = torch.func.jacrev(losses, argnums=1)(W, V)
+    for i in range(len(V)):
+        g = torch.func.jacrev(losses)(at)[i] if keep else J.sum(0) if sums else J[i]
+        g = g / g.norm() if unit else g
+        new = at - sign * rate * g
+        at = new if keep else at
+        rows.append(gain(losses(new, V - rate * H[i] if heads else V), before, i))
+    return torch.stack(rows)
+
+
+@step_affinity.mistake("Rows and columns are exchanged: row i is the task that steps, column j the task whose loss is looked at.")
+def _(*args):
+    return _affinity(*args).T
+
+
+@step_affinity.mistake("This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.")
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: after / before)
+
+
+@step_affinity.mistake("The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.")
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: before - after)
+
+
+@step_affinity.mistake("You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.")
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: (before - after) / before[i])
+
+
+@step_affinity.mistake("You divide by the loss after the step; the drop is relative to the loss before.")
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: before / after - 1)
+
+
+@step_affinity.mistake("The step goes uphill.")
+def _(*args):
+    return _affinity(*args, sign=-1)
+
+
+@step_affinity.mistake("The steps add up: each task must step from the same W, so go back before the next one.")
+def _(*args):
+    return _affinity(*args, keep=True)
+
+
+@step_affinity.mistake("The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.")
+def _(*args):
+    return _affinity(*args, unit=True)
+
+
+@step_affinity.mistake("All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.")
+def _(*args):
+    return _affinity(*args, sums=True)
+
+
+@step_affinity.mistake("The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.")
+def _(*args):
+    return _affinity(*args, heads=True)
+
+
+# --------------------------------------------------------------------------------------------------------- 3. cut the graph in two
+def _two_groups(g):
+    """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must not be taken for groups."""
+    tasks = _whole(g, 8, 11)
+    order = torch.randperm(tasks, generator=g)
+    small = order[: _whole(g, 2, 4)]
+    label = torch.zeros(tasks, dtype=torch.bool)
+    label[small] = True
+    S = torch.where(label[:, None] == label, 1.0, 0.1) * (0.9 + 0.2 * _rand(g, tasks, tasks))
+    for k, tie in ((1, 9.0), (3, 6.0)):
+        S[order[-k], order[-k - 1]] = tie
+        S[order[-k - 1], order[-k]] = tie
+    S = (S + S.T) / 2
+    return (S - torch.diag(S.diagonal()),)
+
+
+@exercise(
+    [_two_groups],
+    points=2,
+    grad=False,
+    hints=(
+        "Among unit vectors x orthogonal to (1, ..., 1), x^T Q x is smallest for the eigenvector of the second smallest eigenvalue of Q = D - S.",
+        "torch.linalg.eigh returns eigenvalues in ascending order; the second column of eigenvectors is the one. Its signs are the groups; turn them so that task 0 is False.",
+    ),
+)
+def cut(S):
+    """Split the tasks of a graph into two groups, by the signs
+    of the eigenvector of the Laplacian D - S with the second
+    smallest eigenvalue.
+
+    S: similarities [T, T], symmetric, positive, 0 on the
+    diagonal. D is diagonal and holds the row sums of S.
+    Return bools [T]: False for task 0 and all of its group.
+    """
+    ### BEGIN SOLUTION
+    Q = torch.diag(S.sum(0)) - S
+    side = torch.linalg.eigh(Q).eigenvectors[:, 1] > 0
+    return side != side[0]
+    ### END SOLUTION
+
+
+@cut.law("a copy of a task, tied to it firmly, lands on the same side")
+def _(answer, S):
+    T = len(S)
+    twice = torch.zeros(T + 1, T + 1, dtype=S.dtype, device=S.device)
+    twice[:T, :T] = S
+    twice[T, T - 1] = twice[T - 1, T] = 20.0
+    sides = answer(twice)
+    return bool(sides[T] == sides[T - 1]) and not bool(sides[0])
+
+
+def _side(Q, k):
+    side = torch.linalg.eigh(Q).eigenvectors[:, k] > 0
+    return side != side[0]
+
+
+def _laplacian(S):
+    return torch.diag(S.sum(0)) - S
+
+
+@cut.mistake("Everything lands in one group: the first eigenvector of a Laplacian is constant. The second one cuts.")
+def _(S):
+    return torch.zeros(len(S), dtype=torch.bool, device=S.device)
+
+
+@cut.mistake("This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart. eigh sorts in ascending order.")
+def _(S):
+    return _side(_laplacian(S), -1)
+
+
+@cut.mistake("The groups are right, but task 0 is True. The sign of an eigenvector is arbitrary, so turn it.")
+def _(S):
+    return ~_side(_laplacian(S), 1)
+
+
+@cut.mistake("You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S make up for that.")
+def _(S):
+    return _side(S, -2)
+
+
+# ------------------------------------------------------------------------------------------------------ 4. the score of a grouping
+def _groups(g):
+    tasks = _whole(g, 6, 9)
+    order = torch.randperm(tasks, generator=g).tolist()
+    gains = _randn(g, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
+    gains[torch.arange(tasks), torch.arange(tasks)] = 9 + _rand(g, tasks)
+    return gains, [order[:1], order[1:3], order[3:]]
+
+
+def _inflated(gains, groups):
+    """Mean over all T tasks of the gain that a grouping promises:
+    what a task gains from another one, averaged over the others
+    of its group; 0 for a task that is alone.
+
+    gains [T, T]: row i, column j: what task i gains from j. The
+    diagonal is no gain: it is what single training gives.
+    groups: list of lists of task numbers, each task once.
+    One bug makes single tasks look best. Return a tensor.
+    """
+    total = 0
+    for group in groups:
+        inside = gains[group][:, group]
+        total = total + inside.mean(1).sum()
+    return total / len(gains)
+
+
+@exercise(
+    [_groups],
+    points=2,
+    starter=_inflated,
+    hints=(
+        "What does the function return for a group of one task? What should it?",
+        "Take the diagonal out of the sum, and divide by the number of *others* in the group, one less than its size.",
+    ),
+)
+def promised_gain(gains, groups):
+    """Mean over all T tasks of the gain that a grouping promises:
+    what a task gains from another one, averaged over the others
+    of its group; 0 for a task that is alone.
+
+    gains [T, T]: row i, column j: what task i gains from j. The
+    diagonal is no gain: it is what single training gives.
+    groups: list of lists of task numbers, each task once.
+    One bug makes single tasks look best. Return a tensor.
+    """
+    total = 0
+    for group in groups:
+        inside = gains[group][:, group]
+        others = inside.sum() - inside.trace()
+        total = total + others / max(len(group) - 1, 1)
+    return total / len(gains)
+
+
+@promised_gain.law("tasks that are all alone promise nothing")
+def _(answer, gains, groups):
+    return float(answer(gains, [[t] for t in range(len(gains))])) == 0
+
+
+def _score(gains, groups, own=False, size=lambda n: max(n - 1, 1), over=None):
+    total = 0
+    for group in groups:
+        inside = gains[group][:, group]
+        total = total + (inside.sum() - (0 if own else inside.trace())) / size(len(group))
+    return total / (len(gains) if over is None else over(groups))
+
+
+@promised_gain.mistake("The diagonal still counts, so a task alone gets the largest number of its row. A task gains nothing from itself.")
+def _(gains, groups):
+    return _inflated(gains, groups)
+
+
+@promised_gain.mistake("The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.")
+def _(gains, groups):
+    return _score(gains, groups, size=lambda n: n)
+
+
+@promised_gain.mistake("The right divisor, but the diagonal is still in the sum.")
+def _(gains, groups):
+    return _score(gains, groups, own=True)
+
+
+@promised_gain.mistake("This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.")
+def _(gains, groups):
+    return _score(gains, groups, over=len)
+
+
+@promised_gain.mistake("You add the gains from all others of the group; the promise is their average, or the largest group always wins.")
+def _(gains, groups):
+    return _score(gains, groups, size=lambda n: 1)
+
+
+@promised_gain.mistake("This is the mean over the tasks that have company. Those alone count too, with gain 0.")
+def _(gains, groups):
+    return _score(gains, groups, over=lambda groups: sum(len(g) for g in groups if len(g) > 1))
+
+
+# ----------------------------------------------------------------------------------------------------- 5. a hub that hurts
+def _star(kind):
+    def draw(g):
+        n, hub_n, leaves = _whole(g, 2, 9), _whole(g, 10, 60), _whole(g, 3, 12)
+        lam = {"weak": 0.3, "usual": 4.0, "strong": 60.0}[kind] * (0.8 + 0.4 * float(_rand(g, 1)))
+        return n, hub_n, leaves, lam
+
+    return draw
+
+
+@exercise(
+    [_star(kind) for kind in ("weak", "usual", "strong")],
+    points=3,
+    hints=(
+        "By symmetry all leaves have one estimate u. Set the derivatives with respect to u and to the hub's h to zero: two equations.",
+        "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam. Hub, whose data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0.",
+    ),
+)
+def hub_pull(n, hub_n, leaves, lam):
+    """How far does a hub pull its neighbours?
+
+    A star: one hub, tied to each of the `leaves` other tasks
+    and to nothing else. Every task estimates its mean. The n
+    examples of each leaf have the mean 0, the hub_n of the hub
+    the mean 1. Minimise the squared errors of all examples
+    + lam * the sum over ties of (leaf - hub)^2.
+    Return the leaves' estimate (a float): 0 is no pull, 1 is
+    the hub's own mean.
+    """
+    ### BEGIN SOLUTION
+    return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
+    ### END SOLUTION
+
+
+@hub_pull.law("with a firm tie it is the hub's share of all examples")
+def _(answer, n, hub_n, leaves, lam):
+    return abs(answer(n, hub_n, leaves, 1e9) - hub_n / (hub_n + leaves * n)) < 1e-6
+
+
+@hub_pull.mistake("That is the pull of a hub that does not move. The leaves pull at it as well, all of them together.")
+def _(n, hub_n, leaves, lam):
+    return lam / (n + lam)
+
+
+@hub_pull.mistake("That is pooling, the limit of a firm tie. With a finite lam the leaves keep some of their own mean.")
+def _(n, hub_n, leaves, lam):
+    return hub_n / (hub_n + leaves * n)
+
+
+@hub_pull.mistake("This is where the hub ends, not the leaves.")
+def _(n, hub_n, leaves, lam):
+    return hub_n * (n + lam) / (hub_n * (n + lam) + leaves * n * lam)
+
+
+@hub_pull.mistake("Only one leaf pulls at the hub here; all of them do.")
+def _(n, hub_n, leaves, lam):
+    return hub_n * lam / (hub_n * (n + lam) + n * lam)
+
+
+@hub_pull.mistake("The strength is doubled: each tie is one term of the sum, so it pulls with lam at either end.")
+def _(n, hub_n, leaves, lam):
+    lam = 2 * lam
+    return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
+
+
+@hub_pull.mistake("The numbers of examples are left out: every task counts as one example here. A task with many examples is harder to move, and pulls harder.")
+def _(n, hub_n, leaves, lam):
+    return lam / ((1 + lam) + leaves * lam)
+
+
+@hub_pull.mistake("The strength is halved: the derivative of lam (u - h)^2 has the same 2 as that of the squared errors, so it cancels.")
+def _(n, hub_n, leaves, lam):
+    lam = lam / 2
+    return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
