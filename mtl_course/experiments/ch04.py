@@ -326,6 +326,31 @@ def compare(name: str, seed: int, plan: Plan = PLANS["cpu"], device: str = "cpu"
     return {m: single(parts, seed, plan) if m == "single" else search(m, parts, seed, plan) for m in SETS[name]}
 
 
+def reading(seed: int, rate: float = 5e-3, plan: Plan = PLANS["cpu"]) -> dict[str, float]:
+    """The failure case: share of the income's loss explained, if its head reads nothing, the prediction "married", or the label "married".
+
+    "label, as validated" has the label at hand on the test rows, too; "label, in use" has a network's probability in its place.
+    """
+    parts = [Table(part.x, {t: part.targets[t] for t in ("married", "income")}) for part in split("people", seed, plan)]
+    train, _, test = parts
+    found = {method: explained(fit(method, parts[:2], seed, rate, plan=plan).model, train, test)["income"] for method in ("hard", "cascade")}
+
+    def with_column(part: Table, column: Tensor) -> Table:
+        return Table(torch.cat([part.x, column[:, None]], dim=1), {"income": part.targets["income"]})
+
+    told = [with_column(part, part.targets["married"].float()) for part in parts]
+    income = fit("single", told[:2], seed, rate, plan=plan).model
+    married = fit("single", [alone(part, "married") for part in parts[:2]], seed, rate, plan=plan).model
+    with torch.no_grad():
+        guess = married(test.x)["married"].softmax(1)[:, 1]
+    return {
+        "nothing": found["hard"],
+        "prediction": found["cascade"],
+        "label, as validated": explained(income, told[0], told[2])["income"],
+        "label, in use": explained(income, told[0], with_column(test, guess))["income"],
+    }
+
+
 def run(profile: str = "cpu", seeds: Sequence[int] = range(5), plan: Plan | None = None, report: Callable = print) -> dict:
     """Everything: set -> method -> one result a seed, as `search` gives them. Plain JSON."""
     plan, device = plan or PLANS[profile], str(fastest()) if profile == "gpu" else "cpu"
