@@ -30,10 +30,15 @@ CHAPTERS = {
     for chapter in [
         Chapter("01", "mtl_objective", "The multi-task objective", "When is it worth learning several tasks together?", 35, 1, None),
         Chapter("02", "transfer_objective", "The transfer objective", "What does a source task give a target task, and when does it hurt?", 35, 1, None),
+        Chapter(
+            "03", "training_on_gpu", "From NumPy to the GPU",
+            "What must change so that the same code trains a hundred times faster, and is it still right?", 40, 1, None,
+        ),
         Chapter("04", "architectures", "Sharing architectures", "What should the tasks share?", 35, 1, None),
         Chapter("05", "loss_weighting", "Losses and their weights", "How should errors in metres and in nats be added?", 35, 1, None),
         Chapter("06", "gradient_conflict", "When tasks conflict", "When two losses pull in different directions, does gradient surgery help?", 40, 1, None),
         Chapter("08", "cnn_multitask", "Convolutional multi-task networks", "One ResNet for two label sets: what do we gain?", 35, 1, None),
+        Chapter("12", "fine_tuning", "Fine-tuning a network", "How much to unfreeze, at which rate?", 35, 1, None),
     ]
 }
 
