@@ -34,7 +34,7 @@ class Functional:
             norm.track_running_stats = False
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         self._buffers = [name for name, _ in self._twin.named_buffers()]
-        self._batches: dict[torch.device, bool] = {}
+        self._group: dict[torch.device, int] = {}
 
     def parameters(self) -> Params:
         """The model's own parameters by name: where the meta-gradient is to arrive, and what the optimizer holds."""
@@ -49,14 +49,17 @@ class Functional:
         buffers = dict(self.model.named_buffers())
         return functional_call(self._twin, {**rest, **{name: buffers[name] for name in self._buffers}, **params}, (x,))
 
-    def batches_well(self, x: Tensor) -> bool:
-        """Whether to take many tasks at once (vmap) instead of one after the other, for inputs like x [n, ...] of one task.
+    def at_once(self, x: Tensor) -> int:
+        """How many tasks to take together (vmap), for inputs like x [n, ...] of one task; 1 is one after the other.
 
-        Not with recurrent layers, which vmap cannot take, nor with convolutions on a CPU, where it is slower.
+        Each has parameters of its own after a step, so the group is as large as keeps them near the processor. One after the other: recurrent
+        layers, which vmap cannot take, and convolutions on a CPU, which it makes slower.
         """
-        if x.device not in self._batches:
-            self._batches[x.device] = not self._recurrent and (x.device.type != "cpu" or not self._convolves(x))
-        return self._batches[x.device]
+        if x.device not in self._group:
+            alone = self._recurrent or x.device.type == "cpu" and self._convolves(x)
+            room = 2**21 if x.device.type == "cpu" else 2**26
+            self._group[x.device] = 1 if alone else max(2, room // sum(p.numel() for p in self.parameters().values()))
+        return self._group[x.device]
 
     def _convolves(self, x):
         with torch.enable_grad():

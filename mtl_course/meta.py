@@ -47,6 +47,10 @@ def adapt(
     of the parameter's shape (or a scalar). first_order: the inner gradients count as constants. only: names of the parts of the model that
     move, such as "head"; all of it by default. ValueError for a part or a rate that does not exist.
     """
+    return _adapt(_slopes_anywhere, of, params, support, steps, rate, first_order=first_order, only=only)
+
+
+def _adapt(slopes_of, of, params, support, steps, rate, first_order=False, only=""):
     parts = (only,) if isinstance(only, str) else tuple(only)
     moving = {name: p for name, p in params.items() if any(not part or name == part or name.startswith(part + ".") for part in parts)}
     if not moving:
@@ -56,25 +60,46 @@ def adapt(
             raise ValueError(f"There is no rate for {', '.join(missing)}; `learned_rates` makes one for every parameter.")
     for _ in range(steps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
-            slopes = grad(lambda own: of({**params, **own}, *support))(moving)
-        moving = {name: p - (rate[name] if isinstance(rate, Mapping) else rate) * slopes[name] for name, p in moving.items()}
+            slopes = slopes_of(lambda own: of({**params, **own}, *support), moving)
+        moving = {name: _stepped(p, slopes[name], rate[name] if isinstance(rate, Mapping) else rate) for name, p in moving.items()}
     return {**params, **moving}
+
+
+def _slopes_anywhere(value_of, own):
+    """By torch.func, which works inside vmap."""
+    return grad(value_of)(own)
+
+
+def _slopes_of_one(value_of, own):
+    """The same by torch.autograd, which has less to do for every operation; for tasks that go one by one."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = {name: p if keep and p.requires_grad else p.detach().requires_grad_() for name, p in own.items()}
+        slopes = torch.autograd.grad(value_of(own), list(own.values()), create_graph=keep, allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(own.items(), slopes, strict=True)}
+
+
+def _stepped(p, slope, rate):
+    """p - rate * slope, in one pass over the memory."""
+    return torch.addcmul(p, rate, slope, value=-1) if isinstance(rate, Tensor) else torch.add(p, slope, alpha=-rate)
 
 
 def meta_losses(f: Functional, params: Params, episodes: Episodes, loss: Loss, steps: int, rate: Rate, **choice) -> Tensor:
     """Query loss [T] of each task after adapting to its support. `choice`: as for `adapt`.
 
-    All tasks at once (vmap) or one by one, whichever is faster for this model on this device. FloatingPointError that names the task, the
+    Many tasks at once (vmap) or one by one, whichever is faster for this model on this device. FloatingPointError that names the task, the
     rate and the number of steps if an inner loop diverged.
     """
     of = objective(f, loss)
 
+    at_once = min(len(episodes), f.at_once(episodes.support[0][0]))
+
     def one(x, y, query_x, query_y):
-        return of(adapt(of, params, (x, y), steps, rate, **choice), query_x, query_y)
+        return of(_adapt(_slopes_anywhere if at_once > 1 else _slopes_of_one, of, params, (x, y), steps, rate, **choice), query_x, query_y)
 
     data = (*episodes.support, *episodes.query)
-    if len(episodes) > 1 and f.batches_well(episodes.support[0][0]):
-        losses = vmap(one, randomness="different")(*data)
+    if at_once > 1:
+        losses = vmap(one, randomness="different", chunk_size=at_once)(*data)
     else:
         losses = torch.stack([one(*task) for task in zip(*data, strict=True)])
     _require_finite(losses, steps, rate)
@@ -84,12 +109,11 @@ def meta_losses(f: Functional, params: Params, episodes: Episodes, loss: Loss, s
 def meta_backward(f: Functional, params: Params, episodes: Episodes, loss: Loss, steps: int, rate: Rate, **choice) -> Tensor:
     """Add the gradient of the mean of `meta_losses` to ``.grad``, as ``backward()`` would; returns the losses [T], detached.
 
-    Where tasks go one by one, so do their graphs: the memory is that of one task. A FloatingPointError may then come after other tasks'
-    gradients have been written; zero them before the next step, as always.
+    Tasks go through in groups, each with a graph of its own, so the memory is that of one group (of one task, where they go one by one). A
+    FloatingPointError may come after other groups' gradients have been written; zero them before the next step, as always.
     """
-    whole = f.batches_well(episodes.support[0][0])
     found = []
-    for part in [episodes] if whole else episodes.split():
+    for part in episodes.split(f.at_once(episodes.support[0][0])):
         losses = meta_losses(f, params, part, loss, steps, rate, **choice)
         (losses.sum() / len(episodes)).backward()
         found.append(losses.detach())
@@ -125,22 +149,28 @@ def reptile_backward(f: Functional, params: Params, episodes: Episodes, loss: Lo
     """
     of = objective(f, loss)
 
+    at_once = f.at_once(episodes.support[0][0])
+
     def one(x, y, query_x, query_y):
-        own = adapt(of, params, (x, y), steps, rate, first_order=True)
+        own = _adapt(_slopes_anywhere if at_once > 1 else _slopes_of_one, of, params, (x, y), steps, rate)
         return own, of(own, query_x, query_y)
 
-    data = (*episodes.support, *episodes.query)
-    with torch.no_grad():
-        if len(episodes) > 1 and f.batches_well(episodes.support[0][0]):
-            adapted, losses = vmap(one, randomness="different")(*data)
-        else:
-            each = [one(*task) for task in zip(*data, strict=True)]
-            adapted = {name: torch.stack([own[name] for own, _ in each]) for name in params}
-            losses = torch.stack([loss for _, loss in each])
+    away, found = {name: torch.zeros_like(p) for name, p in params.items()}, []
+    with torch.no_grad():  # the inner gradients count as constants
+        for part in episodes.split(at_once):
+            data = (*part.support, *part.query)
+            if at_once > 1:
+                adapted, losses = vmap(one, randomness="different")(*data)
+            else:
+                adapted, losses = one(*(x[0] for x in data))
+                adapted, losses = {name: own[None] for name, own in adapted.items()}, losses[None]
+            for name, p in params.items():
+                away[name] += (p - adapted[name]).sum(0) / len(episodes)
+            found.append(losses)
+        losses = torch.cat(found)
         _require_finite(losses, steps, rate)
         for name, p in params.items():
-            away = p - adapted[name].mean(0)
-            p.grad = away if p.grad is None else p.grad + away
+            p.grad = away[name] if p.grad is None else p.grad + away[name]
     return losses
 
 

@@ -1,5 +1,8 @@
 """Meta-learning against finite differences, a loop in the style of learn2learn, and closed forms. All in float64."""
 
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch.nn import functional as F
 
 from mtl_course import meta
 from mtl_course.data.episodes import Episodes, Source, sinusoids
+from mtl_course.dev.notebooks import ROOT
 from mtl_course.functional import Functional
 from mtl_course.models import HardSharing, mlp
 from mtl_course.tasks import classification, regression
@@ -164,7 +168,7 @@ def test_reptile_has_a_closed_form_on_a_quadratic(batched):
     A, _, _ = quadratic()
     model, centres = Point(), torch.randn(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     f, x = Functional(model), torch.zeros(5, 1, 1)
-    f._batches[x.device] = batched
+    f._group[x.device] = 2 if batched else 1
     loss = lambda out, c: (0.5 * ((out - c) @ A * (out - c)).sum(1)).mean()  # noqa: E731
     losses = meta.reptile_backward(f, f.parameters(), Episodes((x, centres), (x, centres)), loss, 4, 0.2)
     shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - 0.2 * A, 4)
@@ -200,7 +204,7 @@ def test_at_once_and_one_by_one_are_the_same(make):
     found = []
     for batched in (True, False):
         _, f, params, episodes = problem(make)
-        f._batches[episodes.support[0].device] = batched
+        f._group[episodes.support[0].device] = 2 if batched else 1
         losses = meta.meta_backward(f, params, episodes, F.cross_entropy, 2, 0.3)
         found.append([losses, *gradients(params)])
     for a, b in zip(*found, strict=True):
@@ -209,8 +213,9 @@ def test_at_once_and_one_by_one_are_the_same(make):
 
 def test_the_choice_needs_no_flag():
     x = torch.randn(5, 3, dtype=torch.float64)
-    assert Functional(Dense().double()).batches_well(x)
-    assert not Functional(Convolutional().double()).batches_well(torch.randn(5, 1, 4, 4, dtype=torch.float64))
+    assert Functional(Dense().double()).at_once(x) > 1000
+    assert Functional(Convolutional().double()).at_once(torch.randn(5, 1, 4, 4, dtype=torch.float64)) == 1
+    assert Functional(Recurrent().double()).at_once(torch.randn(5, 6, 3, dtype=torch.float64)) == 1
 
 
 class Recurrent(nn.Module):
@@ -257,7 +262,7 @@ def test_transductive_statistics_are_those_of_the_batch_and_nothing_is_written(t
     model, x = normed(), torch.randn(3, 9, 3, dtype=torch.float64)
     before = {name: b.clone() for name, b in model.named_buffers()}
     f = Functional(model, transductive=transductive)
-    f._batches[x.device] = batched
+    f._group[x.device] = 2 if batched else 1
     alone, together = f(f.parameters(), x[0, :2]), f(f.parameters(), x[0])[:2]
     assert torch.allclose(alone, together) != transductive
     y = torch.randint(4, (3, 9))
@@ -364,3 +369,34 @@ def test_an_episode_of_real_digits_runs_end_to_end():
     f = Functional(nn.Sequential(mlp([64, 32]), nn.Linear(32, 5)))
     episodes = source.classification(8, 5, 1, 5, torch.Generator().manual_seed(0))
     assert meta.meta_backward(f, f.parameters(), episodes, F.cross_entropy, 1, 0.4).shape == (8,)
+
+
+# ------------------------------------------------------------------------------------------------------------ the benchmark
+def benchmark():
+    spec = spec_from_file_location("meta_step", ROOT / "benchmarks" / "meta_step.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_ways_of_the_benchmark_compute_the_same_gradients():
+    bench = benchmark()
+    case = bench.Case("MLP")
+    for first, others in {
+        "plain loop, MAML": ("meta_backward, MAML", "MAML, all tasks at once", "MAML, one task after the other"),
+        "plain loop, first order": ("meta_backward, first order",),
+    }.items():
+        expected = bench.gradients(case, first)
+        for way in others:
+            assert float((bench.gradients(case, way) - expected).norm() / expected.norm()) < 1e-4, way
+    for way in bench.WAYS:
+        assert bench.gradients(case, way).abs().sum() > 0
+
+
+def test_the_benchmark_prints_its_tables(capsys, tmp_path, monkeypatch):
+    bench = benchmark()
+    monkeypatch.setattr(bench, "measure", lambda kind, rounds: {way: {"seconds": 0.01, "to joint": 1.0, "to loop": 0.5} for way in bench.WAYS})
+    bench.main(["--quick", "--out", str(tmp_path / "meta.json")])
+    shown = capsys.readouterr().out
+    assert "ConvNet, joint step 10.0 ms" in shown and "Episodes drawn a second: 5 ways, 1 shot" in shown
+    assert "draws" in json.loads((tmp_path / "meta.json").read_text())["results"]

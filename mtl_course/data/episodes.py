@@ -32,10 +32,10 @@ class Episodes:
     def __len__(self) -> int:
         return len(self.support[0])
 
-    def split(self) -> Iterator["Episodes"]:
-        """One task at a time, each with its leading dimension of 1."""
-        for t in range(len(self)):
-            at = slice(t, t + 1)
+    def split(self, size: int = 1) -> Iterator["Episodes"]:
+        """Groups of `size` tasks (the last may be smaller); a single task keeps its leading dimension of 1."""
+        for t in range(0, len(self), size):
+            at = slice(t, t + size)
             yield Episodes(tuple(p[at] for p in self.support), tuple(p[at] for p in self.query))
 
 
