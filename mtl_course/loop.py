@@ -63,8 +63,9 @@ def _smaller(run):
     batch = run.settings["batch"]
     if batch == 1:
         return "Not even one example fits: take a smaller model or input, or another GPU."
-    halved = "" if run.settings["precision"] != "None" else ", or precision=torch.bfloat16 (float16 on a T4), which halves the activations"
-    return f"Try batch={batch // 2}, with a learning rate to match{halved}. The model has its best weights so far."
+    shorter = ", or precision=torch.bfloat16 (float16 on a T4), which halves the activations"
+    other = shorter if run.settings["precision"] == "None" else ""
+    return f"Try batch={batch // 2}, with a learning rate to match{other}. The model has its best weights so far."
 
 
 def not_finite(what: str, epoch: int) -> FloatingPointError:
