@@ -1,0 +1,473 @@
+"""Exercises of chapter 8: convolutional multi-task networks."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+from torch.nn.functional import conv2d, max_pool2d, relu
+
+from ..checks.exercise import exercise
+
+
+# ------------------------------------------------------------------------------------------------------- 1. sizes of the maps
+def _layers(g):
+    """A side and four layers (kernel, stride, padding), of which some leave a remainder."""
+    side = int(torch.randint(28, 41, (), generator=g))
+    kinds = [(3, 1, 1), (3, 2, 1), (5, 2, 2), (1, 2, 0), (2, 2, 0), (3, 2, 0)]
+    return side, [(3, 1, 0), *(kinds[int(k)] for k in torch.randint(len(kinds), (3,), generator=g))]
+
+
+def _imagenet(side):
+    """The stem of torchvision's resnet18, its max-pool and the first layer of each later stage."""
+    return lambda g: (side, [(7, 2, 3), (3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 2, 1)])
+
+
+@exercise(
+    [_layers, _imagenet(32), _imagenet(224)],
+    points=1,
+    grad=False,
+    hints=(
+        "How many times does a window of k pixels fit into side + 2 p pixels if it moves by s? The first place counts, too.",
+        "The new side is (side + 2 p - k) // s + 1, and the next layer starts from it.",
+    ),
+)
+def map_sides(side, layers):
+    """Sides of the maps that an image of side x side pixels
+    becomes, one a layer.
+
+    layers: list of (kernel, stride, padding), three ints each.
+    Return a list of ints as long as `layers`.
+    """
+    ### BEGIN SOLUTION
+    found = []
+    for kernel, stride, padding in layers:
+        side = (side + 2 * padding - kernel) // stride + 1
+        found.append(side)
+    return found
+    ### END SOLUTION
+
+
+@map_sides.law("PyTorch agrees")
+def _(answer, side, layers):
+    x, found = torch.zeros(1, 1, side, side), []
+    for kernel, stride, padding in layers:
+        x = F.conv2d(x, torch.zeros(1, 1, kernel, kernel), stride=stride, padding=padding)
+        found.append(x.shape[-1])
+    return list(answer(side, layers)) == found
+
+
+def _sides(rule, layers, side, carry=True):
+    found = []
+    for kernel, stride, padding in layers:
+        new = rule(side, kernel, stride, padding)
+        side = new if carry else side
+        found.append(new)
+    return found
+
+
+@map_sides.mistake("You pad one side only: p pixels are added on the left and on the right.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: (n + p - k) // s + 1, layers, side)
+
+
+@map_sides.mistake("The first place is missing: a window that fits exactly has one place, not none.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: (n + 2 * p - k) // s, layers, side)
+
+
+@map_sides.mistake("You round up. A window that would hang over the edge is left out.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: -((k - n - 2 * p) // s) + 1, layers, side)
+
+
+@map_sides.mistake("Every layer starts from the image. It starts from the map of the layer before it.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side, carry=False)
+
+
+@map_sides.mistake("The padding is not used.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: max((n - k) // s + 1, 1), layers, side)
+
+
+@map_sides.mistake("Only the stride is used: kernel and padding shift the border, too.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: n // s, layers, side)
+
+
+@map_sides.mistake("You return the last side only. A list with one side a layer is asked for.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side)[-1]
+
+
+# -------------------------------------------------------------------------------------------------------------- 2. the stem
+def _stem_case(side, kernel):
+    def draw(g):
+        return torch.randn(2, 3, side, side, generator=g), torch.randn(4, 3, kernel, kernel, generator=g) / kernel
+
+    return draw
+
+
+# Plain names, since the byte code of `F.conv2d` depends on how F was imported, and an unchanged starter is known by it.
+def _large_stem(x, weight):
+    """First map of a residual network for images of about 32
+    pixels: [B, 3, H, W] -> [B, C, H, W], the side unchanged.
+
+    weight: [C, 3, k, k] with k odd. There is no norm here, and
+    ReLU comes last. The code is right for 224 pixels.
+    """
+    k = weight.shape[-1]
+    x = conv2d(x, weight, stride=2, padding=k // 2)
+    return max_pool2d(relu(x), 3, stride=2, padding=1)
+
+
+@exercise(
+    [_stem_case(9, 3), _stem_case(8, 5)],
+    points=1,
+    starter=_large_stem,
+    hints=(
+        "Two of the operations make the map smaller. Which, and what do they become at full resolution?",
+        "Stride 1, padding k // 2, and no pooling at all: a max-pool of stride 1 keeps the side, but blurs what the convolution has found.",
+    ),
+)
+def first_map(x, weight):
+    """First map of a residual network for images of about 32
+    pixels: [B, 3, H, W] -> [B, C, H, W], the side unchanged.
+
+    weight: [C, 3, k, k] with k odd. There is no norm here, and
+    ReLU comes last. The code is right for 224 pixels.
+    """
+    k = weight.shape[-1]
+    x = conv2d(x, weight, padding=k // 2)
+    return relu(x)
+
+
+@first_map.law("the side is unchanged")
+def _(answer, x, weight):
+    return answer(x, weight).shape == (len(x), len(weight), *x.shape[2:])
+
+
+@first_map.mistake("As it came, it leaves a quarter of the side: the convolution halves the map, and so does the max-pool.")
+def _(x, weight):
+    return _large_stem(x, weight)
+
+
+@first_map.mistake("The convolution still has stride 2: three of four places are never looked at from their own centre.")
+def _(x, weight):
+    return relu(conv2d(x, weight, stride=2, padding=weight.shape[-1] // 2))
+
+
+@first_map.mistake("The max-pool is still there, and halves the map.")
+def _(x, weight):
+    return max_pool2d(relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=2, padding=1)
+
+
+@first_map.mistake("A max-pool of stride 1 keeps the side and still blurs: each place now repeats its neighbours. Leave it out.")
+def _(x, weight):
+    return max_pool2d(relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=1, padding=1)
+
+
+@first_map.mistake("Without padding the map loses k - 1 pixels a side.")
+def _(x, weight):
+    return relu(conv2d(x, weight))
+
+
+@first_map.mistake("ReLU is gone with the pool: the first block would get negative values.")
+def _(x, weight):
+    return conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+@first_map.mistake("Padding 1 fits a kernel of 3. For a kernel of k it is k // 2.")
+def _(x, weight):
+    return relu(conv2d(x, weight, padding=1))
+
+
+# ------------------------------------------------------------------------------------------------------------ 3. two loaders
+def _loaders(long, short, size):
+    def draw(g):
+        passes = -(-long // short) + 1
+        return torch.randperm(long, generator=g), torch.stack([torch.randperm(short, generator=g) for _ in range(passes)]), size
+
+    return draw
+
+
+def _zipped(long, shuffles, size):
+    """One epoch over two data sets, the longer one seen once.
+
+    long: int64 [N], the rows of the longer set in a random
+    order. shuffles: int64 [K, M] with K M >= N: row k is the
+    order of the M rows of the shorter set in its k-th round.
+    Return a list of pairs (rows of the longer, as many rows of
+    the shorter), `size` at a time; the last pair may be smaller.
+    The shorter set goes on where it stopped, round after round.
+    """
+    return list(zip(long.split(size), shuffles[0].split(size)))
+
+
+@exercise(
+    [_loaders(13, 5, 4), _loaders(12, 7, 3), _loaders(11, 2, 4)],
+    points=2,
+    grad=False,
+    starter=_zipped,
+    hints=(
+        "zip ends with the shorter list. How many rows of the longer set are never seen?",
+        "Lay the rounds of the shorter set end to end, shuffles.flatten(), cut as many rows as the longer set has, and split both alike.",
+    ),
+)
+def paired_batches(long, shuffles, size):
+    """One epoch over two data sets, the longer one seen once.
+
+    long: int64 [N], the rows of the longer set in a random
+    order. shuffles: int64 [K, M] with K M >= N: row k is the
+    order of the M rows of the shorter set in its k-th round.
+    Return a list of pairs (rows of the longer, as many rows of
+    the shorter), `size` at a time; the last pair may be smaller.
+    The shorter set goes on where it stopped, round after round.
+    """
+    short = shuffles.flatten()[: len(long)]
+    return list(zip(long.split(size), short.split(size)))
+
+
+@paired_batches.law("every row of the longer set is there once")
+def _(answer, long, shuffles, size):
+    return torch.equal(torch.cat([a for a, _ in answer(long, shuffles, size)]).sort().values, torch.arange(len(long), device=long.device))
+
+
+@paired_batches.mistake("zip still ends with the shorter set: most of the longer one is never seen.")
+def _(long, shuffles, size):
+    return _zipped(long, shuffles, size)
+
+
+@paired_batches.mistake("The first order comes round again and again, as with itertools.cycle, which stores it: every round needs its own shuffle.")
+def _(long, shuffles, size):
+    short = shuffles[0].repeat(len(shuffles))[: len(long)]
+    return list(zip(long.split(size), short.split(size), strict=True))
+
+
+@paired_batches.mistake("The last, smaller pair is dropped: some rows of the longer set are never seen.")
+def _(long, shuffles, size):
+    short = shuffles.flatten()
+    return [(long[k : k + size], short[k : k + size]) for k in range(0, len(long) - size + 1, size)]
+
+
+@paired_batches.mistake("The longer set is cut to the length of the shorter one. It is the shorter one that comes again.")
+def _(long, shuffles, size):
+    n = shuffles.shape[1]
+    return list(zip(long[:n].split(size), shuffles[0].split(size), strict=True))
+
+
+@paired_batches.mistake("All rounds of the shorter set are used up, and the longer one is repeated for it: an epoch is one pass over the longer set.")
+def _(long, shuffles, size):
+    short = shuffles.flatten()
+    return list(zip(long.repeat(2)[: len(short)].split(size), short.split(size), strict=True))
+
+
+@paired_batches.mistake("The last pair has fewer rows of the longer set than of the shorter: take as many of each.")
+def _(long, shuffles, size):
+    short = shuffles.flatten()
+    return [(long[k : k + size], short[k : k + size]) for k in range(0, len(long), size)]
+
+
+@paired_batches.mistake("The rows of the shorter set are drawn from the transposed table: rounds are mixed, and some rows come twice before others come once.")
+def _(long, shuffles, size):
+    short = shuffles.T.flatten()[: len(long)]
+    return list(zip(long.split(size), short.split(size), strict=True))
+
+
+@paired_batches.mistake("Every batch starts at the first row of the shorter set again. It should go on where it stopped.")
+def _(long, shuffles, size):
+    return [(rows, shuffles.flatten()[: len(rows)]) for rows in long.split(size)]
+
+
+# ---------------------------------------------------------------------------------------------------------- 4. label spaces
+_WORDS = ["apple", "bus", "cat", "deer", "elm", "fox", "goat", "hat", "ivy", "jar"]
+
+
+def _spaces(a, b, shared):
+    """Names of two sets, of which some are shared, and labels of each."""
+
+    def draw(g):
+        order = torch.randperm(len(_WORDS), generator=g).tolist()
+        first, rest = order[:a], order[a:]
+        second = [first[k] for k in torch.randperm(a, generator=g)[:shared].tolist()] + rest[: b - shared]
+        second = [second[k] for k in torch.randperm(b, generator=g).tolist()]
+        names = [[_WORDS[k] for k in chosen] for chosen in (first, second)]
+        labels = torch.cat([torch.arange(b), torch.randint(b, (3,), generator=g)])
+        return names[0], names[1], labels[torch.randperm(len(labels), generator=g)]
+
+    return draw
+
+
+@exercise(
+    [_spaces(3, 5, 2), _spaces(4, 3, 1), _spaces(5, 4, 3)],
+    points=2,
+    grad=False,
+    hints=(
+        "Which new number does each class of the second set get? Write that as a table, one entry a class, then look the labels up in it.",
+        "Go through names_b: a name that is known keeps its number, a new one gets the next. torch.tensor(table)[labels] looks all labels up at once.",
+    ),
+)
+def one_space(names_a, names_b, labels):
+    """Put two label sets into one.
+
+    names_a, names_b: lists of class names; class c of a set is
+    called names[c]. labels: int64 [n], of the second set.
+    Return (names, new): the classes of a with their numbers
+    unchanged and then those that only b has, in b's order; and
+    the labels int64 [n] in this numbering, on labels' device.
+    """
+    ### BEGIN SOLUTION
+    names = names_a + [name for name in names_b if name not in names_a]
+    table = torch.tensor([names.index(name) for name in names_b])
+    return names, table.to(labels.device)[labels]
+    ### END SOLUTION
+
+
+@one_space.law("every image keeps the name of its class")
+def _(answer, names_a, names_b, labels):
+    names, new = answer(names_a, names_b, labels)
+    return [names[int(k)] for k in new] == [names_b[int(k)] for k in labels]
+
+
+@one_space.law("no name is there twice, and the lists that came in are unchanged")
+def _(answer, names_a, names_b, labels):
+    a, b = list(names_a), list(names_b)
+    names, _ = answer(names_a, names_b, labels)
+    return len(set(names)) == len(names) and (names_a, names_b) == (a, b)
+
+
+@one_space.mistake("Only an offset: a class that both sets have gets two numbers, and the network is punished for seeing that they are one.")
+def _(names_a, names_b, labels):
+    return names_a + names_b, labels + len(names_a)
+
+
+@one_space.mistake("The names are right, but the labels are only moved by the number of classes of a. Look each one up.")
+def _(names_a, names_b, labels):
+    return names_a + [name for name in names_b if name not in names_a], labels + len(names_a)
+
+
+@one_space.mistake("The labels of b are not changed, so class 0 of b is taken for class 0 of a.")
+def _(names_a, names_b, labels):
+    return names_a + [name for name in names_b if name not in names_a], labels
+
+
+@one_space.mistake("The names are sorted: the classes of a lose their numbers, and a head that was trained for them is lost.")
+def _(names_a, names_b, labels):
+    names = sorted({*names_a, *names_b})
+    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+
+
+@one_space.mistake("b comes first: the classes of a must keep their numbers.")
+def _(names_a, names_b, labels):
+    return names_b + [name for name in names_a if name not in names_b], labels
+
+
+@one_space.mistake("Only classes that b has are listed after you are done with it. Keep those that only a has.")
+def _(names_a, names_b, labels):
+    names = [name for name in names_a if name in names_b] + [name for name in names_b if name not in names_a]
+    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+
+
+@one_space.mistake("You return the table, one entry a class. Look the labels up in it: one entry an image.")
+def _(names_a, names_b, labels):
+    names = names_a + [name for name in names_b if name not in names_a]
+    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)
+
+
+# --------------------------------------------------------------------------------------------------------- 5. balanced heads
+def _heads(rows, classes):
+    def draw(g):
+        logits = {f"set{k}": 3 * torch.randn(n, c, generator=g) for k, (n, c) in enumerate(zip(rows, classes, strict=True))}
+        return logits, {name: torch.randint(z.shape[1], (len(z),), generator=g) for name, z in logits.items()}
+
+    return draw
+
+
+@exercise(
+    [_heads((4, 9), (10, 100)), _heads((6, 2, 3), (3, 5, 30))],
+    points=2,
+    hints=(
+        "What is the cross-entropy of a head that knows nothing, and gives each of its C classes the probability 1 / C?",
+        "For each head F.cross_entropy(logits, y), which is the mean over its own rows, divided by math.log(C); then the mean over the heads.",
+    ),
+)
+def balanced_loss(logits, targets):
+    """One loss for heads of different sizes, such that every
+    head that knows nothing (all its logits equal) adds the same,
+    however many classes and however many rows it has here.
+
+    logits: dict, task -> float [n_t, C_t]. targets: dict,
+    task -> int64 [n_t]. Return a scalar tensor: the mean over
+    the tasks, which is 1 if no head knows anything.
+    """
+    ### BEGIN SOLUTION
+    losses = []
+    for name, z in logits.items():
+        loss = F.cross_entropy(z, targets[name])
+        losses.append(loss / math.log(z.shape[1]))
+    return torch.stack(losses).mean()
+    ### END SOLUTION
+
+
+@balanced_loss.law("it is 1 where no head knows anything")
+def _(answer, logits, targets):
+    return abs(float(answer({name: torch.zeros_like(z) for name, z in logits.items()}, targets)) - 1) < 1e-5
+
+
+@balanced_loss.law("to show a head its rows twice changes nothing")
+def _(answer, logits, targets):
+    first = next(iter(logits))
+    twice = {name: torch.cat([z, z]) if name == first else z for name, z in logits.items()}
+    again = {name: torch.cat([y, y]) if name == first else y for name, y in targets.items()}
+    return bool(torch.isclose(answer(twice, again), answer(logits, targets), rtol=1e-4))
+
+
+def _each(logits, targets, loss):
+    return [loss(z, targets[name]) for name, z in logits.items()]
+
+
+@balanced_loss.mistake("The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of the head with 10, and has twice the say.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, F.cross_entropy)).mean()
+
+
+@balanced_loss.mistake("You pool the rows of all heads: the head with more rows in this batch decides.")
+def _(logits, targets):
+    def total(z, y):
+        return F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1])
+
+    return torch.stack(_each(logits, targets, total)).sum() / sum(len(y) for y in targets.values())
+
+
+@balanced_loss.mistake("You divide by the number of classes. A head that knows nothing has the loss ln C, not C.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / z.shape[1])).mean()
+
+
+@balanced_loss.mistake("This is the sum over the tasks: a batch with three tasks would count three times.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(z.shape[1]))).sum()
+
+
+@balanced_loss.mistake("You take the logarithm of the number of rows. What a head can be wrong about is its number of classes.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(len(z)))).mean()
+
+
+@balanced_loss.mistake("The base of the logarithm: cross-entropy is in nats, so divide by the natural logarithm.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log2(z.shape[1]))).mean()
+
+
+@balanced_loss.mistake("Each loss is divided by its own value, so every gradient has the same scale and the loss is always 1: use the loss of a head that knows nothing.")
+def _(logits, targets):
+    def relative(z, y):
+        loss = F.cross_entropy(z, y)
+        return loss / loss.detach()
+
+    return torch.stack(_each(logits, targets, relative)).mean()
+
+
+@balanced_loss.mistake("The losses are summed over the rows: a head with more rows has more say.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1]))).mean()
