@@ -313,8 +313,8 @@ def _zipped(sizes, orders, batch):
     """
     parts = []
     for task in sizes:
-        rows = orders[task][0]
-        parts.append([rows[i : i + batch] for i in range(0, len(rows), batch)])
+        rows, cuts = orders[task][0], range(0, sizes[task], batch)
+        parts.append([rows[i : i + batch] for i in cuts])
     return [dict(zip(sizes, rows)) for rows in zip(*parts)]
 
 
