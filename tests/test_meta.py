@@ -398,5 +398,5 @@ def test_the_benchmark_prints_its_tables(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "measure", lambda kind, rounds: {way: {"seconds": 0.01, "to joint": 1.0, "to loop": 0.5} for way in bench.WAYS})
     bench.main(["--quick", "--out", str(tmp_path / "meta.json")])
     shown = capsys.readouterr().out
-    assert "ConvNet, joint step 10.0 ms" in shown and "Episodes drawn a second: 5 ways, 1 shot" in shown
+    assert "ConvNet, joint step 10.0 ms" in shown and "Episodes drawn a CPU second: 5 ways, 1 shot" in shown
     assert "draws" in json.loads((tmp_path / "meta.json").read_text())["results"]
