@@ -129,7 +129,8 @@ def measure(kind: str, rounds: int) -> dict[str, dict[str, float]]:
         return statistics.median(a / b for a, b in zip(took[way], took[to], strict=True))
 
     return {
-        way: {"seconds": statistics.median(s), "to joint": ratio(way, "joint step"), "to loop": ratio(way, "plain loop, MAML")} for way, s in took.items()
+        way: {"seconds": statistics.median(s), "to joint": ratio(way, "joint step"), "to loop": ratio(way, "plain loop, MAML")}
+        for way, s in took.items()
     }
 
 

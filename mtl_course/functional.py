@@ -58,7 +58,7 @@ class Functional:
         if x.device not in self._group:
             alone = self._recurrent or x.device.type == "cpu" and self._convolves(x)
             room = 2**21 if x.device.type == "cpu" else 2**26
-            self._group[x.device] = 1 if alone else max(2, room // sum(p.numel() for p in self.parameters().values()))
+            self._group[x.device] = 1 if alone else max(2, room // max(1, sum(p.numel() for p in self.parameters().values())))
         return self._group[x.device]
 
     def _convolves(self, x):

@@ -39,7 +39,14 @@ def objective(f: Functional, loss: Loss) -> Objective:
 
 
 def adapt(
-    of: Objective, params: Params, support: tuple[Tensor, Tensor], steps: int, rate: Rate, *, first_order: bool = False, only: str | Sequence[str] = ""
+    of: Objective,
+    params: Params,
+    support: tuple[Tensor, Tensor],
+    steps: int,
+    rate: Rate,
+    *,
+    first_order: bool = False,
+    only: str | Sequence[str] = "",
 ) -> Params:
     """Parameters after `steps` steps of gradient descent on one task's `support` = (x [n, ...], y [n, ...]); `params` stay as they are.
 
@@ -55,9 +62,10 @@ def _adapt(slopes_of, of, params, support, steps, rate, first_order=False, only=
     moving = {name: p for name, p in params.items() if any(not part or name == part or name.startswith(part + ".") for part in parts)}
     if not moving:
         raise ValueError(f"No parameter belongs to {', '.join(map(repr, parts))}; there are {', '.join(params)}.")
-    if isinstance(rate, Mapping):
-        if missing := [name for name in moving if name not in rate]:
-            raise ValueError(f"There is no rate for {', '.join(missing)}; `learned_rates` makes one for every parameter.")
+    if isinstance(rate, Mapping) and (missing := [name for name in moving if name not in rate]):
+        raise ValueError(f"There is no rate for {', '.join(missing)}; `learned_rates` makes one for every parameter.")
+    if steps < 0:
+        raise ValueError(f"{steps} steps: take 0, which leaves the parameters as they are, or more.")
     for _ in range(steps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
             slopes = slopes_of(lambda own: of({**params, **own}, *support), moving)

@@ -69,9 +69,8 @@ def classification(name: str) -> Task:
             raise ValueError(f"The targets of task {name!r} are {target.dtype}; a classification needs class numbers, y.long() for instance.")
         wanted = (*logits.shape[:1], *logits.shape[2:])
         if target.shape != wanted:
-            raise ValueError(
-                f"Task {name!r}: logits {tuple(logits.shape)} need one class number a row, {list(wanted)}, and the targets have shape {tuple(target.shape)}."
-            )
+            shapes = f"logits {tuple(logits.shape)} need one class number a row, {list(wanted)}, and the targets have shape {tuple(target.shape)}"
+            raise ValueError(f"Task {name!r}: {shapes}.")
         return F.cross_entropy(logits, target)
 
     return Task(name, cross_entropy, accuracy, higher_is_better=True)

@@ -325,6 +325,12 @@ def test_parts_and_rates_that_do_not_exist_are_named():
         meta.meta_losses(f, params, episodes, F.cross_entropy, 1, {n: 0.1 for n in params if "trunk" in n})
 
 
+def test_a_negative_number_of_steps_is_refused():
+    _, f, params, episodes = problem()
+    with pytest.raises(ValueError, match="-1 steps: take 0"):
+        meta.meta_losses(f, params, episodes, F.cross_entropy, -1, 0.1)
+
+
 def test_frozen_parameters_stay_what_they_are():
     model, _, _, episodes = problem()
     model.trunk.requires_grad_(False)

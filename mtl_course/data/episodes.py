@@ -27,7 +27,7 @@ class Episodes:
             raise ValueError(f"The parts hold {[len(p) for p in (*self.support, *self.query)]} tasks; they need as many each, and at least one.")
         for name, (x, y) in (("support", self.support), ("query", self.query)):
             if x.shape[1:2] != y.shape[1:2] or not x.shape[1]:
-                raise ValueError(f"The {name} has {x.shape[1]} inputs and {tuple(y.shape[1:])} targets a task; each input needs one, and there must be one.")
+                raise ValueError(f"The {name} has {x.shape[1]} inputs and {tuple(y.shape[1:])} targets a task; it needs as many, and at least one.")
 
     def __len__(self) -> int:
         return len(self.support[0])
@@ -77,7 +77,8 @@ class Source:
 
     def __init__(self, x: Tensor, y: Tensor, classes: Sequence[int] | None = None, targets: Tensor | None = None):
         if len(x) != len(y) or targets is not None and len(targets) != len(x):
-            raise ValueError(f"There are {len(x)} inputs, {len(y)} labels and {'no' if targets is None else len(targets)} targets; each input needs one.")
+            more = "" if targets is None else f" and {len(targets)} targets"
+            raise ValueError(f"There are {len(x)} inputs, {len(y)} labels{more}; each input needs one.")
         present = torch.unique(y)
         chosen = present if classes is None else torch.as_tensor(sorted(set(classes)), device=y.device)
         if absent := chosen[~torch.isin(chosen, present)].tolist():

@@ -6,7 +6,7 @@ no step among them), and its query loss is averaged over the test tasks. Needs n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -154,7 +154,8 @@ def judge(f: Functional, family: Family, episodes: dict[str, Episodes], steps: i
     with torch.no_grad():
         for kind, held in episodes.items():
             try:
-                found[kind] = float(meta.meta_losses(f, f.parameters(), held, _loss_of(family, kind), steps, rate, first_order=True, only=only).mean())
+                losses = meta.meta_losses(f, f.parameters(), held, _loss_of(family, kind), steps, rate, first_order=True, only=only)
+                found[kind] = float(losses.mean())
             except FloatingPointError:
                 found[kind] = float("inf")
     return found
@@ -164,10 +165,10 @@ def compare(name: str, plan: Plan, seed: int, methods: Sequence[str] = tuple(MET
     """Method -> what was chosen on validation tasks, kind by kind, and the test loss of it; "scratch" adapts an untrained network."""
     family, rows = FAMILIES[name](plan, seed), {}
     for method in ("scratch", *methods):
-        trained = []
-        for outer in OUTER if method != "scratch" else OUTER[:1]:
-            trained.append((outer, train(method if method != "scratch" else "pretraining", family, _still(plan) if method == "scratch" else plan, seed, outer)))
-        how = method if method in METHODS else "pretraining"
+        if method == "scratch":
+            how, trained = "pretraining", [(0.0, train("pretraining", family, replace(plan, steps=0), seed, 0.0))]
+        else:
+            how, trained = method, [(outer, train(method, family, plan, seed, outer)) for outer in OUTER]
         rows[method] = {}
         tried = [(judge(f, family, family.validation, *inner, how), outer, inner, f) for outer, f in trained for inner in INNER]
         for kind in family.losses:
@@ -178,10 +179,6 @@ def compare(name: str, plan: Plan, seed: int, methods: Sequence[str] = tuple(MET
                 "validation": loss[kind], "outer": outer, "steps": inner[0], "rate": inner[1],
             }  # fmt: skip
     return rows
-
-
-def _still(plan):
-    return Plan(0, plan.tasks, plan.shots, plan.queries, plan.width, plan.judged)
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:
