@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -329,21 +330,18 @@ def test_the_full_size_code_runs_on_tiny_arrays(monkeypatch):
 
 
 def test_without_a_network_the_partial_sets_take_their_place_under_their_own_names(monkeypatch):
-    asked = []
+    asked, arrays = [], arrays_of_colour(60, 6)
 
-    class Entry:
-        def __init__(self, name):
-            self.info = type("Info", (), {"name": name})
-            self.arrays = arrays_of_colour(60, 6)
-
-        def __getitem__(self, key):
-            return self.arrays[key]
+    class Found(dict):
+        info = None
 
     def load(name):
         asked.append(name)
         if name == "cifar100":
             raise data.DataError("no network")
-        return Entry(name)
+        found = Found(arrays)
+        found.info = SimpleNamespace(name=name)
+        return found
 
     monkeypatch.setattr(ch08.data, "load", load)
     held, names = ch08.cifar_pair(0, TINY_CIFAR)
