@@ -100,8 +100,8 @@ def task_bootstrap(S: ArrayLike, G: ArrayLike, rounds: int = 2000, level: float 
 def reliability(gains: ArrayLike, rounds: int = 200, seed: int = 0) -> float:
     """How well the measured gains [R, T, T] of R repeats agree with themselves: mean rank correlation between the means of two halves.
 
-    Halves are drawn at random `rounds` times. No predictor can be expected to agree much better with such gains than they do with
-    themselves.
+    Halves are drawn at random `rounds` times. It is a ceiling for predictors: where it is r, a perfect one would correlate with the mean
+    of all R repeats by about ``sqrt(2 r / (1 + r))`` (Spearman and Brown's formula for the mean of all, and its root).
     """
     gains, draw = np.asarray(gains), np.random.RandomState(seed)
     half, found = len(gains) // 2, []

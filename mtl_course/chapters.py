@@ -37,6 +37,7 @@ CHAPTERS = {
         Chapter("04", "architectures", "Sharing architectures", "What should the tasks share?", 35, 1, None),
         Chapter("05", "loss_weighting", "Losses and their weights", "How should errors in metres and in nats be added?", 35, 1, None),
         Chapter("06", "gradient_conflict", "When tasks conflict", "When two losses pull in different directions, does gradient surgery help?", 40, 1, None),
+        Chapter("07", "task_relations", "Which tasks belong together", "Can you tell before training which tasks belong together?", 40, 1, None),
         Chapter("08", "cnn_multitask", "Convolutional multi-task networks", "One ResNet for two label sets: what do we gain?", 35, 1, None),
         Chapter("12", "fine_tuning", "Fine-tuning a network", "How much to unfreeze, at which rate?", 35, 1, None),
     ]

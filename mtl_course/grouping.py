@@ -58,8 +58,12 @@ def expected_gain(gains: ArrayLike, groups: Sequence[Sequence[int]]) -> float:
     return float(total / len(gains))
 
 
-def best_groups(gains: ArrayLike) -> Groups:
-    """The partition with the highest `expected_gain`, by trying them all; ValueError beyond 10 tasks."""
+def best_groups(gains: ArrayLike, at_most: int | None = None) -> Groups:
+    """The partition into `at_most` groups or fewer (default: any number) with the highest `expected_gain`, by trying them all.
+
+    ValueError beyond 10 tasks.
+    """
     if len(gains) > 10:
         raise ValueError(f"{len(gains)} tasks have too many partitions to try them all; use spectral_groups.")
-    return max(partitions(len(gains)), key=lambda groups: expected_gain(gains, groups))
+    allowed = (groups for groups in partitions(len(gains)) if at_most is None or len(groups) <= at_most)
+    return max(allowed, key=lambda groups: expected_gain(gains, groups))

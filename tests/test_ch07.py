@@ -1,15 +1,16 @@
 """Chapter 7: right answers to its exercises in other words, and its experiments."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mtl_course import affinity, data, task_graph
+from mtl_course import affinity, grouping, task_graph
 from mtl_course.exercises import ch07 as exercises
 from mtl_course.experiments import ch07
-from mtl_course.relations import gram
+from mtl_course.relations import gram, mean_regularised, ridge
 
 RIGHT = {
     "laplacian_penalty": [
@@ -57,14 +58,15 @@ def step_affinity(x, y, W, V, rate):
 def cut(S):
     values, vectors = torch.linalg.eigh(S.sum(1).diag() - S)
     v = vectors[:, 1]
-    return v * v[0].sign() < 0
+    return torch.where(v * v[0].sign() < 0, 1, 0)
 """,
         """
 def cut(S):
-    S = S.cpu().numpy()
-    Q = np.diag(S.sum(0)) - S
-    v = np.linalg.svd(Q)[0][:, -2]
-    return torch.tensor(np.sign(v) != np.sign(v[0]))
+    Q = -S.clone()
+    for t in range(len(Q)):
+        Q[t, t] = S[t].sum()
+    v = torch.linalg.svd(Q)[0][:, -2]
+    return (torch.sign(v) - torch.sign(v[0])).abs().div(2).round().to(torch.int64)
 """,
     ],
     "promised_gain": [
@@ -104,8 +106,18 @@ def hub_pull(n, hub_n, leaves, lam):
 """,
     ],
 }
-_TURNED = "side != side[0] is the same for the opposite side, and no entry of the vector is 0"
+_TURNED = "side != side[0] is the same on the opposite side, and no entry of the vector is 0"
 EQUIVALENT = {
+    "laplacian_penalty": {
+        "Q = torch.diag(S.sum(0)) - S  =>  Q = torch.diag(S.sum(1)) - S": "S is symmetric by then",
+        "Q = torch.diag(S.sum(0)) - S  =>  Q = torch.diag(S.sum(-1)) - S": "S is symmetric by then",
+    },
+    "promised_gain": {
+        "total = total + others / max(len(group) - 1, 1)  =>  total = total + others / max(1, len(group) - 1)": "the order of max's arguments",
+    },
+    "step_affinity": {
+        "return ((x @ W.T @ V.T - y) ** 2).mean(0)  =>  return ((y - x @ W.T @ V.T) ** 2).mean(0)": "squares: (a - b)^2 = (b - a)^2",
+    },
     "cut": {
         "side = torch.linalg.eigh(Q).eigenvectors[:, 1] > 0  =>  side = torch.linalg.eigh(Q).eigenvectors[:, 1] <= 0": _TURNED,
         "side = torch.linalg.eigh(Q).eigenvectors[:, 1] > 0  =>  side = torch.linalg.eigh(Q).eigenvectors[:, 1] >= 0": _TURNED,
@@ -113,3 +125,148 @@ EQUIVALENT = {
         "Q = torch.diag(S.sum(0)) - S  =>  Q = torch.diag(S.sum(-1)) - S": "S is symmetric",
     },
 }
+
+
+# ------------------------------------------------------------------------------------------- exercises against the package
+def test_exercises_compute_what_the_package_does():
+    draw = torch.Generator().manual_seed(0)
+    W, S = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.rand(5, 5, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(exercises.laplacian_penalty(W, S), (W * (task_graph.laplacian(S) @ W)).sum())
+    x, y, V = (torch.randn(s, generator=draw, dtype=torch.float64) for s in ((6, 4), (6, 3), (3, 5)))
+    W = torch.randn(5, 4, generator=draw, dtype=torch.float64)
+    Z = affinity.lookahead(lambda shared: ((x @ shared[0].T @ V.T - y) ** 2).mean(0), [W], 0.1)
+    torch.testing.assert_close(exercises.step_affinity(x, y, W, V, 0.1), Z)
+    gains, groups = np.random.RandomState(0).normal(size=(5, 5)), [[0, 3], [1], [2, 4]]
+    assert float(exercises.promised_gain(torch.tensor(gains), groups)) == pytest.approx(grouping.expected_gain(gains, groups))
+
+
+def test_hub_pull_is_the_packages_solution():
+    n, hub_n, leaves, lam = 5, 40, 6, 3.0
+    a = torch.full((leaves + 1, 1, 1), float(n), dtype=torch.float64)
+    a[0] = hub_n
+    b = torch.zeros(leaves + 1, 1, dtype=torch.float64)
+    b[0] = hub_n
+    star = torch.zeros(leaves + 1, leaves + 1, dtype=torch.float64)
+    star[0, 1:] = star[1:, 0] = 1
+    W = task_graph.related_ridge(a, b, lam * task_graph.laplacian(star))
+    np.testing.assert_allclose(W[1:, 0], exercises.hub_pull(n, hub_n, leaves, lam))
+
+
+# ------------------------------------------------------------------------------------------------------------------ schools
+@pytest.fixture(scope="module")
+def pupils():
+    return ch07.schools([0, 1])
+
+
+def test_parts_of_a_draw_are_disjoint_and_the_test_pupils_fixed(pupils):
+    assert pupils.x.shape[:2] == (2, 33)
+    assert (pupils.train.sum(-1) == 12).all() and (pupils.validation.sum(-1) == ch07.VALIDATION).all() and (pupils.test.sum(-1) >= ch07.TEST).all()
+    assert not (pupils.train & pupils.test).any() and not (pupils.train & pupils.validation).any()
+    scores = [pupils.y[s] - pupils.y[s][pupils.test[s]][0] for s in range(2)]  # without the mean of the draw
+    torch.testing.assert_close(scores[0][pupils.test[0]], scores[1][pupils.test[1]])
+    assert not torch.allclose(scores[0][pupils.train[0]], scores[1][pupils.train[1]])
+    small = ch07.schools([0], n=6)
+    assert (small.train.sum(-1) == 6).all()
+    torch.testing.assert_close(small.x[0, :, :6].mean((0, 1))[:4], torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_camps_turn_every_second_school(pupils):
+    turned = ch07.schools([0, 1], structure="two camps")
+    torch.testing.assert_close(turned.y[:, ::2], pupils.y[:, ::2])
+    torch.testing.assert_close(turned.y[:, 1::2], -pupils.y[:, 1::2])
+    with pytest.raises(ValueError, match="structure must be"):
+        ch07.schools([0], structure="three camps")
+
+
+def test_statistics_see_training_pupils_only(pupils):
+    a, b = ch07.statistics(pupils)
+    x, y = pupils.x[1, 4][pupils.train[1, 4]], pupils.y[1, 4][pupils.train[1, 4]]
+    for found, expected in zip((a[1, 4], b[1, 4]), gram(x, y), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gain_of_one_pair_by_hand(pupils):
+    """One draw, the trial that was taken, one pair of schools, with chapter 1's solver."""
+    gains, taken = ch07.school_gains(pupils)
+    again, same = ch07.school_gains(pupils, taken)
+    np.testing.assert_allclose(gains, again)
+    assert torch.equal(taken, same) and gains.shape == (2, 33, 33)
+    a, b = ch07.statistics(pupils)
+    lam, mu = (float(v[taken[1]]) for v in ch07._grid(a))
+    i, j = 3, 17
+    # lam * (distance to the mean) + mu * ridge, as chapter 1's pair (lam', mu'): v is penalised by lam + mu, the mean by mu
+    W = mean_regularised(a[1, [i, j]], b[1, [i, j]], lam + mu, 2 * mu * (lam + mu) / lam)[1]
+    alone, _ = ch07.choose(pupils, ridge(a, b, ch07.OWN[:, None, None]))
+
+    def rmse(w, t):
+        rows = pupils.test[1, t]
+        return float(((pupils.x[1, t][rows] @ w - pupils.y[1, t][rows]) ** 2).mean().sqrt())
+
+    assert gains[1, i, j] == pytest.approx(100 * (1 - rmse(W[0], i) / rmse(alone[1, i], i)))
+    assert gains[1, j, i] == pytest.approx(100 * (1 - rmse(W[1], j) / rmse(alone[1, j], j)))
+
+
+def test_every_method_gets_as_many_trials():
+    assert len(ch07.OWN) == len(ch07._grid(ch07.OWN)[0]) == 24
+
+
+def test_lookahead_of_schools_is_the_packages(pupils):
+    weights = ch07.school_methods(pupils)
+    found = ch07.school_affinities(pupils, weights, rate=0.05)
+    x, y, real = pupils.x[0], pupils.y[0], pupils.train[0].double()
+    w = weights["pooled"][0, 0]
+    Z = affinity.lookahead(lambda s: (((x @ s[0] - y) ** 2) * real).sum(1) / real.sum(1), [w], 0.05)
+    np.testing.assert_allclose(found["lookahead"][0], affinity.both_ways(Z), atol=1e-10)
+    assert all(S.shape == (2, 33, 33) for S in found.values())
+    assert ch07.r2(pupils, weights["all to all"]).min() > ch07.r2(pupils, weights["single task"]).max()
+
+
+# ------------------------------------------------------------------------------------------------------------------- rivers
+TINY = replace(ch07.CPU, hours=60, width=4, steps=20, every=10, batch=20, rates=(1e-2, 2e-2))
+
+
+def test_hours_of_the_parts_have_nothing_in_common():
+    hour = np.arange(4000)
+    kept, part = hour % ch07.BLOCK >= ch07.GAP, np.array([0, 1, 0, 2])[hour // ch07.BLOCK % 4]
+    for k in range(3):
+        for other in range(k):
+            gaps = abs(hour[kept & (part == k)][:, None] - hour[kept & (part == other)])
+            assert gaps.min() > 60 + 48 - 1
+    first, second = (ch07.rivers(TINY, seed) for seed in (0, 1))
+    assert len(first.train[0]) == 60 and len(first.test[0]) > 1000
+    assert not torch.equal(first.train[1], second.train[1]) and len(first.test[0]) == len(second.test[0])
+    assert all(torch.isfinite(t).all() for part in (first.train, first.validation, first.test) for t in part)
+
+
+def test_networks_side_by_side_are_networks():
+    """A network of `Many` is the nn.Sequential of its seed, and trains as if it were alone."""
+    nets = ch07.Many(64, 8, 2, [3, 5])
+    torch.manual_seed(5)
+    layers = torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)
+    x = torch.randn(2, 7, 64)
+    torch.testing.assert_close(nets(x)[1], layers[1](layers[0](x[1]).relu()))
+    draws = [ch07.rivers(TINY, seed) for seed in (0, 1)]
+    jobs = [(0, (1, 4)), (1, (0, 2)), (1, (1, 4))]
+    together, alone = ch07.train(draws, jobs, TINY, 1e-2), ch07.train(draws, jobs[1:2], TINY, 1e-2)
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a[1], b[0], rtol=1e-3)
+
+
+def test_delta_m_is_the_mean_relative_gain():
+    alone, together = np.array([[2.0] * 8]), np.array([[1.0] * 4 + [3.0] * 4])
+    assert ch07.river_delta_m(alone, together)[0] == pytest.approx(0)
+    assert ch07.river_delta_m(alone, alone / 2)[0] == pytest.approx(50) == affinity.relative_gain(alone, alone / 2).mean()
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
+    monkeypatch.setitem(ch07.PLANS, profile, TINY)
+    found = ch07.run(profile, [0, 1])
+    assert len(found["schools"]) == (2 if profile == "cpu" else 6)
+    assert np.shape(found["river"]["gains"]) == (2, 8, 8)
+    ways = found["river"]["groups"]
+    assert ways.keys() == found["river"]["delta_m"].keys() and len(ways) == 5
+    for way, splits in ways.items():
+        for groups in splits:
+            assert sorted(t for g in groups for t in g) == list(range(8)) and len(groups) <= 3, way
+    json.dumps(found)

@@ -30,7 +30,7 @@ def _graph(g):
     points=2,
     hints=(
         "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of S_ij and S_ji.",
-        "Without loops: make S symmetric, put its diagonal to 0, and Q = diag(row sums) - S. The penalty is the trace of W^T Q W.",
+        "Without loops: make S symmetric; then Q = diag(row sums) - S, in which the diagonal of S cancels. The penalty is the trace of W^T Q W.",
     ),
 )
 def laplacian_penalty(W, S):
@@ -43,7 +43,6 @@ def laplacian_penalty(W, S):
     """
     ### BEGIN SOLUTION
     S = (S + S.T) / 2
-    S = S - torch.diag(S.diagonal())
     Q = torch.diag(S.sum(0)) - S
     return (W * (Q @ W)).sum()
     ### END SOLUTION
@@ -216,11 +215,10 @@ def _(*args):
 # --------------------------------------------------------------------------------------------------------- 3. cut the graph in two
 def _two_groups(g):
     """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must not be taken for groups."""
-    tasks = _whole(g, 8, 11)
-    order = torch.randperm(tasks, generator=g)
-    small = order[: _whole(g, 2, 4)]
+    tasks = _whole(g, 9, 12)
+    order = torch.cat([torch.randperm(2, generator=g), 2 + torch.randperm(tasks - 2, generator=g)])  # the first two lie apart
     label = torch.zeros(tasks, dtype=torch.bool)
-    label[small] = True
+    label[order[[0, *range(2, _whole(g, 3, 5))]]] = True
     S = torch.where(label[:, None] == label, 1.0, 0.1) * (0.9 + 0.2 * _rand(g, tasks, tasks))
     for k, tie in ((1, 9.0), (3, 6.0)):
         S[order[-k], order[-k - 1]] = tie
@@ -235,7 +233,7 @@ def _two_groups(g):
     grad=False,
     hints=(
         "Among unit vectors x orthogonal to (1, ..., 1), x^T Q x is smallest for the eigenvector of the second smallest eigenvalue of Q = D - S.",
-        "torch.linalg.eigh returns eigenvalues in ascending order; the second column of eigenvectors is the one. Its signs are the groups; turn them so that task 0 is False.",
+        "torch.linalg.eigh returns eigenvalues in ascending order; the second column of eigenvectors is the one. Its signs are the groups; turn them so that task 0 has a 0.",
     ),
 )
 def cut(S):
@@ -245,12 +243,12 @@ def cut(S):
 
     S: similarities [T, T], symmetric, positive, 0 on the
     diagonal. D is diagonal and holds the row sums of S.
-    Return bools [T]: False for task 0 and all of its group.
+    Return int64 [T]: 0 for task 0 and its group, 1 for the rest.
     """
     ### BEGIN SOLUTION
     Q = torch.diag(S.sum(0)) - S
     side = torch.linalg.eigh(Q).eigenvectors[:, 1] > 0
-    return side != side[0]
+    return (side != side[0]).long()
     ### END SOLUTION
 
 
@@ -261,12 +259,12 @@ def _(answer, S):
     twice[:T, :T] = S
     twice[T, T - 1] = twice[T - 1, T] = 20.0
     sides = answer(twice)
-    return bool(sides[T] == sides[T - 1]) and not bool(sides[0])
+    return bool(sides[T] == sides[T - 1]) and int(sides[0]) == 0
 
 
 def _side(Q, k):
     side = torch.linalg.eigh(Q).eigenvectors[:, k] > 0
-    return side != side[0]
+    return (side != side[0]).long()
 
 
 def _laplacian(S):
@@ -275,7 +273,7 @@ def _laplacian(S):
 
 @cut.mistake("Everything lands in one group: the first eigenvector of a Laplacian is constant. The second one cuts.")
 def _(S):
-    return torch.zeros(len(S), dtype=torch.bool, device=S.device)
+    return torch.zeros(len(S), dtype=torch.int64, device=S.device)
 
 
 @cut.mistake("This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart. eigh sorts in ascending order.")
@@ -283,9 +281,9 @@ def _(S):
     return _side(_laplacian(S), -1)
 
 
-@cut.mistake("The groups are right, but task 0 is True. The sign of an eigenvector is arbitrary, so turn it.")
+@cut.mistake("The groups are right, but task 0 has a 1. The sign of an eigenvector is arbitrary, so turn it.")
 def _(S):
-    return ~_side(_laplacian(S), 1)
+    return 1 - _side(_laplacian(S), 1)
 
 
 @cut.mistake("You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S make up for that.")

@@ -5,7 +5,7 @@ strengths are chosen on validation data, gains are measured on the test data, on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import affinity, data
 from ..data.splits import per_class, split_per_task
-from ..grouping import Groups, best_groups, partitions
+from ..grouping import Groups, best_groups, spectral_groups
 from ..relations import gram, ridge
 from ..runtime import device as fastest
 from ..task_graph import complete, laplacian, learn_relation, nearest, related_ridge
@@ -127,7 +127,7 @@ def school_methods(pupils: Schools) -> dict[str, Tensor]:
     weights["same intake"] = tied(pupils, neighbours(affinity.closeness(pupils.intake)))
     weights["same weights"] = tied(pupils, neighbours(affinity.closeness(weights["single task"])))
     lam, mu = _grid(a)
-    W, omega = learn_relation(a, b, lam[:, None] / T, mu[:, None], steps=15)
+    W, omega = learn_relation(a, b, lam[:, None] / T, mu[:, None], steps=8)
     weights["learned relation"], best = choose(pupils, W)
     weights["relation"] = omega[best, torch.arange(len(best), device=best.device)]
     return weights
@@ -196,6 +196,41 @@ def school_affinities(pupils: Schools, weights: dict[str, Tensor], rate: float =
         "learned relation": affinity.cosines(omega),
     }
     return {name: affinity.both_ways(S.cpu().numpy()) for name, S in found.items()}
+
+
+def hub(pupils: Schools) -> dict[str, np.ndarray]:
+    """A star: the largest school, with all of its pupils, tied to every other one. What the others get from it, by test R2, [S] each.
+
+    The strengths are chosen with the hub as it is, and kept when the sign of its scores is turned. "cosine" and "distance": mean gradient
+    cosine at the start (all weights 0) and mean distance of intake between the hub and the others, as it is and turned.
+    """
+    T = pupils.x.shape[1]
+    at = int(pupils.test[0].sum(-1).argmax())
+    others = [t for t in range(T) if t != at]
+    train = pupils.train.clone()
+    train[:, at] = (pupils.train | pupils.validation | pupils.test)[:, at]
+    honest = replace(pupils, train=train)
+    y = pupils.y.clone()
+    y[:, at] *= -1
+    a, b = statistics(honest)
+    star = torch.zeros(T, T).to(a)
+    star[at], star[:, at] = 1.0, 1.0
+    star[at, at] = 0
+    lam, mu = (s[:, None, None, None] for s in _grid(a))
+    K = lam * laplacian(star) + mu * torch.eye(T).to(a)
+    leaves = Schools(pupils.x[:, others], pupils.y[:, others], *(part[:, others] for part in (pupils.train, pupils.validation, pupils.test, pupils.intake)))
+    W, best = choose(leaves, related_ridge(a, b, K)[:, :, others])
+    found = {"hub as it is": r2(leaves, W)}
+    found["no hub"] = r2(leaves, choose(leaves, ridge(a[:, others], b[:, others], OWN.to(a)[:, None, None]))[0])
+    far = (pupils.intake[:, others] - pupils.intake[:, [at]]).norm(dim=-1).mean(-1).cpu().numpy()
+    for name, case in (("as it is", honest), ("turned", replace(honest, y=y))):
+        a, b = statistics(case)
+        if name == "turned":
+            found["hub turned"] = r2(leaves, related_ridge(a, b, K[best, 0])[:, others])
+        cosines = affinity.cosines(b @ b.mT)  # at w = 0 the gradient of a school is -2 b / n
+        found[f"cosine, {name}"] = cosines[:, at, others].mean(-1).cpu().numpy()
+        found[f"distance, {name}"] = far
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ rivers, networks
@@ -387,3 +422,63 @@ def river_delta_m(alone: np.ndarray, together: np.ndarray) -> np.ndarray:
     """`tasks.delta_m` of each draw in per cent, from test RMSE [S, 8]; positive: better than one network a target."""
     lower_is_better = dict.fromkeys(GAUGES, False)
     return np.array([delta_m(dict(zip(GAUGES, t, strict=True)), dict(zip(GAUGES, a, strict=True)), lower_is_better) for a, t in zip(alone, together, strict=True)])
+
+
+def groupings(draws: Sequence[Rivers], validation_gains: np.ndarray, look: dict[str, np.ndarray], k: int = 3) -> dict[str, list[Groups]]:
+    """Way to group -> the groups of each draw, k at most: one by each measure, and at random for comparison."""
+    order = np.random.RandomState(0)
+    sizes = [len(part) for part in np.array_split(range(len(GAUGES)), k)]
+    found = {
+        "all in one": [[list(range(len(GAUGES)))] for _ in draws],
+        "by pairwise gains": [best_groups(gains, k) for gains in validation_gains],
+        "by lookahead": [best_groups(Z.T, k) for Z in look["lookahead"]],
+        "spectral, by cosine": [spectral_groups(torch.tensor(affinity.both_ways(C)).clamp_min(1e-6), k) for C in look["gradient cosine"]],
+        "at random": [],
+    }
+    for _ in draws:
+        found["at random"].append([sorted(part.tolist()) for part in np.split(order.permutation(len(GAUGES)), np.cumsum(sizes)[:-1])])
+    return found
+
+
+def river_study(plan: Plan, seeds: Sequence[int], device="cpu") -> dict:
+    """The whole experiment with networks: RMSE [S, 8], pairwise gains and affinities [S, 8, 8], groups and delta-m of each way to group."""
+    draws = [rivers(plan, seed, device) for seed in seeds]
+    single = [[[t] for t in range(len(GAUGES))] for _ in draws]
+    alone = fit_groups(draws, single, plan)
+    on_validation, on_test = pair_gains(draws, plan, alone)
+    look = look_ahead(draws, plan)
+    targets = np.stack([np.corrcoef(draw.train[1].cpu().numpy().T) for draw in draws])
+    ways = groupings(draws, on_validation, look)
+    gain = {way: river_delta_m(alone[1], fit_groups(draws, groups, plan)[1]) for way, groups in ways.items()}
+    affinities = {"target correlation": abs(targets), **look, "gain on validation": on_validation}
+    return {"single": alone[1], "gains": on_test, "affinities": affinities, "groups": ways, "delta_m": gain}
+
+
+def run(profile: str, seeds: Sequence[int]) -> dict:
+    """Both experiments as plain lists: ``cpu`` as the chapter shows them; ``gpu`` with more pupils, wider networks and longer training."""
+    device = fastest()
+    results = {"schools": {}, "river": {}}
+    for n in (12,) if profile == "cpu" else (6, 12, 24):
+        setting = None
+        for structure in STRUCTURES:
+            pupils = schools(seeds, n, structure, device)
+            weights = school_methods(pupils)
+            gains, setting = school_gains(pupils, setting)
+            symmetric = affinity.both_ways(gains)
+            agreement = {
+                name: [affinity.rank_correlation(s, g) for s, g in zip(S, symmetric, strict=True)] for name, S in school_affinities(pupils, weights).items()
+            }
+            scores = {name: r2(pupils, W).tolist() for name, W in weights.items() if name != "relation"}
+            results["schools"][f"{structure}, {n} pupils"] = {"r2": scores, "rank correlation": agreement, "reliability": affinity.reliability(symmetric)}
+    study = river_study(PLANS[profile], seeds, device)
+    symmetric = affinity.both_ways(study["gains"])
+    results["river"] = {
+        "single": study["single"].tolist(),
+        "gains": study["gains"].tolist(),
+        "groups": study["groups"],
+        "delta_m": {way: gain.tolist() for way, gain in study["delta_m"].items()},
+        "rank correlation": {
+            name: [affinity.rank_correlation(s, g) for s, g in zip(affinity.both_ways(S), symmetric, strict=True)] for name, S in study["affinities"].items()
+        },
+    }
+    return results
