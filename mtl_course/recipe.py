@@ -5,8 +5,8 @@ Where the time goes, what was done about it:
     first layer   its filters are computed, not learned: they whiten the image patches (`whitening`)
     few epochs    a high one-cycle rate, smoothed labels, layers that start near the identity (`network`, `rate_at`)
     arithmetic    16 bits, channels last, compiled, batches of one size (`train`)
-The ideas and the settings to start from are Page's ("How to train your ResNet", 2018) and Jordan's ("94% on CIFAR-10 in 3.29 seconds on a
-single GPU", 2024), who does it in fewer epochs with more of them. `python -m mtl_course.record 03` runs it at full size.
+The ideas are Page's ("How to train your ResNet", 2018) and Jordan's ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024), who needs
+fewer epochs with more of them. `python -m mtl_course.record 03` runs it at full size; whether it reaches 94 % only its record can say.
 """
 
 import time

@@ -116,21 +116,13 @@ def _(*args):
 
 
 # ---------------------------------------------------------------------------------------------------------- 2. hidden waiting
-def _batches(limit):
-    def draw(g):
-        w = torch.randn(3, generator=g, dtype=torch.float64)
-        x = torch.randn(4, 6, 3, generator=g, dtype=torch.float64)
-        y = x @ torch.randn(3, generator=g, dtype=torch.float64) + torch.randn(4, 6, generator=g, dtype=torch.float64)
-        return w, x, y, 0.1, limit
-
-    return draw
-
-
-def _mixed(g):
-    """A limit between the norms of the gradients: some are shortened and some are not."""
-    w, x, y, rate, _ = _batches(1.0)(g)
-    norms = [float((2 * a.T @ (a @ w - b) / len(a)).norm()) for a, b in zip(x, y, strict=True)]
-    return w, x, y, rate / 10, (min(norms) + max(norms)) / 2
+def _batches(g):
+    """Two batches, and a limit between the norms of their gradients: one is shortened and one is not."""
+    w, true = torch.randn(2, 3, generator=g, dtype=torch.float64)
+    x = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
+    y = x @ true + torch.randn(2, 4, generator=g, dtype=torch.float64)
+    short, long = sorted(float((2 * a.T @ (a @ w - b) / 4).norm()) for a, b in zip(x, y, strict=True))
+    return w, x, y, 0.01, 0.4 * short + 0.6 * long
 
 
 def _waits(w, x, y, rate, limit):
@@ -156,7 +148,7 @@ def _waits(w, x, y, rate, limit):
 
 
 @exercise(
-    [_batches(1e9), _batches(0.5), _mixed],
+    _batches,
     points=3,
     grad=False,
     starter=_waits,
@@ -289,16 +281,15 @@ def _live(g):
 
 
 def _one_epoch(model, optimizer, order):
-    g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(8, 3, generator=g), torch.randn(8, 1, generator=g)
-    for rows in torch.randperm(8, generator=order).split(4):
-        optimizer.zero_grad()
-        F.mse_loss(model(x[rows]), y[rows]).backward()
-        optimizer.step()
+    """One step, on all examples in a random order, which decides who meets which dropout mask."""
+    data = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))[torch.randperm(8, generator=order)]
+    optimizer.zero_grad()
+    F.mse_loss(model(data[:, :3]), data[:, 3:]).backward()
+    optimizer.step()
 
 
 def _interrupted(answer, model, optimizer, order, epoch):
-    """One epoch, save, one epoch that is lost, then the rest of three epochs in what passes for a new process; all weights and buffers."""
+    """One epoch, save, one epoch that is lost, then the rest of two epochs in what passes for a new process; all weights and buffers."""
     _one_epoch(model, optimizer, order)
     saved = answer(model, optimizer, order, epoch)
     _one_epoch(model, optimizer, order)
@@ -313,7 +304,7 @@ def _interrupted(answer, model, optimizer, order, epoch):
         order.set_state(saved["order"])
     if "rng" in saved:
         torch.set_rng_state(saved["rng"])
-    for _ in range(3 - saved.get("epoch", 0)):
+    for _ in range(2 - saved.get("epoch", 0)):
         _one_epoch(model, optimizer, order)
     return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()])
 
@@ -443,7 +434,7 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
 
 @exercise(
     [
-        _scaled(0.02, 1.0), _scaled(0.02, 2e-7), _scaled(3e4, 0.3), _scaled(30.0, 1e9, scale=256.0),
+        _scaled(0.02, 1.0), _scaled(0.02, 2e-7), _scaled(3e4, 0.3),
         _scaled(1.0, 1.0, [(1, float("inf"))]), _scaled(1.0, 1.0, [(0, float("nan")), (2, -float("inf"))]),
     ],
     points=3,

@@ -213,18 +213,18 @@ def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str,
 
 # ------------------------------------------------------------------------------------------------------------- all of it
 def fast_recipe(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict:
-    """The recipe, once a seed: accuracy after each epoch and the seconds until then; the name of the set, since it may be a part of CIFAR-10."""
+    """The recipe, once a seed: accuracy after each epoch and the seconds until then; the name of the set, which may be a part of CIFAR-10."""
     source, train, test = sets(plan.source)
     settings = replace(plan.settings, precision=short_type(device))
-    torch.backends.cudnn.benchmark = True
     runs = [asdict(recipe.train(train, test, settings, seed, device)[1]) for seed in seeds]
     return {"source": source, "images": len(train[1]), "test images": len(test[1]), "runs": runs}
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Throughput and agreement of the variants; with the gpu profile also the recipe, the device's share of its peak left to the reader."""
+    """Throughput and agreement of the variants as plain JSON; with the gpu profile also the recipe, once a seed."""
     plan, device = PLANS[profile], fastest()
-    found = {"images a second": throughput(plan, device), "gradient's distance": agreement(plan, device)}
-    if plan.settings is not None:
-        found["recipe"] = fast_recipe(plan, seeds, device)
+    with torch.backends.cudnn.flags(benchmark=True):
+        found = {"images a second": throughput(plan, device), "gradient's distance": agreement(plan, device)}
+        if plan.settings is not None:
+            found["recipe"] = fast_recipe(plan, seeds, device)
     return found
