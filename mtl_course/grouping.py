@@ -17,7 +17,8 @@ def spectral_groups(S: Tensor, k: int, seed: int = 0) -> Groups:
     """k groups of tasks that are tied more strongly inside than across, from similarities S [T, T] >= 0.
 
     The k lowest eigenvectors of the normalised Laplacian ``D^-1/2 (D - S) D^-1/2`` place every task in R^k; rows are scaled to length 1
-    and k-means finds the groups. Groups and their members are in ascending order. ValueError unless 1 <= k <= T, or for a task without any tie.
+    and k-means finds the groups. Groups and their members are in ascending order.
+    ValueError unless 1 <= k <= T, or for a task without any tie.
     Source: Ng, Jordan and Weiss, "On spectral clustering: analysis and an algorithm", NeurIPS 2001.
     """
     if not 1 <= k <= len(S):

@@ -57,7 +57,7 @@ def test_related_ridge_is_the_numerical_optimum(tasks):
 
 
 def test_gradient_descent_ends_at_related_ridge(tasks):
-    xs, ys, a, b, S = tasks
+    _, _, a, b, S = tasks
     K = 0.5 * task_graph.laplacian(S) + 0.5 * torch.eye(5)
     W = torch.zeros(5, 3, dtype=torch.float64)
     for _ in range(4000):
@@ -93,7 +93,7 @@ def test_leading_dimensions_are_solved_together(tasks):
 
 
 def test_singular_systems_raise(tasks):
-    _, _, a, b, S = tasks
+    _, _, a, b, _ = tasks
     with pytest.raises(torch.linalg.LinAlgError):
         task_graph.related_ridge(a, b, torch.zeros(5, 5, dtype=torch.float64))  # two examples, three features
 

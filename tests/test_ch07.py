@@ -95,8 +95,8 @@ def promised_gain(gains, groups):
     "hub_pull": [
         """
 def hub_pull(n, hub_n, leaves, lam):
-    M = np.array([[n + lam, -lam], [-leaves * lam, hub_n + leaves * lam]])
-    return float(np.linalg.solve(M, np.array([0.0, hub_n]))[0])
+    M = torch.tensor([[n + lam, -lam], [-leaves * lam, hub_n + leaves * lam]], dtype=torch.float64)
+    return float(torch.linalg.solve(M, torch.tensor([0.0, hub_n], dtype=torch.float64))[0])
 """,
         """
 def hub_pull(n, hub_n, leaves, lam):

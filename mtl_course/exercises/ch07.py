@@ -1,6 +1,5 @@
 """Exercises of chapter 7: which tasks belong together."""
 
-import numpy as np
 import torch
 
 from ..checks.exercise import exercise
