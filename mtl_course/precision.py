@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 
 
+def short_type(device: torch.device) -> torch.dtype:
+    """The 16-bit type for a device: bfloat16 where it computes in it, else (a GPU older than Ampere, such as a T4) float16."""
+    native = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if native else torch.float16
+
+
 class Precision:
     """The arithmetic of one run on one device: None or float32 for full precision, bfloat16, or float16 with a gradient scaler.
 
@@ -46,7 +52,11 @@ class Precision:
         if self.scaler is None:
             optimizer.step()
             return True
-        before = self.scaler.get_scale()
-        self.scaler.step(optimizer)
+        taken = []  # asking the scaler for its factor instead would wait for the GPU twice more
+        hook = optimizer.register_step_post_hook(lambda *_: taken.append(True))
+        try:
+            self.scaler.step(optimizer)
+        finally:
+            hook.remove()
         self.scaler.update()
-        return self.scaler.get_scale() >= before
+        return bool(taken)

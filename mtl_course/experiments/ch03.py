@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .. import data, recipe
 from ..data.augment import crop
 from ..models import cnn, mlp
-from ..precision import Precision
+from ..precision import Precision, short_type
 from ..runtime import device as fastest
 
 
@@ -69,12 +69,6 @@ def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]
         parts = [(ds[f"x_{part}"], ds[f"y_{part}"]) for part in ("train", "test")]
     train, test = ((torch.tensor(x), torch.tensor(y)) for x, y in parts)
     return source, train, test
-
-
-def short_type(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it, else float16, as on a T4."""
-    native = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if native else torch.float16
 
 
 # ------------------------------------------------------------------------------------------------------------ variants

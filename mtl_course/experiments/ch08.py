@@ -20,6 +20,7 @@ from ..data.augment import Augment, compose, crop, flip
 from ..data.batches import Separate, Table
 from ..data.splits import per_class
 from ..models import HardSharing
+from ..precision import short_type
 from ..resnet import multiply_adds, parameters, resnet
 from ..runtime import device as fastest
 from ..tasks import classification, delta_m
@@ -216,7 +217,7 @@ def train(held: Data, plan: Plan, rate: float, seed: int, batch: int | None = No
     if on.type == "cuda":
         model.to(memory_format=torch.channels_last)
         model.compile()
-        precision = torch.bfloat16 if torch.cuda.get_device_capability(on)[0] >= 8 else torch.float16
+        precision = short_type(on)
     sgd, schedule = optimizer(model, rate, plan.epochs * held.steps(batch))
     history = fit_tasks(
         model, tasks_of(held), held.parts["train"], held.parts["validation"], sgd, epochs=plan.epochs, batch=batch, patience=plan.epochs,

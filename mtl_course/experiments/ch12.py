@@ -8,7 +8,7 @@ GPU profile: CIFAR-10 and CIFAR-100 with a residual network, one run after anoth
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..data.augment import compose, crop, flip
 from ..data.corruptions import STRENGTHS, corrupt
 from ..fine_tuning import gradual_unfreezing, layer_groups, layers, lp_ft, open_top
 from ..models import Classifier, cnn, mlp
+from ..precision import short_type
 from ..resnet import resnet
 from ..runtime import device as fastest
 from ..tasks import accuracy
@@ -115,7 +116,7 @@ def train_runs(
         pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
         for name, g in gradients(p, x[pick], y[pick], strength, source).items():
             rate = now[number[name]].view(-1, *[1] * (g.ndim - 1))
-            speed[name].mul_(0.9).add_(g if now[number[name]].all() else g * (rate > 0))
+            speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
             p[name].addcmul_(speed[name], rate, value=-1)
     return p
 
@@ -127,6 +128,7 @@ def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> 
 
 
 # ---------------------------------------------------------------------------------------------------------- digits, CPU
+@cache
 def pictures(name: str) -> tuple[Tensor, Tensor]:
     """Digits [N, 1, 14, 14] in [0, 1] and labels [N]: MNIST averaged over 2x2 pixels, UCI digits enlarged to MNIST's place in the frame."""
     ds = data.load(name)
@@ -337,10 +339,7 @@ def photo_network(plan: Photos, classes: int, seed: int, device: torch.device) -
 
 
 def precision_of(device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that has it, float16 on another, float32 on a CPU."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return short_type(device) if device.type == "cuda" else None
 
 
 def photo_source(plan: Photos, parts: dict, seed: int, device: torch.device) -> Classifier:
