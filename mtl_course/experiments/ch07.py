@@ -318,7 +318,7 @@ def train(draws: Sequence[Rivers], jobs: Sequence[tuple[int, Sequence[int]]], pl
         for part in ("train", "validation")
     }
     (x, y), (xv, yv) = tables["train"], tables["validation"]
-    optimizer = torch.optim.Adam(nets.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(nets.parameters(), lr=rate, fused=True)
     lowest = torch.full((len(jobs),), torch.inf, device=device)
     best = [p.detach().clone() for p in nets.parameters()]
     order = np.random.RandomState(0)
