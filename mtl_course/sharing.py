@@ -7,12 +7,11 @@ what you like, as long as what is added up has one shape. A new pattern is one s
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from . import cost
 from .weighting import Weighting
 
 
@@ -29,6 +28,13 @@ class Network(nn.Module):
         if lost := [name for name in features if name not in outputs]:
             raise ValueError(f"The pattern makes features for {', '.join(map(repr, lost))}, which have no head; the heads are {', '.join(outputs)}.")
         return outputs
+
+    @property
+    def trunk(self) -> nn.Module:
+        """What all tasks share, of `Shared` weights below `Parallel` heads: such a network can be balanced, as `models.HardSharing` can."""
+        if isinstance(self.pattern, Shared) and isinstance(self.heads, Parallel):
+            return self.pattern.trunk
+        raise AttributeError("Only shared weights below parallel heads have one trunk that all tasks share.")
 
 
 # --------------------------------------------------------------------------------------------------------------- patterns
@@ -180,24 +186,6 @@ class Penalised(Weighting):
         return losses.sum() + self.penalty()
 
 
-@dataclass(frozen=True)
-class Cost:
-    """parameters: numbers learned, each counted once; flops: of one forward pass for one example, a multiplication and an addition each 1."""
-
-    parameters: int
-    flops: float
-
-
-def cost(model: nn.Module, x: Tensor) -> Cost:
-    """Count a model's parameters, and its floating-point operations on the batch x [B, ...] divided by B.
-
-    Only matrix products and convolutions are counted, as by torch's counter; activations and additions are few beside them.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(x)
-    return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() / len(x))
-
-
 def widest(build: Callable[[int], nn.Module], parameters: int) -> int:
     """The largest width k for which ``build(k)`` has at most this many parameters. ValueError if width 1 has more.
 
@@ -206,7 +194,7 @@ def widest(build: Callable[[int], nn.Module], parameters: int) -> int:
 
     def fits(width: int) -> bool:
         with torch.device("meta"):
-            return sum(p.numel() for p in build(width).parameters()) <= parameters
+            return cost.parameters(build(width)) <= parameters
 
     if not fits(1):
         raise ValueError(f"Even at width 1 the model has more than {parameters} parameters.")

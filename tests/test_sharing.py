@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from mtl_course.balancing import upgrad
+from mtl_course.cost import flops, parameters
 from mtl_course.data.batches import Separate, Table
 from mtl_course.experts import CGC, PLE, MMoE, mix
 from mtl_course.models import HardSharing, cnn, mlp
-from mtl_course.sharing import MTAN, Cascade, Cooperative, CrossStitch, Network, OwnTrunks, Parallel, Penalised, Shared, cost, widest
+from mtl_course.sharing import MTAN, Cascade, Cooperative, CrossStitch, Network, OwnTrunks, Parallel, Penalised, Shared, widest
 from mtl_course.tasks import classification, regression
 from mtl_course.train import fit_tasks
 
@@ -282,26 +284,19 @@ def test_the_penalty_draws_the_trunks_together():
     assert spreads[1] < 0.1 * spreads[0]
 
 
-def test_cost_counts_a_linear_layer_by_hand():
-    found = cost(nn.Linear(D, K), torch.randn(7, D))
-    assert found.parameters == D * K + K and found.flops == 2 * D * K
-    conv = cost(nn.Conv2d(2, 5, 3, padding=1), torch.randn(4, 2, 6, 6))
-    assert conv.parameters == 2 * 5 * 9 + 5 and conv.flops == 2 * 36 * 2 * 5 * 9
-
-
-def test_cost_counts_a_shared_trunk_once():
-    trunk = mlp([D, K])
-    once = cost(Network(Shared(trunk, TASKS), heads()), torch.randn(2, D))
-    own = cost(Network(OwnTrunks({t: mlp([D, K]) for t in TASKS}), heads()), torch.randn(2, D))
-    assert own.parameters - once.parameters == 2 * (D * K + K) and own.flops - once.flops == 2 * 2 * D * K
-    same = cost(Network(OwnTrunks(dict.fromkeys(TASKS, trunk)), heads()), torch.randn(2, D))
-    assert same.parameters == once.parameters and same.flops == own.flops  # one trunk, run three times
+def test_a_shared_trunk_is_counted_once():
+    x, trunk = torch.randn(2, D), mlp([D, K])
+    once = Network(Shared(trunk, TASKS), heads())
+    own = Network(OwnTrunks({t: mlp([D, K]) for t in TASKS}), heads())
+    assert parameters(own) - parameters(once) == 2 * (D * K + K) and flops(own, x) - flops(once, x) == 2 * 2 * D * K
+    same = Network(OwnTrunks(dict.fromkeys(TASKS, trunk)), heads())
+    assert parameters(same) == parameters(once) and flops(same, x) == flops(own, x)  # one trunk, run three times
 
 
 def test_widest_is_the_last_width_that_fits():
     for budget in (20, 100, 1001):
         k = widest(lambda k: mlp([D, k, k]), budget)
-        sizes = [sum(p.numel() for p in mlp([D, w, w]).parameters()) for w in (k, k + 1)]
+        sizes = [parameters(mlp([D, w, w])) for w in (k, k + 1)]
         assert sizes[0] <= budget < sizes[1]
     with pytest.raises(ValueError, match="width 1"):
         widest(lambda k: mlp([D, k]), 3)
@@ -332,3 +327,17 @@ def test_surgery_says_what_it_needs():
         tasks = {"a": regression("a"), "b": classification("b")}
         rows = Table(x, y)
         fit_tasks(model, tasks, rows, rows, torch.optim.Adam(model.parameters()), lambda G: G.new_ones(2), epochs=1, progress=False)
+
+
+def test_shared_weights_below_parallel_heads_are_balanced_like_hard_sharing():
+    """Step for step, with `balancing.upgrad`; networks of other kinds have no `trunk`."""
+    x, y = problem()
+    tasks, found = {"a": regression("a"), "b": classification("b")}, []
+    for wrap in (lambda trunk, heads: Network(Shared(trunk, "ab"), Parallel(heads)), HardSharing):
+        torch.manual_seed(3)
+        model = wrap(mlp([D, K]), {"a": nn.Linear(K, 1), "b": nn.Linear(K, 2)})
+        fit_tasks(model, tasks, Table(x, y), Table(x, y), torch.optim.Adam(model.parameters(), lr=0.02), upgrad, epochs=3, progress=False)
+        found.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not hasattr(two_task(Shared(mlp([D, K]), "ab")), "trunk")
+    assert not hasattr(Network(OwnTrunks({"a": mlp([D, K])}), Parallel({"a": nn.Linear(K, 1)})), "trunk")

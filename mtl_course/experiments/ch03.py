@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from .. import data, recipe
+from ..cost import flops
 from ..data.augment import crop
 from ..models import cnn, mlp
 from ..precision import Precision, short_type
@@ -169,9 +169,7 @@ def agreement(plan: Plan, device: torch.device, seed: int = 0) -> dict[str, floa
 # ---------------------------------------------------------------------------------------------------------- arithmetic
 def operations(model: nn.Module, x: Tensor) -> int:
     """Operations of a forward and a backward pass of the mean output, a multiplication and an addition being two."""
-    with FlopCounterMode(display=False) as counted:
-        model(x).mean().backward()
-    return counted.get_total_flops()
+    return len(x) * flops(model, x, backward=True)
 
 
 # ------------------------------------------------------------------------------------------------------- 16-bit underflow
