@@ -99,13 +99,17 @@ def _require_finite(names, losses):
 def _trunk_gradients(features, shared, cotangents):
     """For each shared parameter the T task gradients, stacked: [T, *shape], or None if the features do not depend on it."""
     tasks, group = len(cotangents), _group(features, len(cotangents))
-    if 1 < tasks == group:
+    if group == 1:  # as lists: with one buffer for all, glibc hands the memory between two passes back and pages it in anew
+        each = [torch.autograd.grad(features, shared, v, retain_graph=t < tasks - 1, allow_unused=True) for t, v in enumerate(cotangents)]
+        return [None if layer[0] is None else torch.stack(layer) for layer in zip(*each, strict=True)]
+    if group == tasks:
         return torch.autograd.grad(features, shared, cotangents, is_grads_batched=True, allow_unused=True)
     layers = [None] * len(shared)
     for start in range(0, tasks, group):
         rows = slice(start, min(start + group, tasks))
-        v = cotangents[start] if group == 1 else cotangents[rows]
-        found = torch.autograd.grad(features, shared, v, retain_graph=rows.stop < tasks, is_grads_batched=group > 1, allow_unused=True)
+        found = torch.autograd.grad(
+            features, shared, cotangents[rows], retain_graph=rows.stop < tasks, is_grads_batched=True, allow_unused=True
+        )  # fmt: skip
         for k, g in enumerate(found):
             if g is not None:
                 layers[k] = g.new_empty(tasks, *shared[k].shape) if layers[k] is None else layers[k]
