@@ -285,6 +285,11 @@ def _(x, experts, W, b):
     return _mixed(shares.mean(1, keepdim=True).expand_as(shares), experts)
 
 
+@expert_mixture.mistake("A softmax of a softmax: the shares come out nearly even, whatever the gate says. Take it once.")
+def _(x, experts, W, b):
+    return _mixed(_logits(x, W, b).softmax(2).softmax(2), experts)
+
+
 @expert_mixture.mistake("You take the mean over the experts after weighting them, which divides by E once too often.")
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(2), experts) / len(experts)
@@ -414,11 +419,11 @@ def _setting(tasks):
 
 
 def _two_steps(answer, trunk, heads, rate, x):
-    """What the learner's networks and optimizer are after two steps on the sum of the losses."""
+    """What the learner's networks and optimizer are after three steps on the sum of the losses; the third shows a momentum."""
     torch.manual_seed(0)
     networks, optimizer = answer(trunk, dict(heads.items()), rate)
     outputs = []
-    for _ in range(2):
+    for _ in range(3):
         optimizer.zero_grad()
         losses = [network(x).square().mean() for network in networks.values()]
         sum(losses).backward()
@@ -429,6 +434,7 @@ def _two_steps(answer, trunk, heads, rate, x):
         "tasks": sorted(networks),
         "places of the trunks' first weights": len({network[0][0].weight.data_ptr() for network in networks.values()}),
         "the trunk is the given one": [network[0][0].weight.data_ptr() == trunk[0].weight.data_ptr() for network in networks.values()],
+        "the heads are the given ones": [networks[task][1].weight.data_ptr() == head.weight.data_ptr() for task, head in heads.items()],
         "parameters held": len(held),
         "held twice": len(held) - len({id(p) for p in held}),
         "losses": torch.stack(outputs),
@@ -511,6 +517,12 @@ def _(trunk, heads, rate):
 @networks_on_one_trunk.mistake("One trunk for all, but it is a copy of the one that was given: whoever holds the original sees nothing of the training.")
 def _(trunk, heads, rate):
     networks = _on(deepcopy(trunk), heads)
+    return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate)
+
+
+@networks_on_one_trunk.mistake("One trunk for all, but the heads are copies: whoever holds the given ones sees nothing of their training.")
+def _(trunk, heads, rate):
+    networks = _on(trunk, {t: deepcopy(head) for t, head in heads.items()})
     return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate)
 
 
