@@ -1,5 +1,6 @@
 """Exercises of chapter 8: convolutional multi-task networks."""
 
+import itertools
 import math
 
 import torch
@@ -93,6 +94,16 @@ def _(side, layers):
 @map_sides.mistake("Only the stride is used: kernel and padding shift the border, too.")
 def _(side, layers):
     return _sides(lambda n, k, s, p: n // s, layers, side)
+
+
+@map_sides.mistake("You round n / s up, whatever kernel and padding are. That is right only where the padding makes up for the kernel, 2 p = k - 1.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: -(-n // s), layers, side)
+
+
+@map_sides.mistake("The stride comes too early: first take the kernel off, side + 2 p - k, then divide by the stride.")
+def _(side, layers):
+    return _sides(lambda n, k, s, p: max((n + 2 * p) // s - k + 1, 1), layers, side)
 
 
 @map_sides.mistake("You return the last side only. A list with one side a layer is asked for.")
@@ -268,6 +279,16 @@ def _(long, shuffles, size):
     return [(long[k : k + size], short[k : k + size]) for k in range(0, len(long), size)]
 
 
+@paired_batches.mistake("Batches of the first round come again and again, as with itertools.cycle over a loader: the same rows in the same order, and too few at a round's end.")
+def _(long, shuffles, size):
+    return list(zip(long.split(size), itertools.cycle(shuffles[0].split(size))))
+
+
+@paired_batches.mistake("Each round is cut into batches by itself, so a round ends with a batch that is too small: lay the rounds end to end first.")
+def _(long, shuffles, size):
+    return list(zip(long.split(size), [part for order in shuffles for part in order.split(size)]))
+
+
 @paired_batches.mistake("The rows of the shorter set are drawn from the transposed table: rounds are mixed, and some rows come twice before others come once.")
 def _(long, shuffles, size):
     short = shuffles.T.flatten()[: len(long)]
@@ -368,6 +389,20 @@ def _(names_a, names_b, labels):
     return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
 
 
+@one_space.mistake("The labels are changed one class after the other in one tensor: a label that is new already is changed again. Compare with the old labels.")
+def _(names_a, names_b, labels):
+    names, new = names_a + [name for name in names_b if name not in names_a], labels.clone()
+    for old, name in enumerate(names_b):
+        new[new == old] = names.index(name)
+    return names, new
+
+
+@one_space.mistake("The new classes are sorted. They come in the order in which b lists them.")
+def _(names_a, names_b, labels):
+    names = names_a + sorted(name for name in names_b if name not in names_a)
+    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+
+
 @one_space.mistake("You return the table, one entry a class. Look the labels up in it: one entry an image.")
 def _(names_a, names_b, labels):
     names = names_a + [name for name in names_b if name not in names_a]
@@ -426,7 +461,7 @@ def _each(logits, targets, loss):
     return [loss(z, targets[name]) for name, z in logits.items()]
 
 
-@balanced_loss.mistake("The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of the head with 10, and has twice the say.")
+@balanced_loss.mistake("The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of the head with 10, and makes up two thirds of the sum.")
 def _(logits, targets):
     return torch.stack(_each(logits, targets, F.cross_entropy)).mean()
 
@@ -442,6 +477,16 @@ def _(logits, targets):
 @balanced_loss.mistake("You divide by the number of classes. A head that knows nothing has the loss ln C, not C.")
 def _(logits, targets):
     return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / z.shape[1])).mean()
+
+
+@balanced_loss.mistake("The sum of the losses over the sum of the ln C: it starts at 1, but the head with 100 classes still adds twice as much as the head with 10. Divide each.")
+def _(logits, targets):
+    return torch.stack(_each(logits, targets, F.cross_entropy)).sum() / sum(math.log(z.shape[1]) for z in logits.values())
+
+
+@balanced_loss.mistake("ln C is subtracted. Then the start is the same, but the gradient of the larger head is as large as before: divide by it.")
+def _(logits, targets):
+    return 1 + torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) - math.log(z.shape[1]))).mean()
 
 
 @balanced_loss.mistake("This is the sum over the tasks: a batch with three tasks would count three times.")
