@@ -8,10 +8,8 @@ initialisation: He et al., "Delving deep into rectifiers", ICCV 2015.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Block(nn.Module):
@@ -87,25 +85,3 @@ def resnet(
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return model
-
-
-@torch.no_grad()
-def multiply_adds(model: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of the convolutions and matrix products of ``model(x)``, one example's share: x [B, ...].
-
-    A FLOP count is twice this; norms, activations and pooling are left out, as is usual. A training step costs about three times as much.
-    The model's mode and statistics are left as they are.
-    """
-    was = model.training
-    model.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(x)
-    finally:
-        model.train(was)
-    return counter.get_total_flops() // (2 * len(x))
-
-
-def parameters(model: nn.Module) -> int:
-    """How many numbers the model learns."""
-    return sum(p.numel() for p in model.parameters())

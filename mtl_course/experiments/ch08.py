@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .. import data
+from ..cost import flops, parameters
 from ..data import two_digits
 from ..data.augment import Augment, compose, crop, flip
 from ..data.batches import Separate, Table
 from ..data.splits import per_class
 from ..models import HardSharing
 from ..precision import short_type
-from ..resnet import multiply_adds, parameters, resnet
+from ..resnet import resnet
 from ..runtime import device as fastest
 from ..tasks import classification, delta_m
 from ..train import evaluate_tasks, fit_tasks, predict
@@ -196,7 +197,7 @@ def network(plan: Plan, classes: Mapping[str, int], seed: int) -> HardSharing:
 def cost(plan: Plan, classes: Mapping[str, int]) -> tuple[int, int]:
     """Parameters of the network, and its multiply-adds for one image."""
     model = network(plan, classes, 0)
-    return parameters(model), multiply_adds(model, torch.zeros(1, plan.channels, plan.side, plan.side))
+    return parameters(model), flops(model, torch.zeros(1, plan.channels, plan.side, plan.side)) // 2
 
 
 def optimizer(model: nn.Module, rate: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
