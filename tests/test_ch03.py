@@ -6,9 +6,12 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 import torch
+from exercise_tools import answer_from
 from torch.nn import functional as F
 
 from mtl_course import data, recipe
+from mtl_course.checks import check
+from mtl_course.exercises import ch03 as exercises
 from mtl_course.experiments import ch03
 
 RIGHT = {
@@ -117,6 +120,21 @@ EQUIVALENT = {
         "return max(size * numbers / bandwidth, operations / peak)": "the larger of two numbers does not depend on their order",
     },
 }
+
+
+WAITING = {  # changed parts of a right answer that wait for the device, though they look harmless
+    "torch.stack(losses)": ["torch.tensor(losses)", "w.new_tensor(losses)", "torch.as_tensor(losses, device=w.device)"],
+    "torch.where(norm > limit, g * (limit / norm), g)": ["torch.stack([g, g * (limit / norm)])[(norm > limit).long()]", "g * min(limit / norm, 1)"],
+}
+
+
+@pytest.mark.parametrize(("part", "other"), [(part, other) for part, others in WAITING.items() for other in others])
+def test_a_loop_that_still_waits_is_found_out_and_told_why(part, other, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+    source = RIGHT["clipped_descent"][0]
+    assert part in source
+    result = check("clipped_descent", answer_from(exercises.clipped_descent, source.replace(part, other)), seed=0, rounds=1)
+    assert result.state == "wrong" and ("fetched" in result.hint if "losses" in part else "decide" in result.hint)
 
 
 # ---------------------------------------------------------------------------------------------------------- experiment

@@ -22,6 +22,10 @@ WAITS = {
     "cpu": lambda: x.cpu(),
     "to": lambda: x.to("cpu"),
     "__getitem__": lambda: x[x > 0],
+    "tensor": lambda: torch.tensor([x[0], x[1]]),
+    "as_tensor": lambda: torch.as_tensor([[x[0], 1.0]]),
+    "asarray": lambda: torch.asarray([x[0]]),
+    "new_tensor": lambda: x.new_tensor((x[0], 2.0)),
     "nonzero": lambda: x.nonzero(),
     "where": lambda: torch.where(x > 0),
     "unique": lambda: x.unique(),
@@ -37,6 +41,13 @@ def test_counted(name):
     assert found == {name: 1}
 
 
+@pytest.mark.parametrize("index", [torch.tensor(1), torch.tensor(True), (slice(None, torch.tensor(2)),)])
+def test_an_index_that_is_one_number_on_the_device_is_fetched(index):
+    with syncs.watch() as found:
+        x[index]
+    assert found == {"__getitem__": 1}
+
+
 def test_what_stays_on_the_device_is_not_counted():
     layer = torch.nn.Linear(3, 1)
     with syncs.watch() as found:
@@ -44,6 +55,7 @@ def test_what_stays_on_the_device_is_not_counted():
         loss.backward()
         torch.optim.Adam(layer.parameters(), lr=0.1).step()  # it reads its number of steps, which is on the host
         torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        assert len(torch.tensor([1.0, 2.0])) == 2 and torch.as_tensor(x) is x and len(x.new_tensor([1])) == 1
         assert len(x) == 3 and x.shape == (3,) and x.device.type == "cpu"
     assert not found
 

@@ -110,6 +110,18 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     return _adam(theta, g, m, s, step, rate, b2, b1, epsilon)
 
 
+@adam_update.mistake("The step uses the means from before it. Update m and s with this gradient first.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    new = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)[1:]
+    return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), *new
+
+
+@adam_update.mistake("The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g; likewise for s.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
+    return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), m, s
+
+
 @adam_update.mistake("The sign is turned: this climbs.")
 def _(*args):
     return _adam(*args, sign=-1)
@@ -184,7 +196,7 @@ def _counted(answer, args, kinds):
 
 @clipped_descent.law("fetches no number from the device (item, float, print, cpu, ...)")
 def _(answer, *args):
-    return _counted(answer, args, syncs.FETCHES)
+    return _counted(answer, args, syncs.FETCHES | syncs.BUILDERS)
 
 
 @clipped_descent.law("takes no decision that needs a number from the device (if, while, max, masks, ...)")
@@ -216,12 +228,18 @@ def _(*args):
     return _waits(*args)
 
 
-@clipped_descent.mistake("A number is still fetched from the device (.item(), float(...)): Python stops until the queue is empty. Add up tensors.")
+@clipped_descent.mistake(
+    "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is "
+    "empty. Add up tensors, or torch.stack them."
+)
 def _(*args):
     return _descent(*args, fetch=True)
 
 
-@clipped_descent.mistake("`if norm > limit` waits too: Python must know the norm to choose. Let the device choose: clamp, torch.where or minimum.")
+@clipped_descent.mistake(
+    "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. "
+    "Let the device choose: clamp, torch.where or torch.minimum."
+)
 def _(*args):
     return _descent(*args, branch=True)
 
@@ -271,7 +289,7 @@ def _(*args):
 def _small_run(seed):
     """A network with BatchNorm and dropout, its optimizer, and the generator of the order of the examples."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond, for the sake of GPUs
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
     return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), torch.Generator().manual_seed(seed)
 
@@ -296,7 +314,7 @@ def _interrupted(answer, model, optimizer, order, epoch):
     if not isinstance(saved, dict) or "model" not in saved:
         return saved
     model, optimizer, order = _small_run(1001)
-    torch.manual_seed(1002)
+    torch.default_generator.manual_seed(1002)
     model.load_state_dict(saved["model"], strict=False)
     if "optimizer" in saved:
         optimizer.load_state_dict(saved["optimizer"])
@@ -412,6 +430,16 @@ def _(model, optimizer, *rest):
     return _complete(model, optimizer, *rest, optimizer=optimizer.state_dict())
 
 
+@saved_run.mistake("Neither state is a copy all the way down: dict(...), .copy() and copy.copy still hold the live tensors. Use copy.deepcopy.")
+def _(model, optimizer, *rest):
+    return _complete(model, optimizer, *rest, model=model.state_dict(), optimizer=optimizer.state_dict())
+
+
+@saved_run.mistake("`epoch` is the number of epochs done already. Do not add to it: the resumed run would leave one out.")
+def _(model, optimizer, order, epoch):
+    return _complete(model, optimizer, order, epoch + 1)
+
+
 @saved_run.mistake("The parameters alone are not the model's state: BatchNorm's running statistics are buffers, and they are lost.")
 def _(model, *rest):
     return _complete(model, *rest, model={name: p.detach().clone() for name, p in model.named_parameters()})
@@ -434,8 +462,7 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
 
 @exercise(
     [
-        _scaled(0.02, 1.0), _scaled(0.02, 2e-7), _scaled(3e4, 0.3),
-        _scaled(1.0, 1.0, [(1, float("inf"))]), _scaled(1.0, 1.0, [(0, float("nan")), (2, -float("inf"))]),
+        _scaled(0.02, 1.0), _scaled(3e4, 0.3), _scaled(1.0, 1.0, [(1, -float("inf"))]), _scaled(1.0, 1.0, [(0, float("nan")), (2, float("nan"))]),
     ],
     points=3,
     grad=False,
@@ -536,6 +563,30 @@ def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d.clamp(-limit, limit))
 
 
+@unscaled_direction.mistake("You look for infinities only. inf - inf and 0 * inf are NaN: look for both.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, finite=lambda J: ~torch.isinf(J).any())
+
+
+@unscaled_direction.mistake("The direction is never shortened.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, clip=lambda d: d)
+
+
+@unscaled_direction.mistake("Short directions get the length limit, too. Divide by the scale first, and never lengthen: the factor must not exceed 1.")
+def _(J, scale, weights, limit):
+    return _direction(J, scale, weights, limit, clip=lambda d: d * limit / d.norm())
+
+
+@unscaled_direction.mistake("Each task is clipped by itself. The limit is one on the length of the weighted sum.")
+def _(J, scale, weights, limit):
+    def rows(J, scale, weights):
+        each = J.float() / scale
+        return weights @ (each * (limit / each.norm(dim=1, keepdim=True)).clamp(max=1))
+
+    return _direction(J, scale, weights, limit, unscale=rows, clip=lambda d: d)
+
+
 @unscaled_direction.mistake("The weights of the losses are not used.")
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: J.float().sum(0) / scale)
@@ -609,6 +660,16 @@ def _(*args):
 @layer_floor.mistake("You take the shorter of the two times. The device must finish both.")
 def _(*args):
     return _floor(*args, join=min)
+
+
+@layer_floor.mistake("The input has to be read from memory, too.")
+def _(*args):
+    return _floor(*args, parts=(0, 1, 1))
+
+
+@layer_floor.mistake("The weights are read once, not once for every image.")
+def _(*args):
+    return _floor(*args, parts=(1, 1, args[0]))
 
 
 @layer_floor.mistake("The output has to be written to memory, too.")
