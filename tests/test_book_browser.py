@@ -39,6 +39,9 @@ UNREACHABLE = """() => [...document.querySelectorAll("article *")].filter(elemen
     return true;
 }).map(element => element.outerHTML.slice(0, 120))"""
 
+BEGINS_OUTSIDE = """() => [...document.querySelectorAll("article mjx-container")]
+    .filter(formula => formula.checkVisibility() && formula.getBoundingClientRect().left < 0).map(formula => formula.outerHTML.slice(0, 120))"""
+
 # Each pair of text and ground colour in code and outputs, with an example: axe-core would take a minute to measure every word.
 CODE_COLOURS = """() => {
     const pairs = {};
@@ -186,6 +189,7 @@ def test_no_sideways_scroll_on_a_phone(opened):
     reader.picture(f"{name}-phone")
     assert page.evaluate("() => [document.documentElement.scrollWidth, document.body.scrollWidth]") == [390, 390]
     assert page.evaluate(UNREACHABLE) == []
+    assert page.evaluate(BEGINS_OUTSIDE) == [], "cut off on the left, where no scrolling helps"
     assert reader.axe(runOnly=["scrollable-region-focusable"]) == []
 
 
