@@ -139,12 +139,12 @@ def test_runs_trained_together_are_those_of_torchs_optimizer(method):
     x, y = found.all["MNIST"]
     x, rows = ch12.standard(x), torch.arange(20)[None].repeat(2, 1)
     tables = [ch12.rate_table(method, rate, 6, 3) for rate in (0.01, 0.05)]
-    pull = 0.1 if method == "L2-SP" else 0.0
+    pulls = [0.0, 0.1] if method == "L2-SP" else [0.0, 0.0]
     trunk = {name: p for name, p in found.source.items() if name.startswith("trunk")}
     together = ch12.train_runs(
-        found.model, found.source, x, y, rows, torch.stack(tables, dim=2), batch=7, seed=3, strength=torch.full((2,), pull), source=trunk
+        found.model, found.source, x, y, rows, torch.stack(tables, dim=2), batch=7, seed=3, strength=torch.tensor(pulls), source=trunk
     )
-    for run, table in enumerate(tables):
+    for run, (table, pull) in enumerate(zip(tables, pulls)):
         model = copy.deepcopy(found.model)
         model.load_state_dict({name: p[run] for name, p in found.source.items()})
         optimizer = torch.optim.SGD(layer_groups(model, 0.1, 1.0), momentum=0.9)
@@ -197,6 +197,21 @@ def test_a_probe_keeps_the_sources_trunk_and_scratch_does_not_start_from_it():
     assert not torch.isclose(trained[name][4:], found.source[name].repeat(2, 1, 1)).all(dim=2).any()
 
 
+def test_a_probe_on_stored_features_is_the_probe_of_the_whole_network():
+    found = study()
+    _, trained = found.runs("MNIST", 2, ["linear probe"])
+    x, y = found.all["MNIST"]
+    pool = found.parts("MNIST")[0]
+    rows = torch.stack([pool[torch.from_numpy(data.per_class(y[pool].numpy(), 2, seed))] for seed in found.seeds])
+    fresh = found.fresh([1000, 1001])
+    for k, rate in enumerate(TINY.rates):
+        start = {name: (found.source if name.startswith("trunk") else fresh)[name] for name in fresh}
+        rates = ch12.rate_table("linear probe", rate, TINY.steps, found.count)[:, :, None].expand(-1, -1, 2)
+        whole = ch12.train_runs(found.model, start, ch12.standard(x), (y - 6).clamp_min(0), rows, rates, batch=TINY.batch, seed=2)
+        for name, p in whole.items():
+            torch.testing.assert_close(trained[name][2 * k : 2 * k + 2], p, rtol=1e-4, atol=1e-5)
+
+
 def test_a_broad_source_has_seen_every_corruption_a_narrow_one_clean_images():
     x, y = torch.rand(5, 1, 14, 14), torch.arange(5)
     views, labels = ch12.many_kinds(x, y)
@@ -238,6 +253,11 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
         assert list(pair) == ["2", "500"] and list(pair["2"]) == list(ch12.METHODS)
         for row in (row for methods in pair.values() for row in methods.values()):
             assert all(0 <= value <= 1 and len(row[kind]) == 1 for kind in ("own", "corrupted", *STRENGTHS) for value in row[kind])
+    for method, row in results["cifar10_partial to cifar100_partial"]["500"].items():
+        (phases,) = row["history"]
+        # LP-FT has two phases, gradual unfreezing one for each layer: here the stem, two residual blocks and the head.
+        assert len(phases) == {"LP-FT": 2, "gradual": 4}.get(method, 1)
+        assert all(len(phase["train"]) == len(phase["validation"]) >= 1 and phase["best_epoch"] >= 0 for phase in phases)
     assert json.loads(json.dumps(results)) and any("cifar100_partial, 500 a class" in line for line in said)
 
 

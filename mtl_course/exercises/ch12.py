@@ -42,6 +42,8 @@ def _rates(answer, layers, rate, decay):
     """Rate and number of groups of every parameter."""
     layers = copy.deepcopy(layers)
     groups = answer(layers, rate, decay)
+    if isinstance(groups, dict):
+        raise TypeError('This is a single dict: return a list of them, one {"params": [...], "lr": ...} for each rate.')
     if not isinstance(groups, list | tuple) or not all(isinstance(group, dict) and {"params", "lr"} <= set(group) for group in groups):
         return groups
     found = {}
@@ -52,7 +54,7 @@ def _rates(answer, layers, rate, decay):
     everything = [p for layer in layers for p in layer.parameters()]
     return {
         "groups a parameter is in": [len(found.get(id(p), [])) for p in everything],
-        "its rate": [sum(found.get(id(p), [])) for p in everything],
+        "its rate": [sum(found.get(id(p), []), 0.0) for p in everything],
         "strangers": len(found.keys() - {id(p) for p in everything}),
     }
 
@@ -114,6 +116,11 @@ def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / (decay * up) if up else rate)
 
 
+@layer_rates.mistake("The layer right below the head has the head's rate still: it is to be divided by decay once already.")
+def _(layers, rate, decay):
+    return _grouped(layers, lambda up: rate / decay ** max(up - 1, 0))
+
+
 @layer_rates.mistake("All layers below the head have one rate. Each is to be divided by decay once more than the one above it.")
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay if up else rate)
@@ -134,7 +141,7 @@ def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay**up, wanted=lambda p: p.requires_grad and p.ndim > 1)
 
 
-@layer_rates.mistake("A layer may hold several modules, and you take the first one's parameters only: ask the layer for parameters().")
+@layer_rates.mistake("A layer may hold several modules, such as a BatchNorm after its linear map, and the parameters of one are in no group: ask the layer for parameters().")
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay**up, parameters=lambda layer: next(m for m in layer.modules() if not isinstance(m, nn.Sequential)).parameters())
 
@@ -337,6 +344,11 @@ def _two_layer(B, X, y, rate, steps, v=None, trunk=1.0, scale=1.0, ordered=None)
     return B, v
 
 
+@lp_then_ft.mistake("You take one step too few: `steps` of them come after the probe, which is none.")
+def _(B, X, y, rate, steps):
+    return _two_layer(B, X, y, rate, max(steps - 1, 0))
+
+
 @lp_then_ft.mistake("There is no probe: fine-tuning starts from a head of zeros, and the features move while the head learns.")
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=torch.zeros_like(B[:, 0]))
@@ -375,6 +387,14 @@ def _(B, X, y, rate, steps):
 @lp_then_ft.mistake("You probe the inputs, not the features, and map the answer into the features' space: solve for v with X @ B.T in the place of X.")
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=B @ torch.linalg.lstsq(X, y).solution)
+
+
+@lp_then_ft.mistake("In the second phase the head stands still and B alone takes steps: both are to move.")
+def _(B, X, y, rate, steps):
+    v = torch.linalg.lstsq(X @ B.T, y).solution
+    for _ in range(steps):
+        B = B - rate * torch.outer(v, X.T @ (X @ B.T @ v - y) / len(y))
+    return B, v
 
 
 @lp_then_ft.mistake("The head is fitted again after every step on the features; in the second phase it takes gradient steps like the features.")
@@ -500,6 +520,14 @@ def _(new, old, known, wanted):
 @fill_head.mistake("A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.")
 def _(new, old, known, wanted):
     return _by_name(new, old, known, wanted, other=lambda old: old.weight.data[-1])
+
+
+@fill_head.mistake("A class that the source does not know gets the source's first row: keep what was drawn.")
+def _(new, old, known, wanted):
+    for k, name in enumerate(wanted):
+        row = known.index(name) if name in known else 0
+        new.weight.data[k], new.bias.data[k] = old.weight.data[row], old.bias.data[row]
+    return new
 
 
 @fill_head.mistake("Nothing is carried over: what the source knows of the common classes is lost.")

@@ -1,19 +1,20 @@
 """Chapter 12: how much to unfreeze, at which rate; judged on pictures like those tuned on and on others. Needs no Jupyter.
 
 CPU profile: small digits. Every method is a table of learning rates, [steps, layers], and many networks are trained at once by it: their
-parameters are stacked along a first axis R (method x setting x seed) and `torch.func.vmap` turns one network's gradient into all of theirs.
+parameters are stacked along a first axis R (method x setting x seed) and `torch.func.vmap` turns one network's outputs into all of theirs.
 GPU profile: CIFAR-10 and CIFAR-100 with a residual network, one run after another, through `fine_tuning` and `train.fit`.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from .. import data
@@ -100,25 +101,29 @@ def train_runs(
 
     start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the examples that each run may use. All runs
     draw the same positions of their rows. rates [steps, layers, R]; a layer gathers no momentum while its rate is 0, like a parameter
-    without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP towards `source`, as `transfer.l2_sp`.
+    without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP towards `source`, by the gradient of
+    `transfer.l2_sp`; a run of strength 0 has none.
     """
 
-    def loss(p, x, y, strength, source):
-        data_loss = F.cross_entropy(functional_call(model, p, (x,)), y)
-        return data_loss + l2_sp(p, source, strength) if source else data_loss
-
-    gradients, number = vmap(grad(loss)), layer_of(model)
-    strength, source = (torch.zeros(rows.shape[0]), {}) if strength is None else (strength, source)
+    outputs, number = vmap(lambda p, x: functional_call(model, p, (x,))), layer_of(model)
+    held = [] if strength is None else strength.nonzero()[:, 0].tolist()
+    pulled = slice(min(held), max(held) + 1) if held else None  # the runs between the first and the last with a pull
     order = torch.Generator().manual_seed(seed)
-    p = {name: value.clone() for name, value in start.items()}
-    speed = {name: torch.zeros_like(value) for name, value in p.items()}
+    p = {name: value.clone().requires_grad_() for name, value in start.items()}
+    speed = {name: torch.zeros_like(value) for name, value in start.items()}
     for now in rates:
         pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
-        for name, g in gradients(p, x[pick], y[pick], strength, source).items():
-            rate = now[number[name]].view(-1, *[1] * (g.ndim - 1))
-            speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
-            p[name].addcmul_(speed[name], rate, value=-1)
-    return p
+        # The gradient of the runs' losses, summed, holds each run's own: no run's loss depends on another's parameters.
+        loss = F.cross_entropy(outputs(p, x[pick]).flatten(0, 1), y[pick].flatten(), reduction="sum") / batch
+        with torch.no_grad():
+            for name, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
+                shape = -1, *[1] * (g.ndim - 1)
+                if pulled and name in source:
+                    g[pulled] += 2 * strength[pulled].view(shape) * (p[name][pulled] - source[name][pulled])
+                rate = now[number[name]].view(shape)
+                speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
+                p[name].addcmul_(speed[name], rate, value=-1)
+    return {name: value.detach() for name, value in p.items()}
 
 
 @torch.no_grad()
@@ -208,6 +213,12 @@ class Study:
         sets |= {name: (corrupt(x, name, self.plan.severity, g), y - 6) for name in STRENGTHS}
         return {name: (standard(x), y) for name, (x, y) in sets.items()}
 
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """What each source's trunk makes of its own images, x [seeds, n, ...]: [seeds, n, width]."""
+        trunk = {name.removeprefix("trunk."): p for name, p in self.source.items() if name.startswith("trunk.")}
+        return vmap(lambda p, x: functional_call(self.model.trunk, p, (x,)))(trunk, x)
+
     def runs(self, target: str, shots: int, methods: Sequence[str] = METHODS) -> tuple[list, dict[str, Tensor]]:
         """Train every method with every setting; returns the lines (method, rate, strength) and the parameters, [lines x seeds, ...]."""
         plan, S = self.plan, len(self.seeds)
@@ -220,20 +231,27 @@ class Study:
         def start(method, name):
             return self.source[name] if name.startswith("trunk") and method != "scratch" else new[name]
 
+        x, y = standard(x), (y - 6).clamp_min(0)
         trained = []
-        for pulled in (False, True):  # apart, since the penalty costs time and only L2-SP has one
-            some = [line for line in lines if (line[0] == "L2-SP") == pulled]
+        for probing in (True, False):  # apart: a probe needs its trunk once only, for the features
+            some = [line for line in lines if (line[0] == "linear probe") == probing]
             if not some:
                 continue
             stacked = {name: torch.cat([start(m, name) for m, _, _ in some]) for name in new}
             rates = torch.stack([rate_table(m, rate, plan.steps, self.count) for m, rate, _ in some], dim=2).repeat_interleave(S, dim=2)
-            pull = torch.tensor([strength for _, _, strength in some]).repeat_interleave(S)
             trunk = {name: p for name, p in stacked.items() if name.startswith("trunk")}
-            part = train_runs(
-                self.model, stacked, standard(x), (y - 6).clamp_min(0), rows.repeat(len(some), 1), rates, batch=plan.batch, seed=shots,
-                **({"strength": pull, "source": trunk} if pulled else {}),
-            )  # fmt: skip
-            trained.append((some, part))
+            if probing:
+                head = copy.deepcopy(self.model)
+                head.trunk = nn.Identity()
+                first = {name: p for name, p in stacked.items() if name not in trunk}
+                seen, answers, mine = self.features(x[rows]).flatten(0, 1), y[rows].flatten(), torch.arange(rows.numel()).view(rows.shape)
+                part = train_runs(head, first, seen, answers, mine.repeat(len(some), 1), rates[:, -1:], batch=plan.batch, seed=shots)
+            else:
+                pull = torch.tensor([strength for _, _, strength in some]).repeat_interleave(S)
+                part = train_runs(
+                    self.model, stacked, x, y, rows.repeat(len(some), 1), rates, strength=pull, source=trunk, batch=plan.batch, seed=shots
+                )
+            trained.append((some, trunk | part))
         lines = [line for some, _ in trained for line in some]
         return lines, {name: torch.cat([part[name] for _, part in trained]) for name in new}
 
@@ -241,12 +259,12 @@ class Study:
         """Method -> accuracies a seed on "own", "corrupted" (mean over the kinds) and "other" test images, and the settings chosen.
 
         Each seed takes the setting with the best accuracy on clean validation images, of several equal ones the first; nothing is
-        chosen on corrupted or other images. "by setting": validation accuracies of every setting, one value a seed.
+        chosen on corrupted or other images. "by setting": validation accuracies of every setting on "own" and "other", one value a seed.
         """
         lines, trained = self.runs(target, shots, methods)
         S = len(self.seeds)
-        seen = {name: correct(self.model, trained, *part).view(len(lines), S) for name, part in self.test_sets(target, validation=True).items()}
-        seen["corrupted"] = torch.stack([seen[name] for name in STRENGTHS]).mean(dim=0)
+        held = self.test_sets(target, validation=True)
+        seen = {name: correct(self.model, trained, *held[name]).view(len(lines), S) for name in ("own", "other")}
         picked = {m: [i for i, line in enumerate(lines) if line[0] == m] for m in methods}
         best = {m: torch.tensor(mine)[seen["own"][mine].argmax(dim=0)] for m, mine in picked.items()}
         chosen = torch.cat([best[m] * S + torch.arange(S) for m in methods])
@@ -256,7 +274,7 @@ class Study:
         return {
             m: {name: accuracy[k].tolist() for name, accuracy in tested.items()}
             | {"setting": [lines[i][1:] for i in best[m].tolist()]}
-            | {"by setting": [{"rate": lines[i][1], "strength": lines[i][2]} | {n: seen[n][i].tolist() for n in SETS} for i in picked[m]]}
+            | {"by setting": [{"rate": lines[i][1], "strength": lines[i][2]} | {n: seen[n][i].tolist() for n in seen} for i in picked[m]]}
             for k, m in enumerate(methods)
         }
 
@@ -355,8 +373,8 @@ def photo_source(plan: Photos, parts: dict, seed: int, device: torch.device) -> 
     return model
 
 
-def tune_photos(method: str, rate: float, strength: float, model: Classifier, train: tuple, validation: tuple, plan: Photos, seed: int) -> float:
-    """Tune a network in place by a method and a setting; returns its validation accuracy."""
+def tune_photos(method: str, rate: float, strength: float, model: Classifier, train: tuple, validation: tuple, plan: Photos, seed: int) -> tuple[float, list[dict]]:
+    """Tune a network in place by a method and a setting; returns its validation accuracy and the losses by epoch, a dict for each phase."""
     x, y = train
     again = max(1, plan.updates * plan.batch // len(y))  # so that an epoch has enough updates
     train = x.repeat(again, 1, 1, 1), y.repeat(again)
@@ -367,21 +385,21 @@ def tune_photos(method: str, rate: float, strength: float, model: Classifier, tr
     count = len(layers(model))
     if method == "LP-FT":
         half = plan.epochs // 2
-        lp_ft(model, train, validation, F.cross_entropy, optimizer, (PROBE_RATE, rate), (half, plan.epochs - half), **options)
+        phases = lp_ft(model, train, validation, F.cross_entropy, optimizer, (PROBE_RATE, rate), (half, plan.epochs - half), **options)
     elif method == "gradual":
         stages = [1] * (count - 1) + [max(1, plan.epochs - count + 1)]
-        gradual_unfreezing(model, train, validation, F.cross_entropy, optimizer, rate, stages, **options)
+        phases = gradual_unfreezing(model, train, validation, F.cross_entropy, optimizer, rate, stages, **options)
     else:
         open_top(model, 1 if method == "linear probe" else count)
         start = {name: p.detach().clone() for name, p in model.named_parameters() if name.startswith("trunk")}
         pull = (lambda m: l2_sp(dict(m.named_parameters()), start, strength)) if method == "L2-SP" else None
         held = optimizer(layer_groups(model, rate, DECAY if method == "layer-wise" else 1.0))
-        fit(model, train, validation, F.cross_entropy, held, epochs=plan.epochs, penalty=pull, **options)
-    return evaluate(model, validation, accuracy)
+        phases = [fit(model, train, validation, F.cross_entropy, held, epochs=plan.epochs, penalty=pull, **options)]
+    return evaluate(model, validation, accuracy), [asdict(phase) for phase in phases]
 
 
 def compare_photos(source: Classifier, parts: dict, shots: int, plan: Photos, seed: int, methods: Sequence[str] = METHODS) -> dict[str, dict]:
-    """Method -> test accuracy ("own"), under each corruption, and the setting with the best validation accuracy."""
+    """Method -> test accuracy ("own"), under each corruption, and the setting with the best validation accuracy, with its losses by epoch."""
     x, y = parts["train"]
     labels = y.cpu().numpy()
     rows = torch.from_numpy(data.per_class(labels, min(shots, int(np.bincount(labels).min())), seed)).to(y.device)
@@ -393,15 +411,16 @@ def compare_photos(source: Classifier, parts: dict, shots: int, plan: Photos, se
             model = photo_network(plan, classes, 1000 + seed, device)
             if method != "scratch":
                 load_source(model, source.state_dict())
-            reached = tune_photos(method, rate, strength, model, (x[rows], y[rows]), parts["validation"], plan, seed)
+            reached, history = tune_photos(method, rate, strength, model, (x[rows], y[rows]), parts["validation"], plan, seed)
             if best is None or reached > best[0]:
-                best = reached, (rate, strength), model
-        reached, setting, model = best
+                best = reached, (rate, strength), model, history
+        reached, setting, model, history = best
         g = torch.Generator(device).manual_seed(1)
         test, answers = parts["test"]
         seen = {"own": evaluate(model, (centred(test), answers), accuracy)}
         seen |= {name: evaluate(model, (centred(corrupt(test, name, plan.severity, g)), answers), accuracy) for name in STRENGTHS}
         found[method] = seen | {"corrupted": float(np.mean([seen[name] for name in STRENGTHS])), "validation": reached, "setting": setting}
+        found[method]["history"] = history
     return found
 
 
