@@ -5,8 +5,12 @@ Where the time goes, what was done about it:
     first layer   its filters are computed, not learned: they whiten the image patches (`whitening`)
     few epochs    a high one-cycle rate, smoothed labels, layers that start near the identity (`network`, `rate_at`)
     arithmetic    16 bits, channels last, compiled, batches of one size (`train`)
-The ideas are Page's ("How to train your ResNet", 2018) and Jordan's ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024), who needs
-fewer epochs with more of them. `python -m mtl_course.record 03` runs it at full size; whether it reaches 94 % only its record can say.
+The ideas are Page's ("How to train your ResNet", 2018) and Jordan's ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024).
+
+Widths, batch, momentum, smoothing, shifts, factors and peak rate are those of Jordan's airbench94.py (whose 11.5 is 1.5 here: it is divided
+by 1 + 1 / (1 - momentum)). Different are: 16 epochs, not 9.9; a decay of 1e-3, not 1.33e-3; the peak at 0.25, not 0.23, of the run, and its
+end at 0, not 0.07; BatchNorm's momentum 0.3, not 0.4; no Lookahead average; the whitening's bias is learned to the end; no shifted test images.
+`python -m mtl_course.record 03` runs it at full size; whether it reaches 94 % only its record can say.
 """
 
 import time
@@ -33,7 +37,8 @@ class Settings:
     warm: float = 0.25
     momentum: float = 0.85
     decay: float = 1e-3
-    bias_factor: float = 16.0  # BatchNorm's biases learn this much faster
+    # As published. On 3,000 held-out training images of cifar10_partial, a narrow net (3 seeds): 4 -> 0.587, 16 -> 0.611, 64 -> 0.620 right.
+    bias_factor: float = 64.0  # BatchNorm's biases learn this much faster
     smoothing: float = 0.2
     padding: int = 2  # images are moved by up to so many pixels
     mirror: bool = True  # digits must not be
