@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import affinity, grouping, task_graph
+from mtl_course import affinity, check, grouping, task_graph
 from mtl_course.exercises import ch07 as exercises
 from mtl_course.experiments import ch07
 from mtl_course.relations import gram, mean_regularised, ridge
@@ -138,6 +138,31 @@ def test_exercises_compute_what_the_package_does():
     torch.testing.assert_close(exercises.step_affinity(x, y, W, V, 0.1), Z)
     gains, groups = np.random.RandomState(0).normal(size=(5, 5)), [[0, 3], [1], [2, 4]]
     assert float(exercises.promised_gain(torch.tensor(gains), groups)) == pytest.approx(grouping.expected_gain(gains, groups))
+
+
+def test_a_cut_cannot_be_read_off_the_row_of_task_0():
+    """Nor from degrees: what needs no eigenvector of D - S must not pass for a cut."""
+
+    def by_row(S):
+        return (S[0] < S[0][1:].mean()).long() * (torch.arange(len(S), device=S.device) > 0)
+
+    def above_the_median(S):
+        side = torch.linalg.eigh(torch.diag(S.sum(1)) - S).eigenvectors[:, 1]
+        return ((side > side.median()) != (side[0] > side.median())).long()
+
+    for wrong in (by_row, above_the_median):
+        assert not any(check("cut", wrong, seed=seed).state == "solved" for seed in range(5))
+
+
+def test_hub_pull_may_be_found_by_going_back_and_forth():
+    def hub_pull(n, hub_n, leaves, lam):
+        leaf = 0.0
+        for _ in range(30_000):
+            hub = (hub_n + leaves * lam * leaf) / (hub_n + leaves * lam)
+            leaf = lam * hub / (n + lam)
+        return leaf
+
+    assert check("hub_pull", hub_pull, seed=0).state == "solved"
 
 
 def test_hub_pull_is_the_packages_solution():

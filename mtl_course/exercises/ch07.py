@@ -201,6 +201,25 @@ def _(*args):
     return _affinity(*args, unit=True)
 
 
+@step_affinity.mistake("This is the first order, rate * g_i . g_j / L_j. Take the step, and look at the losses there: they curve.")
+def _(x, y, W, V, rate):
+    def losses(W):
+        return ((x @ W.T @ V.T - y) ** 2).mean(0)
+
+    J = torch.func.jacrev(losses)(W).flatten(1)
+    return rate * (J @ J.T) / losses(W)
+
+
+@step_affinity.mistake("Your steps are half as long as they should be: the gradient of a mean of squares has a factor 2.")
+def _(x, y, W, V, rate):
+    return _affinity(x, y, W, V, rate / 2)
+
+
+@step_affinity.mistake("The steps have length 1 times the gradient: the rate is missing.")
+def _(x, y, W, V, rate):
+    return _affinity(x, y, W, V, 1.0)
+
+
 @step_affinity.mistake("All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.")
 def _(*args):
     return _affinity(*args, sums=True)
@@ -226,8 +245,34 @@ def _two_groups(g):
     return (S - torch.diag(S.diagonal()),)
 
 
+def _no_groups(g):
+    """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees cuts elsewhere."""
+    while True:
+        tasks = _whole(g, 8, 11)
+        S = (_rand(g, tasks, tasks) ** 3).triu(1) + 0.01
+        S = (S + S.T) * (1 - torch.eye(tasks, dtype=S.dtype))
+        values, vectors = torch.linalg.eigh(_laplacian(S))
+        sure = values[2] - values[1] > 0.05 and vectors[:, 1].abs().min() > 0.02
+        if sure and not torch.equal(_side(_laplacian(S), 1), _side(_scaled(S), 1)):
+            return (S,)
+
+
+def _side(Q, k):
+    side = torch.linalg.eigh(Q).eigenvectors[:, k] > 0
+    return (side != side[0]).long()
+
+
+def _laplacian(S):
+    return torch.diag(S.sum(0)) - S
+
+
+def _scaled(S):
+    scale = S.sum(0).rsqrt()
+    return scale[:, None] * _laplacian(S) * scale
+
+
 @exercise(
-    [_two_groups],
+    [_two_groups, _no_groups],
     points=2,
     grad=False,
     hints=(
@@ -261,15 +306,6 @@ def _(answer, S):
     return bool(sides[T] == sides[T - 1]) and int(sides[0]) == 0
 
 
-def _side(Q, k):
-    side = torch.linalg.eigh(Q).eigenvectors[:, k] > 0
-    return (side != side[0]).long()
-
-
-def _laplacian(S):
-    return torch.diag(S.sum(0)) - S
-
-
 @cut.mistake("Everything lands in one group: the first eigenvector of a Laplacian is constant. The second one cuts.")
 def _(S):
     return torch.zeros(len(S), dtype=torch.int64, device=S.device)
@@ -283,6 +319,22 @@ def _(S):
 @cut.mistake("The groups are right, but task 0 has a 1. The sign of an eigenvector is arbitrary, so turn it.")
 def _(S):
     return 1 - _side(_laplacian(S), 1)
+
+
+@cut.mistake("You scale the Laplacian by the degrees. That is a good cut, too, but another one; take D - S as it is.")
+def _(S):
+    return _side(_scaled(S), 1)
+
+
+@cut.mistake("This is a row of the matrix of eigenvectors. They are its columns: eigenvectors[:, 1].")
+def _(S):
+    side = torch.linalg.eigh(_laplacian(S)).eigenvectors[1] > 0
+    return (side != side[0]).long()
+
+
+@cut.mistake("This is the third eigenvector: it cuts once more, across the first cut. Counting starts at 0, so the second is [:, 1].")
+def _(S):
+    return _side(_laplacian(S), 2)
 
 
 @cut.mistake("You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S make up for that.")
@@ -371,6 +423,16 @@ def _(gains, groups):
     return _score(gains, groups, own=True)
 
 
+@promised_gain.mistake("Tasks alone are right, but in a larger group the diagonal still counts as a gain.")
+def _(gains, groups):
+    return _inflated(gains, [group for group in groups if len(group) > 1])
+
+
+@promised_gain.mistake("This is the sum over tasks. Divide by their number.")
+def _(gains, groups):
+    return _score(gains, groups, over=lambda groups: 1)
+
+
 @promised_gain.mistake("This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.")
 def _(gains, groups):
     return _score(gains, groups, over=len)
@@ -422,7 +484,7 @@ def hub_pull(n, hub_n, leaves, lam):
 
 @hub_pull.law("with a firm tie it is the hub's share of all examples")
 def _(answer, n, hub_n, leaves, lam):
-    return abs(answer(n, hub_n, leaves, 1e9) - hub_n / (hub_n + leaves * n)) < 1e-6
+    return abs(answer(n, hub_n, leaves, 1e4) - hub_n / (hub_n + leaves * n)) < 1e-3
 
 
 @hub_pull.mistake("That is the pull of a hub that does not move. The leaves pull at it as well, all of them together.")
@@ -443,6 +505,11 @@ def _(n, hub_n, leaves, lam):
 @hub_pull.mistake("Only one leaf pulls at the hub here; all of them do.")
 def _(n, hub_n, leaves, lam):
     return hub_n * lam / (hub_n * (n + lam) + n * lam)
+
+
+@hub_pull.mistake("This is all leaves added up. Each of them ends at the same place; return that.")
+def _(n, hub_n, leaves, lam):
+    return leaves * hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
 
 
 @hub_pull.mistake("The strength is doubled: each tie is one term of the sum, so it pulls with lam at either end.")

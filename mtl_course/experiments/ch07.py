@@ -201,7 +201,7 @@ def school_affinities(pupils: Schools, weights: dict[str, Tensor], rate: float =
 def hub(pupils: Schools) -> dict[str, np.ndarray]:
     """A star: the largest school, with all of its pupils, tied to every other one. What the others get from it, by test R2, [S] each.
 
-    The strengths are chosen with the hub as it is, and kept when the sign of its scores is turned. "cosine" and "distance": mean gradient
+    The strengths are chosen with the hub as it is, and kept when the sign of its scores is turned ("hub turned"), or chosen anew. "cosine" and "distance": mean gradient
     cosine at the start (all weights 0) and mean distance of intake between the hub and the others, as it is and turned.
     """
     T = pupils.x.shape[1]
@@ -227,6 +227,7 @@ def hub(pupils: Schools) -> dict[str, np.ndarray]:
         a, b = statistics(case)
         if name == "turned":
             found["hub turned"] = r2(leaves, related_ridge(a, b, K[best, 0])[:, others])
+            found["turned and chosen anew"] = r2(leaves, choose(leaves, related_ridge(a, b, K)[:, :, others])[0])
         cosines = affinity.cosines(b @ b.mT)  # at w = 0 the gradient of a school is -2 b / n
         found[f"cosine, {name}"] = cosines[:, at, others].mean(-1).cpu().numpy()
         found[f"distance, {name}"] = far
@@ -313,11 +314,9 @@ def train(draws: Sequence[Rivers], jobs: Sequence[tuple[int, Sequence[int]]], pl
     size = len(jobs[0][1])
     device = draws[0].train[0].device
     nets = Many(64, plan.width * size, size, [1000 * draw + 8 * len(group) + min(group) for draw, group in jobs]).to(device)
-    tables = {
-        part: (torch.stack([getattr(draws[d], part)[0] for d, _ in jobs]), torch.stack([getattr(draws[d], part)[1][:, list(g)] for d, g in jobs]))
-        for part in ("train", "validation")
-    }
-    (x, y), (xv, yv) = tables["train"], tables["validation"]
+    x = torch.stack([draw.train[0] for draw in draws])
+    y = torch.stack([draws[d].train[1][:, list(g)] for d, g in jobs])
+    of_job = torch.tensor([d for d, _ in jobs], device=device)
     optimizer = torch.optim.Adam(nets.parameters(), lr=rate, fused=True)
     lowest = torch.full((len(jobs),), torch.inf, device=device)
     best = [p.detach().clone() for p in nets.parameters()]
@@ -327,61 +326,74 @@ def train(draws: Sequence[Rivers], jobs: Sequence[tuple[int, Sequence[int]]], pl
             if watch is not None:
                 watch(nets, step)
             with torch.no_grad():
-                error = ((nets(xv) - yv) ** 2).mean((1, 2))
+                error = _squares(nets, draws, jobs, "validation").mean(1)
                 for kept, p in zip(best, nets.parameters(), strict=True):
                     kept[error < lowest] = p[error < lowest]
             lowest = torch.minimum(lowest, error)
         rows = torch.tensor(order.permutation(plan.hours)[: plan.batch], device=device)
-        loss = ((nets(x[:, rows]) - y[:, rows]) ** 2).mean(1).sum()
+        loss = ((nets(x[:, rows][of_job]) - y[:, rows]) ** 2).mean(1).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
         for kept, p in zip(best, nets.parameters(), strict=True):
             p.copy_(kept)
-        validation = ((nets(xv) - yv) ** 2).mean(1).sqrt()
-        test = [((nets_test - draws[d].test[1][:, list(g)]) ** 2).mean(0).sqrt() for (d, g), nets_test in zip(jobs, _each(nets, draws, jobs), strict=True)]
-    return validation.cpu().numpy(), torch.stack(test).cpu().numpy()
+        validation, test = (_squares(nets, draws, jobs, part).sqrt().cpu().numpy() for part in ("validation", "test"))
+    return validation, test
 
 
-def _each(nets, draws, jobs):
-    for k, (d, _) in enumerate(jobs):
-        hidden = torch.relu(draws[d].test[0] @ nets.w1[k] + nets.b1[k])
-        yield hidden @ nets.w2[k] + nets.b2[k]
+def _squares(nets, draws, jobs, part):
+    """Mean squared error [jobs, size] on one part. Job by job: the hidden units of all networks at once are too many for a cache."""
+    found = []
+    for k, (d, group) in enumerate(jobs):
+        x, y = getattr(draws[d], part)
+        hidden = torch.addmm(nets.b1[k], x, nets.w1[k]).relu_()
+        found.append(((torch.addmm(nets.b2[k], hidden, nets.w2[k]) - y[:, list(group)]) ** 2).mean(0))
+    return torch.stack(found)
 
 
-def fit_groups(draws: Sequence[Rivers], groups: Sequence[Groups], plan: Plan, watch=None) -> tuple[np.ndarray, np.ndarray]:
+Known = dict[tuple[int, tuple[int, ...], float], list[np.ndarray]]  # draw, group, rate -> validation and test RMSE of the group's targets
+
+
+def scores(draws: Sequence[Rivers], jobs: Sequence[tuple[int, tuple[int, ...]]], plan: Plan, known: Known) -> list[list[list[np.ndarray]]]:
+    """Validation and test RMSE of every job at each rate of the plan: ``[rate][job][part]``.
+
+    Trains what `known` does not hold yet, and adds it: a group of one draw is the same network in every split that it is part of.
+    """
+    for rate in plan.rates:
+        new = sorted({job for job in jobs if (*job, rate) not in known})
+        for size in sorted({len(group) for _, group in new}):
+            alike = [job for job in new if len(job[1]) == size]
+            for job, *rmse in zip(alike, *train(draws, alike, plan, rate), strict=True):
+                known[(*job, rate)] = rmse
+    return [[known[(*job, rate)] for job in jobs] for rate in plan.rates]
+
+
+def fit_groups(draws: Sequence[Rivers], groups: Sequence[Groups], plan: Plan, known: Known) -> tuple[np.ndarray, np.ndarray]:
     """Train the networks of a split into groups, `groups[s]` in draw s; validation and test RMSE of each target, [S, 8] each.
 
     A draw tries every rate of the plan, for all of its networks alike, and keeps the one with the lowest mean validation error.
     """
-    found = []
-    for rate in plan.rates:
-        rmse = np.zeros((2, len(draws), len(GAUGES)))
-        for size in sorted({len(g) for split in groups for g in split}):
-            jobs = [(s, g) for s, split in enumerate(groups) for g in split if len(g) == size]
-            for (s, g), *scores in zip(jobs, *train(draws, jobs, plan, rate, watch), strict=True):
-                for k in range(2):
-                    rmse[k, s, list(g)] = scores[k]
-        found.append(rmse)
-    found = np.stack(found)
+    jobs = [(s, tuple(g)) for s, split in enumerate(groups) for g in split]
+    found = np.zeros((len(plan.rates), 2, len(draws), len(GAUGES)))
+    for at_rate, rmse in zip(found, scores(draws, jobs, plan, known), strict=True):
+        for (s, g), parts in zip(jobs, rmse, strict=True):
+            at_rate[:, s, list(g)] = parts
     best = found[:, 0].mean(-1).argmin(0)  # [S]
     validation, test = found[best, :, np.arange(len(draws))].swapaxes(0, 1)
     return validation, test
 
 
-def pair_gains(draws: Sequence[Rivers], plan: Plan, alone: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def pair_gains(draws: Sequence[Rivers], plan: Plan, alone: tuple[np.ndarray, np.ndarray], known: Known) -> tuple[np.ndarray, np.ndarray]:
     """Gain of each target from the company of each other one, on validation and on test hours: [S, 8, 8] each, row i from column j.
 
     alone: validation and test RMSE [S, 8] of single-task networks. All 28 pairs of a draw share one rate, as the single networks do.
     """
     pairs = list(combinations(range(len(GAUGES)), 2))
-    runs = []
-    for rate in plan.rates:
-        jobs = [(s, pair) for s in range(len(draws)) for pair in pairs]
-        runs.append(np.stack(train(draws, jobs, plan, rate)).reshape(2, len(draws), len(pairs), 2))
-    best = np.stack([run[0].mean((1, 2)) for run in runs]).argmin(0)
-    rmse = np.stack(runs)[best, :, np.arange(len(draws))]  # [S, 2, pairs, 2]
+    jobs = [(s, pair) for s in range(len(draws)) for pair in pairs]
+    runs = np.array(scores(draws, jobs, plan, known)).reshape(len(plan.rates), len(draws), len(pairs), 2, 2).swapaxes(2, 3)
+    best = runs[:, :, 0].mean((2, 3)).argmin(0)
+    rmse = runs[best, np.arange(len(draws))]  # [S, 2, pairs, 2]
     gains = np.zeros((2, len(draws), len(GAUGES), len(GAUGES)))
     for k in range(2):
         for p, (i, j) in enumerate(pairs):
@@ -390,7 +402,7 @@ def pair_gains(draws: Sequence[Rivers], plan: Plan, alone: tuple[np.ndarray, np.
     return gains[0], gains[1]
 
 
-def look_ahead(draws: Sequence[Rivers], plan: Plan) -> dict[str, np.ndarray]:
+def look_ahead(draws: Sequence[Rivers], plan: Plan, known: Known) -> dict[str, np.ndarray]:
     """Lookahead affinity and gradient cosine [S, 8, 8], averaged over the training of one network for all targets, at the middle rate.
 
     Both are taken on the draw's training hours, for the shared layer; row i is the task that steps.
@@ -413,7 +425,9 @@ def look_ahead(draws: Sequence[Rivers], plan: Plan) -> dict[str, np.ndarray]:
             J = torch.stack([torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]) for loss in found])
             sums["gradient cosine"][s] += affinity.cosines(J @ J.T).cpu().numpy()
 
-    train(draws, [(s, tuple(range(8))) for s in range(len(draws))], plan, rate, watch)
+    jobs = [(s, tuple(range(8))) for s in range(len(draws))]
+    for job, *rmse in zip(jobs, *train(draws, jobs, plan, rate, watch), strict=True):
+        known[(*job, rate)] = rmse
     moments = plan.steps // plan.every + 1
     return {name: total / moments for name, total in sums.items()}
 
@@ -444,12 +458,13 @@ def river_study(plan: Plan, seeds: Sequence[int], device="cpu") -> dict:
     """The whole experiment with networks: RMSE [S, 8], pairwise gains and affinities [S, 8, 8], groups and delta-m of each way to group."""
     draws = [rivers(plan, seed, device) for seed in seeds]
     single = [[[t] for t in range(len(GAUGES))] for _ in draws]
-    alone = fit_groups(draws, single, plan)
-    on_validation, on_test = pair_gains(draws, plan, alone)
-    look = look_ahead(draws, plan)
+    known: Known = {}
+    alone = fit_groups(draws, single, plan, known)
+    on_validation, on_test = pair_gains(draws, plan, alone, known)
+    look = look_ahead(draws, plan, known)
     targets = np.stack([np.corrcoef(draw.train[1].cpu().numpy().T) for draw in draws])
     ways = groupings(draws, on_validation, look)
-    gain = {way: river_delta_m(alone[1], fit_groups(draws, groups, plan)[1]) for way, groups in ways.items()}
+    gain = {way: river_delta_m(alone[1], fit_groups(draws, groups, plan, known)[1]) for way, groups in ways.items()}
     affinities = {"target correlation": abs(targets), **look, "gain on validation": on_validation}
     return {"single": alone[1], "gains": on_test, "affinities": affinities, "groups": ways, "delta_m": gain}
 
