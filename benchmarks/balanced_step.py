@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -200,6 +201,7 @@ def main(arguments=None):
     parser.add_argument("--peak", nargs=3, metavar=("KIND", "T", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    threadpool_limits(1)  # NumPy's and SciPy's too: CPU time counts the threads that wait as well
     if options.peak:
         kind, tasks, way = options.peak
         print(_peak_here(kind, int(tasks), way))
