@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
+from .inputs import filled
 
 
 # ------------------------------------------------------------------------------------------------- 1. the pull towards the source
@@ -117,20 +118,9 @@ class _Net(nn.Module):
         return self.head(self.trunk(x))
 
 
-def _fill(module, g):
-    """Draw every parameter and every running statistic of a module from `g`."""
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=g))
-        for name, b in module.named_buffers():
-            if b.is_floating_point():
-                b.copy_(torch.rand(b.shape, generator=g) + 0.5 if name.endswith("var") else torch.randn(b.shape, generator=g))
-    return module
-
-
 def _net(g, dropout=False, classes=None):
     inputs, width, k = (int(n) for n in torch.randint(3, 7, (3,), generator=g))
-    return _fill(_Net(inputs, width, classes or k, dropout), g), inputs
+    return filled(_Net(inputs, width, classes or k, dropout), g), inputs
 
 
 def _probe_inputs(dropout):
@@ -374,7 +364,7 @@ def _checkpoint_inputs(prefix="", lose=False):
 
     def draw(g):
         model, _ = _net(g)
-        source = _fill(copy.deepcopy(model), g)
+        source = filled(copy.deepcopy(model), g)
         state = {prefix + name: value.clone() for name, value in source.state_dict().items()}
         if lose:
             trunk = [name for name in state if "trunk" in name and "num_batches" not in name]

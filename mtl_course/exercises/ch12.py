@@ -6,17 +6,7 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-
-
-def _fill(module, g):
-    """Draw every parameter and every running statistic of a module from `g`."""
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=g))
-        for name, b in module.named_buffers():
-            if b.is_floating_point():
-                b.copy_(torch.rand(b.shape, generator=g) + 0.5 if name.endswith("var") else torch.randn(b.shape, generator=g))
-    return module
+from .inputs import filled
 
 
 # -------------------------------------------------------------------------------------------------- 1. a rate for every layer
@@ -24,7 +14,7 @@ def _blocks(g, count, norm):
     """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps a BatchNorm, and a ReLU; and a head."""
     width = int(torch.randint(3, 6, (), generator=g))
     layers = [nn.Sequential(nn.Linear(width, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()) for _ in range(count)]
-    return [_fill(layer, g) for layer in [*layers, nn.Linear(width, 2)]]
+    return [filled(layer, g) for layer in [*layers, nn.Linear(width, 2)]]
 
 
 def _for_groups(count, norm, frozen=None):
@@ -419,7 +409,7 @@ def _heads(shared, gone, added):
         turned = [*both[shared // 2 :], *both[: shared // 2]]
         known, wanted = [*both, *before], [*after[: added // 2], *turned, *after[added // 2 :]]
         width = int(torch.randint(2, 5, (), generator=g))
-        old, new = (_fill(nn.Linear(width, len(classes)), g) for classes in (known, wanted))
+        old, new = (filled(nn.Linear(width, len(classes)), g) for classes in (known, wanted))
         return new, old, known, wanted
 
     return draw
