@@ -9,7 +9,7 @@ import torch
 
 from mtl_course import affinity, check, grouping, task_graph
 from mtl_course.exercises import ch07 as exercises
-from mtl_course.experiments import ch07
+from mtl_course.experiments import ch07, ch07_rivers, ch07_schools
 from mtl_course.relations import gram, mean_regularised, ridge
 
 RIGHT = {
@@ -180,31 +180,31 @@ def test_hub_pull_is_the_packages_solution():
 # ------------------------------------------------------------------------------------------------------------------ schools
 @pytest.fixture(scope="module")
 def pupils():
-    return ch07.schools([0, 1])
+    return ch07_schools.schools([0, 1])
 
 
 def test_parts_of_a_draw_are_disjoint_and_the_test_pupils_fixed(pupils):
     assert pupils.x.shape[:2] == (2, 33)
-    assert (pupils.train.sum(-1) == 12).all() and (pupils.validation.sum(-1) == ch07.VALIDATION).all() and (pupils.test.sum(-1) >= ch07.TEST).all()
+    assert (pupils.train.sum(-1) == 12).all() and (pupils.validation.sum(-1) == ch07_schools.VALIDATION).all() and (pupils.test.sum(-1) >= ch07_schools.TEST).all()
     assert not (pupils.train & pupils.test).any() and not (pupils.train & pupils.validation).any()
     scores = [pupils.y[s] - pupils.y[s][pupils.test[s]][0] for s in range(2)]  # without the mean of the draw
     torch.testing.assert_close(scores[0][pupils.test[0]], scores[1][pupils.test[1]])
     assert not torch.allclose(scores[0][pupils.train[0]], scores[1][pupils.train[1]])
-    small = ch07.schools([0], n=6)
+    small = ch07_schools.schools([0], n=6)
     assert (small.train.sum(-1) == 6).all()
     torch.testing.assert_close(small.x[0, :, :6].mean((0, 1))[:4], torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
 def test_camps_turn_every_second_school(pupils):
-    turned = ch07.schools([0, 1], structure="two camps")
+    turned = ch07_schools.schools([0, 1], structure="two camps")
     torch.testing.assert_close(turned.y[:, ::2], pupils.y[:, ::2])
     torch.testing.assert_close(turned.y[:, 1::2], -pupils.y[:, 1::2])
     with pytest.raises(ValueError, match="structure must be"):
-        ch07.schools([0], structure="three camps")
+        ch07_schools.schools([0], structure="three camps")
 
 
 def test_statistics_see_training_pupils_only(pupils):
-    a, b = ch07.statistics(pupils)
+    a, b = ch07_schools.statistics(pupils)
     x, y = pupils.x[1, 4][pupils.train[1, 4]], pupils.y[1, 4][pupils.train[1, 4]]
     for found, expected in zip((a[1, 4], b[1, 4]), gram(x, y), strict=True):
         torch.testing.assert_close(found, expected)
@@ -212,16 +212,16 @@ def test_statistics_see_training_pupils_only(pupils):
 
 def test_gain_of_one_pair_by_hand(pupils):
     """One draw, the trial that was taken, one pair of schools, with chapter 1's solver."""
-    gains, taken = ch07.school_gains(pupils)
-    again, same = ch07.school_gains(pupils, taken)
+    gains, taken = ch07_schools.school_gains(pupils)
+    again, same = ch07_schools.school_gains(pupils, taken)
     np.testing.assert_allclose(gains, again)
     assert torch.equal(taken, same) and gains.shape == (2, 33, 33)
-    a, b = ch07.statistics(pupils)
-    lam, mu = (float(v[taken[1]]) for v in ch07._grid(a))
+    a, b = ch07_schools.statistics(pupils)
+    lam, mu = (float(v[taken[1]]) for v in ch07_schools._grid(a))
     i, j = 3, 17
     # lam * (distance to the mean) + mu * ridge, as chapter 1's pair (lam', mu'): v is penalised by lam + mu, the mean by mu
     W = mean_regularised(a[1, [i, j]], b[1, [i, j]], lam + mu, 2 * mu * (lam + mu) / lam)[1]
-    alone, _ = ch07.choose(pupils, ridge(a, b, ch07.OWN[:, None, None]))
+    alone, _ = ch07_schools.choose(pupils, ridge(a, b, ch07_schools.OWN[:, None, None]))
 
     def rmse(w, t):
         rows = pupils.test[1, t]
@@ -232,32 +232,32 @@ def test_gain_of_one_pair_by_hand(pupils):
 
 
 def test_every_method_gets_as_many_trials():
-    assert len(ch07.OWN) == len(ch07._grid(ch07.OWN)[0]) == 24
+    assert len(ch07_schools.OWN) == len(ch07_schools._grid(ch07_schools.OWN)[0]) == 24
 
 
 def test_lookahead_of_schools_is_the_packages(pupils):
-    weights = ch07.school_methods(pupils)
-    found = ch07.school_affinities(pupils, weights, rate=0.05)
+    weights = ch07_schools.school_methods(pupils)
+    found = ch07_schools.school_affinities(pupils, weights, rate=0.05)
     x, y, real = pupils.x[0], pupils.y[0], pupils.train[0].double()
     w = weights["pooled"][0, 0]
     Z = affinity.lookahead(lambda s: (((x @ s[0] - y) ** 2) * real).sum(1) / real.sum(1), [w], 0.05)
     np.testing.assert_allclose(found["lookahead"][0], affinity.both_ways(Z), atol=1e-10)
     assert all(S.shape == (2, 33, 33) for S in found.values())
-    assert ch07.r2(pupils, weights["all to all"]).min() > ch07.r2(pupils, weights["single task"]).max()
+    assert ch07_schools.r2(pupils, weights["all to all"]).min() > ch07_schools.r2(pupils, weights["single task"]).max()
 
 
 # ------------------------------------------------------------------------------------------------------------------- rivers
-TINY = replace(ch07.CPU, hours=60, width=4, steps=20, every=10, batch=20, rates=(1e-2, 2e-2))
+TINY = replace(ch07_rivers.CPU, hours=60, width=4, steps=20, every=10, batch=20, rates=(1e-2, 2e-2))
 
 
 def test_hours_of_the_parts_have_nothing_in_common():
     hour = np.arange(4000)
-    kept, part = hour % ch07.BLOCK >= ch07.GAP, np.array([0, 1, 0, 2])[hour // ch07.BLOCK % 4]
+    kept, part = hour % ch07_rivers.BLOCK >= ch07_rivers.GAP, np.array([0, 1, 0, 2])[hour // ch07_rivers.BLOCK % 4]
     for k in range(3):
         for other in range(k):
             gaps = abs(hour[kept & (part == k)][:, None] - hour[kept & (part == other)])
             assert gaps.min() > 60 + 48 - 1
-    first, second = (ch07.rivers(TINY, seed) for seed in (0, 1))
+    first, second = (ch07_rivers.rivers(TINY, seed) for seed in (0, 1))
     assert len(first.train[0]) == 60 and len(first.test[0]) > 1000
     assert not torch.equal(first.train[1], second.train[1]) and len(first.test[0]) == len(second.test[0])
     assert all(torch.isfinite(t).all() for part in (first.train, first.validation, first.test) for t in part)
@@ -265,22 +265,22 @@ def test_hours_of_the_parts_have_nothing_in_common():
 
 def test_networks_side_by_side_are_networks():
     """A network of `Many` is the nn.Sequential of its seed, and trains as if it were alone."""
-    nets = ch07.Many(64, 8, 2, [3, 5])
+    nets = ch07_rivers.Many(64, 8, 2, [3, 5])
     torch.manual_seed(5)
     layers = torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)
     x = torch.randn(2, 7, 64)
     torch.testing.assert_close(nets(x)[1], layers[1](layers[0](x[1]).relu()))
-    draws = [ch07.rivers(TINY, seed) for seed in (0, 1)]
+    draws = [ch07_rivers.rivers(TINY, seed) for seed in (0, 1)]
     jobs = [(0, (1, 4)), (1, (0, 2)), (1, (1, 4))]
-    together, alone = ch07.train(draws, jobs, TINY, 1e-2), ch07.train(draws, jobs[1:2], TINY, 1e-2)
+    together, alone = ch07_rivers.train(draws, jobs, TINY, 1e-2), ch07_rivers.train(draws, jobs[1:2], TINY, 1e-2)
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a[1], b[0], rtol=1e-3)
 
 
 def test_delta_m_is_the_mean_relative_gain():
     alone, together = np.array([[2.0] * 8]), np.array([[1.0] * 4 + [3.0] * 4])
-    assert ch07.river_delta_m(alone, together)[0] == pytest.approx(0)
-    assert ch07.river_delta_m(alone, alone / 2)[0] == pytest.approx(50) == affinity.relative_gain(alone, alone / 2).mean()
+    assert ch07_rivers.river_delta_m(alone, together)[0] == pytest.approx(0)
+    assert ch07_rivers.river_delta_m(alone, alone / 2)[0] == pytest.approx(50) == affinity.relative_gain(alone, alone / 2).mean()
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
