@@ -62,6 +62,6 @@ class Functional:
         return self._group[x.device]
 
     def _convolves(self, x):
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):  # dropout must not draw here: a run that goes on asks again
             out = self(self.parameters(), x)
         return any(has_looped(o.grad_fn, ("Convolution",)) for o in (out.values() if isinstance(out, dict) else (out,)))

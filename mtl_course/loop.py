@@ -2,11 +2,12 @@
 
 import math
 import sys
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoint import Run, resume, save
@@ -27,15 +28,15 @@ def new_run(model, history, optimizer, schedule, arithmetic, augment, combine, b
     return Run(model, history, parts, generators, settings, device)
 
 
-def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint):
-    """Epochs until validation has not improved for `patience` of them."""
+def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint, unit="epoch"):
+    """Epochs until validation has not improved for `patience` of them; `unit` is what an epoch is called."""
     model, history, too_large = run.model, run.history, None
     best, least = deepcopy(model.state_dict()), math.inf
     if checkpoint is not None and Path(checkpoint).exists():
         best, least = resume(Path(checkpoint), run)
     try:
         numbers = range(len(history.train) + 1, epochs + 1)
-        for epoch in tqdm(numbers, disable=not progress, file=sys.stdout, leave=False, desc="epochs"):
+        for epoch in tqdm(numbers, disable=not progress, file=sys.stdout, leave=False, desc=f"{unit}s"):
             if epoch - 1 - history.best_epoch >= patience:
                 break
             model.train()
@@ -44,13 +45,13 @@ def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint)
             history.validation.append(values["validation"])
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise not_finite(f"{name} loss is {value}", epoch)
+                    raise not_finite(f"{name} loss is {value}", epoch, unit)
             if values["validation"] < least:
                 least, history.best_epoch, best = values["validation"], epoch, deepcopy(model.state_dict())
             if checkpoint is not None:
                 save(Path(checkpoint), run, best, least)
     except torch.OutOfMemoryError:
-        too_large = f"The GPU's memory was full in epoch {epoch}, with batch={run.settings['batch']}. {_smaller(run)}"
+        too_large = f"The GPU's memory was full in {unit} {epoch}{_smaller(run)}"
     finally:
         model.load_state_dict(best)
     if too_large:  # raised here, not above: a traceback to the failed step would keep its tensors in memory
@@ -60,15 +61,24 @@ def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint)
 
 
 def _smaller(run):
-    batch = run.settings["batch"]
+    best, batch = "The model has its best weights so far.", run.settings.get("batch")
+    if batch is None:
+        return f". Draw fewer tasks or smaller ones, take first-order gradients, or a smaller model. {best}"
     if batch == 1:
-        return "Not even one example fits: take a smaller model or input, or another GPU."
+        return ", with batch=1. Not even one example fits: take a smaller model or input, or another GPU."
     shorter = ", or precision=torch.bfloat16 (float16 on a T4), which halves the activations"
     other = shorter if run.settings["precision"] == "None" else ""
-    return f"Try batch={batch // 2}, with a learning rate to match{other}. The model has its best weights so far."
+    return f", with batch={batch}. Try batch={batch // 2}, with a learning rate to match{other}. {best}"
 
 
-def not_finite(what: str, epoch: int) -> FloatingPointError:
+def not_finite(what: str, epoch: int, unit: str = "epoch") -> FloatingPointError:
     """The error for a loss that is not finite."""
     advice = "Lower the learning rate; look for log(0), 0/0 or inputs that are not finite."
-    return FloatingPointError(f"The {what} in epoch {epoch}. {advice}")
+    return FloatingPointError(f"The {what} in {unit} {epoch}. {advice}")
+
+
+def require_held(parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    """ValueError that names the parameters which want a gradient and are not in the optimizer."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if missing := [name for name, p in parameters if p.requires_grad and id(p) not in held]:
+        raise ValueError(f"The optimizer does not hold {', '.join(missing)}: build it after the model has its final parts, or freeze them.")

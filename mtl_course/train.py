@@ -17,7 +17,7 @@ from .data.augment import Augment
 from .data.batches import Separate, Table
 from .evaluation import evaluate, evaluate_tasks, predict
 from .history import History, TaskHistory
-from .loop import new_run, not_finite, run_epochs
+from .loop import new_run, not_finite, require_held, run_epochs
 from .precision import Precision
 from .steps import step, update
 from .tasks import Task
@@ -61,7 +61,7 @@ def fit(
     the epoch, if a loss is not finite; torch.OutOfMemoryError, with the batch size to try. Then, too, the best weights are put
     back first.
     """
-    _require_held(model, optimizer)
+    require_held(model.named_parameters(), optimizer)
     x, y = train
     arithmetic = Precision(precision, x.device)
     run = new_run(model, History(), optimizer, schedule, arithmetic, augment, None, batch, seed)
@@ -115,9 +115,9 @@ def fit_tasks(
     label of it.
     """
     combine = Weighting() if combine is None else combine
-    learned = [("", model)] + ([("weighting.", combine)] if isinstance(combine, nn.Module) else [])
-    for prefix, module in learned:
-        _require_held(module, optimizer, prefix)
+    require_held(model.named_parameters(), optimizer)
+    if isinstance(combine, nn.Module):
+        require_held(combine.named_parameters("weighting"), optimizer)
     initial, _ = evaluate_tasks(model, tasks, validation, precision=precision)
     history = TaskHistory(initial=initial, losses={name: [] for name in tasks}, metrics={name: [] for name in tasks})
     arithmetic = Precision(precision, next(model.parameters()).device)
@@ -147,10 +147,3 @@ def fit_tasks(
         return sum(losses[name] / history.initial[name] for name in tasks) / len(tasks)
 
     return run_epochs(run, one_epoch, judge, epochs=epochs, patience=patience, progress=progress, checkpoint=checkpoint)
-
-
-def _require_held(module, optimizer, prefix=""):
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if missing := [prefix + name for name, p in module.named_parameters() if p.requires_grad and id(p) not in held]:
-        names = ", ".join(missing)
-        raise ValueError(f"The optimizer does not hold {names}: build it after the model has its final parts, or freeze them.")

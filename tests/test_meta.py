@@ -235,6 +235,14 @@ def test_a_recurrent_network_adapts():
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_the_choice_draws_no_random_number():
+    """A run that goes on from a checkpoint asks again; dropout must not draw then."""
+    f = Functional(nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5)))
+    before = torch.get_rng_state()
+    f.at_once(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_dropout_draws_anew_for_every_task():
     torch.manual_seed(0)
     f = Functional(nn.Sequential(nn.Linear(3, 50), nn.Dropout(0.5), nn.Linear(50, 1)))
