@@ -128,6 +128,24 @@ def test_all_rows_of_separate_sets_are_there_one_task_after_the_other():
     assert whole.targets["b"][0] == slice(3, 5) and whole.targets["b"][1].tolist() == [1000, 1001]
 
 
+def test_some_tasks_only():
+    mask = torch.arange(23) % 5 == 2
+    table = rows_table(labelled={"b": mask})
+    few = table.only(["b"])
+    assert few.x is table.x and list(few.targets) == ["b"] and few.labelled["b"] is mask and not table.only(["a"]).labelled
+    sets = separate({"a": 20, "b": 7})
+    assert list(sets.only(["b"]).sets) == ["b"] and sets.only(["b"]).sets["b"] is sets.sets["b"]
+    assert [len(found) for found in (table, few, sets, sets.only(["b"]))] == [23, 23, 20, 7]
+
+
+def test_a_repeated_set_makes_an_epoch_as_long_as_beside_a_longer_one():
+    again = separate({"a": 20, "b": 7}).only(["b"]).repeated(20)
+    x, y = again.sets["b"]
+    assert y.tolist() == [1000 + row % 7 for row in range(20)] and torch.equal(x[:, 0].long(), y)
+    assert len(list(again.batches(6, seeded()))) == len(list(separate({"a": 20, "b": 7}).batches(6, seeded())))
+    assert separate({"b": 7}).repeated(3).sets["b"][1].tolist() == [0, 1, 2]
+
+
 def test_channels_last_stays():
     x, last = torch.randn(10, 3, 4, 4).to(memory_format=torch.channels_last), torch.channels_last
     y = torch.arange(10)

@@ -154,11 +154,14 @@ def test_sets_are_disjoint_and_named():
 
 
 def test_a_set_that_is_only_a_part_says_so(monkeypatch):
+    class Part(dict):
+        info = data.info("cifar10_partial")
+
     def load(name):
         if name == "cifar10":
             raise data.DataError("no network")
         x = np.zeros((4, 8, 8, 3), dtype=np.uint8)
-        return {"x_train": x, "y_train": np.arange(4), "x_test": x, "y_test": np.arange(4)} if name == "cifar10_partial" else None
+        return Part(x_train=x, y_train=np.arange(4), x_test=x, y_test=np.arange(4)) if name == "cifar10_partial" else None
 
     monkeypatch.setattr(data, "load", load)
     assert ch03.sets("cifar10")[0] == "cifar10_partial"

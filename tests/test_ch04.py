@@ -214,10 +214,11 @@ def test_swapped_gates_are_those_of_the_next_task_and_the_model_keeps_its_own():
 
 def test_a_set_that_trains_alone_gets_as_many_steps():
     x = torch.arange(5.0)[:, None]
-    longer = ch04.lengthened(Separate({"digit": (x, torch.arange(5))}), 12)
+    both = Separate({"digit": (x, torch.arange(5)), "angle": (torch.zeros(12, 1), torch.zeros(12, 1))})
+    longer = ch04.alone(both, "digit")
+    assert list(longer.sets) == ["digit"]
     rows, y = longer.sets["digit"]
     assert y.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1] and torch.equal(rows[:, 0].long(), y)
-    both = Separate({"digit": (x, torch.arange(5)), "angle": (torch.zeros(12, 1), torch.zeros(12, 1))})
     count = [sum(1 for _ in part.batches(5, torch.Generator())) for part in (longer, both)]
     assert count == [3, 3]
 

@@ -77,6 +77,20 @@ def test_an_unknown_name_gets_the_close_ones():
     assert data.names() == [info.name for info in ENTRIES]
 
 
+def test_a_part_takes_the_place_of_a_whole_that_cannot_be_had(monkeypatch):
+    def load(name):
+        if not name.endswith("_partial"):
+            raise data.DataError(f"no {name}")
+        return name
+
+    monkeypatch.setattr(data, "load", load)
+    assert data.load_or_partial("cifar100") == "cifar100_partial"
+    with pytest.raises(data.DataError, match="no svhn"):  # of which there is no part
+        data.load_or_partial("svhn")
+    monkeypatch.setattr(data, "load", lambda name: name)
+    assert data.load_or_partial("cifar100") == "cifar100"
+
+
 def test_unknown_attribute_of_the_module():
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         data.lod  # noqa: B018

@@ -21,7 +21,7 @@ from importlib import import_module
 from .dataset import Dataset
 from .manifest import DataError, Info, info, names
 
-__all__ = ["DataError", "Dataset", "Info", "info", "load", "names", "per_class", "split_per_task"]
+__all__ = ["DataError", "Dataset", "Info", "info", "load", "load_or_partial", "names", "per_class", "split_per_task"]
 
 _TIERS = {"E": "embedded", "P": "packages", "R": "root", "D": "vision"}
 
@@ -31,6 +31,16 @@ def load(name: str) -> Dataset:
     entry = info(name)
     arrays, origin = import_module(f".{_TIERS[entry.tier]}", __name__).load(entry)
     return Dataset(entry, arrays, origin)
+
+
+def load_or_partial(name: str) -> Dataset:
+    """`load(name)`; where that cannot be had, the part of the set that a data root holds, under its own name: see `.info.name`."""
+    try:
+        return load(name)
+    except DataError:
+        if f"{name}_partial" not in names():
+            raise
+        return load(f"{name}_partial")
 
 
 def __getattr__(name: str):  # the splits need NumPy, which the book's build, a reader of the manifest, may lack

@@ -3,7 +3,7 @@
 Both kinds give the same `Batch`, so a training loop need not know which it has.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,15 @@ class Table:
             if mask is not None and not mask.any():
                 raise ValueError(f"Task {name!r} has no label at all: leave it out, or give it some.")
         self.x, self.targets, self.labelled = x, dict(targets), labelled
+
+    def __len__(self) -> int:
+        """Rows of an epoch."""
+        return len(self.x)
+
+    def only(self, names: Iterable[str]) -> "Table":
+        """The same inputs with the labels of these tasks alone."""
+        names = list(names)
+        return Table(self.x, {name: self.targets[name] for name in names}, {name: self.labelled[name] for name in names if name in self.labelled})
 
     def whole(self) -> Batch:
         """All rows at once, in order; x is the table's own."""
@@ -92,6 +101,19 @@ class Separate:
                 raise ValueError(f"Inputs of task {name!r} have shape {shapes[name]} but those of {first!r} have {shapes[first]}: one trunk needs one shape.")
         self.sets = dict(sets)
 
+    def __len__(self) -> int:
+        """Rows of an epoch: those of the longest set."""
+        return max(len(x) for x, _ in self.sets.values())
+
+    def only(self, names: Iterable[str]) -> "Separate":
+        """The sets of these tasks alone. An epoch is shorter if the longest set is not among them: see `repeated`."""
+        return Separate({name: self.sets[name] for name in names})
+
+    def repeated(self, rows: int) -> "Separate":
+        """Every set again and again, up to so many rows, so that an epoch has as many steps as one beside a longer set."""
+        place = {name: torch.arange(rows, device=x.device) % len(x) for name, (x, _) in self.sets.items()}
+        return Separate({name: (x[place[name]], y[place[name]]) for name, (x, y) in self.sets.items()})
+
     def _join(self, rows: Mapping[str, Tensor | slice]) -> Batch:
         inputs, targets, start = [], {}, 0
         for name, (x, y) in self.sets.items():
@@ -111,7 +133,7 @@ class Separate:
         Orders are drawn from the CPU generator `order`, one for each pass over a set, when its first row is needed; an epoch
         begins every set anew. So the generator's state at the start of an epoch fixes all of it.
         """
-        longest = max(len(x) for x, _ in self.sets.values())
+        longest = len(self)
         passes = {name: torch.empty(0, dtype=torch.int64, device=x.device) for name, (x, _) in self.sets.items()}
         for start in range(0, longest, size):
             rows = {}

@@ -56,19 +56,14 @@ PLANS = {"cpu": CPU, "gpu": GPU}
 
 def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(name, training set, test set) as uint8 images and int64 labels. CIFAR-10 that cannot be downloaded becomes the data root's part of it."""
-    try:
-        ds = data.load(source)
-    except data.DataError:
-        if source != "cifar10":
-            raise
-        source, ds = "cifar10_partial", data.load("cifar10_partial")
+    ds = data.load_or_partial(source)
     if "x" in ds:
         rows = np.random.RandomState(0).permutation(len(ds["y"]))
         parts = [(ds["x"][some], ds["y"][some]) for some in (rows[1000:], rows[:1000])]
     else:
         parts = [(ds[f"x_{part}"], ds[f"y_{part}"]) for part in ("train", "test")]
     train, test = ((torch.tensor(x), torch.tensor(y)) for x, y in parts)
-    return source, train, test
+    return ds.info.name, train, test
 
 
 # ------------------------------------------------------------------------------------------------------------ variants

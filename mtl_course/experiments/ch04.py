@@ -292,27 +292,18 @@ def gates(model: nn.Module, train: Table, table: Table) -> dict:
 
 
 # ------------------------------------------------------------------------------------------------------ the comparison
-def alone(table: Rows, task: str) -> Rows:
-    """The rows that have a label of this task, with that label only."""
-    return Table(table.x, {task: table.targets[task]}) if isinstance(table, Table) else Separate({task: table.sets[task]})
-
-
-def lengthened(table: Rows, rows: int) -> Rows:
-    """A single separate set, repeated to so many rows: alone it then gets as many steps and looks at validation data as in company."""
-    if isinstance(table, Table):
-        return table
-    ((task, (x, y)),) = table.sets.items()
-    times = -(-rows // len(x))
-    return Separate({task: (torch.cat([x] * times)[:rows], torch.cat([y] * times)[:rows])})
+def alone(train: Rows, task: str) -> Rows:
+    """The training rows of this task. A separate set is repeated: it then gets as many steps and looks at validation data as in company."""
+    own = train.only([task])
+    return own.repeated(len(train)) if isinstance(own, Separate) else own
 
 
 def single(parts: Sequence[Rows], seed: int, plan: Plan = PLANS["cpu"]) -> dict:
     """A network of its own for each task, tuned and stopped by itself; together they have the parameters of one joint network."""
     names = list(labels(parts[0]))
     train, *held = parts
-    longest = max(len(y) for y in labels(train).values())
     small = replace(plan, parameters=plan.parameters // len(names))
-    found = {t: search("single", [lengthened(alone(train, t), longest), *(alone(part, t) for part in held)], seed, small) for t in names}
+    found = {t: search("single", [alone(train, t), *(part.only([t]) for part in held)], seed, small) for t in names}
     return {
         "explained": {t: one["explained"][t] for t, one in found.items()},
         "validation": float(np.mean([one["validation"] for one in found.values()])),
@@ -331,7 +322,7 @@ def reading(seed: int, rate: float = 5e-3, plan: Plan = PLANS["cpu"]) -> dict[st
 
     "label, as validated" has the label at hand on the test rows, too; "label, in use" has a network's probability in its place.
     """
-    parts = [Table(part.x, {t: part.targets[t] for t in ("married", "income")}) for part in split("people", seed, plan)]
+    parts = [part.only(["married", "income"]) for part in split("people", seed, plan)]
     train, _, test = parts
     found = {method: explained(fit(method, parts[:2], seed, rate, plan=plan).model, train, test)["income"] for method in ("hard", "cascade")}
 
@@ -340,7 +331,7 @@ def reading(seed: int, rate: float = 5e-3, plan: Plan = PLANS["cpu"]) -> dict[st
 
     told = [with_column(part, part.targets["married"].float()) for part in parts]
     income = fit("single", told[:2], seed, rate, plan=plan).model
-    married = fit("single", [alone(part, "married") for part in parts[:2]], seed, rate, plan=plan).model
+    married = fit("single", [part.only(["married"]) for part in parts[:2]], seed, rate, plan=plan).model
     with torch.no_grad():
         guess = married(test.x)["married"].softmax(1)[:, 1]
     return {

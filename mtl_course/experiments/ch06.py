@@ -112,21 +112,16 @@ def train(method: str, setting: dict, plan: Plan, seed: int, parts: dict[str, Ta
     if factor != 1:
         tasks["left"] = replace(tasks["left"], loss=lambda logits, y: factor * F.cross_entropy(logits, y))
     history = fit_tasks(
-        model, tasks, only(parts["train"], names), only(parts["validation"], names), torch.optim.Adam(model.parameters(), lr=setting["rate"]),
+        model, tasks, parts["train"].only(names), parts["validation"].only(names), torch.optim.Adam(model.parameters(), lr=setting["rate"]),
         None if method in TASKS else combiner(method, setting, seed), epochs=plan.epochs, batch=plan.batch, patience=plan.epochs, seed=seed, progress=False,
     )  # fmt: skip
     return model, float(np.mean(list(history.best.values())))
 
 
-def only(table: Table, names: Sequence[str]) -> Table:
-    """The table with these tasks' labels."""
-    return Table(table.x, {name: table.targets[name] for name in names})
-
-
 def test_accuracy(model: HardSharing, parts: dict[str, Table]) -> dict[str, float]:
     """Test accuracy of each task that the model has."""
     names = list(model.heads)
-    return evaluate_tasks(model, {name: TASKS[name] for name in names}, only(parts["test"], names))[1]
+    return evaluate_tasks(model, {name: TASKS[name] for name in names}, parts["test"].only(names))[1]
 
 
 def search(method: str, plan: Plan, seed: int, parts: dict[str, Table]) -> list[dict]:

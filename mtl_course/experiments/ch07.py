@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from .. import affinity
 from ..runtime import device as fastest
 from .ch07_rivers import CPU, GAUGES, PLANS, river_study
-from .ch07_schools import STRUCTURES, hub, r2, school_affinities, school_gains, school_methods, schools
+from .ch07_schools import (
+    STRUCTURES,
+    hub,
+    r2,
+    school_affinities,
+    school_gains,
+    school_methods,
+    schools,
+)
 
 __all__ = [
     "CPU", "GAUGES", "STRUCTURES", "hub", "r2", "river_study", "run", "school_affinities", "school_gains", "school_methods", "schools",
