@@ -1,4 +1,4 @@
-"""Tier E: tables inside the course's wheel, and what scikit-learn ships."""
+"""Tier E: tables inside the course's wheel, what scikit-learn ships, and what is drawn from matplotlib's fonts."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from .manifest import FOLDER, Info
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set, and in words where they came from. DataError if a table is missing or altered."""
-    return {"exam": exam, "digits": digits}[info.name](info)
+    return {"exam": exam, "digits": digits, "glyphs": glyphs}[info.name](info)
 
 
 def exam(info: Info) -> tuple[dict, str]:
@@ -32,3 +32,12 @@ def digits(info: Info) -> tuple[dict, str]:
 
     bunch = load_digits()
     return {"x": bunch.images.astype(np.uint8), "y": bunch.target.astype(np.int64)}, f"scikit-learn {sklearn.__version__}"
+
+
+def glyphs(info: Info) -> tuple[dict, str]:
+    """Printed characters; the arrays are described in glyphs.py."""
+    import matplotlib
+
+    from . import glyphs
+
+    return glyphs.load(), f"drawn from the fonts of matplotlib {matplotlib.__version__}"

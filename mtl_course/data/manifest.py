@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 FOLDER = Path(__file__).parent
 TIERS = {
-    "E": "embedded in the course or in scikit-learn",
+    "E": "embedded in the course, or in scikit-learn or matplotlib",
     "P": "from a published package, through pip",
     "R": "from the data root, MTL_COURSE_DATA",
     "D": "downloaded by torchvision",
