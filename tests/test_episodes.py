@@ -46,15 +46,34 @@ def test_support_and_query_share_no_row_and_labels_are_those_of_the_classes():
         assert (sy.bincount() == 3).all() and (qy.bincount() == 5).all()
 
 
-def test_every_class_and_every_row_is_drawn_as_often():
+def chi_square(counts):
+    """The probability of counts as uneven as these if all were as likely."""
+    from scipy.stats import chisquare
+
+    return chisquare(counts.numpy()).pvalue
+
+
+def test_every_class_every_row_and_every_pair_is_drawn_as_often():
     x, y = table(classes=4)
     episodes = Source(x, y).classification(8000, 2, 1, 1, generator())
-    rows = torch.cat([episodes.support[0].flatten(), episodes.query[0].flatten()]).long()
-    share = torch.bincount(y[rows] // 3) / len(rows)
-    torch.testing.assert_close(share, torch.full((4,), 0.25), rtol=0.05, atol=0)
+    (mine, _), (judged, _) = episodes.support, episodes.query
+    mine, judged = (y.new_tensor(part[..., 0].tolist()) for part in (mine, judged))  # rows [T, 2], one a way
+    first, second = (y[mine] // 3).T
+    pairs = torch.bincount(4 * first + second, minlength=16).view(4, 4)
+    assert not pairs.diagonal().any() and chi_square(pairs[~torch.eye(4, dtype=torch.bool)]) > 1e-3, "ordered pairs of classes"
     for c in range(4):
-        inside = torch.bincount(rows, minlength=len(y))[y == 3 * c].float()
-        torch.testing.assert_close(inside, inside.mean().expand_as(inside), rtol=0.12, atol=0)
+        inside = (y == 3 * c).nonzero().squeeze(1)
+        at = torch.searchsorted(inside, torch.stack([mine, judged])[:, y[mine] == 3 * c])  # support and query of this class
+        drawn = torch.bincount(len(inside) * at[0] + at[1], minlength=len(inside) ** 2).view(len(inside), -1)
+        assert not drawn.diagonal().any() and chi_square(drawn[~torch.eye(len(inside), dtype=torch.bool)]) > 1e-3, "ordered pairs of rows"
+
+
+def test_images_of_bytes_stay_bytes_and_keep_their_shape():
+    x, y = table()
+    images = x.byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 5)  # not contiguous
+    a, b = (Source(v, y, targets=v).classification(6, 5, 3, 4, generator()) for v in (images, x))
+    assert a.support[0].dtype == torch.uint8 and a.query[0].shape == (6, 20, 3, 4, 5)
+    assert torch.equal(a.support[0][..., 0, 0, 0], b.support[0][..., 0].byte()) and torch.equal(a.query[1], b.query[1])
 
 
 def test_the_generator_alone_decides():
