@@ -102,6 +102,22 @@ def test_partial_cifar_says_that_it_is_partial(data_root):
     assert np.array_equal(cifar100.x_test[217], tile)
 
 
+def test_omniglot_small_are_drawings_of_eight_alphabets(data_root):
+    need("omniglot_small")
+    small = data.load("omniglot_small")
+    assert small.y.dtype == small.alphabet.dtype == np.int64 and np.array_equal(np.bincount(small.y), np.full(242, 20))
+    sizes = dict(zip(small.alphabet_names.tolist(), np.bincount(small.alphabet).tolist(), strict=True))
+    assert sizes["Japanese_(katakana)"] == 47 and sizes["Tagalog"] == 17 and sizes["Latin"] == 26 and len(sizes) == 8
+    for name, alphabet in zip(small.names.tolist(), small.alphabet, strict=True):
+        assert name.split("/")[0] == small.alphabet_names[alphabet]
+    assert len(set(small.names.tolist())) == 242 and small.names[0] == "Balinese/character01"
+    assert len(np.unique(small.x.reshape(4840, -1), axis=0)) == 4840  # no drawing twice
+    x = small.x.reshape(242, 20, -1).astype(float)
+    within = np.abs(x[:, 0] - x[:, 1]).mean()
+    assert within < 0.95 * np.abs(x[:-1, 0] - x[1:, 1]).mean()  # two drawings of a character are more alike than of two characters
+    assert 0.02 < (small.x / 255).mean() < 0.2  # ink is 255, and the paper is 0
+
+
 def test_tiles_of_a_picture():
     """101 images, each of one colour and position, come back in order, and the limit that guards Pillow stays as it was."""
     images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3), dtype=np.uint8)
@@ -135,7 +151,7 @@ def test_a_root_without_the_set(info, tmp_path, monkeypatch):
             data.load(info.name)
 
 
-@pytest.mark.parametrize("name", ["school_ilea", "mnist_t10k", "usps_h5", "cifar100_partial"])
+@pytest.mark.parametrize("name", ["school_ilea", "mnist_t10k", "usps_h5", "cifar100_partial", "omniglot_small"])
 @pytest.mark.parametrize("fault", ["truncate", "flip"])
 def test_a_truncated_or_altered_file(name, fault, copy_of):
     folder = copy_of(name)

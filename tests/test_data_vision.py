@@ -12,11 +12,13 @@ import socket
 import struct
 import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 from torchvision import datasets
 
 from mtl_course import data
@@ -24,7 +26,7 @@ from mtl_course.data import cache, manifest, vision
 
 RANDOM = np.random.RandomState(0)
 N = {"train": 6, "test": 4}
-NAMES = ("mnist", "usps", "svhn", "cifar10", "cifar100")
+NAMES = ("mnist", "usps", "svhn", "cifar10", "cifar100", "omniglot")
 
 
 def md5(content: bytes) -> str:
@@ -158,7 +160,32 @@ def sets(server, tmp_path, monkeypatch):
         batches = {"train": "train", "test": "test"}
         return cifar(datasets.CIFAR100, "cifar-100-python", batches, "fine_labels", "meta", "fine_label_names")
 
-    makers = {"mnist": mnist, "usps": usps, "svhn": svhn, "cifar10": cifar10, "cifar100": cifar100}
+    def omniglot():
+        """Two archives of drawings in one grey each, in the order of no listing; 28 x 28 pixels of 255 minus that grey come out."""
+        layout = {"images_background": [("B", "02"), ("A", "01"), ("B", "01")], "images_evaluation": [("C", "01"), ("A", "01")]}
+        shades, sums = {}, {}
+        for number, (part, characters) in enumerate(layout.items()):
+            stream = io.BytesIO()
+            with zipfile.ZipFile(stream, "w") as archive:
+                for alphabet, character in characters:
+                    for drawing in (2, 1):
+                        shade = shades[number, alphabet, character, drawing] = RANDOM.randint(256)
+                        file = io.BytesIO()
+                        Image.new("L", (105, 105), 255 - int(shade)).save(file, "png")
+                        archive.writestr(f"{part}/{alphabet}/character{character}/000{character}_0{drawing}.png", file.getvalue())
+            server.files[f"{part}.zip"], sums[part] = stream.getvalue(), md5(stream.getvalue())
+        monkeypatch.setattr(datasets.Omniglot, "download_url_prefix", server.url)
+        monkeypatch.setattr(datasets.Omniglot, "zips_md5", sums)
+        return {
+            "x": np.stack([np.full((28, 28), shades[key], np.uint8) for key in sorted(shades)]),
+            "y": np.repeat(np.arange(5), 2),
+            "alphabet": np.array([0, 1, 1, 2, 3]),
+            "names": np.array([f"{letter}/character{n}" for letter, n in (("A", "01"), ("B", "01"), ("B", "02"), ("A", "01"), ("C", "01"))]),
+            "alphabet_names": np.array(["A", "B", "A", "C"]),
+            "background": np.array([True, True, True, False, False]),
+        }
+
+    makers = {"mnist": mnist, "usps": usps, "svhn": svhn, "cifar10": cifar10, "cifar100": cifar100, "omniglot": omniglot}
 
     def prepare(name):
         arrays = makers[name]()
@@ -186,8 +213,8 @@ def test_fetched_once_and_offline_afterwards(name, sets, server, capfd):
         assert set(found) == set(expected)
         for key, array in expected.items():
             np.testing.assert_array_equal(found[key], array)
-            if key != "names":
-                assert found[key].dtype == (np.uint8 if key.startswith("x") else np.int64)
+            if not key.endswith("names"):
+                assert found[key].dtype == {"x": np.uint8, "background": np.bool_}.get(key.partition("_")[0], np.int64)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -311,3 +338,13 @@ def test_an_interrupted_download_leaves_nothing(sets, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         vision.load(info)
     assert not left()
+
+
+def test_a_drawing_is_made_small_by_averaging(tmp_path):
+    """A black bar of 15 pixels on white: 4 pixels of full ink, nothing lost at its edges, nothing far from it."""
+    drawing = np.full((105, 105), 255, np.uint8)
+    drawing[:, 45:60] = 0
+    Image.fromarray(drawing).convert("1").save(tmp_path / "bar.png")
+    small = vision._small(tmp_path / "bar.png")
+    assert small.dtype == np.uint8 and (small == small[0]).all() and (small[0, 13:15] == 255).all()
+    assert not small[0, :10].any() and not small[0, 18:].any() and abs(small[0].sum() / 255 - 4) < 0.1

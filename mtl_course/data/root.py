@@ -33,6 +33,7 @@ def load(info: Info) -> tuple[dict, str]:
         "mnist_t10k": mnist_t10k,
         "cifar10_partial": cifar10,
         "cifar100_partial": cifar100,
+        "omniglot_small": omniglot_small,
     }
     return readers[info.name](*contents), "the data root, MTL_COURSE_DATA"
 
@@ -97,6 +98,21 @@ def cifar100(labels: bytes, train: bytes, test: bytes) -> dict:
         arrays[f"y_{part}"] = stored[part].astype(np.int64)
         arrays[f"coarse_{part}"] = stored[f"{part}_coarse"].astype(np.int64)
     return arrays
+
+
+def omniglot_small(file: bytes) -> dict:
+    """`x` [4840, 28, 28] uint8, ink 255, and the character `y` [4840] int64 of each, 20 a character; `names` [242] of the characters,
+    the `alphabet` [242] int64 of each, and `alphabet_names` [8].
+    """
+    stored = np.load(io.BytesIO(file), allow_pickle=False)
+    alphabets, alphabet = np.unique(stored["alphabet"], return_inverse=True)
+    return {
+        "x": stored["x"].reshape(-1, 28, 28),
+        "y": np.repeat(np.arange(len(alphabet)), stored["x"].shape[1]),
+        "alphabet": alphabet.astype(np.int64),
+        "names": np.char.add(np.char.add(stored["alphabet"], "/"), stored["character"]),
+        "alphabet_names": alphabets,
+    }
 
 
 def tiles(picture: bytes, n: int) -> np.ndarray:

@@ -24,7 +24,8 @@ def load(info: Info) -> tuple[dict, str]:
 
 def fetch(info: Info, staged: Path) -> dict:
     """Download, verify and read this set in the folder `staged`, in up to three attempts. DataError says how the last failed."""
-    reader = {"mnist": mnist, "usps": usps, "svhn": svhn, "cifar10": cifar10, "cifar100": cifar100}[info.name]
+    readers = {"mnist": mnist, "usps": usps, "svhn": svhn, "cifar10": cifar10, "cifar100": cifar100, "omniglot": omniglot}
+    reader = readers[info.name]
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE * 2 ** (attempt - 1))
@@ -113,3 +114,38 @@ def cifar100(staged: Path) -> dict:
         with open(staged / train.base_folder / part, "rb") as file:  # torchvision has just verified and unpickled it itself
             arrays[f"coarse_{part}"] = np.array(pickle.load(file, encoding="latin1")["coarse_labels"], dtype=np.int64)
     return arrays
+
+
+def omniglot(staged: Path) -> dict:
+    """`x` [32460, 28, 28] uint8, ink 255, and the character `y` [32460] int64 of each, 20 a character; `names` [1623] of the characters,
+    the `alphabet` [1623] int64 of each with `alphabet_names` [50], and whether it is of the `background` [1623] set, bool.
+
+    Sorted by name, the background set first; torchvision's own numbers follow the order that the file system lists folders in.
+    """
+    from torchvision.datasets import Omniglot
+
+    pictures, alphabet_names, rows = [], [], []
+    for background in (True, False):
+        for folder in sorted(Path(Omniglot(staged, background=background, download=True).target_folder).iterdir()):
+            for character in sorted(folder.iterdir()):
+                files = sorted(character.glob("*.png"))
+                rows.append((f"{folder.name}/{character.name}", len(alphabet_names), background, len(files)))
+                pictures += [_small(file) for file in files]
+            alphabet_names.append(folder.name)
+    names, alphabet, background, count = map(np.array, zip(*rows, strict=True))
+    return {
+        "x": np.stack(pictures),
+        "y": np.repeat(np.arange(len(names)), count),
+        "alphabet": alphabet.astype(np.int64),
+        "names": names,
+        "alphabet_names": np.array(alphabet_names),
+        "background": background,
+    }
+
+
+def _small(file: Path) -> np.ndarray:
+    """A drawing of 105 x 105 pixels, black on white, as 28 x 28 grey levels with ink 255: Pillow averages over the area of a pixel."""
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        return 255 - np.asarray(picture.convert("L").resize((28, 28), Image.Resampling.BILINEAR))
