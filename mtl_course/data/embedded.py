@@ -12,17 +12,44 @@ from .manifest import FOLDER, Info
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set, and in words where they came from. DataError if a table is missing or altered."""
-    return {"exam": exam, "digits": digits, "glyphs": glyphs}[info.name](info)
+    return {"exam": exam, "digits": digits, "glyphs": glyphs, "flavia": flavia, "macro": macro}[info.name](info)
+
+
+def table(info: Info) -> tuple[list[str], list[list[str]], str]:
+    """Header and rows of the embedded table of this set, and where it stands. DataError if it is missing or altered."""
+    (path,) = info.files
+    text = gzip.decompress(cache.verified(FOLDER / path, info.files[path])).decode("utf-8")
+    header, *rows = csv.reader(io.StringIO(text))
+    return header, rows, f"mtl_course/data/{path}"
 
 
 def exam(info: Info) -> tuple[dict, str]:
     """`x` [4059, 9] and `y` [4059] float64, `task` [4059] int64: the school from 0 to 64, `names` [9] of the features."""
-    (table,) = info.files
-    text = gzip.decompress(cache.verified(FOLDER / table, info.files[table])).decode("utf-8")
-    header, *rows = csv.reader(io.StringIO(text))
+    header, rows, origin = table(info)
     numbers = np.array(rows, dtype=np.float64)
     arrays = {"x": numbers[:, 2:], "y": numbers[:, 1], "task": numbers[:, 0].astype(np.int64) - 1, "names": np.array(header[2:])}
-    return arrays, f"mtl_course/data/{table}"
+    return arrays, origin
+
+
+def flavia(info: Info) -> tuple[dict, str]:
+    """`x` [1872, 17] float64, the measurements `names` [17]; `y` [1872] int64, the species from 0 to 31, and `species` [32]."""
+    header, rows, origin = table(info)
+    species = list(dict.fromkeys(row[0] for row in rows))  # in the order of the table
+    arrays = {
+        "x": np.array([row[1:] for row in rows], dtype=np.float64),
+        "y": np.array([species.index(row[0]) for row in rows], dtype=np.int64),
+        "names": np.array(header[1:]),
+        "species": np.array(species),
+    }
+    return arrays, origin
+
+
+def macro(info: Info) -> tuple[dict, str]:
+    """`x` [203, 12] float64, a row a quarter, with the `names` [12] of the series; `year` [203] and `quarter` [203], 1 to 4, int64."""
+    header, rows, origin = table(info)
+    numbers = np.array(rows, dtype=np.float64)
+    year, quarter = numbers[:, :2].astype(np.int64).T
+    return {"x": numbers[:, 2:], "names": np.array(header[2:]), "year": year, "quarter": quarter}, origin
 
 
 def digits(info: Info) -> tuple[dict, str]:
