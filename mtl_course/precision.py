@@ -18,6 +18,11 @@ def short_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+def default_precision(device: torch.device) -> torch.dtype | None:
+    """What a full-size run computes in: `short_type` on a GPU, None (float32) elsewhere."""
+    return short_type(device) if device.type == "cuda" else None
+
+
 class Precision:
     """The arithmetic of one run on one device: None or float32 for full precision, bfloat16, or float16 with a gradient scaler.
 

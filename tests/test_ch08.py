@@ -11,7 +11,7 @@ from torch import nn
 
 from mtl_course import data, records
 from mtl_course.data.batches import Separate
-from mtl_course.experiments import ch08
+from mtl_course.experiments import ch08, ch08_compare, ch08_gpu
 from mtl_course.models import HardSharing
 from mtl_course.train import evaluate_tasks
 
@@ -174,7 +174,7 @@ def arrays_of_colour(n, classes):
 def test_a_tenth_of_each_class_is_for_validation_and_pixels_are_scaled_by_the_training_part():
     arrays = arrays_of_colour(400, 4)
     arrays["x_train"][:, 0, 0, 0], arrays["x_train"][:, 0, 0, 1] = np.arange(400) % 256, np.arange(400) // 256  # the row's number
-    parts = ch08.colour_parts(arrays, seed=0)
+    parts = ch08_gpu.colour_parts(arrays, seed=0)
     assert {part: len(y) for part, (_, y) in parts.items()} == {"train": 360, "validation": 40, "test": 100}
     assert torch.equal(parts["validation"][1].bincount(), torch.full((4,), 10))
     x = parts["train"][0]
@@ -183,8 +183,8 @@ def test_a_tenth_of_each_class_is_for_validation_and_pixels_are_scaled_by_the_tr
     assert x.shape[1:] == (3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
     corner = torch.cat([parts[part][0][:, :2, 0, 0] for part in ("train", "validation")])
     assert len(corner.unique(dim=0)) == 400  # every row once
-    assert len(ch08.colour_parts(arrays, seed=0, limit=12)["train"][1]) == 12
-    other = ch08.colour_parts(arrays, seed=1)
+    assert len(ch08_gpu.colour_parts(arrays, seed=0, limit=12)["train"][1]) == 12
+    other = ch08_gpu.colour_parts(arrays, seed=1)
     assert not torch.equal(other["validation"][0], parts["validation"][0]) and torch.equal(other["test"][1], parts["test"][1])
 
 
@@ -209,8 +209,8 @@ def test_the_rate_is_chosen_on_validation_data_of_the_first_two_seeds(monkeypatc
         good = {(0, 0.1): 0.9, (1, 0.1): 0.1, (0, 0.2): 0.6, (1, 0.2): 0.6, (0, 0.4): 0.1, (1, 0.4): 0.9}
         return (seed, rate), good.get((seed, rate), 0.0), {"uci": [0.5]}
 
-    monkeypatch.setattr(ch08, "train", fake)
-    monkeypatch.setattr(ch08, "accuracy", lambda model, held: {"uci": model[1] + model[0]})
+    monkeypatch.setattr(ch08_compare, "train", fake)
+    monkeypatch.setattr(ch08_compare, "accuracy", lambda model, held: {"uci": model[1] + model[0]})
     row, models = ch08.tuned(dict.fromkeys((0, 1, 2), held), ["uci"], plan)
     assert row["rate"] == 0.2 and row["accuracy"]["uci"] == [0.2, 1.2, 2.2]
     assert asked[:6] == [(seed, rate) for seed in (0, 1) for rate in plan.rates] and asked[6:] == [(2, 0.2)]
@@ -289,7 +289,8 @@ def test_one_pass_and_two_passes_agree_where_there_is_no_batch_norm(monkeypatch)
         trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh())
         return HardSharing(trunk, {name: nn.Linear(6, n) for name, n in classes.items()})
 
-    monkeypatch.setattr(ch08, "network", plain)
+    for module in (ch08, ch08_compare):
+        monkeypatch.setattr(module, "network", plain)
     one, two = ch08.train(held, plan, 0.1, 0)[0], ch08.in_two_passes(held, plan, 0.1, 0)
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -319,10 +320,10 @@ TINY_CIFAR = replace(ch08.CIFAR, widths=(2, 4, 4), depths=(1, 1, 1), epochs=1, r
 
 def test_the_full_size_code_runs_on_tiny_arrays(monkeypatch):
     """The path of the gpu profile, augmentation and schedule included, on a few real images that are not CIFAR."""
-    sets = {name: ch08.colour_parts(arrays_of_colour(n, c), 0) for name, n, c in (("few", 120, 4), ("many", 240, 12))}
+    sets = {name: ch08_gpu.colour_parts(arrays_of_colour(n, c), 0) for name, n, c in (("few", 120, 4), ("many", 240, 12))}
     held = ch08.Data({part: Separate({name: s[part] for name, s in sets.items()}) for part in ch08.PARTS}, {"few": 4, "many": 12})
-    monkeypatch.setattr(ch08, "cifar_pair", lambda seed, plan, device: (held, {"few": "digits", "many": "digits"}))
-    monkeypatch.setattr(ch08.full_size, "__defaults__", (TINY_CIFAR, "cpu"))
+    monkeypatch.setattr(ch08_gpu, "cifar_pair", lambda seed, plan, device: (held, {"few": "digits", "many": "digits"}))
+    monkeypatch.setattr(ch08_gpu.full_size, "__defaults__", (TINY_CIFAR, "cpu"))
     found = ch08.run("gpu", [0, 1, 2])
     rows = found["label sets"]["CIFAR-10 and CIFAR-100"]
     assert found["sets"] == {"few": "digits", "many": "digits"} and rows.keys() == {"alone", "joint", "joint, wide"}
@@ -343,8 +344,8 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
         found.info = SimpleNamespace(name=name)
         return found
 
-    monkeypatch.setattr(ch08.data, "load", load)
-    held, names = ch08.cifar_pair(0, TINY_CIFAR)
+    monkeypatch.setattr(data, "load", load)
+    held, names = ch08_gpu.cifar_pair(0, TINY_CIFAR)
     assert asked == ["cifar10", "cifar100", "cifar100_partial"] and names == {"cifar10": "cifar10", "cifar100": "cifar100_partial"}
     assert held.classes == {"cifar10": 10, "cifar100": 100} and set(held.parts) == set(ch08.PARTS)
 
@@ -352,8 +353,8 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
 @pytest.mark.skipif("MTL_COURSE_DATA" not in os.environ, reason="no data root on this machine: MTL_COURSE_DATA is not set")
 def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
     whole = data.load
-    monkeypatch.setattr(ch08.data, "load", lambda name: whole(name if name.endswith("_partial") else f"{name}_partial"))
-    monkeypatch.setattr(ch08.full_size, "__defaults__", (replace(TINY_CIFAR, rates=(0.1,)), "cpu"))
+    monkeypatch.setattr(data, "load", lambda name: whole(name if name.endswith("_partial") else f"{name}_partial"))
+    monkeypatch.setattr(ch08_gpu.full_size, "__defaults__", (replace(TINY_CIFAR, rates=(0.1,)), "cpu"))
     monkeypatch.setattr(ch08, "fastest", lambda: torch.device("cpu"))
     found = ch08.run("gpu", [0, 1, 2])
     assert found["sets"] == {"cifar10": "cifar10_partial", "cifar100": "cifar100_partial"}
@@ -369,7 +370,7 @@ def test_one_seed_of_the_record_is_within_its_spread():
         own, batch = held.only(names, ch08.SETS.batch)
         rate = case[method]["rate"]
         model, _, _ = ch08.train(own, ch08.SETS, rate["uci"] if isinstance(rate, dict) else rate, 2, batch)
-        found = evaluate_tasks(model, ch08.tasks_of(own), own.parts["test"])[1]
+        found = evaluate_tasks(model, ch08_compare.tasks_of(own), own.parts["test"])[1]
         for name in names:
             recorded = np.array(case[method]["accuracy"][name])
             assert abs(found[name] - recorded[2]) < 3 * recorded.std(ddof=1) + 0.01, (method, name)

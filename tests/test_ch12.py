@@ -10,7 +10,7 @@ import torch
 
 from mtl_course import data
 from mtl_course.data.corruptions import STRENGTHS
-from mtl_course.experiments import ch12
+from mtl_course.experiments import ch12, ch12_gpu, ch12_rates
 from mtl_course.fine_tuning import layer_groups
 from mtl_course.transfer import l2_sp
 
@@ -122,7 +122,7 @@ def test_a_table_of_rates_says_what_a_method_is():
     assert (t["linear probe"] == torch.tensor([0, 0, 0.1])).all()
     torch.testing.assert_close(t["layer-wise"], torch.tensor([0.1 / 2.6**2, 0.1 / 2.6, 0.1]).expand(6, 3))
     assert (t["gradual"] > 0).sum(dim=0).tolist() == [2, 4, 6] and (t["gradual"][-1] == 0.1).all()
-    assert (t["LP-FT"][:3] == torch.tensor([0, 0, ch12.PROBE_RATE])).all() and (t["LP-FT"][3:] == 0.1).all()
+    assert (t["LP-FT"][:3] == torch.tensor([0, 0, ch12_rates.PROBE_RATE])).all() and (t["LP-FT"][3:] == 0.1).all()
     with pytest.raises(ValueError, match="half"):
         ch12.rate_table("half", 0.1, 6, 3)
 
@@ -130,7 +130,7 @@ def test_a_table_of_rates_says_what_a_method_is():
 def test_every_method_has_the_same_number_of_trials():
     for plan in (ch12.Digits(), TINY):
         assert {len(ch12.settings(m, plan)) for m in ch12.METHODS} == {len(plan.rates)}
-    assert len(ch12.Photos().pulls) == len(ch12.Photos().rates)
+    assert len(ch12_gpu.Photos().pulls) == len(ch12_gpu.Photos().rates)
 
 
 @pytest.mark.parametrize("method", ["full", "L2-SP", "layer-wise", "gradual", "LP-FT"])
@@ -244,8 +244,8 @@ def digits_in_its_place(name):
 
 def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monkeypatch):
     monkeypatch.setattr(data, "load", digits_in_its_place)
-    monkeypatch.setattr(ch12, "fastest", lambda: torch.device("cpu"))
-    plan = ch12.Photos(
+    monkeypatch.setattr(ch12_gpu, "fastest", lambda: torch.device("cpu"))
+    plan = ch12_gpu.Photos(
         depths=(1, 1), widths=(4, 6), source_epochs=2, batch=8, shots=(2, 500), held=40, epochs=2, updates=1, rates=(0.01,), pulls=((0.01, 1e-2),)
     )
     said = []
@@ -265,7 +265,7 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
 
 def test_photographs_are_split_without_overlap_and_keep_the_test_images_in_range(monkeypatch):
     monkeypatch.setattr(data, "load", digits_in_its_place)
-    parts = ch12.photos("cifar100", torch.device("cpu"), held=40)
+    parts = ch12_gpu.photos("cifar100", torch.device("cpu"), held=40)
     assert [len(parts[part][1]) for part in ("train", "validation", "test")] == [44, 4, 48]
     assert 0 <= parts["test"][0].min() and parts["test"][0].max() <= 1 and parts["train"][0].min() < 0
     assert parts["validation"][1].bincount().tolist() == [1, 1, 1, 1]

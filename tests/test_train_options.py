@@ -12,7 +12,7 @@ from mtl_course import balancing, syncs, train
 from mtl_course.data.augment import compose, crop, cutout, flip
 from mtl_course.data.batches import Batch, Separate, Table
 from mtl_course.models import HardSharing, mlp
-from mtl_course.precision import Precision
+from mtl_course.precision import Precision, default_precision
 from mtl_course.tasks import classification, regression, rmse
 from mtl_course.weighting import FAMO, GradNorm, Uncertainty, Weighting, parameter_groups
 
@@ -252,6 +252,12 @@ def test_fit_goes_on_after_an_overflow():
 def test_another_precision_is_refused():
     with pytest.raises(ValueError, match="precision is torch.int8; it can be None, torch.bfloat16 or torch.float16"):
         fit_one(precision=torch.int8)
+
+
+@pytest.mark.parametrize("capability, dtype", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_sixteen_bits_are_the_default_on_a_gpu_only(capability, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert default_precision(torch.device("cuda")) is dtype and default_precision(torch.device("cpu")) is None
 
 
 def test_the_users_own_autocast_is_left_alone():

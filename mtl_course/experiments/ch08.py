@@ -1,95 +1,49 @@
-"""Chapter 8: one residual network for two label sets, against one network a set at equal compute and at equal parameters.
+"""Chapter 8: one residual network for two label sets, and for two digits in one image; a failure of BatchNorm between two sets.
 
-Every method gets the same rates to choose from. They are judged on the validation data of the first two seeds; the test images are
-the same for all seeds and no choice sees them. Needs no Jupyter.
+The test images are the same for all seeds and no choice sees them. `ch08_compare` trains and compares, `ch08_features` looks into the
+trunk, `ch08_gpu` holds the experiment at full size. Needs no Jupyter.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import data
-from ..cost import flops, parameters
 from ..data import two_digits
-from ..data.augment import Augment, compose, crop, flip
 from ..data.batches import Separate, Table
 from ..data.splits import per_class
 from ..models import HardSharing
-from ..precision import short_type
-from ..resnet import resnet
 from ..runtime import device as fastest
-from ..tasks import classification, delta_m
-from ..train import evaluate_tasks, fit_tasks, predict
+from ..train import predict
 from .ch02 import images_of
+from .ch08_compare import (
+    PARTS,
+    Data,
+    Plan,
+    accuracy,
+    compare,
+    cost,
+    gains,
+    network,
+    optimizer,
+    singles,
+    train,
+    tuned,
+)
+from .ch08_features import gaze, names_carried, upper_left
+from .ch08_gpu import CIFAR, full_size
 
-PARTS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of one experiment, the network, and the rates that every method may try."""
-
-    side: int = 12  # pixels
-    channels: int = 1
-    depths: tuple[int, ...] = (1, 1)
-    widths: tuple[int, ...] = (8, 16)
-    pool: int = 1
-    epochs: int = 8
-    batch: int = 64
-    rates: tuple[float, ...] = (0.1, 0.3, 0.9)
-    augment: Augment | None = field(default=None, repr=False)
-    limit: int | None = None  # take no more images than this of each part: for a run that is to be quick
-
-    @property
-    def wide(self) -> "Plan":
-        """The plan with a network of about twice the parameters and twice the multiply-adds: both grow with the square of the width."""
-        return replace(self, widths=tuple(round(2**0.5 * width) for width in self.widths))
-
+__all__ = [
+    "CIFAR", "DIGITS", "PARTNERS", "SETS", "accuracy", "cost", "gains", "gaze", "label_sets", "network", "one_image", "predict", "run", "train", "tuned",
+]  # fmt: skip
 
 SETS = Plan()
 DIGITS = Plan(side=14, pool=2, epochs=4)
-CIFAR = Plan(
-    side=32, channels=3, depths=(2, 2, 2), widths=(64, 128, 256), epochs=15, batch=256, augment=compose(flip, crop(4))
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Data:
-    """Part -> batches, and task -> number of classes."""
-
-    parts: Mapping[str, Table | Separate]
-    classes: Mapping[str, int]
-
-    def steps(self, batch: int) -> int:
-        """Steps of an epoch: it ends when the longest set has been seen once."""
-        train = self.parts["train"]
-        longest = len(train.x) if isinstance(train, Table) else max(len(y) for _, y in train.sets.values())
-        return -(-longest // batch)
-
-    def only(self, names: Sequence[str], batch: int) -> tuple["Data", int]:
-        """These tasks alone, and a batch size for them, such that they see as many batches of as many rows as among all tasks.
-
-        So the shorter of two separate sets is repeated until it is as long as the longer one, which is what the joint network sees of it.
-        """
-        found, steps = {}, self.steps(batch)
-        for part, held in self.parts.items():
-            if isinstance(held, Table):
-                found[part] = Table(held.x, {name: held.targets[name] for name in names})
-            else:
-                found[part] = Separate({name: held.sets[name] for name in names})
-        if isinstance(held, Separate):
-            longest = max(len(y) for _, y in found["train"].sets.values())
-            batch = min(batch, longest)
-            if -(-longest // batch) < steps:
-                rows = torch.arange(steps * batch)
-                found["train"] = Separate({name: (x[rows % len(x)], y[rows % len(x)]) for name, (x, y) in found["train"].sets.items()})
-        return Data(found, {name: self.classes[name] for name in names}), batch
 
 
 # --------------------------------------------------------------------------------------------------- two small label sets
@@ -141,208 +95,6 @@ def one_image(seed: int, plan: Plan = DIGITS, tasks: Sequence[str] = ("left", "r
         labels["sum"] = labels["left"] + labels["right"]
         found[part] = Table((x - 0.15) / 0.3, {name: labels[name] for name in tasks})
     return Data(found, {name: {"sum": 19}.get(name, 10) for name in tasks})
-
-
-# -------------------------------------------------------------------------------------------------------- full size: CIFAR
-def cifar_pair(seed: int, plan: Plan = CIFAR, device: torch.device | str = "cpu") -> tuple[Data, dict[str, str]]:
-    """CIFAR-10 and CIFAR-100, and which sets were loaded: the partial ones of a data root where the whole cannot be had.
-
-    A tenth of the training images of every class is for validation.
-    """
-    found, names = {}, {}
-    for task in ("cifar10", "cifar100"):
-        try:
-            ds = data.load(task)
-        except data.DataError:
-            ds = data.load(f"{task}_partial")
-        names[task] = ds.info.name
-        found[task] = colour_parts({key: ds[key] for key in ("x_train", "y_train", "x_test", "y_test")}, seed, plan.limit, device)
-    return Data({part: Separate({task: held[part] for task, held in found.items()}) for part in PARTS}, {"cifar10": 10, "cifar100": 100}), names
-
-
-def colour_parts(
-    arrays: Mapping[str, np.ndarray], seed: int, limit: int | None = None, device: torch.device | str = "cpu"
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> (images [N, 3, H, W] with mean 0 and variance 1 a channel over the training images, labels [N]), on the device.
-
-    arrays: x_train, x_test uint8 [N, H, W, 3] and y_train, y_test. limit: at most as many images of each part.
-    """
-    y = np.asarray(arrays["y_train"])
-    counts = np.bincount(y)
-    order = np.random.RandomState(seed).permutation(len(y))
-    place = np.empty(len(y), dtype=np.int64)  # of an image among those of its class, in this order
-    for label in np.flatnonzero(counts):
-        mine = order[y[order] == label]
-        place[mine] = np.arange(len(mine))
-    held = place < counts[y] // 10
-    rows = {"train": order[~held[order]][:limit], "validation": order[held[order]][:limit], "test": np.arange(len(arrays["y_test"]))[:limit]}
-    pixels = {part: torch.from_numpy(arrays["x_test" if part == "test" else "x_train"][r]).to(device) for part, r in rows.items()}
-    scale = [f(pixels["train"].float(), dim=(0, 1, 2)) for f in (torch.mean, torch.std)]
-    found = {}
-    for part, r in rows.items():
-        x = ((pixels[part].float() - scale[0]) / scale[1]).permute(0, 3, 1, 2)  # strides of channels-last already
-        found[part] = x, torch.from_numpy(np.asarray(arrays["y_test" if part == "test" else "y_train"])[r]).to(device)
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------ network and training
-def network(plan: Plan, classes: Mapping[str, int], seed: int) -> HardSharing:
-    """A fresh trunk and one linear head a task. A seed always gives the same trunk for the same plan."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        trunk = resnet(plan.depths, plan.widths, plan.channels, pool=plan.pool)
-        return HardSharing(trunk, {name: nn.Linear(trunk.features, n) for name, n in classes.items()})
-
-
-def cost(plan: Plan, classes: Mapping[str, int]) -> tuple[int, int]:
-    """Parameters of the network, and its multiply-adds for one image."""
-    model = network(plan, classes, 0)
-    return parameters(model), flops(model, torch.zeros(1, plan.channels, plan.side, plan.side)) // 2
-
-
-def optimizer(model: nn.Module, rate: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """SGD with Nesterov momentum and weight decay; the rate rises to `rate` and falls to nearly 0 within `steps`."""
-    sgd = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    return sgd, torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=rate, total_steps=steps, pct_start=0.25)
-
-
-def train(held: Data, plan: Plan, rate: float, seed: int, batch: int | None = None) -> tuple[HardSharing, float, dict[str, list[float]]]:
-    """One network on these tasks; returns it, its mean validation accuracy at the best epoch (0 if it never learned), and all by epoch.
-
-    The last is a dict, task -> validation accuracies.
-    """
-    batch = batch or plan.batch
-    on = held.parts["validation"].whole().x.device
-    model = network(plan, held.classes, seed).to(on)
-    precision = None
-    if on.type == "cuda":
-        model.to(memory_format=torch.channels_last)
-        model.compile()
-        precision = short_type(on)
-    sgd, schedule = optimizer(model, rate, plan.epochs * held.steps(batch))
-    history = fit_tasks(
-        model, tasks_of(held), held.parts["train"], held.parts["validation"], sgd, epochs=plan.epochs, batch=batch, patience=plan.epochs,
-        augment=plan.augment, schedule=schedule, precision=precision, seed=seed, progress=False,
-    )  # fmt: skip
-    return model, float(np.mean(list(history.best.values()))) if history.best_epoch else 0.0, history.metrics
-
-
-def tasks_of(held: Data) -> dict:
-    return {name: classification(name) for name in held.classes}
-
-
-def accuracy(model: HardSharing, held: Data) -> dict[str, float]:
-    """Test accuracy of each task."""
-    return evaluate_tasks(model, tasks_of(held), held.parts["test"])[1]
-
-
-def tuned(draws: Mapping[int, Data], names: Sequence[str], plan: Plan) -> tuple[dict, dict[int, HardSharing]]:
-    """Train on these tasks for every seed of `draws`, at the rate that did best on the validation data of the first two seeds.
-
-    Returns the row (rate; validation accuracies of the trials; test accuracy, and validation accuracies by epoch, of each task, a seed)
-    and the networks by seed.
-    """
-    own = {seed: held.only(names, plan.batch) for seed, held in draws.items()}
-    judges = list(draws)[:2]
-    trials = tqdm([(seed, rate) for seed in judges for rate in plan.rates], desc=f"{' + '.join(names)}, widths {plan.widths}", disable=None)
-    runs = {(seed, rate): train(own[seed][0], plan, rate, seed, own[seed][1]) for seed, rate in trials}
-    trials = {rate: [runs[seed, rate][1] for seed in judges] for rate in plan.rates}
-    rate = max(trials, key=lambda r: np.mean(trials[r]))
-    chosen = {seed: runs[seed, rate] if seed in judges else train(own[seed][0], plan, rate, seed, own[seed][1]) for seed in draws}
-    found = {seed: accuracy(run[0], own[seed][0]) for seed, run in chosen.items()}
-    row = {
-        "rate": rate, "validation": {str(r): v for r, v in trials.items()}, "accuracy": {n: [found[s][n] for s in draws] for n in names},
-        "history": {n: [np.round(run[2][n], 4).tolist() for run in chosen.values()] for n in names},
-    }  # fmt: skip
-    return row, {seed: run[0] for seed, run in chosen.items()}
-
-
-# --------------------------------------------------------------------------------------------------------- the comparison
-def compare(draws: Mapping[int, Data], plan: Plan, alone: Mapping[str, dict] | None = None, wide: bool = True) -> tuple[dict[str, dict], dict]:
-    """Method -> row of `tuned`, with cost: "alone" (a network a task), "joint" (the same network for all), "joint, wide" (see `Plan.wide`).
-
-    alone: task -> row, for tasks whose single network was trained before. Also returns method -> seed -> network, for the joint methods
-    and, by the task's name, for networks alone that were trained now.
-    """
-    classes = next(iter(draws.values())).classes
-    single, models = dict(alone or {}), {}
-    for name in classes:
-        if name not in single:
-            single[name], models[name] = tuned(draws, [name], plan)
-    single = {name: single[name] for name in classes}
-    costs = {name: cost(plan, {name: n}) for name, n in classes.items()}
-    rows = {
-        "alone": {
-            "rate": {name: row["rate"] for name, row in single.items()},
-            "validation": {name: row["validation"] for name, row in single.items()},
-            "accuracy": {name: row["accuracy"][name] for name, row in single.items()},
-            "history": {name: row["history"][name] for name, row in single.items()},
-            "parameters": sum(c[0] for c in costs.values()), "multiply-adds": sum(c[1] for c in costs.values()),
-        }
-    }  # fmt: skip
-    for method, own in {"joint": plan, **({"joint, wide": plan.wide} if wide else {})}.items():
-        row, models[method] = tuned(draws, list(classes), own)
-        size, each = cost(own, classes)
-        rows[method] = row | {"parameters": size, "multiply-adds": each}
-    return rows, models
-
-
-def singles(rows: Mapping[str, dict]) -> dict[str, dict]:
-    """The networks alone among these rows, task -> row as `tuned` gives it, to be used again."""
-    alone = rows["alone"]
-    return {
-        name: {"rate": alone["rate"][name], "validation": alone["validation"][name]} | {part: {name: alone[part][name]} for part in ("accuracy", "history")}
-        for name in alone["rate"]
-    }
-
-
-def gains(rows: Mapping[str, dict], method: str = "joint") -> np.ndarray:
-    """Delta-m of a method over the networks alone, in per cent, one value a seed."""
-    alone, joint = rows["alone"]["accuracy"], rows[method]["accuracy"]
-    up = dict.fromkeys(alone, True)
-    return np.array([delta_m({n: joint[n][k] for n in alone}, {n: alone[n][k] for n in alone}, up) for k in range(len(next(iter(alone.values()))))])
-
-
-# ------------------------------------------------------------------------------------------------- what the trunk has learned
-def names_carried(model: HardSharing, held: Data) -> float:
-    """Share of the UCI test images whose features are nearest to the mean of *their own digit* among MNIST's training images.
-
-    Nobody told the network that the two sets have digits in common. The features of each set are first centred on the set's mean. For
-    the partner "same digits" only, where the label numbers agree.
-    """
-    features = {}
-    for name, part in (("mnist", "train"), ("uci", "test")):
-        x, y = held.parts[part].sets[name]
-        z = predict(model.trunk, x)
-        features[name] = z - z.mean(dim=0), y
-    z, y = features["mnist"]
-    means = torch.stack([z[y == label].mean(dim=0) for label in range(held.classes["mnist"])])
-    z, y = features["uci"]
-    return float((torch.cdist(z, means).argmin(dim=1) == y).float().mean())
-
-
-def gaze(model: HardSharing, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where each head looks: task -> mean over the images of |d logit of the true class / d pixel|, [H, W], summing to 1.
-
-    x: [N, 1, H, W]. Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014, section 3.
-    """
-    model.eval()
-    found = {}
-    for name in model.heads:
-        pixels = x.clone().requires_grad_()
-        logits = model(pixels)[name]
-        (grad,) = torch.autograd.grad(logits.gather(1, labels[name][:, None]).sum(), pixels)
-        found[name] = grad.abs().mean(dim=(0, 1))
-        found[name] /= found[name].sum()
-    return found
-
-
-def upper_left(pixels: Tensor) -> float:
-    """Share of a map [S, S] that lies above its falling-to-the-left diagonal, half of the diagonal with it: 0.5 for an even map."""
-    place = torch.arange(len(pixels))
-    total = place[:, None] + place
-    weight = (total < len(pixels) - 1).float() + 0.5 * (total == len(pixels) - 1)
-    return float((pixels * weight).sum() / pixels.sum())
 
 
 # ------------------------------------------------------------------------------------------ a failure: two passes, one norm
@@ -429,14 +181,6 @@ def small_image(seeds: Sequence[int], plan: Plan = DIGITS) -> dict:
         for name, pixels in maps.items():
             looks[name].append(upper_left(pixels))
     return {"one image": found, "gaze, upper left": looks}
-
-
-def full_size(seeds: Sequence[int], plan: Plan = CIFAR, device: torch.device | str = "cpu") -> dict:
-    """CIFAR-10 and CIFAR-100: the comparison, and the names of the sets that were there."""
-    draws, names = {}, {}
-    for seed in seeds:
-        draws[seed], names = cifar_pair(seed, plan, device)
-    return {"sets": names, "label sets": {"CIFAR-10 and CIFAR-100": compare(draws, plan)[0]}}
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:

@@ -1,15 +1,12 @@
 """Chapter 12: how much to unfreeze, at which rate; judged on pictures like those tuned on and on others. Needs no Jupyter.
 
-CPU profile: small digits. Every method is a table of learning rates, [steps, layers], and many networks are trained at once by it: their
-parameters are stacked along a first axis R (method x setting x seed) and `torch.func.vmap` turns one network's outputs into all of theirs.
-GPU profile: CIFAR-10 and CIFAR-100 with a residual network, one run after another, through `fine_tuning` and `train.fit`.
+CPU profile: small digits, all methods trained at once (`ch12_rates`). GPU profile: CIFAR-10 and CIFAR-100 (`ch12_gpu`).
 """
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,20 +15,15 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from .. import data
-from ..data.augment import compose, crop, flip
 from ..data.corruptions import STRENGTHS, corrupt
-from ..fine_tuning import gradual_unfreezing, layer_groups, layers, lp_ft, open_top
+from ..fine_tuning import layers
 from ..models import Classifier, cnn, mlp
-from ..precision import short_type
-from ..resnet import resnet
-from ..runtime import device as fastest
-from ..tasks import accuracy
-from ..train import evaluate, fit
-from ..transfer import l2_sp, load_source
+from ..train import fit
+from .ch12_gpu import Photos, full_size
+from .ch12_rates import METHODS, correct, rate_table, train_runs
 
-METHODS = ("scratch", "linear probe", "full", "L2-SP", "layer-wise", "gradual", "LP-FT")
-DECAY = 2.6  # of layer-wise rates, as Howard and Ruder have it
-PROBE_RATE = 0.03  # of LP-FT's first half
+__all__ = ["METHODS", "SETS", "Digits", "Study", "norm_source", "padded", "rate_table", "run", "standard", "train_runs"]
+
 SETS = ("own", "corrupted", "other")
 
 
@@ -54,85 +46,11 @@ class Digits:
     pulls: tuple[tuple[float, float], ...] = ((0.01, 1e-2), (0.03, 1e-3), (0.03, 1e-2), (0.03, 1e-1), (0.1, 1e-2))  # L2-SP: rate and strength
 
 
-# ------------------------------------------------------------------------------------------------ a method is a table of rates
-def rate_table(method: str, rate: float, steps: int, count: int) -> Tensor:
-    """Learning rates [steps, count layers, from the input to the head] of a method whose largest rate is `rate`; 0 is frozen."""
-    table = torch.full((steps, count), float(rate))
-    up = torch.arange(count - 1, -1, -1)  # layers above this one
-    if method == "linear probe":
-        table[:, :-1] = 0
-    elif method == "layer-wise":
-        table /= DECAY**up
-    elif method == "gradual":
-        table[torch.arange(steps)[:, None] < up * steps // count] = 0
-    elif method == "LP-FT":
-        table[: steps // 2] = 0
-        table[: steps // 2, -1] = PROBE_RATE
-    elif method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
-    return table
-
-
 def settings(method: str, plan: Digits) -> list[tuple[float, float]]:
     """(rate, strength of L2-SP) of the runs that a method may try."""
     return list(plan.pulls) if method == "L2-SP" else [(rate, 0.0) for rate in plan.rates]
 
 
-def layer_of(model: nn.Module) -> dict[str, int]:
-    """Name of a parameter -> number of its layer, from the input on."""
-    number = {id(p): k for k, layer in enumerate(layers(model)) for p in layer.parameters()}
-    return {name: number[id(p)] for name, p in model.named_parameters()}
-
-
-def train_runs(
-    model: nn.Module,
-    start: Mapping[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    rows: Tensor,
-    rates: Tensor,
-    *,
-    strength: Tensor | None = None,
-    source: Mapping[str, Tensor] | None = None,
-    batch: int,
-    seed: int = 0,
-) -> dict[str, Tensor]:
-    """Train R networks at once by SGD with momentum 0.9 and a rate for every step and layer; returns their stacked parameters.
-
-    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the examples that each run may use. All runs
-    draw the same positions of their rows. rates [steps, layers, R]; a layer gathers no momentum while its rate is 0, like a parameter
-    without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP towards `source`, by the gradient of
-    `transfer.l2_sp`; a run of strength 0 has none.
-    """
-
-    outputs, number = vmap(lambda p, x: functional_call(model, p, (x,))), layer_of(model)
-    held = [] if strength is None else strength.nonzero()[:, 0].tolist()
-    pulled = slice(min(held), max(held) + 1) if held else None  # the runs between the first and the last with a pull
-    order = torch.Generator().manual_seed(seed)
-    p = {name: value.clone().requires_grad_() for name, value in start.items()}
-    speed = {name: torch.zeros_like(value) for name, value in start.items()}
-    for now in rates:
-        pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
-        # The gradient of the runs' losses, summed, holds each run's own: no run's loss depends on another's parameters.
-        loss = F.cross_entropy(outputs(p, x[pick]).flatten(0, 1), y[pick].flatten(), reduction="sum") / batch
-        with torch.no_grad():
-            for name, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
-                shape = -1, *[1] * (g.ndim - 1)
-                if pulled and name in source:
-                    g[pulled] += 2 * strength[pulled].view(shape) * (p[name][pulled] - source[name][pulled])
-                rate = now[number[name]].view(shape)
-                speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
-                p[name].addcmul_(speed[name], rate, value=-1)
-    return {name: value.detach() for name, value in p.items()}
-
-
-@torch.no_grad()
-def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Share of the examples x [N, ...], y [N] that each of R stacked networks gets right: [R]."""
-    return (vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y).float().mean(dim=1)
-
-
-# ---------------------------------------------------------------------------------------------------------- digits, CPU
 @cache
 def pictures(name: str) -> tuple[Tensor, Tensor]:
     """Digits [N, 1, 14, 14] in [0, 1] and labels [N]: MNIST averaged over 2x2 pixels, UCI digits enlarged to MNIST's place in the frame."""
@@ -298,133 +216,6 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
     return model, held_out
 
 
-# ------------------------------------------------------------------------------------------------------- photographs, GPU
-@dataclass(frozen=True)
-class Photos:
-    """Sizes of the experiment on CIFAR-10 and CIFAR-100."""
-
-    pairs: tuple[tuple[str, str], ...] = (("cifar10", "cifar100"), ("cifar100", "cifar10"))
-    depths: tuple[int, ...] = (2, 2, 2)
-    widths: tuple[int, ...] = (32, 64, 128)
-    source_epochs: int = 30
-    source_rate: float = 0.1
-    batch: int = 128
-    shots: tuple[int, ...] = (1, 5, 20, 100, 500)  # labels a class; more than there are means all of them
-    held: int = 40  # images a class for validation, at most a tenth of them
-    epochs: int = 12
-    updates: int = 50  # in an epoch, at least: small sets are gone through several times
-    severity: int = 3
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    pulls: tuple[tuple[float, float], ...] = ((0.01, 1e-3), (0.01, 1e-2), (0.03, 1e-3), (0.03, 1e-2))
-
-
-def photos(name: str, device: torch.device, held: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> images [N, 3, 32, 32] and labels; "name" -> the set's name, that of the partial set where the whole cannot be had.
-
-    A validation part of `held` images a class, at most a tenth of a class, is taken from the training images. Both are `centred`; the
-    test images lie in [0, 1], to be corrupted first.
-    """
-    try:
-        ds = data.load(name)
-    except data.DataError:
-        ds = data.load(f"{name}_partial")
-    held = min(held, int(np.bincount(ds["y_train"]).min()) // 10)
-    mine = np.zeros(len(ds["y_train"]), dtype=bool)
-    mine[data.per_class(ds["y_train"], held, seed=0)] = True
-    parts = {"name": ds.info.name}
-    for part, x, y in (
-        ("train", ds["x_train"][~mine], ds["y_train"][~mine]),
-        ("validation", ds["x_train"][mine], ds["y_train"][mine]),
-        ("test", ds["x_test"], ds["y_test"]),
-    ):
-        images = torch.from_numpy(np.array(x)).to(device).permute(0, 3, 1, 2).float() / 255
-        images = images.to(memory_format=torch.channels_last)
-        parts[part] = images if part == "test" else centred(images), torch.from_numpy(np.array(y)).to(device)
-    return parts
-
-
-def centred(x: Tensor) -> Tensor:
-    """Pixels in [0, 1] to about mean 0 and deviation 1, the same numbers for both sets."""
-    return (x - 0.48) / 0.26
-
-
-def photo_network(plan: Photos, classes: int, seed: int, device: torch.device) -> Classifier:
-    """A freshly drawn residual network with a head of `classes` outputs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Classifier(resnet(plan.depths, plan.widths), plan.widths[-1], classes)
-    return model.to(device, memory_format=torch.channels_last)
-
-
-def precision_of(device: torch.device) -> torch.dtype | None:
-    return short_type(device) if device.type == "cuda" else None
-
-
-def photo_source(plan: Photos, parts: dict, seed: int, device: torch.device) -> Classifier:
-    """A network trained on all of a set, with flips and crops and a rate that rises and falls."""
-    model = photo_network(plan, int(parts["train"][1].max()) + 1, seed, device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=plan.source_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    updates = plan.source_epochs * math.ceil(len(parts["train"][1]) / plan.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.source_rate, total_steps=updates)
-    fit(
-        model, parts["train"], parts["validation"], F.cross_entropy, optimizer, epochs=plan.source_epochs, batch=plan.batch, patience=plan.source_epochs,
-        augment=compose(flip, crop(4)), schedule=schedule, precision=precision_of(device), seed=seed, progress=False,
-    )  # fmt: skip
-    return model
-
-
-def tune_photos(method: str, rate: float, strength: float, model: Classifier, train: tuple, validation: tuple, plan: Photos, seed: int) -> tuple[float, list[dict]]:
-    """Tune a network in place by a method and a setting; returns its validation accuracy and the losses by epoch, a dict for each phase."""
-    x, y = train
-    again = max(1, plan.updates * plan.batch // len(y))  # so that an epoch has enough updates
-    train = x.repeat(again, 1, 1, 1), y.repeat(again)
-    optimizer = partial(torch.optim.SGD, lr=0.0, momentum=0.9)
-    options = dict(
-        batch=plan.batch, patience=plan.epochs, augment=compose(flip, crop(4)), precision=precision_of(x.device), seed=seed, progress=False,
-    )  # fmt: skip
-    count = len(layers(model))
-    if method == "LP-FT":
-        half = plan.epochs // 2
-        phases = lp_ft(model, train, validation, F.cross_entropy, optimizer, (PROBE_RATE, rate), (half, plan.epochs - half), **options)
-    elif method == "gradual":
-        stages = [1] * (count - 1) + [max(1, plan.epochs - count + 1)]
-        phases = gradual_unfreezing(model, train, validation, F.cross_entropy, optimizer, rate, stages, **options)
-    else:
-        open_top(model, 1 if method == "linear probe" else count)
-        start = {name: p.detach().clone() for name, p in model.named_parameters() if name.startswith("trunk")}
-        pull = (lambda m: l2_sp(dict(m.named_parameters()), start, strength)) if method == "L2-SP" else None
-        held = optimizer(layer_groups(model, rate, DECAY if method == "layer-wise" else 1.0))
-        phases = [fit(model, train, validation, F.cross_entropy, held, epochs=plan.epochs, penalty=pull, **options)]
-    return evaluate(model, validation, accuracy), [asdict(phase) for phase in phases]
-
-
-def compare_photos(source: Classifier, parts: dict, shots: int, plan: Photos, seed: int, methods: Sequence[str] = METHODS) -> dict[str, dict]:
-    """Method -> test accuracy ("own"), under each corruption, and the setting with the best validation accuracy, with its losses by epoch."""
-    x, y = parts["train"]
-    labels = y.cpu().numpy()
-    rows = torch.from_numpy(data.per_class(labels, min(shots, int(np.bincount(labels).min())), seed)).to(y.device)
-    device, classes = x.device, int(labels.max()) + 1
-    found = {}
-    for method in methods:
-        best = None
-        for rate, strength in list(plan.pulls) if method == "L2-SP" else [(rate, 0.0) for rate in plan.rates]:
-            model = photo_network(plan, classes, 1000 + seed, device)
-            if method != "scratch":
-                load_source(model, source.state_dict())
-            reached, history = tune_photos(method, rate, strength, model, (x[rows], y[rows]), parts["validation"], plan, seed)
-            if best is None or reached > best[0]:
-                best = reached, (rate, strength), model, history
-        reached, setting, model, history = best
-        g = torch.Generator(device).manual_seed(1)
-        test, answers = parts["test"]
-        seen = {"own": evaluate(model, (centred(test), answers), accuracy)}
-        seen |= {name: evaluate(model, (centred(corrupt(test, name, plan.severity, g)), answers), accuracy) for name in STRENGTHS}
-        found[method] = seen | {"corrupted": float(np.mean([seen[name] for name in STRENGTHS])), "validation": reached, "setting": setting}
-        found[method]["history"] = history
-    return found
-
-
-# -------------------------------------------------------------------------------------------------------------------- run
 def run(profile: str = "cpu", seeds: Sequence[int] = range(5), plan: Digits | Photos | None = None, report: Callable = print) -> dict:
     """The whole experiment of a profile. Accuracies in [0, 1], one value a seed. Plain JSON.
 
@@ -437,19 +228,4 @@ def run(profile: str = "cpu", seeds: Sequence[int] = range(5), plan: Digits | Ph
             "new classes": {str(n): new.compare("MNIST", n) for n in plan.shots},
             "known classes": {"10": known.compare("UCI", 10)},
         }
-    device, results = fastest(), {}
-    for source_name, target_name in plan.pairs:
-        source_parts, target_parts = (photos(name, device, plan.held) for name in (source_name, target_name))
-        pair: dict = {}
-        for seed in seeds:
-            source = photo_source(plan, source_parts, seed, device)
-            report(f"{source_parts['name']}, seed {seed}: validation {evaluate(source, source_parts['validation'], accuracy):.3f}")
-            for shots in plan.shots:
-                seen = compare_photos(source, target_parts, shots, plan, seed)
-                report(f"{target_parts['name']}, {shots} a class: " + ", ".join(f"{m} {r['own']:.3f}" for m, r in seen.items()))
-                for method, values in seen.items():
-                    row = pair.setdefault(str(shots), {}).setdefault(method, {})
-                    for key, value in values.items():
-                        row.setdefault(key, []).append(value)
-        results[f"{source_parts['name']} to {target_parts['name']}"] = pair
-    return results
+    return full_size(seeds, plan, report)

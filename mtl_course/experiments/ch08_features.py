@@ -1,0 +1,51 @@
+"""Chapter 8, what the trunk has learned: digits that two sets have in common, and where each head looks. Needs no Jupyter."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..models import HardSharing
+from ..train import predict
+from .ch08_compare import Data
+
+
+def names_carried(model: HardSharing, held: Data) -> float:
+    """Share of the UCI test images whose features are nearest to the mean of *their own digit* among MNIST's training images.
+
+    Nobody told the network that the two sets have digits in common. The features of each set are first centred on the set's mean. For
+    the partner "same digits" only, where the label numbers agree.
+    """
+    features = {}
+    for name, part in (("mnist", "train"), ("uci", "test")):
+        x, y = held.parts[part].sets[name]
+        z = predict(model.trunk, x)
+        features[name] = z - z.mean(dim=0), y
+    z, y = features["mnist"]
+    means = torch.stack([z[y == label].mean(dim=0) for label in range(held.classes["mnist"])])
+    z, y = features["uci"]
+    return float((torch.cdist(z, means).argmin(dim=1) == y).float().mean())
+
+
+def gaze(model: HardSharing, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where each head looks: task -> mean over the images of |d logit of the true class / d pixel|, [H, W], summing to 1.
+
+    x: [N, 1, H, W]. Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014, section 3.
+    """
+    model.eval()
+    found = {}
+    for name in model.heads:
+        pixels = x.clone().requires_grad_()
+        logits = model(pixels)[name]
+        (grad,) = torch.autograd.grad(logits.gather(1, labels[name][:, None]).sum(), pixels)
+        found[name] = grad.abs().mean(dim=(0, 1))
+        found[name] /= found[name].sum()
+    return found
+
+
+def upper_left(pixels: Tensor) -> float:
+    """Share of a map [S, S] that lies above its falling-to-the-left diagonal, half of the diagonal with it: 0.5 for an even map."""
+    place = torch.arange(len(pixels))
+    total = place[:, None] + place
+    weight = (total < len(pixels) - 1).float() + 0.5 * (total == len(pixels) - 1)
+    return float((pixels * weight).sum() / pixels.sum())
