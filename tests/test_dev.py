@@ -44,7 +44,6 @@ def _buggy_gain(multi, single):
 
 @exercise([_inputs], starter=_buggy_gain)
 def throw_away_gain(multi, single):
-    """The gain."""
     ### BEGIN SOLUTION
     return delta_m(multi, single, {})
     ### END SOLUTION
@@ -93,6 +92,8 @@ def test_sync_writes_first_cell_stubs_and_link(exercises):
     )
     assert "from mtl_course.tasks import delta_m\n\ndef throw_away_gain(multi, single):" in gain
     assert "return delta_m(single, multi, {})" in gain, "the starter's bug is what the learner gets"
+    mended = exercises["throw_away_gain"].solution
+    assert mended == 'def throw_away_gain(multi, single):\n    """The gain."""\n    return delta_m(multi, single, {})', "and its docstring"
     assert nb.cells[4].metadata["tags"] == ["nbval-check-output"]
 
 

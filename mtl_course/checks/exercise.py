@@ -26,7 +26,8 @@ class Exercise:
     reference: the right answer; the part between BEGIN and END markers is what the learner writes.
     inputs: generators ``torch.Generator -> tuple of arguments`` (torch tensors, NumPy arrays, numbers, lists of these);
         one round of a check draws from each of them.
-    starter: for "spot the bug": the wrong function that the learner is given to mend. Without it the stub raises.
+    starter: for "spot the bug": the wrong function that the learner is given to mend; the reference need not repeat its
+        docstring. Without a starter the stub raises.
     call: how the answer (a function, a class) becomes outputs to compare: ``call(answer, *args)``.
     grad, device: also compare gradients with respect to float tensors; also run on another device.
     limit: seconds that one call may take. rtol, atol: tolerance of the comparison.
@@ -57,8 +58,12 @@ class Exercise:
 
     @property
     def solution(self) -> str:
-        """Source of the reference, as the learner would have written it."""
-        return "\n".join(line for line in source_of(self.reference).split("\n") if line.strip() not in (BEGIN, END))
+        """Source of the reference, as the learner would have written it; without a docstring of its own it has the starter's."""
+        text = "\n".join(line for line in source_of(self.reference).split("\n") if line.strip() not in (BEGIN, END))
+        if self.starter is None or self.reference.__doc__ is not None:
+            return text
+        docstring = re.search(r'^[ \t]+""".*?"""\n', source_of(self.starter), re.M | re.S)[0]
+        return re.sub(r":\n", lambda m: m[0] + docstring, text, count=1)
 
     @property
     def stub(self) -> str:

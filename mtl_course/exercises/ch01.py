@@ -257,14 +257,6 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
     ),
 )
 def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
-    """Joint loss of one mini-batch: the squared error,
-    averaged over the batch and summed over the tasks.
-
-    f = tanh(W_f x + b_f) for every example, y = W_h f + b_h.
-    x [N, d], y [N, T]: all examples; rows [B]: which of them
-    are in the batch; W_f [k, d], b_f [k], W_h [T, k], b_h [T].
-    Three bugs hide here. Mend them; return a scalar tensor.
-    """
     features = (x[rows] @ W_f.T + b_f).tanh()
     prediction = features @ W_h.T + b_h
     target = y[rows]

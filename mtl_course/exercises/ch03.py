@@ -170,15 +170,6 @@ def _waits(w, x, y, rate, limit):
     ),
 )
 def clipped_descent(w, x, y, rate, limit):
-    """Gradient descent on a linear model, one step a batch;
-    (weights after the last step, mean loss over the batches).
-
-    w: [d]; x: [batches, n, d]; y: [batches, n], on one device.
-    The loss of a batch is the mean squared error before its
-    step. A gradient longer than limit is shortened to limit.
-    Both results are tensors on the device of w. The program
-    must never wait for a number from the device.
-    """
     total = w.new_zeros(())
     for xb, yb in zip(x, y):
         error = xb @ w - yb
@@ -358,18 +349,6 @@ def _weights_only(model, optimizer, order, epoch):
     ),
 )
 def saved_run(model, optimizer, order, epoch):
-    """All that a run on the CPU needs to go on, after any later
-    interruption, as if nothing had happened: a dict with
-
-    model: the model's state (it has BatchNorm and dropout),
-    optimizer: the optimizer's state (it has momentum),
-    order: the state of `order`, the torch.Generator that draws
-        the order of the examples,
-    rng: the state of torch's own generator (dropout draws from it),
-    epoch: the number of epochs done.
-    The run goes on after this call. What you return must not
-    change with it.
-    """
     return {
         "model": deepcopy(model.state_dict()),
         "optimizer": deepcopy(optimizer.state_dict()),

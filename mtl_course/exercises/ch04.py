@@ -335,16 +335,6 @@ def _zipped(sizes, orders, batch):
     ),
 )
 def epoch_rows(sizes, orders, batch):
-    """One epoch over data sets of unequal size, one task each.
-
-    sizes: dict task -> number of rows. orders: dict task -> list
-    of passes; orders[t][k] is the order of the rows of set t in
-    its pass number k. Return the batches, a list of dicts task
-    -> row numbers. A batch has `batch` rows of every set. The
-    epoch ends when the largest set has been seen once, so the
-    last batch may be smaller, for all alike. A smaller set goes
-    on with its next pass, in the middle of a batch if need be.
-    """
     longest = max(sizes.values())
     streams = {t: sum(passes, []) for t, passes in orders.items()}
     cuts = range(0, longest, batch)
@@ -469,13 +459,6 @@ def _each_its_own(trunk, heads, rate):
     ),
 )
 def networks_on_one_trunk(trunk, heads, rate):
-    """One network a task, all on one trunk, and one optimizer.
-
-    trunk: nn.Module; heads: dict task -> nn.Module. Return a
-    dict task -> nn.Sequential(trunk, head), and a
-    torch.optim.SGD with learning rate `rate` that holds every
-    parameter of all networks exactly once.
-    """
     networks = {}
     for task, head in heads.items():
         networks[task] = torch.nn.Sequential(trunk, head)

@@ -55,12 +55,6 @@ def _with_epsilon(G):
     ),
 )
 def cosines(G):
-    """Cosines [T, T] between the task gradients, from their
-    Gram matrix [T, T]. A gradient that is zero has cosine 0
-    with all of them, and with itself.
-    The gradients may have any size: a loss in cents instead
-    of dollars has the same angles.
-    """
     norms = G.diagonal().sqrt()
     norms = torch.where(norms > 0, norms, 1.0)
     return G / (norms[:, None] * norms)
@@ -347,17 +341,6 @@ def _everything(gradients, shared):
     ),
 )
 def step_direction(gradients, shared):
-    """The direction of one training step for all parameters of
-    a network with a shared trunk and one head a task.
-
-    gradients: float64 [T, P], row t the gradient of loss t with
-    respect to all P parameters. shared: bool [P], True where a
-    parameter is of the trunk; the rest are of heads, and each
-    head has a gradient from its own task only.
-    The trunk's part is to be balanced by UPGrad. The heads are
-    to learn as they would under the sum of the losses.
-    Return the tensor [P].
-    """
     trunk = gradients[:, shared]
     w = upgrad(trunk @ trunk.T)
     return torch.where(shared, w @ gradients, gradients.sum(0))

@@ -378,15 +378,6 @@ def _inflated(gains, groups):
     ),
 )
 def promised_gain(gains, groups):
-    """Mean over all T tasks of the gain that a grouping promises:
-    what a task gains from another one, averaged over the others
-    of its group; 0 for a task that is alone.
-
-    gains [T, T]: row i, column j: what task i gains from j. The
-    diagonal is no gain: it is what single training gives.
-    groups: list of lists of task numbers, each task once.
-    One bug makes single tasks look best. Return a tensor.
-    """
     total = 0
     for group in groups:
         inside = gains[group][:, group]

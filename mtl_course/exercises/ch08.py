@@ -142,12 +142,6 @@ def _large_stem(x, weight):
     ),
 )
 def first_map(x, weight):
-    """First map of a residual network for images of about 32
-    pixels: [B, 3, H, W] -> [B, C, H, W], the side unchanged.
-
-    weight: [C, 3, k, k] with k odd. There is no norm here, and
-    ReLU comes last. The code is right for 224 pixels.
-    """
     k = weight.shape[-1]
     x = conv2d(x, weight, padding=k // 2)
     return relu(x)
@@ -226,15 +220,6 @@ def _zipped(long, shuffles, size):
     ),
 )
 def paired_batches(long, shuffles, size):
-    """One epoch over two data sets, the longer one seen once.
-
-    long: int64 [N], the rows of the longer set in a random
-    order. shuffles: int64 [K, M] with K M >= N: row k is the
-    order of the M rows of the shorter set in its k-th round.
-    Return a list of pairs (rows of the longer, as many rows of
-    the shorter), `size` at a time; the last pair may be smaller.
-    The shorter set goes on where it stopped, round after round.
-    """
     short = shuffles.flatten()[: len(long)]
     return list(zip(long.split(size), short.split(size)))
 

@@ -202,15 +202,6 @@ def _only_gradients(layers, count):
     ),
 )
 def set_stage(layers, count):
-    """Prepare one epoch of gradual unfreezing: only the `count`
-    highest layers are to be trained. Changes them in place.
-
-    layers: list of nn.Modules from the input to the head, with
-        BatchNorm in some. count: 1 to len(layers).
-    Called in every epoch after model.train(), with a count that
-    grows from time to time. A layer below must not change at
-    all, and normalises as in evaluation.
-    """
     closed = len(layers) - count
     for k, layer in enumerate(layers):
         layer.requires_grad_(k >= closed)
