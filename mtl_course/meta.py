@@ -66,10 +66,11 @@ def _adapt(slopes_of, of, params, support, steps, rate, first_order=False, only=
         raise ValueError(f"There is no rate for {', '.join(missing)}; `learned_rates` makes one for every parameter.")
     if steps < 0:
         raise ValueError(f"{steps} steps: take 0, which leaves the parameters as they are, or more.")
+    number = isinstance(rate, int | float)  # then it scales the loss, which is one value, in place of the slopes and of what goes back to them
     for _ in range(steps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
-            slopes = slopes_of(lambda own: of({**params, **own}, *support), moving)
-        moving = {name: _stepped(p, slopes[name], rate[name] if isinstance(rate, Mapping) else rate) for name, p in moving.items()}
+            slopes = slopes_of(lambda own: (-rate if number else 1) * of({**params, **own}, *support), moving)
+        moving = {name: p + slopes[name] if number else _stepped(p, slopes[name], rate, name) for name, p in moving.items()}
     return {**params, **moving}
 
 
@@ -87,8 +88,9 @@ def _slopes_of_one(value_of, own):
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(own.items(), slopes, strict=True)}
 
 
-def _stepped(p, slope, rate):
+def _stepped(p, slope, rates, name):
     """p - rate * slope, in one pass over the memory."""
+    rate = rates[name] if isinstance(rates, Mapping) else rates
     return torch.addcmul(p, rate, slope, value=-1) if isinstance(rate, Tensor) else torch.add(p, slope, alpha=-rate)
 
 

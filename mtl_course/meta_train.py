@@ -32,7 +32,7 @@ from .loop import not_finite, require_held, run_epochs
 
 
 def fit_episodes(
-    parameters: Params,
+    parameters: Params | nn.Module,
     backward: Callable[[torch.Generator], Tensor],
     optimizer: torch.optim.Optimizer,
     steps: int,
@@ -48,6 +48,7 @@ def fit_episodes(
     """Take `steps` meta-steps, in rounds of `every`; returns the losses, one value a round: steps ``every``, ``2 * every``, ...
 
     parameters: name -> `nn.Parameter`, all that is learned: ``f.parameters()``, and the rates of Meta-SGD, if any, under names of their own.
+        Or a module, whose running statistics are then kept and put back with its parameters; every round sets its training mode.
     backward: (generator on their device) -> losses [T]. Draws a meta-batch, adds its gradient to ``.grad``, returns the tasks' losses.
     validate: the loss on validation episodes, lower is better; always the same ones, or chance would choose. It decides after every round:
         the best parameters are put back at the end, and `patience` rounds without a better loss end the run. Test tasks have no place here.
@@ -61,7 +62,9 @@ def fit_episodes(
     """
     if every < 1 or steps % every:
         raise ValueError(f"{steps} steps are no whole number of rounds of {every}; validation comes at the end of a round.")
-    held = nn.ParameterDict({name.replace(".", "/"): p for name, p in parameters.items()})  # one module, for the loop and its checkpoints
+    held = parameters  # one module, for the loop and its checkpoints
+    if not isinstance(held, nn.Module):
+        held = nn.ParameterDict({name.replace(".", "/"): p for name, p in parameters.items()})
     require_held(held.named_parameters(), optimizer)
     device = next(held.parameters()).device
     generator, history = torch.Generator(device).manual_seed(seed), History()

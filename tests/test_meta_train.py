@@ -69,20 +69,42 @@ def test_prototypes_learn_real_digits_better_than_the_start():
     x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
     train, held = Source(x, y, range(5)), Source(x, y, range(5, 10)).classification(50, 5, 1, 5, torch.Generator().manual_seed(1))
     torch.manual_seed(0)
-    f = Functional(mlp([64, 64, 32]))
+    model = nn.Sequential(mlp([64, 64]), nn.BatchNorm1d(64), nn.Linear(64, 32))
 
     def losses(episodes):
-        return few_shot.query_losses(few_shot.prototype_logits(f, f.parameters(), episodes, 5), episodes.query[1])
+        return few_shot.query_losses(few_shot.prototype_logits(model, episodes, 5), episodes.query[1])
 
     def backward(generator):
         found = losses(train.classification(8, 5, 1, 5, generator))
         found.mean().backward()
         return found
 
-    validate = lambda: losses(held).mean()
-    before, optimizer = validate().item(), torch.optim.Adam(f.parameters().values(), lr=1e-3)
-    history = fit_episodes(f.parameters(), backward, optimizer, 60, validate=validate, every=20, progress=False)
+    def validate():
+        assert model.training, "as the round left it"
+        model.eval()
+        return losses(held).mean()
+
+    before, optimizer = validate().item(), torch.optim.Adam(model.parameters(), lr=1e-3)
+    history = fit_episodes(model, backward, optimizer, 60, validate=validate, every=20, progress=False)
+    model.train()
     assert validate().item() == pytest.approx(min(history.validation)) and min(history.validation) < before
+
+
+def test_running_statistics_are_put_back_with_the_parameters():
+    torch.manual_seed(0)
+    model, losses, seen = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), iter([3.0, 1.0, 2.0]), []
+
+    def backward(generator):
+        loss = model(torch.randn(8, 1, generator=generator)).square().mean()
+        loss.backward()
+        return loss
+
+    def validate():
+        seen.append(model[1].running_mean.clone())
+        return next(losses)
+
+    fit_episodes(model, backward, torch.optim.SGD(model.parameters(), lr=0.1), 6, validate=validate, every=2, progress=False)
+    assert torch.equal(model[1].running_mean, seen[1]) and not torch.equal(seen[1], seen[2])
 
 
 def test_the_best_parameters_are_put_back_and_patience_ends_the_run():
