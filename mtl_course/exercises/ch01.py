@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from ..checks.exercise import exercise
+from .inputs import whole
 
 
 def _sizes(g, *ranges):
-    return [int(torch.randint(low, high, (1,), generator=g)) for low, high in ranges]
+    return [whole(g, low, high) for low, high in ranges]
 
 
 # ------------------------------------------------------------------------------------------- 1. the gradient of the joint objective
@@ -132,7 +133,7 @@ def _(x, *args):
 # ----------------------------------------------------------------------------------------------------- 2. the regularised objective
 def _tasks(g):
     tasks, d = _sizes(g, (3, 6), (2, 4))
-    sizes = [3 + t + int(torch.randint(0, 2, (1,), generator=g)) * tasks for t in range(tasks)]
+    sizes = [3 + t + whole(g, 0, 2) * tasks for t in range(tasks)]
     xs = [torch.randn(n, d, generator=g) for n in sizes]
     ys = [torch.randn(n, generator=g) for n in sizes]
     lam = 0.5 + float(torch.rand(1, generator=g))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-from .inputs import filled
+from .inputs import filled, whole
 
 
 # ------------------------------------------------------------------------------------------------- 1. the pull towards the source
@@ -240,7 +240,7 @@ def _(model):
 def _head_inputs(g):
     torch.optim.SGD([torch.zeros(1)], lr=1.0).step()  # the first optimizer of a process imports for seconds: not on the learner's time
     model, inputs = _net(g)
-    classes = model.head.out_features + int(torch.randint(1, 5, (), generator=g))
+    classes = model.head.out_features + whole(g, 1, 5)
     return model, classes, float(torch.rand((), generator=g) * 0.05 + 0.01), torch.randn(8, inputs, generator=g)
 
 
@@ -368,7 +368,7 @@ def _checkpoint_inputs(prefix="", lose=False):
         state = {prefix + name: value.clone() for name, value in source.state_dict().items()}
         if lose:
             trunk = [name for name in state if "trunk" in name and "num_batches" not in name]
-            del state[trunk[int(torch.randint(len(trunk), (), generator=g))]]
+            del state[trunk[whole(g, 0, len(trunk))]]
         return model, state
 
     return draw

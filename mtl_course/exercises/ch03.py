@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .. import syncs
 from ..checks.exercise import exercise
+from .inputs import whole
 
 
 def _uniform(g, low, high):
@@ -21,7 +22,7 @@ def _adam_case(first):
     def draw(g):
         theta, grad, m = torch.randn(3, 5, generator=g, dtype=torch.float64)
         s = m.square() + torch.rand(5, generator=g, dtype=torch.float64)
-        step = 1 if first else int(torch.randint(2, 6, (), generator=g))
+        step = 1 if first else whole(g, 2, 6)
         settings = [_uniform(g, low, high) for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))]
         return (theta, grad, 0 * m if first else m, 0 * s if first else s, step, *settings)
 
@@ -286,7 +287,7 @@ def _small_run(seed):
 
 
 def _live(g):
-    return (*_small_run(int(torch.randint(1000, (), generator=g))), 1)
+    return (*_small_run(whole(g, 0, 1000)), 1)
 
 
 def _one_epoch(model, optimizer, order):
@@ -432,7 +433,7 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
         J = (size * (0.5 + torch.rand(3, 6, generator=g)) * torch.randn(3, 6, generator=g).sign()).half()
         J[:, 0] = torch.tensor(size, dtype=torch.float16)  # of one sign, so that their sum is large
         for task, value in spoil:
-            J[task, int(torch.randint(6, (), generator=g))] = value
+            J[task, whole(g, 0, 6)] = value
         weights = torch.tensor([1.0, 2.0, 0.5]) * (0.9 + 0.2 * torch.rand(3, generator=g))
         return J, torch.tensor(scale), weights, limit
 
@@ -574,8 +575,8 @@ def _(J, scale, weights, limit):
 # ---------------------------------------------------------------------------------------------------------- 5. arithmetic
 def _layer(n, peak, bandwidth):
     def draw(g):
-        before, after, side = (int(torch.randint(low, high, (), generator=g)) for low, high in ((8, 40), (50, 90), (4, 12)))
-        kernel = 3 + 2 * int(torch.randint(2, (), generator=g))
+        before, after, side = (whole(g, low, high) for low, high in ((8, 40), (50, 90), (4, 12)))
+        kernel = 3 + 2 * whole(g, 0, 2)
         return n, before, after, side, kernel, 2, peak * _uniform(g, 1, 2), bandwidth * _uniform(g, 1, 2)
 
     return draw

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
+from .inputs import whole
 
 
 # ---------------------------------------------------------------------------------------------- 1. do they share, or look alike?
@@ -13,7 +14,7 @@ def _networks(kind):
     """Two small networks: with one trunk, with a copy of it, or with one tensor in common that has another name, or that is twice in the first."""
 
     def draw(g):
-        torch.manual_seed(int(torch.randint(10**6, (), generator=g)))
+        torch.manual_seed(whole(g, 0, 10**6))
         trunk = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         first = nn.Sequential(trunk, nn.Linear(3, 2))
         if kind == "one":
@@ -401,7 +402,7 @@ def _(sizes, orders, batch):
 # ------------------------------------------------------------------------------------------------- 5. the trunk that was not shared
 def _setting(tasks):
     def draw(g):
-        torch.manual_seed(int(torch.randint(10**6, (), generator=g)))
+        torch.manual_seed(whole(g, 0, 10**6))
         heads = nn.ModuleDict({f"task {i}": nn.Linear(4, 1) for i in range(tasks)})
         return nn.Sequential(nn.Linear(3, 4), nn.Tanh()), heads, 0.1, torch.randn(6, 3, generator=g)
 

@@ -6,23 +6,20 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
+from .inputs import whole
 from ..weighting import Uncertainty, Weighting
-
-
-def _whole(g, low, high):
-    return int(torch.randint(low, high, (1,), generator=g))
 
 
 # ------------------------------------------------------------------------------------------------------------- 1. labels that are missing
 def _table(empty):
     def draw(g):
-        n, tasks = _whole(g, 6, 10), _whole(g, 3, 5)
+        n, tasks = whole(g, 6, 10), whole(g, 3, 5)
         prediction, target = torch.randn(2, n, tasks, generator=g)
         for t in range(tasks):  # another number of labels in every column: a single one in the first, one less than all in the second
             rows = torch.randperm(n, generator=g)[: t if t else n - 1]
             target[rows, t] = float("nan")
         if empty:
-            target[:, _whole(g, 0, tasks)] = float("nan")
+            target[:, whole(g, 0, tasks)] = float("nan")
         return prediction, target
 
     return draw
@@ -104,8 +101,8 @@ def _(prediction, target):
 
 # --------------------------------------------------------------------------------------------------------- 2. noise levels as parameters
 def _levels(g):
-    tasks = _whole(g, 3, 6)
-    regression = torch.arange(tasks) % 2 == _whole(g, 0, 2)
+    tasks = whole(g, 3, 6)
+    regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
     s = torch.randn(tasks, generator=g)
     s[0], s[1] = -0.3 - s[0].abs(), 0.3 + s[1].abs()  # both signs, always
     return 0.1 + 3 * torch.rand(tasks, generator=g), s, regression
@@ -197,8 +194,8 @@ def _(losses, s, regression):
 
 # ------------------------------------------------------------------------------------------------------------ 3. as low as it can get
 def _final(g):
-    tasks = _whole(g, 3, 6)
-    regression = torch.arange(tasks) % 2 == _whole(g, 0, 2)
+    tasks = whole(g, 3, 6)
+    regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
     losses = 0.05 + 2.5 * torch.rand(tasks, generator=g)
     losses[:2] = 0.01 + 0.1 * torch.rand(2, generator=g)  # small enough for a negative optimum
     losses[2] += 1
@@ -294,7 +291,7 @@ def _(losses, regression):
 # -------------------------------------------------------------------------------------------------------------------- 4. spot the bug
 def _training(learned):
     def draw(g):
-        d, tasks = _whole(g, 2, 5), _whole(g, 2, 4)
+        d, tasks = whole(g, 2, 5), whole(g, 2, 4)
         model, combine = nn.Linear(d, tasks), Uncertainty([True] * tasks) if learned else Weighting()
         with torch.no_grad():
             for p in [*model.parameters(), *combine.parameters()]:
@@ -394,7 +391,7 @@ def _(model, combine, rate, decay):
 
 # ------------------------------------------------------------------------------------------------------------------ 5. GradNorm's target
 def _progress(g):
-    tasks = _whole(g, 3, 6)
+    tasks = whole(g, 3, 6)
     first = 0.5 + 2 * torch.rand(tasks, generator=g)
     losses = first * (0.2 + 0.7 * torch.rand(tasks, generator=g))
     weights, norms = 0.3 + torch.rand(tasks, generator=g), 0.2 + 4 * torch.rand(tasks, generator=g)

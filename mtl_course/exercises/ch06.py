@@ -4,6 +4,7 @@ import torch
 
 from ..balancing import upgrad
 from ..checks.exercise import exercise
+from .inputs import whole
 
 
 def _gradients(g, tasks, size, scale=None):
@@ -386,7 +387,7 @@ def _(gradients, shared):
 
 # ------------------------------------------------------------------------------------------------------------- 5. the bargain
 def _bargain(g):
-    tasks = int(torch.randint(2, 5, (), generator=g))
+    tasks = whole(g, 2, 5)
     return _gram(_gradients(g, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(tasks, generator=g, dtype=torch.float64)
 
 

@@ -3,10 +3,7 @@
 import torch
 
 from ..checks.exercise import exercise
-
-
-def _whole(g, low, high):
-    return int(torch.randint(low, high, (1,), generator=g))
+from .inputs import whole
 
 
 def _rand(g, *shape):
@@ -20,7 +17,7 @@ def _randn(g, *shape):
 # ------------------------------------------------------------------------------------------------------ 1. the penalty of a graph
 def _graph(g):
     """Directed ties, with a diagonal that must not count: what affinities look like before anyone has cleaned them."""
-    tasks, d = _whole(g, 3, 6), _whole(g, 2, 4)
+    tasks, d = whole(g, 3, 6), whole(g, 2, 4)
     return _randn(g, tasks, d), 0.2 + _rand(g, tasks, tasks)
 
 
@@ -102,7 +99,7 @@ def _(W, S):
 
 # ------------------------------------------------------------------------------------------------------ 2. lookahead affinity
 def _shared(g):
-    n, d, k, tasks = _whole(g, 6, 9), _whole(g, 2, 4), _whole(g, 2, 4), _whole(g, 3, 5)
+    n, d, k, tasks = whole(g, 6, 9), whole(g, 2, 4), whole(g, 2, 4), whole(g, 3, 5)
     scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
     return _randn(g, n, d), scale * _randn(g, n, tasks), _randn(g, k, d), _randn(g, tasks, k), 0.05 + 0.05 * float(_rand(g, 1))
 
@@ -233,10 +230,10 @@ def _(*args):
 # --------------------------------------------------------------------------------------------------------- 3. cut the graph in two
 def _two_groups(g):
     """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must not be taken for groups."""
-    tasks = _whole(g, 9, 12)
+    tasks = whole(g, 9, 12)
     order = torch.cat([torch.randperm(2, generator=g), 2 + torch.randperm(tasks - 2, generator=g)])  # the first two lie apart
     label = torch.zeros(tasks, dtype=torch.bool)
-    label[order[[0, *range(2, _whole(g, 3, 5))]]] = True
+    label[order[[0, *range(2, whole(g, 3, 5))]]] = True
     S = torch.where(label[:, None] == label, 1.0, 0.1) * (0.9 + 0.2 * _rand(g, tasks, tasks))
     for k, tie in ((1, 9.0), (3, 6.0)):
         S[order[-k], order[-k - 1]] = tie
@@ -248,7 +245,7 @@ def _two_groups(g):
 def _no_groups(g):
     """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees cuts elsewhere."""
     while True:
-        tasks = _whole(g, 8, 11)
+        tasks = whole(g, 8, 11)
         S = (_rand(g, tasks, tasks) ** 3).triu(1) + 0.01
         S = (S + S.T) * (1 - torch.eye(tasks, dtype=S.dtype))
         values, vectors = torch.linalg.eigh(_laplacian(S))
@@ -344,7 +341,7 @@ def _(S):
 
 # ------------------------------------------------------------------------------------------------------ 4. the score of a grouping
 def _groups(g):
-    tasks = _whole(g, 6, 9)
+    tasks = whole(g, 6, 9)
     order = torch.randperm(tasks, generator=g).tolist()
     gains = _randn(g, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
     gains[torch.arange(tasks), torch.arange(tasks)] = 9 + _rand(g, tasks)
@@ -442,7 +439,7 @@ def _(gains, groups):
 # ----------------------------------------------------------------------------------------------------- 5. a hub that hurts
 def _star(kind):
     def draw(g):
-        n, hub_n, leaves = _whole(g, 2, 9), _whole(g, 10, 60), _whole(g, 3, 12)
+        n, hub_n, leaves = whole(g, 2, 9), whole(g, 10, 60), whole(g, 3, 12)
         lam = {"weak": 0.3, "usual": 4.0, "strong": 60.0}[kind] * (0.8 + 0.4 * float(_rand(g, 1)))
         return n, hub_n, leaves, lam
 

@@ -8,12 +8,13 @@ from torch.nn import functional as F
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from ..checks.exercise import exercise
+from .inputs import whole
 
 
 # ------------------------------------------------------------------------------------------------------- 1. sizes of the maps
 def _layers(g):
     """A side and four layers (kernel, stride, padding), of which some leave a remainder."""
-    side = int(torch.randint(28, 41, (), generator=g))
+    side = whole(g, 28, 41)
     kinds = [(3, 1, 1), (3, 2, 1), (5, 2, 2), (1, 2, 0), (2, 2, 0), (3, 2, 0)]
     return side, [(3, 1, 0), *(kinds[int(k)] for k in torch.randint(len(kinds), (3,), generator=g))]
 

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-from .inputs import filled
+from .inputs import filled, whole
 
 
 # -------------------------------------------------------------------------------------------------- 1. a rate for every layer
 def _blocks(g, count, norm):
     """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps a BatchNorm, and a ReLU; and a head."""
-    width = int(torch.randint(3, 6, (), generator=g))
+    width = whole(g, 3, 6)
     layers = [nn.Sequential(nn.Linear(width, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()) for _ in range(count)]
     return [filled(layer, g) for layer in [*layers, nn.Linear(width, 2)]]
 
@@ -264,7 +264,7 @@ def _linear_network(n, d, k):
             return torch.randn(*shape, generator=g, dtype=torch.float64)
 
         B, X = torch.linalg.qr(normal(d, k))[0].T.contiguous(), normal(n, d)
-        rate, steps = 0.05 + 0.02 * float(torch.rand((), generator=g)), int(torch.randint(4, 8, (), generator=g))
+        rate, steps = 0.05 + 0.02 * float(torch.rand((), generator=g)), whole(g, 4, 8)
         return B, X, X @ normal(d) + normal(n), rate, steps
 
     return draw
@@ -399,7 +399,7 @@ def _heads(shared, gone, added):
         both, before, after = names[:shared], names[shared : shared + gone], names[shared + gone : shared + gone + added]
         turned = [*both[shared // 2 :], *both[: shared // 2]]
         known, wanted = [*both, *before], [*after[: added // 2], *turned, *after[added // 2 :]]
-        width = int(torch.randint(2, 5, (), generator=g))
+        width = whole(g, 2, 5)
         old, new = (filled(nn.Linear(width, len(classes)), g) for classes in (known, wanted))
         return new, old, known, wanted
 

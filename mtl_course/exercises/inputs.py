@@ -3,6 +3,11 @@
 import torch
 
 
+def whole(g, low, high):
+    """A whole number from `low` to `high` - 1."""
+    return int(torch.randint(low, high, (), generator=g))
+
+
 def filled(module, g):
     """Draw every parameter and every running statistic of a module from `g`."""
     with torch.no_grad():
