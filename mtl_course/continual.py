@@ -1,8 +1,8 @@
 """Tasks that arrive one after another: a stream of classes, what is stored between tasks, the accuracy matrix and its scores.
 
-A memory is what a method keeps of the past: `Replay` examples, `Ewc` an anchor and a Fisher diagonal, `Distillation` the old network. It has
-`loss(model, x, logits, now)`, a term for each step, `end_task(model, stream, now)`, and `numbers`, how many numbers it stores. Several may be combined; none is
-plain fine-tuning.
+A memory is what a method keeps of the past: `Replay` examples, `Ewc` an anchor and a Fisher diagonal, `Distillation` the old network.
+It has `loss(model, x, logits, now)`, a term for each step, `end_task(model, stream, now)`, and `numbers`, how many numbers it stores.
+Several may be combined; none is plain fine-tuning.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ class Stream:
 
     train, test: for each task its inputs [N, ...] and labels int64 [N].
     known: True where the task of a test input is told, so that only its own classes compete (task-incremental); False where all
-        classes seen so far do (class-incremental). Source: van de Ven, Tuytelaars and Tolias, "Three types of incremental learning",
-        Nature Machine Intelligence 4, 2022; their third type, domain-incremental, has the same labels in every task.
+        classes seen so far do (class-incremental). The third type, domain-incremental, has the same labels in every task.
+    Source: van de Ven, Tuytelaars and Tolias, "Three types of incremental learning", Nature Machine Intelligence 4, 2022.
     """
 
     train: list[Examples]
@@ -39,7 +39,7 @@ class Stream:
         return len(self.train)
 
     def compete(self, logits: Tensor, y: Tensor, now: int) -> Tensor:
-        """Logits [B, C] of examples with labels y [B], minus infinity for every class that does not compete after task `now` (from 0)."""
+        """Logits [B, C] of examples with labels y [B]; minus infinity for a class that does not compete after task `now` (from 0)."""
         task = torch.arange(logits.shape[1], device=y.device) // self.per
         visible = task == (y // self.per)[:, None] if self.known else (task <= now).expand_as(logits)
         return logits.masked_fill(~visible, -torch.inf)
@@ -71,7 +71,8 @@ def split_classes(train: Examples, test: Examples, order: Sequence[int], per: in
 class Reservoir:
     """At most `size` examples of a stream, each of those seen so far kept with the same probability, whatever its length will be.
 
-    Source: Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software 11, 1985 (algorithm R). ValueError for size < 1.
+    Source: Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software 11, 1985 (algorithm R).
+    ValueError for size < 1.
     """
 
     def __init__(self, size: int, seed: int = 0):
@@ -91,7 +92,7 @@ class Reservoir:
         count = self.seen + torch.arange(1, len(x) + 1)  # how many have been seen with this one
         slot = (torch.rand(len(x), generator=self.generator, dtype=torch.float64) * count).long()
         slot = torch.where(count <= self.size, count - 1, slot)
-        last = {s: row for row, s in enumerate(slot.tolist()) if s < self.size}  # of several that fall into one slot the last stays
+        last = {s: row for row, s in enumerate(slot.tolist()) if s < self.size}  # of several in one slot the last stays
         slots, rows = (torch.tensor(list(part), dtype=torch.int64, device=x.device) for part in (last.keys(), last.values()))
         self.x[slots], self.y[slots] = x[rows], y[rows]
         self.seen += len(x)
@@ -105,8 +106,8 @@ class Reservoir:
 class Replay:
     """Experience replay: with every batch, as many examples of earlier tasks, from a reservoir of `size`, and their loss.
 
-    Sources: Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et al., "On tiny episodic memories in continual
-    learning", 2019 (they add examples at each step; here a task's examples are added when it ends).
+    Sources: Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et al., "On tiny episodic memories in
+    continual learning", 2019 (they add examples at each step; here a task's examples are added when it ends).
     """
 
     def __init__(self, stream: Stream, size: int, seed: int = 0):
@@ -125,11 +126,11 @@ class Replay:
 
 
 def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -> dict[str, Tensor]:
-    """Diagonal of the Fisher information of a classifier, name -> tensor shaped as the parameter; mean over the inputs x [N, ...].
+    """Diagonal of the Fisher information of a classifier, name -> tensor shaped as the parameter; mean over inputs x [N, ...].
 
-    ``F_i = mean over x, sum over c, of p(c|x) (d log p(c|x) / d theta_i)^2``: the labels are the model's own (not those of the data, which
-    would give the empirical Fisher), and all of them, weighted, not drawn. Only `classes` compete. The model should be in evaluation
-    mode. Source: Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation", NeurIPS 2019, section 2.
+    ``F_i = mean over x, sum over c, of p(c|x) (d log p(c|x) / d theta_i)^2``: the labels are the model's own (not those of the data,
+    which would give the empirical Fisher), and all of them, weighted, not drawn. Only `classes` compete. The model should be in
+    evaluation mode. Source: Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation", NeurIPS 2019, section 2.
     """
     params = {name: p.detach() for name, p in model.named_parameters()}
 
@@ -155,10 +156,10 @@ def ewc_penalty(params: dict[str, Tensor], anchor: dict[str, Tensor], fisher: di
 
 
 class Ewc:
-    """Elastic weight consolidation: a quadratic penalty around the parameters after the last task, with the tasks' Fisher diagonals summed.
+    """Elastic weight consolidation: a quadratic penalty around the parameters after the last task, Fisher diagonals summed over tasks.
 
-    samples: how many inputs of a task the Fisher diagonal is taken over. One anchor, the latest, is what the Laplace approximation asks for:
-    Huszár, "Note on the quadratic penalties in elastic weight consolidation", PNAS 115, 2018; the 2017 paper keeps one a task.
+    samples: how many inputs of a task its Fisher diagonal is taken over. One anchor, the latest, is what the Laplace approximation
+    asks for: Huszár, "Note on the quadratic penalties in elastic weight consolidation", PNAS 115, 2018; the 2017 paper keeps one a task.
     """
 
     def __init__(self, strength: float, samples: int = 100, seed: int = 0):
@@ -182,7 +183,7 @@ class Ewc:
 
 
 def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> Tensor:
-    """``T^2 KL(old || new)`` of the distributions softmax(logits / T) over the last axis, mean over the first, summed over others. Scalar.
+    """``T^2 KL(old || new)`` of softmax(logits / T) over the last axis, mean over the first, summed over others. Scalar.
 
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015; Li and Hoiem use T = 2.
     """
@@ -191,7 +192,7 @@ def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> 
 
 
 class Distillation:
-    """Learning without forgetting: on the new task's inputs, the old classes' outputs are held to those of the network before the task.
+    """Learning without forgetting: on the new task's inputs, old classes' outputs are held to those of the network before the task.
 
     Source: Li and Hoiem, "Learning without forgetting", IEEE TPAMI 40, 2018: one term for each old task. Where the task is not
     told, all old classes are one distribution.
@@ -228,15 +229,17 @@ def learn(
     augment: Augment | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Train `model` in place on one task after another; returns the accuracy matrix R [T, T].
+    """Train `model` in place on one task after another; returns the accuracy matrix A [T, T].
 
-    R[i, j] is the accuracy on the test examples of task j after task i has been learned; 0 for j > i where the task is not told, since the
-    classes do not compete yet. optimizer: called with the parameters at the start of every task, such as ``partial(torch.optim.SGD,
-    lr=0.1)``. augment: see `data.augment`; for the task's own examples. FloatingPointError with the task if the loss is not finite.
+    A[i, j] is the accuracy on the test examples of task j after task i has been learned; 0 for j > i where the task is not told,
+    since the classes do not compete yet. optimizer: called with the parameters at the start of every task, such as
+    ``partial(torch.optim.SGD, lr=0.1)``. augment: see `data.augment`; for the task's own examples. FloatingPointError, with the
+    task, if the loss is not finite.
     """
     draws, rows = _generators(stream, seed), []
     for now, examples in enumerate(stream.train):
-        _train(model, stream, examples, now, optimizer(model.parameters()), memories if now else (), epochs, batch, augment, *draws)
+        held = memories if now else ()
+        _train(model, stream, examples, now, optimizer(model.parameters()), held, epochs, batch, augment, *draws)
         for memory in memories:
             memory.end_task(model, stream, now)
         rows.append(accuracies(model, stream, now))
@@ -253,7 +256,7 @@ def learn_jointly(
     augment: Augment | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Train `model` in place on all tasks at once, as many updates as `learn`; returns its accuracy on each task [T]: the bound."""
+    """Train `model` in place on all tasks at once, as many updates as `learn`; returns its accuracy on each task [T], the bound."""
     everything = tuple(torch.cat(part) for part in zip(*stream.train, strict=True))
     now = len(stream) - 1
     _train(model, stream, everything, now, optimizer(model.parameters()), (), epochs, batch, augment, *_generators(stream, seed))
@@ -285,39 +288,40 @@ def _train(model, stream, examples, now, optimizer, memories, epochs, batch, aug
             loss.backward()
             optimizer.step()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss of task {now} is not finite: lower the learning rate or the strength of the penalty.")
+            advice = "lower the learning rate or the strength of the penalty"
+            raise FloatingPointError(f"The loss of task {now} is not finite: {advice}.")
 
 
 @torch.no_grad()
 def accuracies(model: nn.Module, stream: Stream, now: int) -> Tensor:
-    """Accuracy on the test examples of every task, [T], with the classes that compete after task `now`; leaves the model in evaluation mode."""
+    """Accuracy on the test examples of every task, [T], with the classes that compete after task `now`; sets evaluation mode."""
     model.eval()
     return torch.stack([accuracy(stream.compete(model(x), y, now), y) for x, y in stream.test]).cpu()
 
 
 # -------------------------------------------------------------------------------------------------------------------- scores
-def average_accuracy(R: Tensor) -> float:
-    """Mean accuracy over all tasks after the last one: the mean of the last row of R [T, T]. Lopez-Paz and Ranzato 2017, equation 2."""
-    return float(R[-1].mean())
+def average_accuracy(A: Tensor) -> float:
+    """Mean accuracy over all tasks after the last one: the mean of the last row of A [T, T] (their R)."""
+    return float(A[-1].mean())
 
 
-def backward_transfer(R: Tensor) -> float:
-    """What learning later tasks did to earlier ones: mean over i < T of R[T, i] - R[i, i]. Negative is forgetting. Their equation 3."""
-    return float((R[-1] - R.diagonal())[:-1].mean())
+def backward_transfer(A: Tensor) -> float:
+    """What learning later tasks did to earlier ones: mean over i < T of A[T, i] - A[i, i]. Negative is forgetting."""
+    return float((A[-1] - A.diagonal())[:-1].mean())
 
 
-def forward_transfer(R: Tensor, untrained: Tensor) -> float:
-    """What earlier tasks did for one not seen yet: mean over i > 1 of R[i - 1, i] - b[i]. Their equation 4.
+def forward_transfer(A: Tensor, untrained: Tensor) -> float:
+    """What earlier tasks did for one not seen yet: mean over i > 1 of A[i - 1, i] - b[i].
 
-    untrained: b [T], the accuracy of the network at its random start. All by Lopez-Paz and Ranzato, "Gradient episodic memory for
-    continual learning", NeurIPS 2017.
+    untrained: b [T], the accuracy of the network at its random start. All three: Lopez-Paz and Ranzato, "Gradient episodic memory
+    for continual learning", NeurIPS 2017, section 2.
     """
-    return float((R.diagonal(1) - untrained[1:]).mean())
+    return float((A.diagonal(1) - untrained[1:]).mean())
 
 
-def forgetting(R: Tensor) -> float:
-    """Mean over i < T of the best accuracy that task i ever had before the end, minus its last. It is at least -backward_transfer.
+def forgetting(A: Tensor) -> float:
+    """Mean over i < T of the best accuracy that task i ever had before the end, minus its last; at least -backward_transfer.
 
     Source: Chaudhry, Dokania, Ajanthan and Torr, "Riemannian walk for incremental learning", ECCV 2018, section 3.
     """
-    return float((R[:-1, :-1].max(dim=0).values - R[-1, :-1]).mean())
+    return float((A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean())

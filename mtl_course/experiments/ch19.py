@@ -1,7 +1,7 @@
 """Chapter 19: ten digits in five tasks, one after another; and forecasts of series that drift. Needs no Jupyter.
 
-Every method gets the same number of trials: (learning rate, strength) for those that have a strength, more rates for the others. A trial is judged by
-its average accuracy on validation streams: other class orders than the test streams', and images that no test stream has.
+Every method gets the same number of trials: (learning rate, strength) for those that have a strength, more rates for the others. A trial
+is judged by its average accuracy on validation streams: other class orders than the test streams', and images that no test stream has.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,18 +50,21 @@ CPU = Plan()
 GPU = tuple(
     Plan(
         source=name, sizes=sizes, per=per, width=128, batch=64, buffers=buffers, tuning=1, rates=(0.01, 0.03, 0.1, 0.3),
-        ewc=((0.01, 100.0), (0.01, 1000.0), (0.03, 100.0), (0.03, 1000.0)), distillation=((0.01, 1.0), (0.03, 1.0), (0.03, 3.0), (0.1, 1.0)),
+        ewc=((0.03, 10.0), (0.03, 100.0), (0.1, 10.0), (0.1, 100.0)),
+        distillation=((0.01, 1.0), (0.03, 1.0), (0.03, 3.0), (0.1, 1.0)),
     )
-    for name, sizes, per, buffers in (("cifar10", (4500, 500, 1000), 2, (200, 1000)), ("cifar100", (450, 50, 100), 10, (200, 2000)))
+    for name, sizes, per, buffers in (
+        ("cifar10", (4500, 500, 1000), 2, (200, 1000)), ("cifar100", (450, 50, 100), 10, (200, 2000)),
+    )
 )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- data and network
 def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
-    """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, a partial one's where the whole cannot be had.
+    """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, or that of its part where it cannot be had.
 
-    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes from the training half. A partial set
-    gives what it has: as many of every class as of the smallest, training and validation in the same proportion.
+    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes from the training half. A partial
+    set gives what it has: as many of every class as of the smallest, training and validation in the same proportion.
     """
     ds = data.load_or_partial(plan.source)
     train, validation, test = plan.sizes
@@ -110,7 +113,8 @@ def network(plan: Plan, x: torch.Tensor, classes: int, seed: int) -> Classifier:
 # -------------------------------------------------------------------------------------------------------- methods and trials
 def methods(plan: Plan, known: bool) -> list[str]:
     """Names of what is compared. "separate", a network a task, has no answer where the task is not told."""
-    return ["fine-tuning", "EWC", "distillation", *(f"replay {size}" for size in plan.buffers), *(["separate"] if known else []), "joint"]
+    replays = [f"replay {size}" for size in plan.buffers]
+    return ["fine-tuning", "EWC", "distillation", *replays, *(["separate"] if known else []), "joint"]
 
 
 def trials(method: str, plan: Plan) -> list[tuple[float, float]]:
@@ -128,9 +132,10 @@ def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int)
 
 
 def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, seed: int) -> dict:
-    """One stream learned by one method: "R", the accuracy matrix (one line for "joint"; the diagonal for "separate"), and the numbers "stored".
+    """One stream learned by one method: "R", the accuracy matrix A (Lopez-Paz and Ranzato's letter), and the numbers "stored".
 
-    A run that diverges has an accuracy of 0 everywhere.
+    "joint" has its last line only and stores the images of the tasks before; "separate" has its diagonal. A run that diverges has an
+    accuracy of 0 everywhere.
     """
     rate, strength = setting
     x, T = tasks.train[0][0], len(tasks)
@@ -141,7 +146,8 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
     size = sum(p.numel() for p in fresh(seed).parameters())
     try:
         if method == "joint":
-            return {"R": [continual.learn_jointly(fresh(seed), tasks, sgd, **options).tolist()], "stored": sum(x.numel() for x, _ in tasks.train[:-1])}
+            reached = continual.learn_jointly(fresh(seed), tasks, sgd, **options).tolist()
+            return {"R": [reached], "stored": sum(x.numel() for x, _ in tasks.train[:-1])}
         if method == "separate":
             reached = [float(continual.learn(fresh(seed), continual.only(tasks, t), sgd, **options)) for t in range(T)]
             return {"R": torch.diag(torch.tensor(reached)).tolist(), "stored": (T - 1) * size}
@@ -178,19 +184,22 @@ def best(tried: list[dict]) -> tuple[float, float]:
 
 
 def compare(found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print) -> dict[str, dict]:
-    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed) the matrix R, and the numbers stored."""
+    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed) "R" and "stored" of `one`."""
     results = {}
     streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
     for method in methods(plan, known):
         tried = tune(method, found, plan, known)
         runs = [one(method, best(tried), tasks, plan, seed) for seed, tasks in streams.items()]
-        results[method] = {"trials": tried, "setting": best(tried), "R": [run["R"] for run in runs], "stored": [run["stored"] for run in runs]}
-        report(f"{found['name']}, known task {known}, {method}: {best(tried)}, {np.mean([final(method, run['R']) for run in runs]):.3f}")
+        results[method] = {"trials": tried, "setting": best(tried)} | {key: [run[key] for run in runs] for key in ("R", "stored")}
+        mean = np.mean([final(method, run["R"]) for run in runs])
+        report(f"{found['name']}, known task {known}, {method}: {best(tried)}, {mean:.3f}")
     return results
 
 
 # -------------------------------------------------------------------------------------------------------------------- run
-def run(profile: str = "cpu", seeds: Sequence[int] = range(5), plans: Sequence[Plan] | None = None, report: Callable = print) -> dict:
+def run(
+    profile: str = "cpu", seeds: Sequence[int] = range(5), plans: Sequence[Plan] | None = None, report: Callable = print
+) -> dict:
     """The whole experiment of a profile: set -> scenario -> method -> trials and accuracy matrices, one a seed. Plain JSON."""
     device = fastest() if profile == "gpu" else torch.device("cpu")
     results = {}

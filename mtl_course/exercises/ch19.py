@@ -1,0 +1,564 @@
+"""Exercises of chapter 19: learning in a stream."""
+
+import copy
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..checks.exercise import exercise
+from .inputs import filled, whole
+
+
+# ------------------------------------------------------------------------------------------------------------ 1. EWC's penalty
+def _after_a_task(new):
+    """Parameters, anchor and Fisher diagonal of a network with two old tensors, and a third one, `new`, that came later."""
+
+    def draw(g):
+        shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,)}
+        anchor = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+        fisher = {name: 2 * torch.rand(shape, generator=g) + 0.1 for name, shape in shapes.items()}
+        params = {name: p + torch.randn(p.shape, generator=g) for name, p in anchor.items()}
+        if new:
+            params["head.weight"] = torch.randn(2, 3, generator=g)
+        return params, anchor, fisher, 1.0 + 4 * float(torch.rand((), generator=g))
+
+    return draw
+
+
+@exercise(
+    [_after_a_task(True), _after_a_task(False)],
+    points=1,
+    hints=(
+        "For each name of the anchor: Fisher value times squared distance, summed over all entries. Then half of the strength.",
+        "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for name in anchor)",
+    ),
+)
+def ewc_penalty(params, anchor, fisher, strength):
+    """The penalty of equation 4, a scalar through which
+    gradients flow to params.
+
+    params: name -> tensor, the network as it is now.
+    anchor, fisher: name -> tensor of the same shape: parameters
+        after the last task, and their Fisher diagonal. A name
+        of params that they lack is new: it is left free.
+    strength: lambda, a float.
+    """
+    ### BEGIN SOLUTION
+    total = 0
+    for name in anchor:
+        gap = params[name] - anchor[name]
+        total = total + (fisher[name] * gap**2).sum()
+    return strength / 2 * total
+    ### END SOLUTION
+
+
+@ewc_penalty.law("zero at the anchor, whatever a new head is")
+def _(answer, params, anchor, fisher, strength):
+    return float(answer({**params, **anchor}, anchor, fisher, strength)) == 0
+
+
+def _pull(params, anchor, fisher, strength, term=lambda p, a, f: f * (p - a) ** 2, factor=0.5):
+    return factor * strength * sum(term(params[name], anchor[name], fisher[name]).sum() for name in anchor)
+
+
+@ewc_penalty.mistake("Twice too large: equation 4 has strength / 2, so that the penalty's second derivative is strength x F.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, factor=1.0)
+
+
+@ewc_penalty.mistake("The distance is not squared.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: f * (p - a).abs())
+
+
+@ewc_penalty.mistake("The Fisher values are squared along with the distance: they are squared gradients already.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: (f * (p - a)) ** 2)
+
+
+@ewc_penalty.mistake("The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: (p - a) ** 2)
+
+
+@ewc_penalty.mistake("The pull is towards zero, not towards the anchor: this is weight decay.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: f * p**2)
+
+
+@ewc_penalty.mistake("A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: (f * (p - a) ** 2).mean())
+
+
+@ewc_penalty.mistake("The strength is missing.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, 1.0)
+
+
+@ewc_penalty.mistake("You divide by the Fisher values: what mattered most is then the most free.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, lambda p, a, f: (p - a) ** 2 / f)
+
+
+@ewc_penalty.mistake("The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.")
+def _(params, anchor, fisher, strength):
+    return _pull({name: p.detach() for name, p in params.items()}, anchor, fisher, strength)
+
+
+@ewc_penalty.mistake("The gradients point away from the anchor: the penalty is to be positive.")
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, fisher, strength, factor=-0.5)
+
+
+# -------------------------------------------------------------------------------------------------------------- 2. a reservoir
+def _draws(n, size):
+    def draw(g):
+        return [whole(g, 0, t + 1) for t in range(n)], size
+
+    return draw
+
+
+def _forced(g):
+    """Draws such that both edges occur: a slot just inside, one just outside, and one that is overwritten."""
+    return [0, 0, 1, 2, 3, 2, 1, 0, *[whole(g, 0, t + 1) for t in range(8, 14)]], 3
+
+
+@exercise(
+    [_draws(30, 4), _forced, _draws(12, 6), _draws(5, 5)],
+    points=2,
+    grad=False,
+    device=False,
+    hints=(
+        "The first `size` items fill the slots 0, 1, 2, ... in order, whatever their draws are.",
+        "After that: if draws[t] < size then kept[draws[t]] = t, else the item is not kept.",
+    ),
+)
+def keep_some(draws, size):
+    """Algorithm R: which items of a stream are in a reservoir of
+    `size` slots at its end? Return a list of `size` numbers:
+    the item in slot 0, in slot 1, and so on.
+
+    draws: list of ints; draws[t] was drawn uniformly from
+        0, ..., t (t counts from 0, both ends are possible).
+        The stream has len(draws) items, at least `size`.
+    The first `size` items fill the slots in order, without
+    looking at their draws. A later item t goes to slot
+    draws[t] if there is one, in the place of the item there;
+    else it is not kept.
+    """
+    ### BEGIN SOLUTION
+    kept = list(range(size))
+    for t in range(size, len(draws)):
+        if draws[t] < size:
+            kept[draws[t]] = t
+    return kept
+    ### END SOLUTION
+
+
+@keep_some.law("over all possible draws, every item is kept equally often")
+def _(answer, draws, size):
+    counts = [0] * 5
+    for possible in itertools.product(*(range(t + 1) for t in range(5))):
+        for item in answer(list(possible), 2):
+            counts[int(item)] += 1
+    return len(set(counts)) == 1
+
+
+def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None):
+    kept = list(range(size))
+    for t in range(size if first is None else first, len(draws)):
+        s = slot(draws[t], t, size)
+        if s < size:
+            kept[s] = t
+    return kept
+
+
+@keep_some.mistake("Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.")
+def _(draws, size):
+    return _reservoir(draws, size, lambda draw, t, size: draw % size)
+
+
+@keep_some.mistake("A ring that keeps the latest items: that is a window, and the old tasks are gone from it.")
+def _(draws, size):
+    return _reservoir(draws, size, lambda draw, t, size: t % size)
+
+
+@keep_some.mistake("The first items stay for ever: later ones must be able to replace them.")
+def _(draws, size):
+    return list(range(size))
+
+
+@keep_some.mistake("The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir is full.")
+def _(draws, size):
+    return _reservoir(draws, size, first=0)
+
+
+@keep_some.mistake("Slots are counted from 1: draws[t] = 0 is a slot, too.")
+def _(draws, size):
+    return _reservoir(draws, size, lambda draw, t, size: draw - 1 if draw else size)
+
+
+@keep_some.mistake("The slot is emptied and the item put at the end: it belongs into the very slot that was drawn.")
+def _(draws, size):
+    kept = list(range(size))
+    for t in range(size, len(draws)):
+        if draws[t] < size:
+            kept.pop(draws[t])
+            kept.append(t)
+    return kept
+
+
+@keep_some.mistake("The last item of the stream is never offered.")
+def _(draws, size):
+    return _reservoir(draws[:-1], size)
+
+
+# ---------------------------------------------------------------------------------------------- 3. scores of the accuracy matrix
+def _matrix(T):
+    def draw(g):
+        return torch.rand(T, T, generator=g, dtype=torch.float64), torch.rand(T, generator=g, dtype=torch.float64)
+
+    return draw
+
+
+@exercise(
+    [_matrix(5), _matrix(3), _matrix(2)],
+    points=2,
+    device=False,
+    grad=False,
+    hints=(
+        "A[-1] is the last row, A.diagonal() is each task right after it was learned, A.diagonal(1) each task right before.",
+        "Both transfers are means over T - 1 tasks: the last task has nothing after it, the first nothing before it.",
+    ),
+)
+def stream_scores(A, b):
+    """Four scores of a stream of T >= 2 tasks, each a scalar, in
+    this order: average accuracy after the last task; forgetting
+    (equation 3); backward and forward transfer (equation 2).
+
+    A: [T, T] float64; A[i, j] is the accuracy on task j after
+        task i (both from 0) was learned.
+    b: [T], the accuracy on each task before any training.
+    """
+    ### BEGIN SOLUTION
+    average = A[-1].mean()
+    peak = A[:-1, :-1].max(dim=0).values
+    forgetting = (peak - A[-1, :-1]).mean()
+    backward = (A[-1] - A.diagonal())[:-1].mean()
+    forward = (A.diagonal(1) - b[1:]).mean()
+    return average, forgetting, backward, forward
+    ### END SOLUTION
+
+
+@stream_scores.law("a learner that neither forgets nor gains has no forgetting and no backward transfer")
+def _(answer, A, b):
+    still = A[:1].repeat(len(A), 1)
+    _, forgetting, backward, _ = answer(still, b)
+    return abs(float(forgetting)) < 1e-12 and abs(float(backward)) < 1e-12
+
+
+def _scores(A, b, average=None, forgetting=None, backward=None, forward=None):
+    own = [A[-1].mean(), (A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean(), (A[-1] - A.diagonal())[:-1].mean(), (A.diagonal(1) - b[1:]).mean()]
+    return tuple(value if other is None else other for value, other in zip(own, (average, forgetting, backward, forward), strict=True))
+
+
+@stream_scores.mistake("Rows and columns are exchanged: row i is what the network can do after task i.")
+def _(A, b):
+    return _scores(A.T, b)
+
+
+@stream_scores.mistake("Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.")
+def _(A, b):
+    return _scores(A, b, average=A.mean())
+
+
+@stream_scores.mistake("The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.")
+def _(A, b):
+    return _scores(A, b, average=A.diagonal().mean())
+
+
+@stream_scores.mistake("Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.")
+def _(A, b):
+    return _scores(A, b, backward=(A[-1] - A.diagonal()).mean())
+
+
+@stream_scores.mistake("Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.")
+def _(A, b):
+    return _scores(A, b, backward=(A.diagonal() - A[-1])[:-1].mean())
+
+
+@stream_scores.mistake("Forgetting is taken from the accuracy when the task was new. Equation 3 takes the best that the task ever had before the end, in any row.")
+def _(A, b):
+    return _scores(A, b, forgetting=(A.diagonal() - A[-1])[:-1].mean())
+
+
+@stream_scores.mistake("The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.")
+def _(A, b):
+    return _scores(A, b, forgetting=(A[:, :-1].max(dim=0).values - A[-1, :-1]).mean())
+
+
+@stream_scores.mistake("Forgetting counts the last task, too; nothing has come after it.")
+def _(A, b):
+    return _scores(A, b, forgetting=(A[:-1].max(dim=0).values - A[-1]).mean())
+
+
+@stream_scores.mistake("Forgetting has the wrong sign: the best before the end, minus the end.")
+def _(A, b):
+    return _scores(A, b, forgetting=-_scores(A, b)[1])
+
+
+@stream_scores.mistake("Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.")
+def _(A, b):
+    return _scores(A, b, forward=(A.diagonal() - b)[1:].mean())
+
+
+@stream_scores.mistake("Forward transfer reads below the diagonal, a task that was learned before; it is the line above the diagonal, A.diagonal(1).")
+def _(A, b):
+    return _scores(A, b, forward=(A.diagonal(-1) - b[1:]).mean())
+
+
+@stream_scores.mistake("Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].")
+def _(A, b):
+    return _scores(A, b, forward=(A.diagonal(1) - b[:-1]).mean())
+
+
+@stream_scores.mistake("Forward transfer lacks the start: subtract b, what a network can do without any training.")
+def _(A, b):
+    return _scores(A, b, forward=A.diagonal(1).mean())
+
+
+# -------------------------------------------------------------------------------------------------- 4. distillation: spot the bug
+def _new_task(g):
+    d, old, new = 4, 3, 2
+    model = filled(nn.Sequential(nn.Linear(d, 6), nn.Tanh(), nn.Linear(6, old + new)), g).double()
+    x = torch.randn(8, d, generator=g, dtype=torch.float64)
+    y = old + torch.randint(new, (8,), generator=g)
+    return model, x, y, old, whole(g, 3, 6), 0.2 + 0.1 * float(torch.rand((), generator=g))
+
+
+def _trained(answer, model, x, y, old_classes, steps, rate):
+    """The parameters that the answer trains to."""
+    model = copy.deepcopy(model)
+    returned = answer(model, x, y, old_classes, steps, rate)
+    return {"returns the model": returned is model, "parameters": [p.detach().clone() for p in model.parameters()]}
+
+
+def _moving(model, x, y, old_classes, steps, rate):
+    """Learning without forgetting: `steps` steps of gradient
+    descent at `rate`, in place; return the model.
+
+    x [n, d], y [n]: the new task. The loss is the cross-entropy
+    of all logits, plus, for the first `old_classes` of them,
+    T^2 = 4 times the cross-entropy at temperature T = 2 with
+    the outputs of the network as it was before the first step.
+    """
+    old = model
+    for _ in range(steps):
+        target = (old(x)[:, :old_classes] / 2).softmax(dim=1).detach()
+        logits = model(x)
+        held = (logits[:, :old_classes] / 2).log_softmax(dim=1)
+        loss = nn.functional.cross_entropy(logits, y)
+        loss = loss - 4 * (target * held).sum(dim=1).mean()
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        for p, g in zip(model.parameters(), grads):
+            p.data -= rate * g
+    return model
+
+
+@exercise(
+    _new_task,
+    points=2,
+    call=_trained,
+    grad=False,
+    device=False,
+    starter=_moving,
+    rtol=1e-6,
+    atol=1e-9,
+    hints=(
+        "Print how far the target is from the model's own output, at the second step. What is it held to?",
+        "An assignment copies no network. Copy it (copy.deepcopy), or compute the targets once, before the loop.",
+    ),
+)
+def lwf_steps(model, x, y, old_classes, steps, rate):
+    target = (model(x)[:, :old_classes] / 2).softmax(dim=1).detach()
+    for _ in range(steps):
+        logits = model(x)
+        held = (logits[:, :old_classes] / 2).log_softmax(dim=1)
+        loss = nn.functional.cross_entropy(logits, y)
+        loss = loss - 4 * (target * held).sum(dim=1).mean()
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        for p, g in zip(model.parameters(), grads):
+            p.data -= rate * g
+    return model
+
+
+def _lwf(model, x, y, old_classes, steps, rate, T=2.0, factor=4.0, whole=False, hard=False, late=False, flow=False, swap=False):
+    """The reference with one thing changed: what the mistakes are made of."""
+    old = copy.deepcopy(model).requires_grad_(False)
+    end = None if whole else old_classes
+    for step in range(steps):
+        source = model if flow else old
+        if late and step == 1:
+            old.load_state_dict(model.state_dict())
+        target = F.softmax(source(x)[:, :end] / T, dim=1)
+        if hard:
+            target = F.one_hot(target.argmax(dim=1), target.shape[1]).to(target)
+        logits = model(x)
+        kept = logits[:, :end] / T
+        if swap:
+            cross = -(F.softmax(kept, dim=1) * target.log()).sum(dim=1).mean()
+        else:
+            cross = -(target * F.log_softmax(kept, dim=1)).sum(dim=1).mean()
+        grads = torch.autograd.grad(F.cross_entropy(logits, y) + factor * cross, list(model.parameters()))
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), grads):
+                p -= rate * g
+    return model
+
+
+@lwf_steps.mistake("`old` is another name of the model itself: it moves along, each step is held to where it is already, and all that is left is fine-tuning.")
+def _(model, x, y, old_classes, steps, rate):
+    return _moving(model, x, y, old_classes, steps, rate)
+
+
+@lwf_steps.mistake("The target is the moving network, and gradients flow through it, too: it has to be the network before the first step, as a constant.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, flow=True)
+
+
+@lwf_steps.mistake("The copy is taken after the first step; that step has moved the old outputs already.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, late=True)
+
+
+@lwf_steps.mistake("The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, factor=1.0)
+
+
+@lwf_steps.mistake("Target and output have temperature 1: divide both logits by T = 2.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, T=1.0)
+
+
+@lwf_steps.mistake("All logits are held to the old network, the new classes' too, of which it knows nothing.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, whole=True)
+
+
+@lwf_steps.mistake("The target is the old network's best guess, as a hard label: keep its probabilities, which say more.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, hard=True)
+
+
+@lwf_steps.mistake("Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the new ones.")
+def _(model, x, y, old_classes, steps, rate):
+    return _lwf(model, x, y, old_classes, steps, rate, swap=True)
+
+
+# ------------------------------------------------------------------------------------------------- 5. recursive least squares
+def _forecaster(d):
+    def draw(g):
+        A = torch.randn(d, d + 2, generator=g, dtype=torch.float64)
+        w, x = (torch.randn(d, generator=g, dtype=torch.float64) for _ in range(2))
+        y, forgetting = float(torch.randn((), generator=g)) + 1.0, 0.7 + 0.25 * float(torch.rand((), generator=g))
+        return w.numpy(), (A @ A.T / d).numpy(), x.numpy(), y, forgetting
+
+    return draw
+
+
+@exercise(
+    [_forecaster(3), _forecaster(5)],
+    points=3,
+    grad=False,
+    device=False,
+    rtol=1e-8,
+    atol=1e-10,
+    hints=(
+        "Px = P @ x is needed three times. The gain is Px / (forgetting + x @ Px).",
+        "w + gain * (y - w @ x), and (P - outer(gain, Px)) / forgetting.",
+    ),
+)
+def rls_step(w, P, x, y, forgetting):
+    """One example is learned by recursive least squares
+    (equation 5): return the new (w, P), and leave the old ones
+    as they are.
+
+    w [d], P [d, d], x [d]: float64 arrays; y, forgetting:
+    floats. P is symmetric.
+    """
+    ### BEGIN SOLUTION
+    Px = P @ x
+    gain = Px / (forgetting + x @ Px)
+    w = w + gain * (y - w @ x)
+    P = (P - np.outer(gain, Px)) / forgetting
+    return w, P
+    ### END SOLUTION
+
+
+@rls_step.law("P becomes the inverse of forgetting P^-1 + x x^T")
+def _(answer, w, P, x, y, forgetting):
+    return np.allclose(answer(w, P, x, y, forgetting)[1], np.linalg.inv(forgetting * np.linalg.inv(P) + np.outer(x, x)))
+
+
+def _rls(w, P, x, y, forgetting, gain=None, error=None, divide=None, shrink=None):
+    Px = P @ x
+    gain = Px / (forgetting + x @ Px) if gain is None else gain
+    new = w + gain * (y - w @ x if error is None else error)
+    return new, (P - np.outer(gain, Px) if shrink is None else shrink) / (forgetting if divide is None else divide)
+
+
+@rls_step.mistake("The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, gain=P @ x / (1 + x @ P @ x))
+
+
+@rls_step.mistake("P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, divide=1.0)
+
+
+@rls_step.mistake("P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, divide=1 / forgetting)
+
+
+@rls_step.mistake("The error has the wrong sign: truth minus forecast.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, error=w @ x - y)
+
+
+@rls_step.mistake("The step is along P x without the division by forgetting + x . P x: it overshoots.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, gain=P @ x)
+
+
+@rls_step.mistake("This is a gradient step along x: P turns and scales it, P @ x.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, gain=x / (forgetting + x @ P @ x), shrink=P - np.outer(P @ x, P @ x) / (forgetting + x @ P @ x))
+
+
+@rls_step.mistake("P stays as it was: then every example counts alike for ever, old or new.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting)[0], P.copy()
+
+
+@rls_step.mistake("P is divided by the forgetting factor, but what the example taught is not taken off it.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting, shrink=P)
+
+
+@rls_step.mistake("The outer product is of the gain with itself: one factor is the gain, the other P @ x.")
+def _(w, P, x, y, forgetting):
+    gain = P @ x / (forgetting + x @ P @ x)
+    return _rls(w, P, x, y, forgetting, shrink=P - np.outer(gain, gain))
+
+
+@rls_step.mistake("w is the new one, but P was updated first and the gain taken from it: the gain belongs to the old P.")
+def _(w, P, x, y, forgetting):
+    new = _rls(w, P, x, y, forgetting)[1]
+    return w + new @ x / (forgetting + x @ new @ x) * (y - w @ x), new
