@@ -41,6 +41,7 @@ CHAPTERS = {
         Chapter("08", "cnn_multitask", "Convolutional multi-task networks", "One ResNet for two label sets: what do we gain?", 35, 1, None),
         Chapter("12", "fine_tuning", "Fine-tuning a network", "How much to unfreeze, at which rate?", 35, 1, None),
         Chapter("17", "meta_learning", "Learn the starting point", "When does a learned start beat joint training and fine-tuning?", 40, 1, None),
+        Chapter("18", "few_shot", "Few-shot classification", "Five classes, one example each: what tells them apart?", 35, 1, None),
     ]
 }
 

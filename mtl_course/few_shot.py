@@ -4,14 +4,17 @@ Shapes: T tasks, n support and q query examples a task, features of d numbers, l
 """
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from .data.episodes import Episodes
-from .functional import Functional, Params
+from .data.episodes import Episodes, Source
+from .functional import Functional
 from .meta import adapt, objective
 
 
@@ -32,17 +35,40 @@ def distance_logits(z: Tensor, centres: Tensor) -> Tensor:
     return 2 * z @ centres.transpose(-2, -1) - z.square().sum(-1, keepdim=True) - centres.square().sum(-1)[..., None, :]
 
 
-def embed(f: Functional, params: Params, x: Tensor) -> Tensor:
-    """Features [T, n, d] of x [T, n, ...], all tasks in one pass; task by task where BatchNorm takes the statistics of what is passed."""
-    if f.transductive:
-        return torch.stack([f(params, task) for task in x])
-    return f(params, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+def embed(model: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Features [T, n, d] of each of the inputs [T, n, ...], such as supports and queries, all in one pass.
+
+    So BatchNorm in training mode takes its statistics over all of them, and in evaluation mode uses those that were learned.
+    """
+    tasks, sizes = len(inputs[0]), [x.shape[1] for x in inputs]
+    z = model(torch.cat(inputs, 1).flatten(0, 1))
+    return z.unflatten(0, (tasks, sum(sizes))).split(sizes, 1)
 
 
-def prototype_logits(f: Functional, params: Params, episodes: Episodes, ways: int) -> Tensor:
-    """Logits [T, q, ways] of the queries by their distance to the support's prototypes."""
+def prototype_logits(model: nn.Module, episodes: Episodes, ways: int) -> Tensor:
+    """Logits [T, q, ways] of the queries by their distance to the support's prototypes, in the features of `model`."""
     (x, y), (query, _) = episodes.support, episodes.query
-    return distance_logits(embed(f, params, query), prototypes(embed(f, params, x), y, ways))
+    z, judged = embed(model, x, query)
+    return distance_logits(judged, prototypes(z, y, ways))
+
+
+def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
+    """A copy in evaluation mode whose BatchNorm layers normalise by mean and variance of the batch x [n, ...].
+
+    With the images of a task's support it is inductive: a query is judged alone. With queries among them it is transductive: what is said
+    about one query then depends on the others. ValueError for a model without BatchNorm. See Bronskill et al., "TaskNorm", ICML 2020.
+    """
+    model = deepcopy(model).eval()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if not norms:
+        raise ValueError("The model has no BatchNorm, so it has no statistics to set.")
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the average over all batches since the reset, which is this one
+        norm.train()
+    with torch.no_grad():
+        model(x)
+    return model.eval()
 
 
 def query_losses(logits: Tensor, y: Tensor) -> Tensor:
@@ -80,6 +106,35 @@ def fine_tuned_logits(head: nn.Module, support: tuple[Tensor, Tensor], z: Tensor
     of, start = objective(f, F.cross_entropy), {name: p.detach() for name, p in f.parameters().items()}
     with torch.no_grad():
         return vmap(lambda x, y, query: f(adapt(of, start, (x, y), steps, rate, first_order=True), query))(*support, z)
+
+
+@torch.no_grad()
+def adapted_logits(f: Functional, episodes: Episodes, steps: int, rate: float, at_once: int = 25) -> Tensor:
+    """MAML at test time: logits [T, q, ways] after `steps` steps on each task's support, `at_once` tasks together; nothing is differentiated through.
+
+    Many tasks together pay even for convolutions on a CPU, because no second derivatives are taken. The model has no recurrent layers.
+    """
+    of, start = objective(f, F.cross_entropy), f.parameters()
+
+    def one(x, y, query):
+        return f(adapt(of, start, (x, y), steps, rate, first_order=True), query)
+
+    return vmap(one, chunk_size=at_once)(*episodes.support, episodes.query[0])
+
+
+@torch.no_grad()
+def episode_accuracy(
+    logits_of: Callable[[Episodes], Tensor], source: Source, ways: int, shots: int, queries: int, tasks: int = 600, seed: int = 0, at_once: int = 50
+) -> Tensor:
+    """Accuracy [tasks] of each of `tasks` episodes drawn from `source`, `at_once` in a pass; the same episodes for all that are judged.
+
+    logits_of: episodes -> logits [T, q, ways]. seed: fixes the episodes, for sources on one kind of device.
+    """
+    g, found = torch.Generator(source.x.device).manual_seed(seed), []
+    for first in range(0, tasks, at_once):
+        episodes = source.classification(min(at_once, tasks - first), ways, shots, queries, g)
+        found.append(query_accuracy(logits_of(episodes), episodes.query[1]))
+    return torch.cat(found)
 
 
 def interval(values: Tensor) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Networks for several tasks: a trunk that all tasks share and one head a task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -51,6 +51,21 @@ def cnn(size: int, channels: Sequence[int], features: int, in_channels: int = 1,
         before = width
     side = size // 2 ** len(channels)
     return nn.Sequential(*layers, nn.Flatten(), *mlp([before * side**2, features]))
+
+
+def conv4(size: int, width: int = 64, in_channels: int = 1, norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d) -> nn.Sequential:
+    """The trunk of the few-shot literature: x [B, in_channels, size, size] -> [B, width * (size // 16)**2].
+
+    Four times a 3x3 convolution, `norm` (from a number of channels to a layer; None for none), ReLU, and a 2x2 maximum. Source: Vinyals et al.,
+    "Matching networks for one shot learning", NeurIPS 2016, section 4.1.1. ValueError for fewer than 16 pixels.
+    """
+    if size < 16:
+        raise ValueError(f"An image of {size} pixels cannot be halved 4 times; conv4 needs 16 or more.")
+    layers, before = [], in_channels
+    for _ in range(4):
+        layers += [nn.Conv2d(before, width, 3, padding=1), *([] if norm is None else [norm(width)]), nn.ReLU(), nn.MaxPool2d(2)]
+        before = width
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 class Classifier(nn.Module):
