@@ -30,7 +30,7 @@ from .tasks import Task
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (output [n, ...], targets [n, ...]) -> scalar
 Objective = Callable[[Params, Tensor, Tensor], Tensor]  # (parameters, x [n, ...], y [n, ...]) -> scalar
-Rate = float | Mapping[str, Tensor]
+Rate = float | Tensor | Mapping[str, Tensor]
 
 
 def objective(f: Functional, loss: Loss) -> Objective:
@@ -50,9 +50,10 @@ def adapt(
 ) -> Params:
     """Parameters after `steps` steps of gradient descent on one task's `support` = (x [n, ...], y [n, ...]); `params` stay as they are.
 
-    The result is a differentiable function of `params`, and of the rates if these are tensors. rate: a number, or parameter name -> tensor
+    The result is a differentiable function of `params`, and of the rates if these are tensors. rate: a number, a scalar tensor, or name -> tensor
     of the parameter's shape (or a scalar). first_order: the inner gradients count as constants. only: names of the parts of the model that
-    move, such as "head"; all of it by default. ValueError for a part or a rate that does not exist.
+    move, such as "head"; all of it by default. ValueError for a part or a rate that does not exist. It works inside `vmap`, so it looks at no
+    value: whether the loop diverged is for `require_finite` to ask of what comes out.
     """
     return _adapt(_slopes_anywhere, of, params, support, steps, rate, first_order=first_order, only=only)
 
@@ -112,7 +113,7 @@ def meta_losses(f: Functional, params: Params, episodes: Episodes, loss: Loss, s
         losses = vmap(one, randomness="different", chunk_size=at_once)(*data)
     else:
         losses = torch.stack([one(*task) for task in zip(*data, strict=True)])
-    _require_finite(losses, steps, rate)
+    require_finite(losses, steps, rate)
     return losses
 
 
@@ -178,17 +179,18 @@ def reptile_backward(f: Functional, params: Params, episodes: Episodes, loss: Lo
                 away[name] += (p - adapted[name]).sum(0) / len(episodes)
             found.append(losses)
         losses = torch.cat(found)
-        _require_finite(losses, steps, rate)
+        require_finite(losses, steps, rate)
         for name, p in params.items():
             p.grad = away[name] if p.grad is None else p.grad + away[name]
     return losses
 
 
-def _require_finite(losses, steps, rate):
-    bad = (~torch.isfinite(losses.detach())).nonzero().flatten().tolist()
+def require_finite(values: Tensor, steps: int, rate: Rate) -> None:
+    """FloatingPointError that names the rate if what came of the inner loops, values [T, ...], is not finite in one of the T tasks."""
+    bad = (~torch.isfinite(values.detach())).reshape(len(values), -1).any(1).nonzero().flatten().tolist()
     if bad:
         shown = "its learned rates" if isinstance(rate, Mapping) else f"a rate of {rate:g}"
         raise FloatingPointError(
-            f"The inner loop diverged in {len(bad)} of {len(losses)} tasks (first: number {bad[0]}) with {shown} and {steps} steps. "
+            f"The inner loop diverged in {len(bad)} of {len(values)} tasks (first: number {bad[0]}) with {shown} and {steps} steps. "
             "Lower the rate, or take fewer steps; look for inputs that are not finite."
         )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mtl_course.checks.devices import PretendedGPU
 from mtl_course.data.episodes import Episodes, Source, of_rows, require_disjoint, sinusoids, split_classes
 
 
@@ -109,11 +110,12 @@ X, Y = table()
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: Source(X, Y).classification(2, 13, 1, 1, generator()), "13 ways need 13 classes, at least 2; here are 12"),
-        (lambda: Source(X, Y).classification(2, 1, 1, 1, generator()), "at least 2"),
+        (lambda: Source(X, Y).classification(2, 13, 1, 1, generator()), "13 ways: a task has at least 2 classes, and this source has 12"),
+        (lambda: Source(X, Y).classification(2, 1, 1, 1, generator()), "1 ways: a task has at least 2"),
         (lambda: Source(X, Y).classification(2, 5, 5, 4, generator()), "5 shots and 4 queries need 9 examples of every class.* class 0 has 8"),
-        (lambda: Source(X, Y).classification(2, 5, 0, 4, generator()), "at least one of each"),
+        (lambda: Source(X, Y).classification(2, 5, 0, 4, generator()), "0 shots and 4 queries: a task needs at least one of each"),
         (lambda: Source(X, Y, [3, 100]), "No example has the label 100; the labels go from 0 to 33"),
+        (lambda: Source(X, Y, []), "There is no class to draw from"),
         (lambda: Source(X, Y[:5]), "inputs, 5 labels"),
         (lambda: Source(X, Y).regression(2, 1, 1, generator()), "has no targets"),
         (lambda: Source(X, Y, targets=X).regression(13, 1, 1, generator()), "13 tasks need as many groups; here are 12"),
@@ -129,6 +131,17 @@ X, Y = table()
 def test_faults_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_episodes_lie_where_the_examples_lie():
+    """Labels and row numbers may be on the host."""
+    gpu = PretendedGPU()
+    x, rows = gpu.take(X), torch.arange(4).view(2, 2)
+    with gpu:
+        for y in (Y, gpu.take(Y)):
+            source = Source(x, y, [0, 6, 9, 12], targets=x)
+            found = source.classification(4, 3, 2, 3, generator()), source.regression(3, 2, 3, generator()), of_rows(x, x, rows, rows + 4)
+            assert {gpu.place(part) for episodes in found for part in (*episodes.support, *episodes.query)} == {"cuda"}
 
 
 def test_episodes_of_given_rows():

@@ -1,16 +1,15 @@
 """Meta-learning against finite differences, a loop in the style of learn2learn, and closed forms. All in float64."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 import torch
+from benchmark_tools import load
 from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import meta
 from mtl_course.data.episodes import Episodes, Source, sinusoids
-from mtl_course.dev.notebooks import ROOT
 from mtl_course.functional import Functional
 from mtl_course.models import HardSharing, mlp
 from mtl_course.tasks import classification, regression
@@ -132,6 +131,26 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters():
         torch.testing.assert_close(p.grad, expected[name])
 
 
+def test_maml_less_first_order_is_the_hessian_term():
+    """After one step: minus the rate times the Hessian of the support loss at the start, on the query gradient at the adapted parameters."""
+    _, f, params, episodes = problem()
+    of, names, found = meta.objective(f, F.cross_entropy), list(params), []
+    for first_order in (False, True):
+        meta.meta_backward(f, params, episodes, F.cross_entropy, 1, 0.3, first_order=first_order)
+        found.append(torch.cat([p.grad.flatten() for p in params.values()]))
+        for p in params.values():
+            p.grad = None
+    expected = 0.0
+    for x, y, query, judged in zip(*episodes.support, *episodes.query, strict=True):
+        own = {name: p.detach().requires_grad_() for name, p in meta.adapt(of, params, (x, y), 1, 0.3).items()}
+        slopes = torch.autograd.grad(of(own, query, judged), list(own.values()))
+        support_loss = lambda *values, x=x, y=y: of(dict(zip(names, values, strict=True)), x, y)
+        _, bent = torch.autograd.functional.hvp(support_loss, tuple(p.detach() for p in params.values()), slopes)
+        expected = expected - 0.3 * torch.cat([b.flatten() for b in bent]) / len(episodes)
+    assert expected.norm() > 0.01 * found[1].norm()
+    torch.testing.assert_close(found[0] - found[1], expected, rtol=1e-8, atol=1e-12)
+
+
 def quadratic():
     """Losses (theta - c)^T A (theta - c) / 2, written as an objective of (params, c, unused)."""
     g = torch.Generator().manual_seed(0)
@@ -169,7 +188,7 @@ def test_reptile_has_a_closed_form_on_a_quadratic(batched):
     model, centres = Point(), torch.randn(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     f, x = Functional(model), torch.zeros(5, 1, 1)
     f._group[x.device] = 2 if batched else 1
-    loss = lambda out, c: (0.5 * ((out - c) @ A * (out - c)).sum(1)).mean()  # noqa: E731
+    loss = lambda out, c: (0.5 * ((out - c) @ A * (out - c)).sum(1)).mean()
     losses = meta.reptile_backward(f, f.parameters(), Episodes((x, centres), (x, centres)), loss, 4, 0.2)
     shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - 0.2 * A, 4)
     mean = centres[:, 0].mean(0)
@@ -294,7 +313,7 @@ def test_regressions_and_classifications_in_one_meta_batch():
     losses = meta.mixed_losses(f, f.parameters(), episodes, tasks, 2, 0.1)
     assert {kind: len(found) for kind, found in losses.items()} == {"size": 3, "kind": 2}
     p = dict(model.named_parameters())
-    z = lambda p, x: (x @ p["trunk.0.weight"].T + p["trunk.0.bias"]).tanh()  # noqa: E731
+    z = lambda p, x: (x @ p["trunk.0.weight"].T + p["trunk.0.bias"]).tanh()
     loss = {
         "size": lambda p, x, y: ((z(p, x) @ p["heads.size.weight"].T + p["heads.size.bias"] - y) ** 2).mean(),
         "kind": lambda p, x, y: F.cross_entropy(z(p, x) @ p["heads.kind.weight"].T + p["heads.kind.bias"], y),
@@ -325,6 +344,32 @@ def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_learned_rates_that_diverge_are_named():
+    f, episodes = Functional(nn.Linear(1, 1)), sinusoids(4, 5, 5, torch.Generator().manual_seed(0))
+    rates = meta.learned_rates(f.parameters(), 1000.0)
+    with pytest.raises(FloatingPointError, match="diverged in 4 of 4 tasks .* with its learned rates and 60 steps"):
+        meta.meta_losses(f, f.parameters(), episodes, F.mse_loss, 60, rates)
+
+
+def test_a_rate_may_be_a_tensor_that_learns():
+    _, f, params, episodes = problem()
+    for first_order in (False, True):
+        rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        losses = meta.meta_losses(f, params, episodes, F.cross_entropy, 2, rate, first_order=first_order)
+        torch.testing.assert_close(losses, meta.meta_losses(f, params, episodes, F.cross_entropy, 2, 0.3))
+        losses.mean().backward()
+        assert rate.grad.abs() > 0
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3,), (2, 5, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_take_inputs_of_any_shape(shape, bias):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4, bias=bias), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(shape, dtype=torch.float64)
+    f = Functional(model)
+    torch.testing.assert_close(f(f.parameters(), x), model(x))
+
+
 def test_parts_and_rates_that_do_not_exist_are_named():
     _, f, params, episodes = problem()
     with pytest.raises(ValueError, match="No parameter belongs to 'tail'; there are trunk.0.weight"):
@@ -345,20 +390,11 @@ def test_frozen_parameters_stay_what_they_are():
     f = Functional(model)
     assert list(f.parameters()) == ["head.weight", "head.bias"]
     meta.meta_backward(f, f.parameters(), episodes, F.cross_entropy, 2, 0.3)
-    _, expected = loop_frozen(model, episodes)
+    thawed = Dense().double()
+    thawed.load_state_dict(model.state_dict())
+    _, (_, _, expected, _) = loop(thawed, episodes, 2, 0.3, only=("head",))
     torch.testing.assert_close(model.head.weight.grad, expected)
     assert model.trunk[0].weight.grad is None
-
-
-def loop_frozen(model, episodes):
-    value, (_, _, weight, _) = (lambda m: loop(m, episodes, 2, 0.3, only=("head",)))(thawed(model))
-    return value, weight
-
-
-def thawed(model):
-    twin = Dense().double()
-    twin.load_state_dict(model.state_dict())
-    return twin
 
 
 def test_maml_learns_sinusoids_better_than_it_starts():
@@ -386,16 +422,10 @@ def test_an_episode_of_real_digits_runs_end_to_end():
 
 
 # ------------------------------------------------------------------------------------------------------------ the benchmark
-def benchmark():
-    spec = spec_from_file_location("meta_step", ROOT / "benchmarks" / "meta_step.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_ways_of_the_benchmark_compute_the_same_gradients():
-    bench = benchmark()
-    case = bench.Case("MLP")
+@pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
+def test_the_ways_of_the_benchmark_compute_the_same_gradients(kind):
+    bench = load("meta_step")
+    case = bench.Case(kind)
     for first, others in {
         "plain loop, MAML": ("meta_backward, MAML", "MAML, all tasks at once", "MAML, one task after the other"),
         "plain loop, first order": ("meta_backward, first order",),
@@ -403,14 +433,44 @@ def test_the_ways_of_the_benchmark_compute_the_same_gradients():
         expected = bench.gradients(case, first)
         for way in others:
             assert float((bench.gradients(case, way) - expected).norm() / expected.norm()) < 1e-4, way
-    for way in bench.WAYS:
+    for way in bench.WAYS if kind == "MLP" else ():
         assert bench.gradients(case, way).abs().sum() > 0
 
 
+def test_the_benchmark_compares_way_by_way_within_a_round(monkeypatch):
+    bench = load("meta_step")
+    ticks = iter([0, 100, 0, 100, 0, 1, 0, 3, 0, 2, 0, 4])  # two ways, a warm-up and two rounds
+    monkeypatch.setattr(bench.time, "process_time", lambda: next(ticks))
+    assert bench.interleaved({"a": lambda: None, "b": lambda: None}, 2) == {"a": [1, 2], "b": [3, 4]}
+    took = {way: [2.0, 6.0, 10.0] for way in bench.WAYS} | {bench.JOINT: [1.0, 1.0, 1.0], bench.LOOP: [4.0, 2.0, 30.0]}
+    monkeypatch.setattr(bench, "interleaved", lambda ways, rounds: took)
+    assert bench.measure("MLP", 3)["meta_backward, MAML"] == {"seconds": 6, "to joint": 6, "to loop": 0.5}
+
+
 def test_the_benchmark_prints_its_tables(capsys, tmp_path, monkeypatch):
-    bench = benchmark()
+    bench, asked = load("meta_step"), []
     monkeypatch.setattr(bench, "measure", lambda kind, rounds: {way: {"seconds": 0.01, "to joint": 1.0, "to loop": 0.5} for way in bench.WAYS})
-    bench.main(["--quick", "--out", str(tmp_path / "meta.json")])
+    monkeypatch.setattr(bench, "peak", lambda script, kind, way: asked.append((kind, way)) or 12.0)
+    monkeypatch.setattr(bench, "draws", lambda rounds: {"5 ways, 1 shot, bytes": {"drawn": 1234.0, "copied": 5678.0}})
+    threads = torch.get_num_threads()
+    try:
+        bench.main(["--out", str(tmp_path / "meta.json")])
+        assert len(set(asked)) == 3 * len(bench.MEMORY)
+        bench.main(["--quick"])
+        assert len(asked) == 3 * len(bench.MEMORY), "quick is without memory"
+    finally:
+        torch.set_num_threads(threads)
     shown = capsys.readouterr().out
-    assert "ConvNet, joint step 10.0 ms" in shown and "Episodes drawn a CPU second: 5 ways, 1 shot" in shown
-    assert "draws" in json.loads((tmp_path / "meta.json").read_text())["results"]
+    assert "ConvNet, joint step 10.0 ms" in shown and "1,234           5,678" in shown
+    assert "MLP, large (784-256-128-64-64-5)            2.00 times as fast" in shown
+    written = json.loads((tmp_path / "meta.json").read_text())["results"]
+    assert written["steps"]["MLP"]["meta_backward, MAML"]["MiB"] == 12 and written["draws"]
+
+
+def test_the_benchmark_measures_memory_and_draws():
+    bench = load("meta_step")
+    size = 4 * sum(p.numel() for p in bench.Case("MLP").model.parameters()) / 2**20
+    used = bench.peak(bench.__file__, "MLP", "MAML, all tasks at once")
+    assert used > 2 * bench.TASKS * size, "the slopes and the parameters of each task, at the least"
+    found = bench.draws(1)
+    assert len(found) == 4 and all(rate["drawn"] > 0 and rate["copied"] > 0 for rate in found.values())
