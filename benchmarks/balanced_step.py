@@ -8,15 +8,12 @@ differ in how they find the trunk's task gradients; all weigh them with IMTL-G. 
 """
 
 import argparse
-import re
 import statistics
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
+from memory import added, peak
 from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
@@ -129,10 +126,15 @@ if torchjd:
     WAYS |= {"torchjd": Case.torchjd, "torchjd, one task at a time": Case.torchjd_one_by_one}
 
 
-def gradients(case: Case, way: str) -> torch.Tensor:
-    """All gradients of one step, as one vector."""
+def step(case: Case, way: str) -> None:
+    """One step from no gradients."""
     case.clear()
     WAYS[way](case)
+
+
+def gradients(case: Case, way: str) -> torch.Tensor:
+    """All gradients of one step, as one vector."""
+    step(case, way)
     return torch.cat([p.grad.flatten() for p in case.parameters])
 
 
@@ -166,27 +168,6 @@ def weights_from_gram(tasks: int, rounds: int) -> dict[str, float]:
     return {method: statistics.median(ms[1:]) for method, ms in took.items()}
 
 
-def peak(kind: str, tasks: int, way: str) -> float:
-    """Peak memory in MiB that three steps add to that of the model and one batch, in a process of its own (Linux)."""
-    command = [sys.executable, __file__, "--peak", kind, str(tasks), way]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def _peak_here(kind, tasks, way):
-    case = Case(kind, tasks)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from what is in use now
-    before = _high_water()
-    for _ in range(3):
-        case.clear()
-        WAYS[way](case)
-    return _high_water() - before
-
-
-def _high_water() -> float:
-    """Peak of this process's resident memory in MiB."""
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-
-
 def table(title, columns, rows):
     """Print a table: rows name -> values as text."""
     print(f"\n{title}\n{'':32}" + "".join(f"{c:>16}" for c in columns))
@@ -204,7 +185,7 @@ def main(arguments=None):
     threadpool_limits(1)  # NumPy's and SciPy's too: CPU time counts the threads that wait as well
     if options.peak:
         kind, tasks, way = options.peak
-        print(_peak_here(kind, int(tasks), way))
+        print(added(partial(step, Case(kind, int(tasks)), way)))
         return
     sizes, rounds = ((2,), 3) if options.quick else ((2, 8, 32), options.rounds)
     steps, unit = {}, "1.00 = CPU time of one step on the sum of the losses"
@@ -216,7 +197,7 @@ def main(arguments=None):
     table("Weights from a Gram matrix, ms", [f"T = {T}" for T in sizes], {m: [f"{c[m]:.2f}" for c in weights.values()] for m in METHODS})
     if options.quick:
         return
-    memory = {kind: {way: peak(kind, T, way) for way in WAYS} for kind, T in MEMORY}
+    memory = {kind: {way: peak(__file__, kind, T, way) for way in WAYS} for kind, T in MEMORY}
     table("Peak memory of a step, MiB", [f"{k}, T = {T}" for k, T in MEMORY], {w: [f"{c[w]:.0f}" for c in memory.values()] for w in WAYS})
     provenance = records.provenance([0]) | {"command": "python benchmarks/balanced_step.py", "torchjd": torchjd_version()}
     results = {"steps": steps, "weights": weights, "memory": memory}

@@ -11,16 +11,16 @@ dictionary of stepped parameters for each task, `torch.autograd.grad` with a gra
 
 import argparse
 import json
-import re
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
+from memory import added, peak
 from torch import nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from mtl_course import meta
@@ -28,7 +28,9 @@ from mtl_course.data.episodes import Source
 from mtl_course.functional import Functional
 from mtl_course.models import mlp
 
-SIZES = {"MLP": [784, 64, 64], "MLP, large": [784, 256, 128, 64, 64]}  # the large one is that of Finn et al. for Omniglot
+SIZES = {"MLP": [784, 64, 64], "MLP, large": [784, 256, 128, 64, 64]}  # the large one: of the sizes of Finn et al. for Omniglot
+JOINT, LOOP = "joint step", "plain loop, MAML"
+MEMORY = (JOINT, LOOP, "plain loop, first order", "meta_backward, MAML", "meta_backward, first order", "MAML, all tasks at once")
 TASKS, WAYS_A_TASK, SHOTS, QUERIES, RATE = 16, 5, 1, 15, 0.4
 
 
@@ -94,8 +96,8 @@ class Case:
 
 
 WAYS = {
-    "joint step": Case.joint,
-    "plain loop, MAML": Case.loop,
+    JOINT: Case.joint,
+    LOOP: Case.loop,
     "plain loop, first order": Case.loop_first_order,
     "meta_backward, MAML": Case.ours,
     "meta_backward, first order": Case.first_order,
@@ -106,91 +108,86 @@ WAYS = {
 }
 
 
-def gradients(case: Case, way: str) -> torch.Tensor:
-    """All gradients of one meta-step, as one vector."""
+def step(case: Case, way: str) -> None:
+    """One meta-step from no gradients."""
     case.clear()
     WAYS[way](case)
+
+
+def gradients(case: Case, way: str) -> torch.Tensor:
+    """All gradients of one meta-step, as one vector."""
+    step(case, way)
     return torch.cat([p.grad.flatten() for p in case.model.parameters()])
+
+
+def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Way -> CPU seconds in each round; a round before them warms up."""
+    took = {way: [] for way in ways}
+    for _ in range(rounds + 1):
+        for way, run in ways.items():
+            start = time.process_time()
+            run()
+            took[way].append(time.process_time() - start)
+    return {way: seconds[1:] for way, seconds in took.items()}
 
 
 def measure(kind: str, rounds: int) -> dict[str, dict[str, float]]:
     """Way -> its median CPU seconds, and medians over rounds of its ratio to the joint step and to the plain loop of the same round."""
     case = Case(kind)
-    took = {way: [] for way in WAYS}
-    for _ in range(rounds + 1):
-        for way, step in WAYS.items():
-            case.clear()
-            start = time.process_time()
-            step(case)
-            took[way].append(time.process_time() - start)
-    took = {way: seconds[1:] for way, seconds in took.items()}  # the first round warms up
+    took = interleaved({way: partial(step, case, way) for way in WAYS}, rounds)
 
     def ratio(way, to):
         return statistics.median(a / b for a, b in zip(took[way], took[to], strict=True))
 
-    return {
-        way: {"seconds": statistics.median(s), "to joint": ratio(way, "joint step"), "to loop": ratio(way, "plain loop, MAML")}
-        for way, s in took.items()
-    }
+    return {way: {"seconds": statistics.median(s), "to joint": ratio(way, JOINT), "to loop": ratio(way, LOOP)} for way, s in took.items()}
 
 
-def draws(rounds: int) -> dict[str, float]:
-    """Episodes drawn a CPU second, 5 ways 1 shot 15 queries and 20 ways 5 shots 15 queries, from 64 classes of 600 images of 28 x 28."""
-    source, found = Source(torch.rand(64 * 600, 28 * 28), torch.arange(64).repeat(600)), {}
-    for ways, shots in ((5, 1), (20, 5)):
-        g, took = torch.Generator().manual_seed(0), []
-        for _ in range(rounds + 1):
-            start = time.process_time()
-            source.classification(TASKS, ways, shots, QUERIES, g)
-            took.append(time.process_time() - start)
-        found[f"{ways} ways, {shots} shot"] = TASKS / statistics.median(took[1:])
+def draws(rounds: int) -> dict[str, dict[str, float]]:
+    """Episodes drawn a CPU second from 64 classes of 600 images of 28 x 28, and how many the copy of as many random images would allow."""
+    images, found = torch.randint(256, (64 * 600, 28 * 28), dtype=torch.uint8), {}
+    for kind, x in (("float32", images / 255), ("bytes", images)):
+        source = Source(x, torch.arange(64).repeat(600))
+        for ways, shots in ((5, 1), (20, 5)):
+            g = torch.Generator().manual_seed(0)
+            rows = torch.randint(len(x), (TASKS * ways * (shots + QUERIES),), generator=g)
+            draw = partial(source.classification, TASKS, ways, shots, QUERIES, g)
+            took = interleaved({"drawn": draw, "copied": partial(x.index_select, 0, rows)}, rounds)
+            found[f"{ways} ways, {shots} shot, {kind}"] = {what: TASKS / statistics.median(s) for what, s in took.items()}
     return found
-
-
-def peak(kind: str, way: str) -> float:
-    """Peak memory in MiB that three steps add to that of the network and the episodes, in a process of its own (Linux)."""
-    return float(subprocess.run([sys.executable, __file__, "--peak", kind, way], capture_output=True, text=True, check=True).stdout)
-
-
-def _peak_here(kind, way):
-    case = Case(kind)
-    torch.func.vmap(torch.func.grad(torch.sin))(torch.ones(2))  # imports what the first call imports
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from what is in use now
-    before = _high_water()
-    for _ in range(3):
-        case.clear()
-        WAYS[way](case)
-    return _high_water() - before
-
-
-def _high_water() -> float:
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="three rounds, no memory")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--peak", nargs=2, metavar=("KIND", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.peak:
-        print(_peak_here(*options.peak))
+        kind, way = options.peak
+        case = Case(kind)
+        vmap(grad(torch.sin))(torch.ones(2))  # imports what the first call imports
+        print(added(partial(step, case, way)))
         return
-    results = {}
+    rounds, steps = 3 if options.quick else options.rounds, {}
     for kind in (*SIZES, "ConvNet"):
-        results[kind] = measure(kind, 3 if options.quick else options.rounds)
-        for way, cell in results[kind].items():
-            cell["MiB"] = float("nan") if options.quick else peak(kind, way)
-        ms = 1e3 * results[kind]["joint step"]["seconds"]
-        print(f"\n{kind}, joint step {ms:.1f} ms\n{'':32}{'to joint step':>16}{'to plain loop':>16}{'peak MiB':>12}")
-        for way, cell in results[kind].items():
-            print(f"{way:32}{cell['to joint']:16.2f}{cell['to loop']:16.2f}{cell['MiB']:12.0f}")
-    results["draws"] = draws(5 if options.quick else 50)
-    print("\nEpisodes drawn a CPU second: " + ", ".join(f"{name}: {rate:,.0f}" for name, rate in results["draws"].items()))
+        cells = steps[kind] = measure(kind, rounds)
+        for way in () if options.quick else MEMORY:
+            cells[way]["MiB"] = peak(__file__, kind, way)
+        print(f"\n{kind}, joint step {1e3 * cells[JOINT]['seconds']:.1f} ms\n{'':32}{'to joint step':>16}{'to plain loop':>16}{'peak MiB':>12}")
+        for way, cell in cells.items():
+            print(f"{way:32}{cell['to joint']:16.2f}{cell['to loop']:16.2f}" + (f"{cell['MiB']:12.0f}" if "MiB" in cell else ""))
+    print("\nMAML's gradient by `meta_backward`, 5 ways, 1 shot, 16 tasks, 1 inner step, against the plain loop:")
+    for kind, cells in steps.items():
+        layers = f" ({'-'.join(map(str, [*SIZES[kind], WAYS_A_TASK]))})" if kind in SIZES else ""
+        print(f"{kind + layers:32}{1 / cells['meta_backward, MAML']['to loop']:16.2f} times as fast")
+    found = draws(5 if options.quick else 50)
+    print(f"\nEpisodes a CPU second, {TASKS} a draw; then what the copy of the images alone would allow")
+    for name, rate in found.items():
+        print(f"{name:32}{rate['drawn']:16,.0f}{rate['copied']:16,.0f}")
     if options.out:
-        options.out.write_text(json.dumps({"torch": torch.__version__, "results": results}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"torch": torch.__version__, "results": {"steps": steps, "draws": found}}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

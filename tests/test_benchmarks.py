@@ -1,22 +1,17 @@
 """The benchmark of a training step: its ways do the same work, its ratios are those of its times, and its tables are whole."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 import torch
-
-from mtl_course.dev.notebooks import ROOT
+from benchmark_tools import load
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def bench():
-    spec = spec_from_file_location("training_step", ROOT / "benchmarks" / "training_step.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("training_step")
 
 
 def in_this_process(bench, monkeypatch):

@@ -1,17 +1,16 @@
 """Chapter 6: the composed images, the table of promises, the record against a run, the benchmark's ways against each other."""
 
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 import torch
+from benchmark_tools import load
+from promises import KEPT, PROMISES
 
 from mtl_course import data, records
 from mtl_course.data import two_digits
-from mtl_course.dev.notebooks import ROOT
 from mtl_course.experiments import ch06
-from promises import KEPT, PROMISES
 
 RIGHT = {
     "cosines": [
@@ -218,16 +217,9 @@ def test_one_seed_of_the_record_is_within_its_spread():
         assert abs(accuracy - recorded[0]) < 3 * recorded.std(ddof=1) + 0.005, method
 
 
-def benchmark():
-    spec = spec_from_file_location("balanced_step", ROOT / "benchmarks" / "balanced_step.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
 def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
-    bench = benchmark()
+    bench = load("balanced_step")
     case = bench.Case(kind, 3)
     expected = bench.gradients(case, "naive loop")
     assert {"torchjd", "torchjd, one task at a time"} < bench.WAYS.keys()
@@ -240,15 +232,15 @@ def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
 
 
 def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, monkeypatch):
-    bench = benchmark()
+    bench = load("balanced_step")
     bench.main(["--quick"])
     shown = capsys.readouterr().out
     assert "MLP; 1.00" in shown and "balanced_backward" in shown and "nash_mtl" in shown and "written" not in shown
-    used = bench.peak("MLP", 8, "balanced_backward")
+    used = bench.peak(bench.__file__, "MLP", 8, "balanced_backward")
     assert used > 4 * 8 * sum(p.numel() for p in bench.Case("MLP", 1).shared) / 2**20  # eight gradients of the trunk, at the least
     monkeypatch.setattr(bench, "measure", lambda kind, T, rounds: {way: {"seconds": 0.01, "ratio": 1.0} for way in bench.WAYS})
     monkeypatch.setattr(bench, "weights_from_gram", lambda T, rounds: dict.fromkeys(bench.METHODS, 1.0))
-    monkeypatch.setattr(bench, "peak", lambda kind, T, way: used)
+    monkeypatch.setattr(bench, "peak", lambda *case: used)
     monkeypatch.setattr(records.save, "__defaults__", (tmp_path,))
     bench.main([])
     record = records.load("06", "timing", tmp_path)
