@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .data.episodes import Episodes, Source
 from .functional import Functional
-from .meta import adapt, objective
+from .meta import adapt, objective, require_finite
 
 
 def prototypes(z: Tensor, y: Tensor, ways: int) -> Tensor:
@@ -100,12 +100,14 @@ def fine_tuned_logits(head: nn.Module, support: tuple[Tensor, Tensor], z: Tensor
     """Baseline (a linear head) and Baseline++ (`CosineHead`): train a copy of `head` on each task's support, on frozen features.
 
     support: features [T, n, d] and labels [T, n]; z: the queries' features [T, q, d]. All tasks are trained at once, by plain gradient
-    descent on the cross-entropy. Returns logits [T, q, ways]; nothing is differentiated through.
+    descent on the cross-entropy. Returns logits [T, q, ways]; nothing is differentiated through. FloatingPointError if the training diverged.
     """
     f = Functional(head)
     of, start = objective(f, F.cross_entropy), {name: p.detach() for name, p in f.parameters().items()}
     with torch.no_grad():
-        return vmap(lambda x, y, query: f(adapt(of, start, (x, y), steps, rate, first_order=True), query))(*support, z)
+        logits = vmap(lambda x, y, query: f(adapt(of, start, (x, y), steps, rate, first_order=True), query))(*support, z)
+    require_finite(logits, steps, rate)
+    return logits
 
 
 @torch.no_grad()
@@ -119,7 +121,9 @@ def adapted_logits(f: Functional, episodes: Episodes, steps: int, rate: float, a
     def one(x, y, query):
         return f(adapt(of, start, (x, y), steps, rate, first_order=True), query)
 
-    return vmap(one, chunk_size=at_once)(*episodes.support, episodes.query[0])
+    logits = vmap(one, chunk_size=at_once)(*episodes.support, episodes.query[0])
+    require_finite(logits, steps, rate)
+    return logits
 
 
 @torch.no_grad()

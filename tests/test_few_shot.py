@@ -88,6 +88,16 @@ def test_fine_tuned_heads_equal_a_loop_over_tasks(head):
         torch.testing.assert_close(found[t], head(query[t]).detach())
 
 
+def test_adapting_that_diverges_is_named_with_its_rate():
+    z, y, query, judged = features()
+    z[1] *= 1e300
+    words = r"diverged in 1 of 3 tasks \(first: number 1\) with a rate of 1e\+10 and 3 steps. Lower the rate"
+    with pytest.raises(FloatingPointError, match=words):
+        few_shot.fine_tuned_logits(nn.Linear(5, 4).double(), (z, y), query, steps=3, rate=1e10)
+    with pytest.raises(FloatingPointError, match=words):
+        few_shot.adapted_logits(Functional(nn.Linear(5, 4).double()), Episodes((z, y), (query, judged)), 3, 1e10)
+
+
 def test_accuracy_and_its_interval():
     logits, y = torch.eye(3).expand(4, 3, 3), torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 0], [2, 2, 0]])
     accuracy = few_shot.query_accuracy(logits, y)
