@@ -42,6 +42,10 @@ CHAPTERS = {
         Chapter("12", "fine_tuning", "Fine-tuning a network", "How much to unfreeze, at which rate?", 35, 1, None),
         Chapter("17", "meta_learning", "Learn the starting point", "When does a learned start beat joint training and fine-tuning?", 40, 1, None),
         Chapter("18", "few_shot", "Few-shot classification", "Five classes, one example each: what tells them apart?", 35, 1, None),
+        Chapter(
+            "19", "continual", "Learning in a stream",
+            "Tasks arrive one after another: what does a network forget, and what keeps it from forgetting?", 40, 1, None,
+        ),
     ]
 }
 

@@ -106,8 +106,8 @@ class Reservoir:
 class Replay:
     """Experience replay: with every batch, as many examples of earlier tasks, from a reservoir of `size`, and their loss.
 
-    Sources: Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et al., "On tiny episodic memories in
-    continual learning", 2019 (they add examples at each step; here a task's examples are added when it ends).
+    Sources: Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et al., "Continual learning with tiny
+    episodic memories", 2019 (they add examples at each step; here a task's examples are added when it ends).
     """
 
     def __init__(self, stream: Stream, size: int, seed: int = 0):
