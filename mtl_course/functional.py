@@ -55,12 +55,12 @@ class Functional:
     def at_once(self, x: Tensor) -> int:
         """How many tasks to take together (vmap), for inputs like x [n, ...] of one task; 1 is one after the other.
 
-        Each has parameters of its own after a step, so the group is as large as keeps them near the processor. One after the other: recurrent
-        layers, which vmap cannot take, and convolutions on a CPU, which it makes slower.
+        Each has parameters of its own after a step; from some four million of them together on (on a CPU), a larger group only needs more
+        memory. One after the other: recurrent layers, which vmap cannot take, and convolutions on a CPU, which it makes slower.
         """
         if x.device not in self._group:
             alone = self._recurrent or x.device.type == "cpu" and self._convolves(x)
-            room = 2**21 if x.device.type == "cpu" else 2**26
+            room = 2**22 if x.device.type == "cpu" else 2**26
             self._group[x.device] = 1 if alone else max(2, room // max(1, sum(p.numel() for p in self.parameters().values())))
         return self._group[x.device]
 

@@ -67,7 +67,7 @@ def _adapt(slopes_of, of, params, support, steps, rate, first_order=False, only=
         raise ValueError(f"There is no rate for {', '.join(missing)}; `learned_rates` makes one for every parameter.")
     if steps < 0:
         raise ValueError(f"{steps} steps: take 0, which leaves the parameters as they are, or more.")
-    number = isinstance(rate, int | float)  # then it scales the loss, which is one value, in place of the slopes and of what goes back to them
+    number = isinstance(rate, int | float)  # then the loss is scaled and not the slopes: one value, and less to differentiate
     for _ in range(steps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
             slopes = slopes_of(lambda own: (-rate if number else 1) * of({**params, **own}, *support), moving)
