@@ -112,10 +112,22 @@ def predict_new(f, params, tasks, rate, steps):
     ],
 }
 
+_SEQUENCE, _EVEN = "torch.autograd.grad takes any sequence of inputs", "the factor comes twice, so its sign does not matter"
 EQUIVALENT = {
     "inner_step": {
         "slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=True)  =>  "
-        "slopes = torch.autograd.grad(loss(params), params.values(), create_graph=True)": "torch.autograd.grad takes any sequence of inputs",
+        "slopes = torch.autograd.grad(loss(params), params.values(), create_graph=True)": _SEQUENCE,
+    },
+    "maml_start": {
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = rate * H - torch.eye(len(C[0])).to(H)": _EVEN,
+        "M = left @ H @ left  =>  M = left @ (left @ H)": "I - rate H commutes with H",
+        "M = left @ H @ left  =>  M = H @ left @ left": "I - rate H commutes with H",
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[1])).to(H) - rate * H": "all centres have one length",
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[-1])).to(H) - rate * H": "all centres have one length",
+    },
+    "predict_new": {
+        "slopes = torch.autograd.grad(loss, list(own.values()))  =>  slopes = torch.autograd.grad(loss, own.values())": _SEQUENCE,
+        "loss = (f(own, x) - y).square().mean()  =>  loss = (y - f(own, x)).square().mean()": "the square of a difference",
     },
 }
 
