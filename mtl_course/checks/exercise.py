@@ -3,7 +3,7 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -81,6 +81,11 @@ class Exercise:
             return wrong
 
         return add
+
+    def variants(self, changed: Callable, mistakes: Mapping[str, Mapping]):
+        """A mistake for each hint -> keyword arguments, with which `changed` is the answer with one thing changed."""
+        for hint, change in mistakes.items():
+            self.mistake(hint)(lambda *args, change=change: changed(*args, **change))
 
     def law(self, text: str):
         """Decorator: a property ``law(answer, *args)`` that holds (is not False) for every right answer."""

@@ -69,14 +69,18 @@ def _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=None, c2=None, square=
     return theta - sign * rate * (m / c1) / root(s / c2, epsilon), m, s
 
 
-@adam_update.mistake("The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.")
-def _(*args):
-    return _adam(*args, c1=1, c2=1)
-
-
-@adam_update.mistake("Only m is corrected: s starts at zero, too.")
-def _(*args):
-    return _adam(*args, c2=1)
+adam_update.variants(
+    _adam,
+    {
+        "The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.": {"c1": 1, "c2": 1},
+        "Only m is corrected: s starts at zero, too.": {"c2": 1},
+        "Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.":
+            {"root": lambda s, e: (s + e).sqrt()},
+        "s is the mean of g squared; you average the squared distance of g from m.": {"square": lambda g, m: (g - m) ** 2},
+        "The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.": {"root": lambda s, e: s + e},
+        "The sign is turned: this climbs.": {"sign": -1},
+    },
+)
 
 
 @adam_update.mistake("The correction is one step ahead: the number of the first step is 1 already, do not add to it.")
@@ -88,21 +92,6 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     theta, m, s = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)
     return theta, m / (1 - b1**step), s / (1 - b2**step)
-
-
-@adam_update.mistake("Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.")
-def _(*args):
-    return _adam(*args, root=lambda s, e: (s + e).sqrt())
-
-
-@adam_update.mistake("s is the mean of g squared; you average the squared distance of g from m.")
-def _(*args):
-    return _adam(*args, square=lambda g, m: (g - m) ** 2)
-
-
-@adam_update.mistake("The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.")
-def _(*args):
-    return _adam(*args, root=lambda s, e: s + e)
 
 
 @adam_update.mistake("The two factors are exchanged: b1 belongs to m, b2 to s.")
@@ -120,11 +109,6 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
     return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), m, s
-
-
-@adam_update.mistake("The sign is turned: this climbs.")
-def _(*args):
-    return _adam(*args, sign=-1)
 
 
 # ---------------------------------------------------------------------------------------------------------- 2. hidden waiting
@@ -219,25 +203,25 @@ def _(*args):
     return _waits(*args)
 
 
-@clipped_descent.mistake(
-    "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is "
-    "empty. Add up tensors, or torch.stack them."
+clipped_descent.variants(
+    _descent,
+    {
+        "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is "
+        "empty. Add up tensors, or torch.stack them.":
+            {"fetch": True},
+        "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. "
+        "Let the device choose: clamp, torch.where or torch.minimum.":
+            {"branch": True},
+        "The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.":
+            {"zero": lambda w: torch.zeros((), dtype=w.dtype)},
+        "Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.":
+            {"shorten": lambda g, limit: g * limit / g.norm()},
+        "Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.": {"shorten": lambda g, limit: g.clamp(-limit, limit)},
+        "The gradients are not shortened any more.": {"shorten": lambda g, limit: g},
+        "The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.": {"before": False},
+        "You return the sum of the losses, not their mean over the batches.": {"mean": False},
+    },
 )
-def _(*args):
-    return _descent(*args, fetch=True)
-
-
-@clipped_descent.mistake(
-    "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. "
-    "Let the device choose: clamp, torch.where or torch.minimum."
-)
-def _(*args):
-    return _descent(*args, branch=True)
-
-
-@clipped_descent.mistake("The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.")
-def _(*args):
-    return _descent(*args, zero=lambda w: torch.zeros((), dtype=w.dtype))
 
 
 @clipped_descent.mistake("A hard-coded \"cpu\" fetches the loss in every step. Name no device: take that of w.")
@@ -249,31 +233,6 @@ def _(w, x, y, rate, limit):
         g = 2 * xb.T @ error / len(yb)
         w = w - rate * g * (limit / g.norm()).clamp(max=1)
     return w, total / len(x)
-
-
-@clipped_descent.mistake("Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.")
-def _(*args):
-    return _descent(*args, shorten=lambda g, limit: g * limit / g.norm())
-
-
-@clipped_descent.mistake("Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.")
-def _(*args):
-    return _descent(*args, shorten=lambda g, limit: g.clamp(-limit, limit))
-
-
-@clipped_descent.mistake("The gradients are not shortened any more.")
-def _(*args):
-    return _descent(*args, shorten=lambda g, limit: g)
-
-
-@clipped_descent.mistake("The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.")
-def _(*args):
-    return _descent(*args, before=False)
-
-
-@clipped_descent.mistake("You return the sum of the losses, not their mean over the batches.")
-def _(*args):
-    return _descent(*args, mean=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- 3. exact resume
@@ -377,29 +336,17 @@ def _(*args):
     return _weights_only(*args)
 
 
-@saved_run.mistake("The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.")
-def _(*args):
-    return _complete(*args, optimizer=None, order=None, rng=None)
-
-
-@saved_run.mistake("The optimizer's state is missing: after the interruption the momentum starts at zero.")
-def _(*args):
-    return _complete(*args, optimizer=None)
-
-
-@saved_run.mistake("The state of `order` is missing: after the interruption the examples come in another order.")
-def _(*args):
-    return _complete(*args, order=None)
-
-
-@saved_run.mistake("The state of torch's own generator is missing: after the interruption dropout draws other masks.")
-def _(*args):
-    return _complete(*args, rng=None)
-
-
-@saved_run.mistake("The number of epochs is missing: the resumed run starts to count at zero and trains for too long.")
-def _(*args):
-    return _complete(*args, epoch=None)
+saved_run.variants(
+    _complete,
+    {
+        "The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.":
+            {"optimizer": None, "order": None, "rng": None},
+        "The optimizer's state is missing: after the interruption the momentum starts at zero.": {"optimizer": None},
+        "The state of `order` is missing: after the interruption the examples come in another order.": {"order": None},
+        "The state of torch's own generator is missing: after the interruption dropout draws other masks.": {"rng": None},
+        "The number of epochs is missing: the resumed run starts to count at zero and trains for too long.": {"epoch": None},
+    },
+)
 
 
 @saved_run.mistake("The model's state is not a copy: state_dict holds the live tensors, and the next step changes them in place.")
@@ -486,30 +433,30 @@ def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, h
     return torch.where(ok, d, 0.0), torch.where(ok, scale, halve * scale)
 
 
-@unscaled_direction.mistake("You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ (J / scale.half()).float())
-
-
-@unscaled_direction.mistake("The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale)
+unscaled_direction.variants(
+    _direction,
+    {
+        "You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().":
+            {"unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()},
+        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().":
+            {"unscale": lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale},
+        "The division by the scale is missing.": {"unscale": lambda J, scale, weights: weights @ J.float()},
+        "The scale is divided out once for every task. Each row is scaled once, and so is their sum.":
+            {"unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale},
+        "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
+        "The step is left out, but the scale stays: the next step will overflow as well. Halve it.": {"halve": 1.0},
+        "After an overflow the scale goes up. It was too large: halve it.": {"halve": 2.0},
+        "You look for infinities only. inf - inf and 0 * inf are NaN: look for both.": {"finite": lambda J: ~torch.isinf(J).any()},
+        "The direction is never shortened.": {"clip": lambda d: d},
+        "The weights of the losses are not used.": {"unscale": lambda J, scale, weights: J.float().sum(0) / scale},
+    },
+)
 
 
 @unscaled_direction.mistake("The direction is clipped before it is divided by the scale: then the limit is compared with gradients that are far too long.")
 def _(J, scale, weights, limit):
     d = weights @ J.float()
     return _direction(J, scale, weights, limit, clip=lambda _: d * (limit / d.norm()).clamp(max=1) / scale)
-
-
-@unscaled_direction.mistake("The division by the scale is missing.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ J.float())
-
-
-@unscaled_direction.mistake("The scale is divided out once for every task. Each row is scaled once, and so is their sum.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: weights @ J.float() / scale / scale / scale)
 
 
 @unscaled_direction.mistake("Only the task that overflowed is left out. Then this step minimises another objective: leave the whole step out.")
@@ -525,34 +472,9 @@ def _(J, scale, weights, limit):
     return d * (limit / d.norm()).clamp(max=1), torch.where(torch.isfinite(J).all(), scale, scale / 2)
 
 
-@unscaled_direction.mistake("You look for NaN only: an overflow is inf.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, finite=lambda J: ~torch.isnan(J).any())
-
-
-@unscaled_direction.mistake("The step is left out, but the scale stays: the next step will overflow as well. Halve it.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, halve=1.0)
-
-
-@unscaled_direction.mistake("After an overflow the scale goes up. It was too large: halve it.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, halve=2.0)
-
-
 @unscaled_direction.mistake("Each entry is clipped by itself, which turns the direction. Shorten the whole vector.")
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d.clamp(-limit, limit))
-
-
-@unscaled_direction.mistake("You look for infinities only. inf - inf and 0 * inf are NaN: look for both.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, finite=lambda J: ~torch.isinf(J).any())
-
-
-@unscaled_direction.mistake("The direction is never shortened.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, clip=lambda d: d)
 
 
 @unscaled_direction.mistake("Short directions get the length limit, too. Divide by the scale first, and never lengthen: the factor must not exceed 1.")
@@ -567,11 +489,6 @@ def _(J, scale, weights, limit):
         return weights @ (each * (limit / each.norm(dim=1, keepdim=True)).clamp(max=1))
 
     return _direction(J, scale, weights, limit, unscale=rows, clip=lambda d: d)
-
-
-@unscaled_direction.mistake("The weights of the losses are not used.")
-def _(J, scale, weights, limit):
-    return _direction(J, scale, weights, limit, unscale=lambda J, scale, weights: J.float().sum(0) / scale)
 
 
 # ---------------------------------------------------------------------------------------------------------- 5. arithmetic
@@ -629,24 +546,19 @@ def _floor(n, before, after, side, kernel, size, peak, bandwidth, two=2, window=
     return join((two * n * after * side**2 * before * kernel**window / peak, moved / bandwidth))
 
 
-@layer_floor.mistake("A product that is added to a sum is two operations, a multiplication and an addition; you count one.")
-def _(*args):
-    return _floor(*args, two=1)
-
-
-@layer_floor.mistake("The two times are added. The device computes and moves data at the same time, so the longer one counts.")
-def _(*args):
-    return _floor(*args, join=sum)
-
-
-@layer_floor.mistake("You take the shorter of the two times. The device must finish both.")
-def _(*args):
-    return _floor(*args, join=min)
-
-
-@layer_floor.mistake("The input has to be read from memory, too.")
-def _(*args):
-    return _floor(*args, parts=(0, 1, 1))
+layer_floor.variants(
+    _floor,
+    {
+        "A product that is added to a sum is two operations, a multiplication and an addition; you count one.": {"two": 1},
+        "The two times are added. The device computes and moves data at the same time, so the longer one counts.": {"join": sum},
+        "You take the shorter of the two times. The device must finish both.": {"join": min},
+        "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
+        "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
+        "The weights have to be read, too. With many n they hardly count, with one image they do.": {"parts": (1, 1, 0)},
+        "Every output number needs kernel * kernel products for every input channel; you count one row of the window.": {"window": 1},
+        "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},
+    },
+)
 
 
 @layer_floor.mistake("The weights are read once, not once for every image.")
@@ -654,26 +566,6 @@ def _(*args):
     return _floor(*args, parts=(1, 1, args[0]))
 
 
-@layer_floor.mistake("The output has to be written to memory, too.")
-def _(*args):
-    return _floor(*args, parts=(1, 0, 1))
-
-
-@layer_floor.mistake("The weights have to be read, too. With many n they hardly count, with one image they do.")
-def _(*args):
-    return _floor(*args, parts=(1, 1, 0))
-
-
-@layer_floor.mistake("Every output number needs kernel * kernel products for every input channel; you count one row of the window.")
-def _(*args):
-    return _floor(*args, window=1)
-
-
 @layer_floor.mistake("Bandwidth is in bytes: multiply the numbers that are moved by size.")
 def _(*args):
     return _floor(*args, unit=1 / args[5])
-
-
-@layer_floor.mistake("Only the arithmetic counts here. Small layers wait for the memory.")
-def _(*args):
-    return _floor(*args, parts=(0, 0, 0))

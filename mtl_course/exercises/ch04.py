@@ -149,19 +149,16 @@ def _(answer, z, heads):
     return torch.allclose(answer(z, heads)[first], answer({first: z[first]}, {first: heads[first]})[first])
 
 
-@chained_outputs.mistake("What is read is cut from the graph, so a later task cannot teach the earlier ones. Leave out the detach.")
-def _(z, heads):
-    return _chained(z, heads, seen=lambda y: y.detach())
-
-
-@chained_outputs.mistake("The features come first, then the outputs: W_t has its columns in this order.")
-def _(z, heads):
-    return _chained(z, heads, order=lambda own, earlier: [*earlier, own])
-
-
-@chained_outputs.mistake("The outputs are read in the wrong order: the first task's comes first.")
-def _(z, heads):
-    return _chained(z, heads, order=lambda own, earlier: [own, *earlier[::-1]])
+chained_outputs.variants(
+    _chained,
+    {
+        "What is read is cut from the graph, so a later task cannot teach the earlier ones. Leave out the detach.": {"seen": lambda y: y.detach()},
+        "The features come first, then the outputs: W_t has its columns in this order.": {"order": lambda own, earlier: [*earlier, own]},
+        "The outputs are read in the wrong order: the first task's comes first.": {"order": lambda own, earlier: [own, *earlier[::-1]]},
+        "The bias is missing.": {"bias": False},
+        "You pass softmaxes on. The outputs are read as they are.": {"seen": lambda y: y.softmax(1)},
+    },
+)
 
 
 @chained_outputs.mistake("The tasks run side by side here: nobody reads anybody's output.")
@@ -183,16 +180,6 @@ def _(z, heads):
         outputs[name] = read @ W[:, : read.shape[1]].T + b
         last = [outputs[name]]
     return outputs
-
-
-@chained_outputs.mistake("The bias is missing.")
-def _(z, heads):
-    return _chained(z, heads, bias=False)
-
-
-@chained_outputs.mistake("You pass softmaxes on. The outputs are read as they are.")
-def _(z, heads):
-    return _chained(z, heads, seen=lambda y: y.softmax(1))
 
 
 # --------------------------------------------------------------------------------------------------------------- 3. the gates

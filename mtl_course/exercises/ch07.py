@@ -163,39 +163,23 @@ def _(*args):
     return _affinity(*args).T
 
 
-@step_affinity.mistake("This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.")
-def _(*args):
-    return _affinity(*args, gain=lambda after, before, i: after / before)
-
-
-@step_affinity.mistake("The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.")
-def _(*args):
-    return _affinity(*args, gain=lambda after, before, i: before - after)
-
-
-@step_affinity.mistake("You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.")
-def _(*args):
-    return _affinity(*args, gain=lambda after, before, i: (before - after) / before[i])
-
-
-@step_affinity.mistake("You divide by the loss after the step; the drop is relative to the loss before.")
-def _(*args):
-    return _affinity(*args, gain=lambda after, before, i: before / after - 1)
-
-
-@step_affinity.mistake("The step goes uphill.")
-def _(*args):
-    return _affinity(*args, sign=-1)
-
-
-@step_affinity.mistake("The steps add up: each task must step from the same W, so go back before the next one.")
-def _(*args):
-    return _affinity(*args, keep=True)
-
-
-@step_affinity.mistake("The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.")
-def _(*args):
-    return _affinity(*args, unit=True)
+step_affinity.variants(
+    _affinity,
+    {
+        "This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.":
+            {"gain": lambda after, before, i: after / before},
+        "The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.":
+            {"gain": lambda after, before, i: before - after},
+        "You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.":
+            {"gain": lambda after, before, i: (before - after) / before[i]},
+        "You divide by the loss after the step; the drop is relative to the loss before.": {"gain": lambda after, before, i: before / after - 1},
+        "The step goes uphill.": {"sign": -1},
+        "The steps add up: each task must step from the same W, so go back before the next one.": {"keep": True},
+        "The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.": {"unit": True},
+        "All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.": {"sums": True},
+        "The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.": {"heads": True},
+    },
+)
 
 
 @step_affinity.mistake("This is the first order, rate * g_i . g_j / L_j. Take the step, and look at the losses there: they curve.")
@@ -215,16 +199,6 @@ def _(x, y, W, V, rate):
 @step_affinity.mistake("The steps have length 1 times the gradient: the rate is missing.")
 def _(x, y, W, V, rate):
     return _affinity(x, y, W, V, 1.0)
-
-
-@step_affinity.mistake("All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.")
-def _(*args):
-    return _affinity(*args, sums=True)
-
-
-@step_affinity.mistake("The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.")
-def _(*args):
-    return _affinity(*args, heads=True)
 
 
 # --------------------------------------------------------------------------------------------------------- 3. cut the graph in two
@@ -401,39 +375,23 @@ def _(gains, groups):
     return _inflated(gains, groups)
 
 
-@promised_gain.mistake("The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.")
-def _(gains, groups):
-    return _score(gains, groups, size=lambda n: n)
-
-
-@promised_gain.mistake("The right divisor, but the diagonal is still in the sum.")
-def _(gains, groups):
-    return _score(gains, groups, own=True)
+promised_gain.variants(
+    _score,
+    {
+        "The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.": {"size": lambda n: n},
+        "The right divisor, but the diagonal is still in the sum.": {"own": True},
+        "This is the sum over tasks. Divide by their number.": {"over": lambda groups: 1},
+        "This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.": {"over": len},
+        "You add the gains from all others of the group; the promise is their average, or the largest group always wins.": {"size": lambda n: 1},
+        "This is the mean over the tasks that have company. Those alone count too, with gain 0.":
+            {"over": lambda groups: sum(len(g) for g in groups if len(g) > 1)},
+    },
+)
 
 
 @promised_gain.mistake("Tasks alone are right, but in a larger group the diagonal still counts as a gain.")
 def _(gains, groups):
     return _inflated(gains, [group for group in groups if len(group) > 1])
-
-
-@promised_gain.mistake("This is the sum over tasks. Divide by their number.")
-def _(gains, groups):
-    return _score(gains, groups, over=lambda groups: 1)
-
-
-@promised_gain.mistake("This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.")
-def _(gains, groups):
-    return _score(gains, groups, over=len)
-
-
-@promised_gain.mistake("You add the gains from all others of the group; the promise is their average, or the largest group always wins.")
-def _(gains, groups):
-    return _score(gains, groups, size=lambda n: 1)
-
-
-@promised_gain.mistake("This is the mean over the tasks that have company. Those alone count too, with gain 0.")
-def _(gains, groups):
-    return _score(gains, groups, over=lambda groups: sum(len(g) for g in groups if len(g) > 1))
 
 
 # ----------------------------------------------------------------------------------------------------- 5. a hub that hurts

@@ -340,24 +340,19 @@ def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, 0)
 
 
-@lp_then_ft.mistake("The head moves first and B's gradient is then taken with the new head: both gradients belong to the same point.")
-def _(B, X, y, rate, steps):
-    return _two_layer(B, X, y, rate, steps, ordered="v first")
-
-
-@lp_then_ft.mistake("B moves first and the head's gradient is then taken with the new B: both gradients belong to the same point.")
-def _(B, X, y, rate, steps):
-    return _two_layer(B, X, y, rate, steps, ordered="B first")
+lp_then_ft.variants(
+    _two_layer,
+    {
+        "The head moves first and B's gradient is then taken with the new head: both gradients belong to the same point.": {"ordered": "v first"},
+        "B moves first and the head's gradient is then taken with the new B: both gradients belong to the same point.": {"ordered": "B first"},
+        "Your gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
+    },
+)
 
 
 @lp_then_ft.mistake("Your gradients lack the 1 / n: the loss is a mean over the examples.")
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, scale=len(y))
-
-
-@lp_then_ft.mistake("Your gradients are twice too large: the loss has a factor 1/2.")
-def _(B, X, y, rate, steps):
-    return _two_layer(B, X, y, rate, steps, scale=2.0)
 
 
 @lp_then_ft.mistake("The steps go uphill: subtract the gradients.")
@@ -483,24 +478,16 @@ def _(new, old, known, wanted):
     return _by_position(new, old, known, wanted)
 
 
-@fill_head.mistake("The biases stay as they were drawn: a row without its bias is another classifier.")
-def _(new, old, known, wanted):
-    return _by_name(new, old, known, wanted, bias=False)
-
-
-@fill_head.mistake("Only the biases are copied; the weights are those that were drawn.")
-def _(new, old, known, wanted):
-    return _by_name(new, old, known, wanted, weight=False)
-
-
-@fill_head.mistake("The rows of new classes are set to zero: keep what was drawn.")
-def _(new, old, known, wanted):
-    return _by_name(new, old, known, wanted, other=lambda old: 0.0)
-
-
-@fill_head.mistake("A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.")
-def _(new, old, known, wanted):
-    return _by_name(new, old, known, wanted, other=lambda old: old.weight.data[-1])
+fill_head.variants(
+    _by_name,
+    {
+        "The biases stay as they were drawn: a row without its bias is another classifier.": {"bias": False},
+        "Only the biases are copied; the weights are those that were drawn.": {"weight": False},
+        "The rows of new classes are set to zero: keep what was drawn.": {"other": lambda old: 0.0},
+        "A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.":
+            {"other": lambda old: old.weight.data[-1]},
+    },
+)
 
 
 @fill_head.mistake("A class that the source does not know gets the source's first row: keep what was drawn.")
