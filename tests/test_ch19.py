@@ -252,7 +252,7 @@ def test_inputs_of_a_forecast_are_older_than_its_target():
 
 def test_the_static_model_is_the_fit_to_the_first_quarters_and_the_naive_forecast_has_weights_zero():
     values, _ = ch19_drift.series()
-    x, y, unit = ch19_drift.inputs(values, "GDP")
+    x, y, _ = ch19_drift.inputs(values, "GDP")
     made = ch19_drift.learners(8)
     static = made["static"][ch19_drift.FIRST]()
     for inputs, target in zip(x, y):
@@ -265,7 +265,7 @@ def test_the_static_model_is_the_fit_to_the_first_quarters_and_the_naive_forecas
 
 
 def test_a_learners_setting_had_the_least_error_before_the_test():
-    for name, row in ch19_drift.compare("prices").items():
+    for row in ch19_drift.compare("prices").values():
         if row["tuning"]:
             assert row["setting"] == min(row["tuning"], key=row["tuning"].get)
         assert row["rmse"] == pytest.approx(np.sqrt(np.mean(row["errors"] ** 2))) and len(row["errors"]) == 102

@@ -10,7 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import continual
-from mtl_course.continual import Distillation, Ewc, Replay, Reservoir, distillation_loss, ewc_penalty, fisher_diagonal, split_classes
+from mtl_course.continual import (
+    Distillation,
+    Ewc,
+    Replay,
+    Reservoir,
+    distillation_loss,
+    ewc_penalty,
+    fisher_diagonal,
+    split_classes,
+)
 from mtl_course.models import Classifier, mlp
 
 
@@ -129,7 +138,7 @@ def test_sequential_ewc_with_strength_one_is_the_joint_fit_of_a_linear_gaussian_
     w, anchor, fisher = torch.zeros(d, dtype=torch.float64), {}, {}
     for x, y in tasks:
 
-        def loss(w, x=x, y=y):
+        def loss(w, x=x, y=y, anchor=anchor, fisher=fisher):
             return (y - x @ w).square().mean() / 2 + (ewc_penalty({"w": w}, anchor, fisher, 1.0) if anchor else 0)
 
         gradient, curvature = torch.func.grad(loss)(w), torch.func.hessian(loss)(w)

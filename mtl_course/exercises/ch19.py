@@ -37,7 +37,7 @@ def _after_a_task(new):
     ),
 )
 def ewc_penalty(params, anchor, fisher, strength):
-    """The penalty of equation 4, a scalar through which
+    """The penalty of equation 5, a scalar through which
     gradients flow to params.
 
     params: name -> tensor, the network as it is now.
@@ -64,7 +64,7 @@ def _pull(params, anchor, fisher, strength, term=lambda p, a, f: f * (p - a) ** 
     return factor * strength * sum(term(params[name], anchor[name], fisher[name]).sum() for name in anchor)
 
 
-@ewc_penalty.mistake("Twice too large: equation 4 has strength / 2, so that the penalty's second derivative is strength x F.")
+@ewc_penalty.mistake("Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.")
 def _(params, anchor, fisher, strength):
     return _pull(params, anchor, fisher, strength, factor=1.0)
 
@@ -238,7 +238,7 @@ def _matrix(T):
 def stream_scores(A, b):
     """Four scores of a stream of T >= 2 tasks, each a scalar, in
     this order: average accuracy after the last task; forgetting
-    (equation 3); backward and forward transfer (equation 2).
+    (equation 4); backward, forward transfer (equations 2, 3).
 
     A: [T, T] float64; A[i, j] is the accuracy on task j after
         task i (both from 0) was learned.
@@ -291,7 +291,7 @@ def _(A, b):
     return _scores(A, b, backward=(A.diagonal() - A[-1])[:-1].mean())
 
 
-@stream_scores.mistake("Forgetting is taken from the accuracy when the task was new. Equation 3 takes the best that the task ever had before the end, in any row.")
+@stream_scores.mistake("Forgetting is taken from the accuracy when the task was new. Equation 4 takes the best that the task ever had before the end, in any row.")
 def _(A, b):
     return _scores(A, b, forgetting=(A.diagonal() - A[-1])[:-1].mean())
 
@@ -337,7 +337,7 @@ def _new_task(g):
     model = filled(nn.Sequential(nn.Linear(d, 6), nn.Tanh(), nn.Linear(6, old + new)), g).double()
     x = torch.randn(8, d, generator=g, dtype=torch.float64)
     y = old + torch.randint(new, (8,), generator=g)
-    return model, x, y, old, whole(g, 3, 6), 0.2 + 0.1 * float(torch.rand((), generator=g))
+    return model, x, y, old, whole(g, 2, 4), 0.2 + 0.1 * float(torch.rand((), generator=g))
 
 
 def _trained(answer, model, x, y, old_classes, steps, rate):
@@ -485,7 +485,7 @@ def _forecaster(d):
 )
 def rls_step(w, P, x, y, forgetting):
     """One example is learned by recursive least squares
-    (equation 5): return the new (w, P), and leave the old ones
+    (equation 6): return the new (w, P), and leave the old ones
     as they are.
 
     w [d], P [d, d], x [d]: float64 arrays; y, forgetting:

@@ -140,7 +140,7 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
     rate, strength = setting
     x, T = tasks.train[0][0], len(tasks)
     augment: Augment | None = compose(flip, crop(4)) if x.shape[1] == 3 else None
-    options = dict(epochs=plan.epochs, batch=plan.batch, augment=augment, seed=seed)
+    options = {"epochs": plan.epochs, "batch": plan.batch, "augment": augment, "seed": seed}
     sgd = partial(torch.optim.SGD, lr=rate)
     fresh = partial(network, plan, x, T * plan.per)
     size = sum(p.numel() for p in fresh(seed).parameters())
