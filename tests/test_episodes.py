@@ -69,6 +69,14 @@ def test_every_class_every_row_and_every_pair_is_drawn_as_often():
         assert not drawn.diagonal().any() and chi_square(drawn[~torch.eye(len(inside), dtype=torch.bool)]) > 1e-3, "ordered pairs of rows"
 
 
+def test_every_row_of_a_large_class_is_as_likely_in_every_place():
+    """An unsorted `topk` would leave the order of the rows to the rows' numbers, and with it who is support and who is query."""
+    y = torch.arange(2).repeat(60)
+    episodes = Source(torch.arange(120)[:, None], y).classification(2000, 2, 3, 3, generator())
+    rows = torch.cat([part[0].view(2000, 2, 3) for part in (episodes.support, episodes.query)], -1).flatten(0, 1)
+    assert all(chi_square(torch.bincount(rows[:, place], minlength=120)) > 1e-3 for place in range(6))
+
+
 def test_images_of_bytes_stay_bytes_and_keep_their_shape():
     x, y = table()
     images = x.byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 5)  # not contiguous
