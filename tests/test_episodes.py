@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from mtl_course.checks.devices import PretendedGPU
-from mtl_course.data.episodes import Episodes, Source, of_rows, require_disjoint, sinusoids, split_classes
+from mtl_course.data.episodes import (
+    Episodes,
+    Source,
+    of_rows,
+    require_disjoint,
+    sinusoids,
+    split_classes,
+)
 
 
 def table(classes=12, seed=0):
