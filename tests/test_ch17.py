@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from mtl_course import meta, records
+from mtl_course.data.episodes import Episodes
 from mtl_course.experiments import ch17
 from mtl_course.functional import Functional
 
@@ -161,6 +162,28 @@ def test_the_pool_holds_each_training_school_whole():
     for i, rows, values in zip(ids.tolist(), drawn, y):
         known = {(*row, value) for row, value in zip(pool[i][: counts[i]].tolist(), targets["score"][i, : counts[i], 0].tolist())}
         assert {(*row, value) for row, value in zip(rows.tolist(), values[:, 0].tolist())} <= known
+
+
+def test_a_line_with_a_level_finds_the_level_of_schools_that_differ_by_nothing_else():
+    g = torch.Generator().manual_seed(0)
+    x, level = torch.randn(200, 40, 2, generator=g), 0.5 * torch.randn(200, 1, 1, generator=g)
+    y = x @ torch.tensor([[1.0], [-2.0]]) + level + 0.8 * torch.randn(200, 40, 1, generator=g)
+    whole, held = slice(150), slice(150, None)
+    test = Episodes((x[held, :10], y[held, :10]), (x[held, 10:], y[held, 10:]))
+    family = ch17.Family(None, {}, None, {}, {"score": test}, (x[whole], {"score": y[whole]}, torch.full((150,), 40)))
+    share, without, with_level = ch17.line_and_level(family)
+    assert share == pytest.approx(0.25 / (0.25 + 0.64), abs=0.05) and without == pytest.approx(0.89, abs=0.12)
+    assert with_level == pytest.approx(0.64 + 0.25 * 0.064 / (0.25 + 0.064), abs=0.06)
+
+
+def test_what_differs_between_schools_is_what_was_put_in(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    x, school = torch.randn(400 * 30, 3, generator=g), torch.arange(400).repeat_interleave(30)
+    own = torch.tensor([0.5, 0.3]) * torch.randn(400, 2, generator=g)
+    y = x.sum(1) + own[school, 0] + own[school, 1] * x[:, 0] + 0.7 * torch.randn(len(x), generator=g)
+    monkeypatch.setattr(ch17, "students", lambda: (x, y[:, None], school))
+    found = list(ch17.between_schools().values())
+    assert found == pytest.approx([0.25, 0.09, 0.25 + 0.09 + 0.49], abs=0.04)
 
 
 # -------------------------------------------------------------------------------------------------------- training and judging

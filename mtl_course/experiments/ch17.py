@@ -290,6 +290,43 @@ def compare(name: str, plan: Plan, seeds: Sequence[int], methods: Sequence[str] 
     return found
 
 
+def _with_ones(x: Tensor) -> Tensor:
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
+
+
+def line_and_level(family: Family) -> tuple[float, float, float]:
+    """No network: one straight line for all training schools, and for a new school the mean miss of its support, shrunk towards 0.
+
+    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE of the line without and with the level.
+    """
+    x, targets, counts = family.pool
+    there = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    y = targets["score"].double()
+    line = torch.linalg.pinv(_with_ones(x[there])) @ y[there]
+    left = [missed[:n] for missed, n in zip(y - _with_ones(x) @ line, counts, strict=True)]
+    noise = torch.stack([r.var() for r in left]).mean()
+    own = torch.stack([r.mean() for r in left]).var() - (noise / counts).mean()
+    held = family.test["score"]
+    before, missed = (y - _with_ones(x) @ line for x, y in (held.support, held.query))
+    level = own / (own + noise / before.shape[1]) * before.mean(1, keepdim=True)
+    return float(own / (own + noise)), float(missed.square().mean()), float((missed - level).square().mean())
+
+
+def between_schools() -> dict[str, float]:
+    """Variance between schools of their level and of their slope on the intake test (both without estimation error), and of all that a line leaves."""
+    x, y, school = students()
+    x, y = _with_ones(x), y.double()
+    missed, found, error = y - x @ torch.linalg.pinv(x) @ y, [], []
+    for group in school.unique():
+        own, left = x[school == group][:, [-1, 0]], missed[school == group]
+        inverse = torch.linalg.inv(own.T @ own)
+        fit = inverse @ own.T @ left
+        found.append(fit[:, 0])
+        error.append((left - own @ fit).square().sum() / (len(own) - 2) * inverse.diagonal())
+    level, slope = (torch.stack(found).var(0) - torch.stack(error).mean(0)).tolist()
+    return {"level": level, "slope on the intake test": slope, "rest of one line": float(missed.var())}
+
+
 def run(profile: str, seeds: Sequence[int]) -> dict:
     """Family -> method -> kind -> one row a seed, as plain JSON. ILEA is left out where there is no data root that holds it."""
     plan, found = PLANS[profile], {}
