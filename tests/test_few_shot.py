@@ -1,12 +1,14 @@
 """Prototypes, distances, cosine heads and fine-tuned heads against formulas written a second way."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import few_shot
-from mtl_course.data.episodes import Episodes
+from mtl_course.data.episodes import Episodes, Source
 from mtl_course.functional import Functional
 
 
@@ -47,20 +49,77 @@ def test_gradient_of_the_prototypes():
         torch.testing.assert_close(z.grad, slope[y] / 3)
 
 
-@pytest.mark.parametrize("transductive", [None, True, False])
-def test_a_prototypical_network_is_trained_on_all_tasks_at_once_as_on_each(transductive):
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_prototypical_network_is_judged_on_all_tasks_at_once_as_on_each(norm):
     torch.manual_seed(0)
     x, y, query, judged = features()
-    model = nn.Sequential(nn.Linear(5, 8), *([nn.BatchNorm1d(8)] if transductive is not None else []), nn.Linear(8, 3)).double()
-    f = Functional(model, transductive=transductive)
+    model = nn.Sequential(nn.Linear(5, 8), *([nn.BatchNorm1d(8)] if norm else []), nn.Linear(8, 3)).double().eval()
     episodes = Episodes((x, y), (query, judged))
-    together = few_shot.prototype_logits(f, f.parameters(), episodes, 4)
+    together = few_shot.prototype_logits(model, episodes, 4)
     for t, one in enumerate(episodes.split()):
-        torch.testing.assert_close(few_shot.prototype_logits(f, f.parameters(), one, 4)[0], together[t])
+        torch.testing.assert_close(few_shot.prototype_logits(model, one, 4)[0], together[t])
     losses = few_shot.query_losses(together, judged)
     torch.testing.assert_close(losses[1], F.cross_entropy(together[1], judged[1]))
     losses.mean().backward()
     assert model[0].weight.grad.abs().sum() > 0
+
+
+def test_supports_and_queries_go_through_training_mode_together():
+    """BatchNorm then sees all of them as one batch, as in the paper's own experiments."""
+    norm = nn.BatchNorm1d(5).double()
+    x, _, query, _ = features()
+    z, judged = few_shot.embed(norm, x, query)
+    both = torch.cat([z, judged], 1).flatten(0, 1)
+    torch.testing.assert_close(both.mean(0), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(both.var(0, unbiased=False), torch.ones(5, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_of_a_batch_and_of_no_other_example():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU()).double().train()
+    x, before = torch.randn(6, 5, dtype=torch.float64), {k: v.clone() for k, v in model.state_dict().items()}
+    ready = few_shot.with_statistics(model, x)
+    h = model[0](x).detach()
+    query = torch.randn(3, 5, dtype=torch.float64)
+    expected = F.batch_norm(model[0](query), h.mean(0), h.var(0), model[1].weight, model[1].bias, eps=model[1].eps).relu()
+    torch.testing.assert_close(ready(query), expected.detach(), check_stride=False)
+    torch.testing.assert_close(torch.cat([ready(q[None]) for q in query]), ready(query))
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="no BatchNorm"):
+        few_shot.with_statistics(nn.Linear(5, 4), x)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_adaptation_of_the_whole_network_equals_a_loop_of_sgd(shots):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).double()
+    x, query = torch.randn(4, 3 * shots, 1, 4, 4, dtype=torch.float64), torch.randn(4, 5, 1, 4, 4, dtype=torch.float64)
+    y = torch.arange(3).repeat(4, shots)
+    found = few_shot.adapted_logits(Functional(model), Episodes((x, y), (query, torch.zeros(4, 5, dtype=torch.long))), 3, 0.2, at_once=3)
+    assert not found.requires_grad
+    for t in range(4):
+        own = copy.deepcopy(model)
+        optimizer = torch.optim.SGD(own.parameters(), lr=0.2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(own(x[t]), y[t]).backward()
+            optimizer.step()
+        torch.testing.assert_close(found[t], own(query[t]).detach())
+
+
+def test_every_method_is_judged_on_the_same_episodes():
+    x = torch.arange(40.0)[:, None]
+    source, seen = Source(x, torch.arange(8).repeat(5)), []
+
+    def logits(episodes):
+        seen.append(episodes.query[0])
+        return F.one_hot(episodes.query[1], 3).float()
+
+    right = few_shot.episode_accuracy(logits, source, 3, 2, 2, tasks=7, seed=4, at_once=3)
+    assert right.tolist() == [1.0] * 7 and [len(part) for part in seen] == [3, 3, 1]
+    first, seen = seen, []
+    few_shot.episode_accuracy(lambda e: logits(e), source, 3, 2, 2, tasks=7, seed=4, at_once=3)
+    assert all(torch.equal(a, b) for a, b in zip(first, seen, strict=True))
 
 
 def test_cosine_head_sees_directions_only():

@@ -1,0 +1,508 @@
+"""Exercises of chapter 18: few-shot classification."""
+
+import torch
+from torch.nn import functional as F
+
+from ..checks.exercise import exercise
+
+
+# --------------------------------------------------------------------------------------------------------- 1. prototypes
+def _features(counts, d):
+    """Support features of classes with these numbers of examples, in mixed order, and queries; float64."""
+
+    def draw(g):
+        y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        y = y[torch.randperm(len(y), generator=g)]
+        z = torch.randn(len(y), d, generator=g, dtype=torch.float64) + 1.0
+        return z, y, torch.randn(4, d, generator=g, dtype=torch.float64) + 1.0, len(counts)
+
+    return draw
+
+
+@exercise(
+    [_features([2, 2, 2], 4), _features([1, 3, 2, 4], 3)],
+    points=2,
+    hints=(
+        "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the squared distances.",
+        "(query[:, None] - centres).square().sum(-1) has the shape [q, ways]; softmax over its last dimension.",
+    ),
+)
+def nearest_prototype(z, y, query, ways):
+    """What a prototypical network says about each query.
+
+    z: features of the support [n, d]; y: their classes [n],
+    0 to ways - 1 in any order, as many of each as there are;
+    query: features [q, d]; all float64.
+    Return the probabilities [q, ways].
+    """
+    ### BEGIN SOLUTION
+    centres = torch.stack([z[y == k].mean(0) for k in range(ways)])
+    away = (query[:, None] - centres).square().sum(-1)
+    return (-away).softmax(-1)
+    ### END SOLUTION
+
+
+def _centres(z, y, ways):
+    return torch.stack([z[y == k].mean(0) for k in range(ways)])
+
+
+def _away(query, centres):
+    return (query[:, None] - centres).square().sum(-1)
+
+
+@nearest_prototype.law("moving everything by the same vector changes nothing")
+def _(answer, z, y, query, ways):
+    return torch.allclose(answer(z + 3.0, y, query + 3.0, ways), answer(z, y, query, ways))
+
+
+@nearest_prototype.mistake("The distance is not squared. With the square the classifier is linear in the features, and a Gaussian of unit width stands behind it.")
+def _(z, y, query, ways):
+    return (-_away(query, _centres(z, y, ways)).sqrt()).softmax(-1)
+
+
+@nearest_prototype.mistake("The prototype is a sum: divide by the number of examples of the class.")
+def _(z, y, query, ways):
+    return (-_away(query, torch.stack([z[y == k].sum(0) for k in range(ways)]))).softmax(-1)
+
+
+@nearest_prototype.mistake("You take it that the support comes sorted by class. Ask y which rows belong to a class.")
+def _(z, y, query, ways):
+    shots = len(z) // ways
+    return (-_away(query, z[: ways * shots].reshape(ways, shots, -1).mean(1))).softmax(-1)
+
+
+@nearest_prototype.mistake("The sign is turned round: the farthest class gets the highest probability.")
+def _(z, y, query, ways):
+    return _away(query, _centres(z, y, ways)).softmax(-1)
+
+
+@nearest_prototype.mistake("The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.")
+def _(z, y, query, ways):
+    return (-_away(query, _centres(z, y, ways))).softmax(0)
+
+
+@nearest_prototype.mistake("The squared distance is a sum over the features, not their mean.")
+def _(z, y, query, ways):
+    return (-_away(query, _centres(z, y, ways)) / z.shape[1]).softmax(-1)
+
+
+@nearest_prototype.mistake("These are logits: a softmax over the classes is missing.")
+def _(z, y, query, ways):
+    return -_away(query, _centres(z, y, ways))
+
+
+@nearest_prototype.mistake("These are log-probabilities: take softmax, not log_softmax.")
+def _(z, y, query, ways):
+    return (-_away(query, _centres(z, y, ways))).log_softmax(-1)
+
+
+@nearest_prototype.mistake("You sum up the probabilities of the examples, as a nearest-neighbour rule would: the mean over a class comes before the distance.")
+def _(z, y, query, ways):
+    each = (-_away(query, z)).softmax(-1)
+    return torch.stack([each[:, y == k].sum(-1) for k in range(ways)], -1)
+
+
+# ------------------------------------------------------------------------------------------- 2. an episode: spot the bugs
+def _labelled(classes, allowed, ways, shots, queries):
+    def draw(g):
+        y = torch.arange(classes).repeat_interleave(shots + queries + torch.randint(2, (classes,), generator=g))
+        y = y[torch.randperm(len(y), generator=g)]
+        return y, torch.randperm(classes, generator=g)[:allowed].tolist(), ways, shots, queries
+
+    return draw
+
+
+def _numbers(rows):
+    return torch.stack(list(rows)) if isinstance(next(iter(rows)), torch.Tensor) else torch.as_tensor(rows)
+
+
+def _drawn(answer, y, classes, ways, shots, queries, times=25):
+    """What is true of `times` episodes in a row, and of two with the same seed."""
+
+    def episodes(seed, times):
+        g = torch.Generator().manual_seed(seed)
+        found = [answer(y.clone(), list(classes), ways, shots, queries, g) for _ in range(times)]
+        return [tuple(map(_numbers, pair)) for pair in found]
+
+    found = episodes(0, times)
+    if any(s.shape != (ways, shots) or q.shape != (ways, queries) for s, q in found):
+        return {"shapes": [list(part.shape) for part in found[0]]}
+    rows = torch.stack([torch.cat(pair, 1) for pair in found])  # [times, ways, shots + queries]
+    of = y[rows]
+
+    def vary(part, count):
+        """Whether each class has shown more than `count` of its examples in this part."""
+        return all(len(set(part[of[..., 0] == c].flatten().tolist())) > count for c in classes)
+
+    again, other = episodes(3, 3), episodes(4, 3)
+
+    def same(a, b):
+        return all(torch.equal(p, q) for one, two in zip(a, b) for p, q in zip(one, two))
+
+    return {
+        "shapes": [list(part.shape) for part in found[0]],
+        "a row of the answer is one class": bool((of == of[..., :1]).all()),
+        "different classes in a task": all(len(set(t.tolist())) == ways for t in of[..., 0]),
+        "only classes that are allowed": set(of.flatten().tolist()) <= set(classes),
+        "all of them at some time": set(of.flatten().tolist()) >= set(classes),
+        "support and query share a row": any(len(set(t.tolist())) < t.numel() for t in rows.flatten(1)),
+        "other examples of a class in other supports": vary(rows[..., :shots], shots),
+        "other examples of a class in other queries": vary(rows[..., shots:], queries),
+        "the same again from the same seed": same(again, episodes(3, 3)),
+        "another from another seed": not same(again, other),
+    }
+
+
+def _leaking(y, classes, ways, shots, queries, generator):
+    """The rows of one task's examples.
+
+    y: labels of all examples [N]; classes: list of those that
+        may be drawn (the test classes, for instance).
+    Return (support, query), lists of row numbers of y, [ways,
+    shots] and [ways, queries]: one class a row, classes and
+    examples drawn at random with `generator`. Every class has
+    enough examples.
+    """
+    def shuffled(values):
+        keys = values.new_zeros(len(values)).float()
+        return values[keys.uniform_(generator=generator).argsort()]
+
+    chosen = shuffled(y.unique())[:ways]
+    rows = [shuffled((y == c).nonzero().flatten()) for c in chosen]
+    support = [r[:shots].tolist() for r in rows]
+    query = [r[:queries].tolist() for r in rows]
+    return support, query
+
+
+@exercise(
+    [_labelled(8, 4, 3, 2, 2), _labelled(7, 4, 3, 2, 3)],
+    points=3,
+    call=_drawn,
+    grad=False,
+    device=False,
+    starter=_leaking,
+    hints=(
+        "Two leaks. From which classes does it draw? And can an example be in the support and among the queries?",
+        "Shuffle `classes`, y.new_tensor(classes), not the labels that y has; and let the queries begin where the support ends.",
+    ),
+)
+def draw_task(y, classes, ways, shots, queries, generator):
+    """The rows of one task's examples.
+
+    y: labels of all examples [N]; classes: list of those that
+        may be drawn (the test classes, for instance).
+    Return (support, query), lists of row numbers of y, [ways,
+    shots] and [ways, queries]: one class a row, classes and
+    examples drawn at random with `generator`. Every class has
+    enough examples.
+    """
+    def shuffled(values):
+        keys = values.new_zeros(len(values)).float()
+        return values[keys.uniform_(generator=generator).argsort()]
+
+    chosen = shuffled(y.new_tensor(classes))[:ways]
+    rows = [shuffled((y == c).nonzero().flatten()) for c in chosen]
+    support = [r[:shots].tolist() for r in rows]
+    query = [r[shots : shots + queries].tolist() for r in rows]
+    return support, query
+
+
+def _task(y, chosen, ways, shots, queries, order, start):
+    parts = []
+    for c in chosen[:ways]:
+        mine = (y == c).nonzero().flatten()
+        mine = mine[order(len(mine))]
+        parts.append((mine[:shots], mine[start : start + queries]))
+    return tuple(torch.stack(part) for part in zip(*parts))
+
+
+@draw_task.mistake("Two leaks, still: any class of y may be drawn, those that were trained on as well; and the queries begin with the support's own examples.")
+def _(y, classes, ways, shots, queries, generator):
+    return _leaking(y, classes, ways, shots, queries, generator)
+
+
+@draw_task.mistake("Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = torch.randperm(int(y.max()) + 1, generator=generator)
+    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+
+
+@draw_task.mistake("The classes are right now. But the queries begin with the support's own examples: accuracy would measure memory.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = [classes[i] for i in torch.randperm(len(classes), generator=generator)]
+    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), 0)
+
+
+@draw_task.mistake("You draw positions in `classes` and use them as labels: classes[c] is the label.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = torch.randperm(len(classes), generator=generator)
+    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+
+
+@draw_task.mistake("A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = [classes[i] for i in torch.randint(len(classes), (ways,), generator=generator)]
+    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+
+
+@draw_task.mistake("The classes are the first ones of the list every time: draw them.")
+def _(y, classes, ways, shots, queries, generator):
+    return _task(y, classes, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+
+
+@draw_task.mistake("The examples of a class come in the order of the data every time: some are always support and some never: draw them.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = [classes[i] for i in torch.randperm(len(classes), generator=generator)]
+    return _task(y, chosen, ways, shots, queries, torch.arange, shots)
+
+
+@draw_task.mistake("The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.")
+def _(y, classes, ways, shots, queries, generator):
+    chosen = [classes[i] for i in torch.randperm(len(classes))]
+    return _task(y, chosen, ways, shots, queries, torch.randperm, shots)
+
+
+# ------------------------------------------------------------------------------------------- 3. whose mean and variance?
+def _norm_inputs(n, q, d):
+    def draw(g):
+        def normal(*shape):
+            return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+        eps = 0.05 + 0.5 * float(torch.rand((), generator=g))
+        return 2 * normal(n, d) + 1, normal(q, d) - 1, normal(d) + 2, normal(d), eps
+
+    return draw
+
+
+@exercise(
+    [_norm_inputs(5, 4, 3), _norm_inputs(4, 3, 2)],
+    points=2,
+    hints=(
+        "One mean and one variance a feature, from the support alone; the queries are normalised with the same two numbers.",
+        "support.var(0, unbiased=False), and eps belongs under the root, next to the variance.",
+    ),
+)
+def support_norm(support, query, weight, bias, eps):
+    """BatchNorm in an episode, the inductive way: what is said
+    about a query must not depend on the other queries.
+
+    support: features [n, d]; query: features [q, d];
+    weight, bias: [d]; all float64; eps: float.
+    Each feature minus its mean over the support, divided by
+    sqrt(variance over the support + eps), as in training (the
+    variance divides by n), times weight, plus bias.
+    Return (support, query), both normalised.
+    """
+    ### BEGIN SOLUTION
+    mean = support.mean(0)
+    scale = weight / (support.var(0, unbiased=False) + eps).sqrt()
+    return (support - mean) * scale + bias, (query - mean) * scale + bias
+    ### END SOLUTION
+
+
+def _normed(x, of, weight, bias, eps):
+    return (x - of.mean(0)) / (of.var(0, unbiased=False) + eps).sqrt() * weight + bias
+
+
+@support_norm.law("a query gets the same alone as in company")
+def _(answer, support, query, weight, bias, eps):
+    alone = torch.cat([answer(support, q[None], weight, bias, eps)[1] for q in query])
+    return torch.allclose(alone, answer(support, query, weight, bias, eps)[1])
+
+
+@support_norm.mistake("Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.")
+def _(support, query, weight, bias, eps):
+    return _normed(support, support, weight, bias, eps), _normed(query, query, weight, bias, eps)
+
+
+@support_norm.mistake("Mean and variance are taken over support and queries together: what is said about one query depends on the others.")
+def _(support, query, weight, bias, eps):
+    both = torch.cat([support, query])
+    return _normed(support, both, weight, bias, eps), _normed(query, both, weight, bias, eps)
+
+
+@support_norm.mistake("The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.")
+def _(support, query, weight, bias, eps):
+    return _normed(support, query, weight, bias, eps), _normed(query, query, weight, bias, eps)
+
+
+@support_norm.mistake("The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).")
+def _(support, query, weight, bias, eps):
+    scale = weight / (support.var(0) + eps).sqrt()
+    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
+
+
+@support_norm.mistake("eps is added to the standard deviation: it belongs under the root, next to the variance.")
+def _(support, query, weight, bias, eps):
+    scale = weight / (support.std(0, unbiased=False) + eps)
+    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
+
+
+@support_norm.mistake("weight and bias are missing.")
+def _(support, query, weight, bias, eps):
+    one, zero = torch.ones_like(weight), torch.zeros_like(bias)
+    return _normed(support, support, one, zero, eps), _normed(query, support, one, zero, eps)
+
+
+@support_norm.mistake("You divide by the variance: take its root.")
+def _(support, query, weight, bias, eps):
+    scale = weight / (support.var(0, unbiased=False) + eps)
+    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
+
+
+@support_norm.mistake("The mean runs over the features of an example, as in LayerNorm: one mean and one variance a feature, over the examples.")
+def _(support, query, weight, bias, eps):
+    return tuple((x - x.mean(1, True)) / (x.var(1, unbiased=False, keepdim=True) + eps).sqrt() * weight + bias for x in (support, query))
+
+
+# -------------------------------------------------------------------------------------------- 4. the head of Baseline++
+def _head_inputs(q, d, classes):
+    def draw(g):
+        lengths = 0.5 + 2 * torch.rand(q, 1, generator=g, dtype=torch.float64)
+        z = lengths * torch.randn(q, d, generator=g, dtype=torch.float64)
+        weight = 2 * torch.randn(classes, d, generator=g, dtype=torch.float64)
+        return z, weight, 2.0 + 8 * float(torch.rand((), generator=g))
+
+    return draw
+
+
+@exercise(
+    [_head_inputs(4, 3, 5), _head_inputs(5, 4, 2)],
+    points=1,
+    hints=(
+        "The cosine is the scalar product of two vectors that were both divided by their lengths.",
+        "z / z.norm(dim=-1, keepdim=True), the same for weight, then a product of matrices, then the scale.",
+    ),
+)
+def direction_logits(z, weight, scale):
+    """The head of Baseline++: only directions count.
+
+    z: features [q, d]; weight: one row a class [classes, d];
+    both float64; scale: float.
+    Return logits [q, classes]: scale times the cosine of the
+    angle between the features and each class's weight.
+    """
+    ### BEGIN SOLUTION
+    z = z / z.norm(dim=-1, keepdim=True)
+    weight = weight / weight.norm(dim=-1, keepdim=True)
+    return scale * z @ weight.T
+    ### END SOLUTION
+
+
+@direction_logits.law("longer features or longer weights change nothing")
+def _(answer, z, weight, scale):
+    found = answer(z, weight, scale)
+    return torch.allclose(answer(7 * z, weight, scale), found) and torch.allclose(answer(z, 5 * weight, scale), found)
+
+
+@direction_logits.mistake("That is a linear head: neither the features nor the weights are divided by their lengths.")
+def _(z, weight, scale):
+    return scale * z @ weight.T
+
+
+@direction_logits.mistake("Only the features are divided by their length: a class with a long weight wins too often.")
+def _(z, weight, scale):
+    return scale * F.normalize(z, dim=-1) @ weight.T
+
+
+@direction_logits.mistake("Only the weights are divided by their length: the features' length still counts.")
+def _(z, weight, scale):
+    return scale * z @ F.normalize(weight, dim=-1).T
+
+
+@direction_logits.mistake("The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.")
+def _(z, weight, scale):
+    return F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).T
+
+
+@direction_logits.mistake("You divide by the lengths of the columns: a length is that of a row, over its features.")
+def _(z, weight, scale):
+    return scale * F.normalize(z, dim=0) @ F.normalize(weight, dim=0).T
+
+
+@direction_logits.mistake("You divide by the squared lengths.")
+def _(z, weight, scale):
+    return scale * (z / z.square().sum(-1, True)) @ (weight / weight.square().sum(-1, True)).T
+
+
+@direction_logits.mistake("You divide by the scale: multiply.")
+def _(z, weight, scale):
+    return F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).T / scale
+
+
+# ------------------------------------------------------------------------------------------------------ 5. two spreads
+def _accuracies(seeds, episodes):
+    def draw(g):
+        level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=g, dtype=torch.float64)
+        return (level + 0.1 * torch.randn(seeds, episodes, generator=g, dtype=torch.float64),)
+
+    return draw
+
+
+@exercise(
+    [_accuracies(3, 12), _accuracies(5, 8)],
+    points=2,
+    grad=False,
+    hints=(
+        "Half an interval: 1.96 times the standard deviation over the episodes of one training, divided by the root of their number.",
+        "accuracy.std(1) gives one deviation a training; accuracy.mean(1).std() is the other spread, of which no root is taken.",
+    ),
+)
+def two_spreads(accuracy):
+    """How sure is a number in a few-shot table? Two answers.
+
+    accuracy: float64 [S, E], of S trainings (seeds) on the same
+    E episodes each.
+    Return (mean, half, spread): the mean of all; for each
+    training half the width of the 95 % interval of its mean
+    over episodes, 1.96 standard errors, [S]; and the standard
+    deviation of the trainings' means. Standard deviations are
+    those of a sample (they divide by one less).
+    """
+    ### BEGIN SOLUTION
+    episodes = accuracy.shape[1]
+    half = 1.96 * accuracy.std(1) / episodes**0.5
+    return accuracy.mean(), half, accuracy.mean(1).std()
+    ### END SOLUTION
+
+
+@two_spreads.mistake("half is the spread of single episodes: an interval of the mean divides it by the root of their number.")
+def _(accuracy):
+    return accuracy.mean(), 1.96 * accuracy.std(1), accuracy.mean(1).std()
+
+
+@two_spreads.mistake("half is divided by the number of episodes: take its root.")
+def _(accuracy):
+    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1], accuracy.mean(1).std()
+
+
+@two_spreads.mistake("half is a standard error: times 1.96 makes it a 95 % interval's half.")
+def _(accuracy):
+    return accuracy.mean(), accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std()
+
+
+@two_spreads.mistake("half is the whole width, from end to end.")
+def _(accuracy):
+    return accuracy.mean(), 2 * 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std()
+
+
+@two_spreads.mistake("All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.")
+def _(accuracy):
+    half = 1.96 * accuracy.std() / accuracy.numel() ** 0.5
+    return accuracy.mean(), half.expand(len(accuracy)), accuracy.mean(1).std()
+
+
+@two_spreads.mistake("The deviations divide by the number itself: a sample divides by one less.")
+def _(accuracy):
+    half = 1.96 * accuracy.std(1, unbiased=False) / accuracy.shape[1] ** 0.5
+    return accuracy.mean(), half, accuracy.mean(1).std(unbiased=False)
+
+
+@two_spreads.mistake("The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.")
+def _(accuracy):
+    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std() / len(accuracy) ** 0.5
+
+
+@two_spreads.mistake("The last one is the spread of all episodes: first the mean of each training, then their deviation.")
+def _(accuracy):
+    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.std()
