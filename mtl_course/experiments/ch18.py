@@ -25,11 +25,11 @@ from ..train import fit
 METHODS = ("ProtoNet", "MAML", "ANIL", "Baseline", "Baseline++")
 LIVE = ("ProtoNet", "Baseline", "Baseline++")  # what a CPU trains in seconds
 FLOORS = ("pixels", "untrained")  # prototypes without any learning
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of training: tried by every method
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of training: tried by every method
 INNER = (1, 0.4)  # steps and rate of the inner loop while MAML and ANIL are trained
 # steps and rate at test time, as many choices for every method that has some
-TUNE = tuple((50, rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0))
-ADAPT = ((1, 0.4), (3, 0.4), (5, 0.4), (10, 0.4), (5, 0.1), (10, 0.1))
+TUNE = tuple((50, rate) for rate in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0))
+ADAPT = ((1, 0.4), (5, 0.4), (10, 0.4), (3, 0.1), (5, 0.1), (10, 0.1), (20, 0.1), (10, 0.03))
 
 
 ALL = ((5, 1), (5, 5), (20, 1), (20, 5))  # ways and shots of the test
@@ -267,8 +267,14 @@ def trained_for(method: str, plan: Plan, ways: int, shots: int) -> tuple[int, in
 
 
 def search(method: str, where: Domain, plan: Plan) -> dict[str, float]:
-    """Training rate -> accuracy on 5-way 1-shot validation episodes, of networks with a seed that is used for nothing else."""
-    return {f"{rate:g}": best_choice(method, train(method, where, plan, rate, 12345), where, plan, 5, 1)[0] for rate in RATES}
+    """Training rate -> accuracy on 5-way 1-shot validation episodes, of networks with a seed that is used for nothing else; 0 if it diverges."""
+    found = {}
+    for rate in RATES:
+        try:
+            found[f"{rate:g}"] = best_choice(method, train(method, where, plan, rate, 12345), where, plan, 5, 1)[0]
+        except FloatingPointError:
+            found[f"{rate:g}"] = 0.0
+    return found
 
 
 def compare(
