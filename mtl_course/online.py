@@ -16,7 +16,7 @@ class Learner(Protocol):
 
 
 def prequential(learner: Learner, x: NDArray, y: NDArray) -> NDArray:
-    """Errors y - forecast [T] of a learner that sees x [T, d] in order: each target is forecast, then learned ("test, then train").
+    """Errors y - forecast [T] of a learner that sees x [T, d] in order: each target is forecast, then learned.
 
     Source: Gama, Sebastião and Rodrigues, "On evaluating stream learning algorithms", Machine Learning 90, 2013.
     """
@@ -43,7 +43,7 @@ class Linear:
 class OnlineSgd(Linear):
     """A gradient step on each example, divided by the size of its inputs: ``w += rate * error * x / (1 + |x|^2)``.
 
-    A rate between 0 and 2 shrinks the error on the example just seen (the normalised least-mean-squares rule of adaptive filters).
+    A rate between 0 and 2 shrinks the error on the example just seen (normalised least mean squares, in adaptive filtering).
     """
 
     def __init__(self, w: NDArray, rate: float):
@@ -59,8 +59,8 @@ class Rls(Linear):
 
     ``sum_t forgetting^(n - t) (y_t - w . x_t)^2 + forgetting^n ridge |w - w_0|^2``,
 
-    in O(d^2) an example instead of a fit from the start. forgetting 1 forgets nothing; 1 / (1 - forgetting) is about the number of
-    examples remembered. ValueError for a forgetting factor outside (0, 1] or a ridge that is not positive.
+    in O(d^2) an example instead of a fit from the start. forgetting 1 forgets nothing; about 1 / (1 - forgetting) examples are
+    remembered. ValueError for a forgetting factor outside (0, 1] or a ridge that is not positive.
     """
 
     def __init__(self, w: NDArray, forgetting: float = 1.0, ridge: float = 1.0):

@@ -1,4 +1,4 @@
-"""Learning one example at a time: recursive least squares against weighted least squares, windows, the order of testing and learning."""
+"""Learning one example at a time: recursive against weighted least squares, windows, the order of testing and learning."""
 
 import numpy as np
 import pytest
@@ -69,9 +69,9 @@ def test_a_static_model_never_learns_and_a_gradient_step_shrinks_the_error_by_it
 def test_learners_that_forget_follow_a_change_that_others_average_over():
     x, y = series(T=200)
     y[100:] -= 3 * x[100:, 0]
-    late = {name: np.abs(prequential(learner, x, y)[130:]).mean() for name, learner in {
-        "all": Rls(np.zeros(3)), "forgetting": Rls(np.zeros(3), 0.9), "window": Window(np.zeros(3), 20), "sgd": OnlineSgd(np.zeros(3), 0.5),
-    }.items()}  # fmt: skip
+    w = np.zeros(3)
+    learners = {"all": Rls(w), "forgetting": Rls(w, 0.9), "window": Window(w, 20), "sgd": OnlineSgd(w, 0.5)}
+    late = {name: np.abs(prequential(learner, x, y)[130:]).mean() for name, learner in learners.items()}
     assert max(late["forgetting"], late["window"], late["sgd"]) < 0.5 * late["all"]
 
 

@@ -1,7 +1,8 @@
-"""Chapter 19: ten digits in five tasks, one after another; and forecasts of series that drift. Needs no Jupyter.
+"""Chapter 19: ten digits, or photographs, in a stream of tasks. Needs no Jupyter.
 
-Every method gets the same number of trials: (learning rate, strength) for those that have a strength, more rates for the others. A trial
-is judged by its average accuracy on validation streams: other class orders than the test streams', and images that no test stream has.
+Every method gets the same number of trials: (learning rate, strength) for those that have a strength, more rates for the others.
+A trial is judged by its average accuracy on validation streams: other class orders than the test streams', and images that no
+test stream has.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import continual, data
-from ..continual import Distillation, Ewc, Replay, Stream
+from ..continual import Stream
 from ..data.augment import Augment, compose, crop, flip
+from ..memories import Distillation, Ewc, Replay
 from ..models import Classifier, mlp
 from ..resnet import resnet
 from ..runtime import device as fastest
@@ -63,8 +65,8 @@ GPU = tuple(
 def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
     """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, or that of its part where it cannot be had.
 
-    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes from the training half. A partial
-    set gives what it has: as many of every class as of the smallest, training and validation in the same proportion.
+    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes from the training half. A
+    partial set gives what it has: as many of every class as of the smallest, training and validation in the same proportion.
     """
     ds = data.load_or_partial(plan.source)
     train, validation, test = plan.sizes
@@ -123,7 +125,7 @@ def trials(method: str, plan: Plan) -> list[tuple[float, float]]:
 
 
 def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int) -> list:
-    """What the method stores between tasks."""
+    """What the method holds of earlier tasks."""
     if method == "EWC":
         return [Ewc(strength, plan.samples, seed)]
     if method == "distillation":
@@ -132,10 +134,11 @@ def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int)
 
 
 def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, seed: int) -> dict:
-    """One stream learned by one method: "R", the accuracy matrix A (Lopez-Paz and Ranzato's letter), and the numbers "stored".
+    """One stream learned by one method: "A", the accuracy matrix, and "stored".
 
-    "joint" has its last line only and stores the images of the tasks before; "separate" has its diagonal. A run that diverges has an
-    accuracy of 0 everywhere.
+    stored: how many numbers it holds of earlier tasks, besides the network, while the last task is learned. "joint" has the last
+    line of A only and holds the examples of the tasks before; "separate" has its diagonal and holds the other tasks' networks. A
+    run that diverges has an accuracy of 0 everywhere.
     """
     rate, strength = setting
     x, T = tasks.train[0][0], len(tasks)
@@ -147,30 +150,31 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
     try:
         if method == "joint":
             reached = continual.learn_jointly(fresh(seed), tasks, sgd, **options).tolist()
-            return {"R": [reached], "stored": sum(x.numel() for x, _ in tasks.train[:-1])}
+            return {"A": [reached], "stored": sum(part.numel() for examples in tasks.train[:-1] for part in examples)}
         if method == "separate":
             reached = [float(continual.learn(fresh(seed), continual.only(tasks, t), sgd, **options)) for t in range(T)]
-            return {"R": torch.diag(torch.tensor(reached)).tolist(), "stored": (T - 1) * size}
+            return {"A": torch.diag(torch.tensor(reached)).tolist(), "stored": (T - 1) * size}
         kept = memories(method, strength, tasks, plan, seed)
-        R = continual.learn(fresh(seed), tasks, sgd, kept, **options)
-        return {"R": R.tolist(), "stored": sum(memory.numbers for memory in kept)}
+        A = continual.learn(fresh(seed), tasks, sgd, kept, **options)
+        return {"A": A.tolist(), "stored": sum(memory.numbers for memory in kept)}
     except FloatingPointError:
-        return {"R": torch.zeros(1 if method == "joint" else T, T).tolist(), "stored": 0}
+        return {"A": torch.zeros(1 if method == "joint" else T, T).tolist(), "stored": 0}
 
 
-def final(method: str, R: list[list[float]]) -> float:
+def final(method: str, A: list[list[float]]) -> float:
     """Average accuracy after the last task: of the last line, or, for separate networks, of the diagonal."""
-    R = torch.tensor(R)
-    return float(R.diagonal().mean()) if method == "separate" else continual.average_accuracy(R)
+    A = torch.tensor(A)
+    return float(A.diagonal().mean()) if method == "separate" else continual.average_accuracy(A)
 
 
 def tune(method: str, found: dict, plan: Plan, known: bool) -> list[dict]:
     """Every trial of a method with its average accuracy on each validation stream. No test image, no test order."""
-    streams = [(1000 + k, stream(found, plan, known, 1000 + k, "validation")) for k in range(plan.tuning)]
-    return [
-        {"setting": setting, "validation": [final(method, one(method, setting, tasks, plan, seed)["R"]) for seed, tasks in streams]}
-        for setting in trials(method, plan)
-    ]
+    streams = {seed: stream(found, plan, known, seed, "validation") for seed in range(1000, 1000 + plan.tuning)}
+
+    def judge(setting):
+        return [final(method, one(method, setting, tasks, plan, seed)["A"]) for seed, tasks in streams.items()]
+
+    return [{"setting": setting, "validation": judge(setting)} for setting in trials(method, plan)]
 
 
 def untrained(tasks: Stream, plan: Plan, seed: int) -> list[float]:
@@ -184,14 +188,14 @@ def best(tried: list[dict]) -> tuple[float, float]:
 
 
 def compare(found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print) -> dict[str, dict]:
-    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed) "R" and "stored" of `one`."""
+    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed) "A" and "stored" of `one`."""
     results = {}
     streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
     for method in methods(plan, known):
         tried = tune(method, found, plan, known)
         runs = [one(method, best(tried), tasks, plan, seed) for seed, tasks in streams.items()]
-        results[method] = {"trials": tried, "setting": best(tried)} | {key: [run[key] for run in runs] for key in ("R", "stored")}
-        mean = np.mean([final(method, run["R"]) for run in runs])
+        results[method] = {"trials": tried, "setting": best(tried)} | {key: [run[key] for run in runs] for key in ("A", "stored")}
+        mean = np.mean([final(method, run["A"]) for run in runs])
         report(f"{found['name']}, known task {known}, {method}: {best(tried)}, {mean:.3f}")
     return results
 

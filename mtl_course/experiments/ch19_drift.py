@@ -15,7 +15,7 @@ WINDOWS = (15, 20, 30, 40, 60, 80, 120)
 
 
 def series() -> tuple[dict[str, NDArray], NDArray]:
-    """Six quarterly US series [202] in % (growth and inflation: a year), from the second quarter of 1959; and the quarters as years."""
+    """Six quarterly US series [202] in % (growth and inflation: a year), from 1959's second quarter; the quarters as years."""
     ds = data.load("macro")
     column = dict(zip(ds.names.tolist(), np.array(ds.x).T, strict=True))
     growing = {"GDP": "realgdp", "consumption": "realcons", "investment": "realinv", "prices": "cpi"}
@@ -25,8 +25,9 @@ def series() -> tuple[dict[str, NDArray], NDArray]:
 
 
 def inputs(values: dict[str, NDArray], name: str) -> tuple[NDArray, NDArray, float]:
-    """x [200, 8]: 1, all six series a quarter ago, this one two quarters ago; y [200]: the change since a quarter ago; the unit of y.
+    """Inputs and targets of a series' forecasts: x [200, 8], y [200], and the unit of y.
 
+    x: 1, all six series a quarter ago, this one two quarters ago. y: its change since a quarter ago.
     All are divided by their deviation over the first quarters; the weights zero are the forecast "as last time".
     """
     table = np.column_stack(list(values.values()))
@@ -64,7 +65,7 @@ def learners(d: int) -> dict[str, dict[float, Callable[[], Linear]]]:
 
 
 def compare(name: str) -> dict[str, dict]:
-    """Learner -> its test errors in % and their RMSE, the setting with the least RMSE in the tuning quarters, and that of all settings.
+    """Learner -> its test errors in % and their RMSE, the setting with the least RMSE in the tuning quarters, and all of these.
 
     "mean so far" forecasts the mean of all earlier values: the other forecast that needs no model.
     """
