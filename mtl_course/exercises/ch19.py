@@ -60,58 +60,34 @@ def _(answer, params, anchor, fisher, strength):
     return float(answer({**params, **anchor}, anchor, fisher, strength)) == 0
 
 
-def _pull(params, anchor, fisher, strength, term=lambda p, a, f: f * (p - a) ** 2, factor=0.5):
-    return factor * strength * sum(term(params[name], anchor[name], fisher[name]).sum() for name in anchor)
+def _pull(params, anchor, fisher, strength, term=lambda p, a, f: f * (p - a) ** 2, factor=0.5, moving=lambda p: p):
+    """The penalty with one thing changed."""
+    return factor * strength * sum(term(moving(params[name]), anchor[name], fisher[name]).sum() for name in anchor)
 
 
-@ewc_penalty.mistake("Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, factor=1.0)
-
-
-@ewc_penalty.mistake("The distance is not squared.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: f * (p - a).abs())
-
-
-@ewc_penalty.mistake("The Fisher values are squared along with the distance: they are squared gradients already.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: (f * (p - a)) ** 2)
-
-
-@ewc_penalty.mistake("The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: (p - a) ** 2)
-
-
-@ewc_penalty.mistake("The pull is towards zero, not towards the anchor: this is weight decay.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: f * p**2)
-
-
-@ewc_penalty.mistake("A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: (f * (p - a) ** 2).mean())
+ewc_penalty.variants(
+    _pull,
+    {
+        "Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.": {"factor": 1.0},
+        "The distance is not squared.": {"term": lambda p, a, f: f * (p - a).abs()},
+        "The Fisher values are squared along with the distance: they are squared gradients already.":
+            {"term": lambda p, a, f: (f * (p - a)) ** 2},
+        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).":
+            {"term": lambda p, a, f: (p - a) ** 2},
+        "The pull is towards zero, not towards the anchor: this is weight decay.": {"term": lambda p, a, f: f * p**2},
+        "A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.":
+            {"term": lambda p, a, f: (f * (p - a) ** 2).mean()},
+        "You divide by the Fisher values: what mattered most is then the most free.": {"term": lambda p, a, f: (p - a) ** 2 / f},
+        "The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.":
+            {"moving": torch.Tensor.detach},
+        "The gradients point away from the anchor: the penalty is to be positive.": {"factor": -0.5},
+    },
+)
 
 
 @ewc_penalty.mistake("The strength is missing.")
 def _(params, anchor, fisher, strength):
     return _pull(params, anchor, fisher, 1.0)
-
-
-@ewc_penalty.mistake("You divide by the Fisher values: what mattered most is then the most free.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, lambda p, a, f: (p - a) ** 2 / f)
-
-
-@ewc_penalty.mistake("The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.")
-def _(params, anchor, fisher, strength):
-    return _pull({name: p.detach() for name, p in params.items()}, anchor, fisher, strength)
-
-
-@ewc_penalty.mistake("The gradients point away from the anchor: the penalty is to be positive.")
-def _(params, anchor, fisher, strength):
-    return _pull(params, anchor, fisher, strength, factor=-0.5)
 
 
 # -------------------------------------------------------------------------------------------------------------- 2. a reservoir
@@ -168,38 +144,30 @@ def _(answer, draws, size):
     return len(set(counts)) == 1
 
 
-def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None):
+def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None, last=None):
+    """Algorithm R with one thing changed."""
     kept = list(range(size))
-    for t in range(size if first is None else first, len(draws)):
+    for t in range(size if first is None else first, len(draws[:last])):
         s = slot(draws[t], t, size)
         if s < size:
             kept[s] = t
     return kept
 
 
-@keep_some.mistake("Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.")
-def _(draws, size):
-    return _reservoir(draws, size, lambda draw, t, size: draw % size)
-
-
-@keep_some.mistake("A ring that keeps the latest items: that is a window, and the old tasks are gone from it.")
-def _(draws, size):
-    return _reservoir(draws, size, lambda draw, t, size: t % size)
-
-
-@keep_some.mistake("The first items stay for ever: later ones must be able to replace them.")
-def _(draws, size):
-    return list(range(size))
-
-
-@keep_some.mistake("The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir is full.")
-def _(draws, size):
-    return _reservoir(draws, size, first=0)
-
-
-@keep_some.mistake("Slots are counted from 1: draws[t] = 0 is a slot, too.")
-def _(draws, size):
-    return _reservoir(draws, size, lambda draw, t, size: draw - 1 if draw else size)
+keep_some.variants(
+    _reservoir,
+    {
+        "Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. "
+        "Keep it only if draws[t] is a slot.": {"slot": lambda draw, t, size: draw % size},
+        "A ring that keeps the latest items: that is a window, and the old tasks are gone from it.":
+            {"slot": lambda draw, t, size: t % size},
+        "The first items stay for ever: later ones must be able to replace them.": {"slot": lambda draw, t, size: size},
+        "The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir "
+        "is full.": {"first": 0},
+        "Slots are counted from 1: draws[t] = 0 is a slot, too.": {"slot": lambda draw, t, size: draw - 1 if draw else size},
+        "The last item of the stream is never offered.": {"last": -1},
+    },
+)
 
 
 @keep_some.mistake("The slot is emptied and the item put at the end: it belongs into the very slot that was drawn.")
@@ -210,11 +178,6 @@ def _(draws, size):
             kept.pop(draws[t])
             kept.append(t)
     return kept
-
-
-@keep_some.mistake("The last item of the stream is never offered.")
-def _(draws, size):
-    return _reservoir(draws[:-1], size)
 
 
 # ---------------------------------------------------------------------------------------------- 3. scores of the accuracy matrix
@@ -261,82 +224,65 @@ def _(answer, A, b):
     return abs(float(forgetting)) < 1e-12 and abs(float(backward)) < 1e-12
 
 
-def _scores(A, b, average=None, forgetting=None, backward=None, forward=None):
-    own = [A[-1].mean(), (A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean(), (A[-1] - A.diagonal())[:-1].mean(), (A.diagonal(1) - b[1:]).mean()]
-    return tuple(value if other is None else other for value, other in zip(own, (average, forgetting, backward, forward), strict=True))
+def _average(A, b):
+    return A[-1].mean()
 
 
-@stream_scores.mistake("Rows and columns are exchanged: row i is what the network can do after task i.")
-def _(A, b):
-    return _scores(A.T, b)
+def _forgetting(A, b):
+    return (A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean()
 
 
-@stream_scores.mistake("Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.")
-def _(A, b):
-    return _scores(A, b, average=A.mean())
+def _backward(A, b):
+    return (A[-1] - A.diagonal())[:-1].mean()
 
 
-@stream_scores.mistake("The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.")
-def _(A, b):
-    return _scores(A, b, average=A.diagonal().mean())
+def _forward(A, b):
+    return (A.diagonal(1) - b[1:]).mean()
 
 
-@stream_scores.mistake("Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.")
-def _(A, b):
-    return _scores(A, b, backward=(A[-1] - A.diagonal()).mean())
+def _scores(A, b, average=_average, forgetting=_forgetting, backward=_backward, forward=_forward, turn=False):
+    """The four scores with one of them changed."""
+    return tuple(score(A.T if turn else A, b) for score in (average, forgetting, backward, forward))
 
 
-@stream_scores.mistake("Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.")
-def _(A, b):
-    return _scores(A, b, backward=(A.diagonal() - A[-1])[:-1].mean())
-
-
-@stream_scores.mistake("Forgetting is taken from the accuracy when the task was new. Equation 4 takes the best that the task ever had before the end, in any row.")
-def _(A, b):
-    return _scores(A, b, forgetting=(A.diagonal() - A[-1])[:-1].mean())
-
-
-@stream_scores.mistake("The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.")
-def _(A, b):
-    return _scores(A, b, forgetting=(A[:, :-1].max(dim=0).values - A[-1, :-1]).mean())
-
-
-@stream_scores.mistake("Forgetting counts the last task, too; nothing has come after it.")
-def _(A, b):
-    return _scores(A, b, forgetting=(A[:-1].max(dim=0).values - A[-1]).mean())
-
-
-@stream_scores.mistake("Forgetting has the wrong sign: the best before the end, minus the end.")
-def _(A, b):
-    return _scores(A, b, forgetting=-_scores(A, b)[1])
-
-
-@stream_scores.mistake("Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.")
-def _(A, b):
-    return _scores(A, b, forward=(A.diagonal() - b)[1:].mean())
-
-
-@stream_scores.mistake("Forward transfer reads below the diagonal, a task that was learned before; it is the line above the diagonal, A.diagonal(1).")
-def _(A, b):
-    return _scores(A, b, forward=(A.diagonal(-1) - b[1:]).mean())
-
-
-@stream_scores.mistake("Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].")
-def _(A, b):
-    return _scores(A, b, forward=(A.diagonal(1) - b[:-1]).mean())
-
-
-@stream_scores.mistake("Forward transfer lacks the start: subtract b, what a network can do without any training.")
-def _(A, b):
-    return _scores(A, b, forward=A.diagonal(1).mean())
+stream_scores.variants(
+    _scores,
+    {
+        "Rows and columns are exchanged: row i is what the network can do after task i.": {"turn": True},
+        "Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.":
+            {"average": lambda A, b: A.mean()},
+        "The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.":
+            {"average": lambda A, b: A.diagonal().mean()},
+        "Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.":
+            {"backward": lambda A, b: (A[-1] - A.diagonal()).mean()},
+        "Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.":
+            {"backward": lambda A, b: -_backward(A, b)},
+        "Forgetting is taken from the accuracy when the task was new. "
+        "Equation 4 takes the best that the task ever had before the end, in any row.":
+            {"forgetting": lambda A, b: -_backward(A, b)},
+        "The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.":
+            {"forgetting": lambda A, b: (A[:, :-1].max(dim=0).values - A[-1, :-1]).mean()},
+        "Forgetting counts the last task, too; nothing has come after it.":
+            {"forgetting": lambda A, b: (A[:-1].max(dim=0).values - A[-1]).mean()},
+        "Forgetting has the wrong sign: the best before the end, minus the end.": {"forgetting": lambda A, b: -_forgetting(A, b)},
+        "Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.":
+            {"forward": lambda A, b: (A.diagonal() - b)[1:].mean()},
+        "Forward transfer reads below the diagonal, a task that was learned before; "
+        "it is the line above the diagonal, A.diagonal(1).": {"forward": lambda A, b: (A.diagonal(-1) - b[1:]).mean()},
+        "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].":
+            {"forward": lambda A, b: (A.diagonal(1) - b[:-1]).mean()},
+        "Forward transfer lacks the start: subtract b, what a network can do without any training.":
+            {"forward": lambda A, b: A.diagonal(1).mean()},
+    },
+)
 
 
 # -------------------------------------------------------------------------------------------------- 4. distillation: spot the bug
 def _new_task(g):
-    d, old, new = 4, 3, 2
-    model = filled(nn.Sequential(nn.Linear(d, 6), nn.Tanh(), nn.Linear(6, old + new)), g).double()
-    x = torch.randn(8, d, generator=g, dtype=torch.float64)
-    y = old + torch.randint(new, (8,), generator=g)
+    d, n, old, new = 2, 4, 3, 2
+    model = filled(nn.Linear(d, old + new), g).double()
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    y = old + torch.randint(new, (n,), generator=g)
     return model, x, y, old, whole(g, 2, 4), 0.2 + 0.1 * float(torch.rand((), generator=g))
 
 
@@ -397,7 +343,7 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
 
 
 def _lwf(model, x, y, old_classes, steps, rate, T=2.0, factor=4.0, whole=False, hard=False, late=False, flow=False, swap=False):
-    """The reference with one thing changed: what the mistakes are made of."""
+    """The reference with one thing changed."""
     old = copy.deepcopy(model).requires_grad_(False)
     end = None if whole else old_classes
     for step in range(steps):
@@ -408,56 +354,39 @@ def _lwf(model, x, y, old_classes, steps, rate, T=2.0, factor=4.0, whole=False, 
         if hard:
             target = F.one_hot(target.argmax(dim=1), target.shape[1]).to(target)
         logits = model(x)
-        kept = logits[:, :end] / T
+        now = F.softmax(logits[:, :end] / T, dim=1)
         if swap:
-            cross = -(F.softmax(kept, dim=1) * target.log()).sum(dim=1).mean()
-        else:
-            cross = -(target * F.log_softmax(kept, dim=1)).sum(dim=1).mean()
-        grads = torch.autograd.grad(F.cross_entropy(logits, y) + factor * cross, list(model.parameters()))
+            target, now = now, target
+        held = -(target * now.log()).sum(dim=1).mean()
+        loss = F.cross_entropy(logits, y) + factor * held
         with torch.no_grad():
-            for p, g in zip(model.parameters(), grads):
+            for p, g in zip(model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True):
                 p -= rate * g
     return model
 
 
-@lwf_steps.mistake("`old` is another name of the model itself: it moves along, each step is held to where it is already, and all that is left is fine-tuning.")
-def _(model, x, y, old_classes, steps, rate):
-    return _moving(model, x, y, old_classes, steps, rate)
-
-
-@lwf_steps.mistake("The target is the moving network, and gradients flow through it, too: it has to be the network before the first step, as a constant.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, flow=True)
-
-
-@lwf_steps.mistake("The copy is taken after the first step; that step has moved the old outputs already.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, late=True)
-
-
-@lwf_steps.mistake("The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, factor=1.0)
-
-
-@lwf_steps.mistake("Target and output have temperature 1: divide both logits by T = 2.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, T=1.0)
-
-
-@lwf_steps.mistake("All logits are held to the old network, the new classes' too, of which it knows nothing.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, whole=True)
-
-
-@lwf_steps.mistake("The target is the old network's best guess, as a hard label: keep its probabilities, which say more.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, hard=True)
-
-
-@lwf_steps.mistake("Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the new ones.")
-def _(model, x, y, old_classes, steps, rate):
-    return _lwf(model, x, y, old_classes, steps, rate, swap=True)
+lwf_steps.variants(
+    _moving,
+    {
+        "`old` is another name of the model itself: it moves along, each step is held to where it is already, "
+        "and all that is left is fine-tuning.": {},
+    },
+)
+lwf_steps.variants(
+    _lwf,
+    {
+        "The target is the moving network, and gradients flow through it, too: "
+        "it has to be the network before the first step, as a constant.": {"flow": True},
+        "The copy is taken after the first step; that step has moved the old outputs already.": {"late": True},
+        "The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.":
+            {"factor": 1.0},
+        "Target and output have temperature 1: divide both logits by T = 2.": {"T": 1.0},
+        "All logits are held to the old network, the new classes' too, of which it knows nothing.": {"whole": True},
+        "The target is the old network's best guess, as a hard label: keep its probabilities, which say more.": {"hard": True},
+        "Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the "
+        "new ones.": {"swap": True},
+    },
+)
 
 
 # ------------------------------------------------------------------------------------------------- 5. recursive least squares
@@ -476,8 +405,6 @@ def _forecaster(d):
     points=3,
     grad=False,
     device=False,
-    rtol=1e-8,
-    atol=1e-10,
     hints=(
         "Px = P @ x is needed three times. The gain is Px / (forgetting + x @ Px).",
         "w + gain * (y - w @ x), and (P - outer(gain, Px)) / forgetting.",
@@ -505,41 +432,42 @@ def _(answer, w, P, x, y, forgetting):
     return np.allclose(answer(w, P, x, y, forgetting)[1], np.linalg.inv(forgetting * np.linalg.inv(P) + np.outer(x, x)))
 
 
-def _rls(w, P, x, y, forgetting, gain=None, error=None, divide=None, shrink=None):
-    Px = P @ x
-    gain = Px / (forgetting + x @ Px) if gain is None else gain
-    new = w + gain * (y - w @ x if error is None else error)
-    return new, (P - np.outer(gain, Px) if shrink is None else shrink) / (forgetting if divide is None else divide)
+def _gain(P, x, forgetting):
+    return P @ x / (forgetting + x @ P @ x)
 
 
-@rls_step.mistake("The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, gain=P @ x / (1 + x @ P @ x))
+def _less(P, x, gain):
+    return P - np.outer(gain, P @ x)
 
 
-@rls_step.mistake("P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, divide=1.0)
+def _rls(w, P, x, y, forgetting, gain=_gain, sign=1, less=_less, divide=lambda forgetting: forgetting):
+    """The step with one thing changed."""
+    k = gain(P, x, forgetting)
+    return w + sign * k * (y - w @ x), less(P, x, k) / divide(forgetting)
 
 
-@rls_step.mistake("P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, divide=1 / forgetting)
-
-
-@rls_step.mistake("The error has the wrong sign: truth minus forecast.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, error=w @ x - y)
-
-
-@rls_step.mistake("The step is along P x without the division by forgetting + x . P x: it overshoots.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, gain=P @ x)
+rls_step.variants(
+    _rls,
+    {
+        "The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.":
+            {"gain": lambda P, x, forgetting: _gain(P, x, 1)},
+        "P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.":
+            {"divide": lambda forgetting: 1},
+        "P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.":
+            {"divide": lambda forgetting: 1 / forgetting},
+        "The error has the wrong sign: truth minus forecast.": {"sign": -1},
+        "The step is along P x without the division by forgetting + x . P x: it overshoots.":
+            {"gain": lambda P, x, forgetting: P @ x},
+        "P is divided by the forgetting factor, but what the example taught is not taken off it.": {"less": lambda P, x, gain: P},
+        "The outer product is of the gain with itself: one factor is the gain, the other P @ x.":
+            {"less": lambda P, x, gain: P - np.outer(gain, gain)},
+    },
+)
 
 
 @rls_step.mistake("This is a gradient step along x: P turns and scales it, P @ x.")
 def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, gain=x / (forgetting + x @ P @ x), shrink=P - np.outer(P @ x, P @ x) / (forgetting + x @ P @ x))
+    return w + x / (forgetting + x @ P @ x) * (y - w @ x), _rls(w, P, x, y, forgetting)[1]
 
 
 @rls_step.mistake("P stays as it was: then every example counts alike for ever, old or new.")
@@ -547,18 +475,7 @@ def _(w, P, x, y, forgetting):
     return _rls(w, P, x, y, forgetting)[0], P.copy()
 
 
-@rls_step.mistake("P is divided by the forgetting factor, but what the example taught is not taken off it.")
-def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting, shrink=P)
-
-
-@rls_step.mistake("The outer product is of the gain with itself: one factor is the gain, the other P @ x.")
-def _(w, P, x, y, forgetting):
-    gain = P @ x / (forgetting + x @ P @ x)
-    return _rls(w, P, x, y, forgetting, shrink=P - np.outer(gain, gain))
-
-
 @rls_step.mistake("w is the new one, but P was updated first and the gain taken from it: the gain belongs to the old P.")
 def _(w, P, x, y, forgetting):
     new = _rls(w, P, x, y, forgetting)[1]
-    return w + new @ x / (forgetting + x @ new @ x) * (y - w @ x), new
+    return w + _gain(new, x, forgetting) * (y - w @ x), new
