@@ -342,23 +342,25 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
     return model
 
 
-def _lwf(model, x, y, old_classes, steps, rate, T=2.0, factor=4.0, whole=False, hard=False, late=False, flow=False, swap=False):
+def _lwf(
+    model, x, y, old_classes, steps, rate, T=2.0, factor=4.0,
+    whole=False, hard=False, late=False, flow=False, swap=False, mean=False, apart=False,
+):  # fmt: skip
     """The reference with one thing changed."""
     old = copy.deepcopy(model).requires_grad_(False)
-    end = None if whole else old_classes
+    end, start = None if whole else old_classes, old_classes if apart else 0
     for step in range(steps):
-        source = model if flow else old
         if late and step == 1:
             old.load_state_dict(model.state_dict())
-        target = F.softmax(source(x)[:, :end] / T, dim=1)
+        target = F.softmax((model if flow else old)(x)[:, :end] / T, dim=1)
         if hard:
             target = F.one_hot(target.argmax(dim=1), target.shape[1]).to(target)
         logits = model(x)
         now = F.softmax(logits[:, :end] / T, dim=1)
         if swap:
             target, now = now, target
-        held = -(target * now.log()).sum(dim=1).mean()
-        loss = F.cross_entropy(logits, y) + factor * held
+        held = -(target * now.log()).sum(dim=1).mean() / (old_classes if mean else 1)
+        loss = F.cross_entropy(logits[:, start:], y - start) + factor * held
         with torch.no_grad():
             for p, g in zip(model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True):
                 p -= rate * g
@@ -385,6 +387,10 @@ lwf_steps.variants(
         "The target is the old network's best guess, as a hard label: keep its probabilities, which say more.": {"hard": True},
         "Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the "
         "new ones.": {"swap": True},
+        "A mean over the old classes in the place of their sum: the cross-entropy sums over classes and averages over images.":
+            {"mean": True},
+        "The new task's cross-entropy leaves out the old classes' logits: it is to be over all of them.":
+            {"apart": True},
     },
 )
 
@@ -479,3 +485,8 @@ def _(w, P, x, y, forgetting):
 def _(w, P, x, y, forgetting):
     new = _rls(w, P, x, y, forgetting)[1]
     return w + _gain(new, x, forgetting) * (y - w @ x), new
+
+
+@rls_step.mistake("Only the second term is divided by the forgetting factor: brackets around the difference.")
+def _(w, P, x, y, forgetting):
+    return _rls(w, P, x, y, forgetting)[0], P - np.outer(_gain(P, x, forgetting), P @ x) / forgetting
