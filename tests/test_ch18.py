@@ -60,8 +60,8 @@ def draw_task(y, classes, ways, shots, queries, generator):
         """
 def support_norm(support, query, weight, bias, eps):
     both = torch.cat([support, query])
-    mean, var = support.mean(0), support.var(0, correction=0)
-    out = torch.nn.functional.batch_norm(both, mean, var, weight, bias, eps=eps)
+    var, mean = torch.var_mean(support, dim=0, correction=0)
+    out = torch.addcmul(bias, (both - mean) / torch.sqrt(var + eps), weight)
     return out[: len(support)], out[len(support):]
 """,
         """
@@ -102,7 +102,19 @@ def two_spreads(accuracy):
     ],
 }
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+LAST = "the tensor has two dimensions, so that 1 and -1 name the same"
+EQUIVALENT = {
+    "nearest_prototype": {"return (-away).softmax(1)  =>  return (-away).softmax(-1)": LAST},
+    "direction_logits": {
+        f"lengths = z.norm(dim=1)[:, None] * weight.norm(dim=1)  =>  lengths = z.norm(dim={a})[:, None] * weight.norm(dim={b})": LAST
+        for a, b in ((1, -1), (-1, 1))
+    },
+    "two_spreads": {
+        "episodes = accuracy.shape[1]  =>  episodes = accuracy.shape[-1]": LAST,
+        "half = 1.96 * accuracy.std(1) / episodes ** 0.5  =>  half = 1.96 * accuracy.std(-1) / episodes ** 0.5": LAST,
+        "return (accuracy.mean(), half, accuracy.mean(1).std())  =>  return (accuracy.mean(), half, accuracy.mean(-1).std())": LAST,
+    },
+}
 
 
 # ------------------------------------------------------------------------------------------------------- experiment

@@ -24,7 +24,7 @@ def _features(counts, d):
     points=2,
     hints=(
         "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the squared distances.",
-        "(query[:, None] - centres).square().sum(-1) has the shape [q, ways]; softmax over its last dimension.",
+        "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last dimension.",
     ),
 )
 def nearest_prototype(z, y, query, ways):
@@ -37,8 +37,8 @@ def nearest_prototype(z, y, query, ways):
     """
     ### BEGIN SOLUTION
     centres = torch.stack([z[y == k].mean(0) for k in range(ways)])
-    away = (query[:, None] - centres).square().sum(-1)
-    return (-away).softmax(-1)
+    away = torch.cdist(query, centres) ** 2
+    return (-away).softmax(1)
     ### END SOLUTION
 
 
@@ -158,19 +158,19 @@ def _leaking(y, classes, ways, shots, queries, generator):
 
     y: labels of all examples [N]; classes: list of those that
         may be drawn (the test classes, for instance).
-    Return (support, query), lists of row numbers of y, [ways,
-    shots] and [ways, queries]: one class a row, classes and
-    examples drawn at random with `generator`. Every class has
-    enough examples.
+    Return (support, query): for each of `ways` classes the row
+    numbers in y of `shots` examples, and of `queries` others.
+    Classes and examples are drawn with `generator`. Every class
+    has enough examples.
     """
     def shuffled(values):
-        keys = values.new_zeros(len(values)).float()
-        return values[keys.uniform_(generator=generator).argsort()]
+        keys = values.double().uniform_(generator=generator)
+        return values[keys.argsort()]
 
     chosen = shuffled(y.unique())[:ways]
     rows = [shuffled((y == c).nonzero().flatten()) for c in chosen]
-    support = [r[:shots].tolist() for r in rows]
-    query = [r[:queries].tolist() for r in rows]
+    support = [r[:shots] for r in rows]
+    query = [r[:queries] for r in rows]
     return support, query
 
 
@@ -191,19 +191,19 @@ def draw_task(y, classes, ways, shots, queries, generator):
 
     y: labels of all examples [N]; classes: list of those that
         may be drawn (the test classes, for instance).
-    Return (support, query), lists of row numbers of y, [ways,
-    shots] and [ways, queries]: one class a row, classes and
-    examples drawn at random with `generator`. Every class has
-    enough examples.
+    Return (support, query): for each of `ways` classes the row
+    numbers in y of `shots` examples, and of `queries` others.
+    Classes and examples are drawn with `generator`. Every class
+    has enough examples.
     """
     def shuffled(values):
-        keys = values.new_zeros(len(values)).float()
-        return values[keys.uniform_(generator=generator).argsort()]
+        keys = values.double().uniform_(generator=generator)
+        return values[keys.argsort()]
 
     chosen = shuffled(y.new_tensor(classes))[:ways]
     rows = [shuffled((y == c).nonzero().flatten()) for c in chosen]
-    support = [r[:shots].tolist() for r in rows]
-    query = [r[shots : shots + queries].tolist() for r in rows]
+    support = [r[:shots] for r in rows]
+    query = [r[shots : shots + queries] for r in rows]
     return support, query
 
 
@@ -371,7 +371,7 @@ def _head_inputs(q, d, classes):
     points=1,
     hints=(
         "The cosine is the scalar product of two vectors that were both divided by their lengths.",
-        "z / z.norm(dim=-1, keepdim=True), the same for weight, then a product of matrices, then the scale.",
+        "z @ weight.T holds the scalar products, and z.norm(dim=1)[:, None] * weight.norm(dim=1) the products of the lengths.",
     ),
 )
 def direction_logits(z, weight, scale):
@@ -383,9 +383,8 @@ def direction_logits(z, weight, scale):
     angle between the features and each class's weight.
     """
     ### BEGIN SOLUTION
-    z = z / z.norm(dim=-1, keepdim=True)
-    weight = weight / weight.norm(dim=-1, keepdim=True)
-    return scale * z @ weight.T
+    lengths = z.norm(dim=1)[:, None] * weight.norm(dim=1)
+    return scale * (z @ weight.T) / lengths
     ### END SOLUTION
 
 
