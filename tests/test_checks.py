@@ -501,6 +501,17 @@ def test_wrong_signature_names_the_arguments():
     assert result.state == "error" and "(losses, log_vars)" in repr(result)
 
 
+def test_inputs_have_the_names_of_the_call_that_takes_them(monkeypatch):
+    """An exercise whose `call` makes other arguments of the drawn ones must not show them under the function's names."""
+
+    def call(answer, left, right):
+        return answer(left * right)
+
+    monkeypatch.setitem(REGISTRY, "twice", Exercise("twice", lambda product: 2 * product, [lambda g: (3.0, 4.0)], call=call, grad=False, device=False))
+    text = repr(check("twice", lambda product: product))
+    assert "left = 3" in text and "right = 4" in text and "product =" not in text
+
+
 def test_check_never_raises_when_the_exercise_itself_is_broken(monkeypatch):
     broken = Exercise("weighted", lambda a, b: 1 / 0, SAMPLES["weighted"].inputs)
     monkeypatch.setitem(REGISTRY, "weighted", broken)

@@ -87,8 +87,12 @@ class Case:
 
     @cached_property
     def inputs(self) -> str:
-        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``."""
-        names = [] if inspect.isclass(self.exercise.reference) else list(inspect.signature(self.exercise.reference).parameters)
+        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``; a `call` that makes others of them names its own."""
+        given = inspect.signature(self.exercise.call).parameters.values()
+        if all(p.kind is not p.VAR_POSITIONAL for p in given):
+            names = [p.name for p in given][1:]
+        else:
+            names = [] if inspect.isclass(self.exercise.reference) else list(inspect.signature(self.exercise.reference).parameters)
         texts = map(values.brief, self._first)
         return ", ".join(f"{name} = {text}" if name else text for name, text in zip_longest(names[: len(self._first)], texts))
 

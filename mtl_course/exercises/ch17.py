@@ -32,13 +32,17 @@ def _tanh_network(params, x):
     return torch.tanh(x @ params["layer.weight"].T + 0.5) @ params["head"]  # with the 0.5 no change of signs leaves it as it is
 
 
+def _own(W, v):
+    return {"layer.weight": W.detach().clone().requires_grad_(), "head": v.detach().clone().requires_grad_()}
+
+
 def _mse(x, y):
     return lambda params: (_tanh_network(params, x) - y).square().mean()
 
 
 def _after_a_step(answer, W, v, x, y, rate):
     """The stepped parameters, what became of the given ones, and the gradient of a function of the new ones for the old."""
-    params = {"layer.weight": W.detach().clone().requires_grad_(), "head": v.detach().clone().requires_grad_()}
+    params = _own(W, v)
     kept = {name: p.detach().clone() for name, p in params.items()}
     new = answer(_mse(x, y), params, rate)
     if not isinstance(new, dict) or set(new) != set(params):
@@ -57,9 +61,7 @@ def _after_a_step(answer, W, v, x, y, rate):
 
 @exercise(
     _small_network,
-    points=2,
-    call=_after_a_step,
-    grad=False,
+    points=2, call=_after_a_step, grad=False,
     hints=(
         "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes. Build a new dict from p - rate * slope.",
         "For a step that can be differentiated again the slopes need a graph of their own: create_graph=True. No detach, no .data, no .backward().",
@@ -83,29 +85,28 @@ def inner_step(loss, params, rate):
     ### END SOLUTION
 
 
-def _step(loss, params, rate, graph=True, of=lambda p: p):
+def _step(loss, params, rate, graph=True, of=lambda p: p, sign=-1, after=lambda new: new):
+    """The answer with one thing changed: what the mistakes below are made of."""
     slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=graph)
-    return {name: of(p) - rate * g for (name, p), g in zip(params.items(), slopes)}
+    return after({name: of(p) + sign * rate * g for (name, p), g in zip(params.items(), slopes)})
 
 
-@inner_step.mistake("The values are right, but the slopes count as constants: the second-order term is missing, and this is FOMAML. Ask for create_graph=True.")
-def _(loss, params, rate):
-    return _step(loss, params, rate, graph=False)
+def _detached(new):
+    return {name: p.detach() for name, p in new.items()}
 
 
-@inner_step.mistake("The values are right, but nothing leads back to the start: p was detached (or .data was taken), so there is nothing to meta-learn.")
-def _(loss, params, rate):
-    return {name: p.detach() for name, p in _step(loss, params, rate).items()}
-
-
-@inner_step.mistake("The slopes lead back to the start, p itself does not: it was detached. The identity in I - rate * Hessian is lost.")
-def _(loss, params, rate):
-    return _step(loss, params, rate, of=lambda p: p.detach())
-
-
-@inner_step.mistake("The step goes uphill: subtract the slopes.")
-def _(loss, params, rate):
-    return _step(loss, params, -rate)
+inner_step.variants(
+    _step,
+    {
+        "The values are right, but the slopes count as constants: the second-order term is missing, and this is FOMAML. Ask for create_graph=True.":
+            {"graph": False},
+        "The values are right, but nothing leads back to the start: p was detached (or .data was taken), so there is nothing to meta-learn.":
+            {"after": _detached},
+        "The slopes lead back to the start, p itself does not: it was detached. The identity in I - rate * Hessian is lost.":
+            {"of": lambda p: p.detach()},
+        "The step goes uphill: subtract the slopes.": {"sign": 1},
+    },
+)
 
 
 @inner_step.mistake("The rate is not used.")
@@ -136,13 +137,20 @@ def _(loss, params, rate):
 
 @inner_step.mistake("These are the slopes, not the stepped parameters.")
 def _(loss, params, rate):
-    return dict(zip(params, torch.autograd.grad(loss(params), list(params.values()), create_graph=True)))
+    return _step(loss, params, 1.0, of=torch.zeros_like, sign=1)
 
 
 @inner_step.law("a rate of 0 leaves every parameter where it is")
 def _(answer, W, v, x, y, rate):
-    params = {"layer.weight": W.detach().clone().requires_grad_(), "head": v.detach().clone().requires_grad_()}
+    params = _own(W, v)
     return all(torch.equal(p.detach(), params[name].detach()) for name, p in answer(_mse(x, y), params, 0.0).items())
+
+
+@inner_step.law("nothing is written into .grad, which belongs to the outer loop: no .backward()")
+def _(answer, W, v, x, y, rate):
+    params = _own(W, v)
+    answer(_mse(x, y), params, rate)
+    return all(p.grad is None for p in params.values())
 
 
 # ---------------------------------------------------------------------------------------------------- 2. the start in closed form
@@ -158,9 +166,7 @@ def _bowls(tasks, size):
 
 @exercise(
     [_bowls(2, 2), _bowls(4, 3)],
-    points=2,
-    grad=False,
-    rtol=1e-5,
+    points=2, grad=False, rtol=1e-5,
     hints=(
         "After the step the distance to the centre is (I - rate H_t)(theta - c_t). Put it into the loss: it is a bowl again, with another matrix M_t.",
         "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves (sum of M_t) theta = sum of M_t c_t.",
@@ -183,48 +189,41 @@ def maml_start(H, C, rate):
     ### END SOLUTION
 
 
-def _minimum(M, C):
-    return torch.linalg.solve(M.sum(0), torch.einsum("tij,tj->i", M, C))
+def _identity(H):
+    return torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
 
 
-def _left(H, rate):
-    return torch.eye(H.shape[-1], dtype=H.dtype, device=H.device) - rate * H
+def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
+    """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H: what the mistakes below are made of."""
+    M = matrix(H, _identity(H) - rate * H)
+    return torch.linalg.solve(mean(M, 0), torch.einsum("tij,tj->i", M, C))
 
 
-@maml_start.mistake("This is the joint minimum, the start with the smallest loss *before* adaptation. The rate has to come in.")
-def _(H, C, rate):
-    return _minimum(H, C)
-
-
-@maml_start.mistake("This is where FOMAML rests: the factor (I - rate H_t) comes twice, once from the step and once from differentiating through it.")
-def _(H, C, rate):
-    return _minimum(H @ _left(H, rate), C)
-
-
-@maml_start.mistake("This is the mean of the centres: the curvatures are not used.")
-def _(H, C, rate):
-    return C.mean(0)
+maml_start.variants(
+    _start,
+    {
+        "This is the joint minimum, the start with the smallest loss *before* adaptation. The rate has to come in.": {"matrix": lambda H, K: H},
+        "This is where FOMAML rests: the factor (I - rate H_t) comes twice, once from the step and once from differentiating through it.":
+            {"matrix": lambda H, K: H @ K},
+        "H_t itself is missing between the two factors: they say how far the centre still is, H_t says what that costs.":
+            {"matrix": lambda H, K: K @ K},
+        "You solve for the mean matrix with the sum of the pulls, or the other way round: both sums, or both means.": {"mean": torch.mean},
+        "This is the mean of the centres: the curvatures are not used.": {"matrix": lambda H, K: _identity(H).expand_as(H)},
+        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only: torch.eye.":
+            {"matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))},
+        "With * you multiply entry by entry. Products of matrices are written with @.": {"matrix": lambda H, K: K * H * K},
+    },
+)
 
 
 @maml_start.mistake("The factor is (I - rate H_t), a step downhill; you have a plus.")
 def _(H, C, rate):
-    return _minimum(_left(H, -rate) @ H @ _left(H, -rate), C)
-
-
-@maml_start.mistake("H_t itself is missing between the two factors: they say how far the centre still is, H_t says what that costs.")
-def _(H, C, rate):
-    return _minimum(_left(H, rate) @ _left(H, rate), C)
+    return _start(H, C, -rate)
 
 
 @maml_start.mistake("Each factor has the rate once: (I - rate H_t) on both sides is not I - rate^2 H_t^2.")
 def _(H, C, rate):
-    return _minimum(H @ (_left(H, 0.0) - rate**2 * H @ H), C)
-
-
-@maml_start.mistake("You solve for the mean matrix with the sum of the pulls, or the other way round: both sums, or both means.")
-def _(H, C, rate):
-    M = _left(H, rate) @ H @ _left(H, rate)
-    return torch.linalg.solve(M.mean(0), torch.einsum("tij,tj->i", M, C))
+    return _start(H, C, rate, matrix=lambda H, K: H - rate**2 * H @ H @ H)
 
 
 @maml_start.law("tasks of one curvature start at the mean of their centres, whatever the rate")
@@ -257,11 +256,7 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
 
 @exercise(
     [_two_losses(1.0), _two_losses(1e4), _two_losses(1e-6)],
-    points=3,
-    call=_with_slopes,
-    grad=False,
-    rtol=1e-4,
-    atol=1e-6,
+    points=3, call=_with_slopes, grad=False, rtol=1e-4, atol=1e-6,
     hints=(
         "The chain rule gives (I - rate H) g' with g' the query's slope at the stepped theta. FOMAML is g'. What is left?",
         "H v is the change of the slope along v: (slope(theta + h v) - slope(theta - h v)) / (2 h), with h so small that h |v| = reach.",
@@ -285,16 +280,31 @@ def dropped_term(slope, judge, theta, rate, reach):
     ### END SOLUTION
 
 
-def _dropped(slope, judge, theta, rate, reach, at=None, v=None, h=None):
-    g = judge(theta - rate * slope(theta)) if v is None else v
-    h = reach / g.norm() if h is None else h
-    at = theta if at is None else at
-    return -rate * (slope(at + h * g) - slope(at - h * g)) / (2 * h)
+def _dropped(slope, judge, theta, rate, reach, of=None, at=0, before=False, h=None, factor=1, plus=0, back=1):
+    """The answer with one thing changed; `at` and `plus`: how many steps from the start, and how often FOMAML's gradient is added."""
+    stepped = theta - rate * slope(theta)
+    g = judge(theta if before else stepped)
+    h, at = reach / g.norm() if h is None else h(reach), theta + at * (stepped - theta)
+    turned = (of or (lambda slope, judge: slope))(slope, judge)
+    return plus * g - factor * rate * (turned(at + h * g) - turned(at - back * h * g)) / ((1 + back) * h)
 
 
-@dropped_term.mistake("The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'.")
-def _(slope, judge, theta, rate, reach):
-    return -_dropped(slope, judge, theta, rate, reach)
+dropped_term.variants(
+    _dropped,
+    {
+        "The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'.": {"factor": -1},
+        "This is MAML's whole gradient. The question is what FOMAML leaves out of it.": {"plus": 1},
+        "This is FOMAML's gradient, the query's slope at the stepped point: what it leaves out comes on top.": {"plus": 1, "factor": 0},
+        "The query's slope is taken before the step. Take it at theta - rate * slope(theta).": {"before": True},
+        "The Hessian belongs to the start, where the inner step was taken; you take it at the stepped point.": {"at": 1},
+        "You go h g' with the same h however long g' is: with a loss in other units the points lie far away, or on top of each other. "
+        "Divide by its length.": {"h": lambda reach: reach},
+        "A factor of 2: the two points are 2 h apart along g'.": {"factor": 2},
+        "The Hessian is that of the query loss here. The step was taken on the support, so it is the support's slope that turns.":
+            {"of": lambda slope, judge: judge},
+        "One of the two points is theta itself. Differences from one side are far less exact: take a point on either side.": {"back": 0},
+    },
+)
 
 
 @dropped_term.mistake("The inner rate is missing: without it this is H g' alone, or minus that.")
@@ -302,47 +312,9 @@ def _(slope, judge, theta, rate, reach):
     return _dropped(slope, judge, theta, rate, reach) / rate
 
 
-@dropped_term.mistake("This is MAML's whole gradient. The question is what FOMAML leaves out of it.")
-def _(slope, judge, theta, rate, reach):
-    return judge(theta - rate * slope(theta)) + _dropped(slope, judge, theta, rate, reach)
-
-
-@dropped_term.mistake("This is FOMAML's gradient, the query's slope at the stepped point: what it leaves out comes on top.")
-def _(slope, judge, theta, rate, reach):
-    return judge(theta - rate * slope(theta))
-
-
-@dropped_term.mistake("The query's slope is taken before the step. Take it at theta - rate * slope(theta).")
-def _(slope, judge, theta, rate, reach):
-    return _dropped(slope, judge, theta, rate, reach, v=judge(theta))
-
-
-@dropped_term.mistake("The Hessian belongs to the start, where the inner step was taken; you take it at the stepped point.")
-def _(slope, judge, theta, rate, reach):
-    return _dropped(slope, judge, theta, rate, reach, at=theta - rate * slope(theta))
-
-
-@dropped_term.mistake("You go h g' with the same h however long g' is: with a loss in other units the points lie far away, or on top of each other. Divide by its length.")
-def _(slope, judge, theta, rate, reach):
-    return _dropped(slope, judge, theta, rate, reach, h=reach)
-
-
-@dropped_term.mistake("A factor of 2: the two points are 2 h apart along g'.")
-def _(slope, judge, theta, rate, reach):
-    return 2 * _dropped(slope, judge, theta, rate, reach)
-
-
-@dropped_term.mistake("The Hessian is that of the query loss here. The step was taken on the support, so it is the support's slope that turns.")
-def _(slope, judge, theta, rate, reach):
-    g = judge(theta - rate * slope(theta))
-    h = reach / g.norm()
-    return -rate * (judge(theta + h * g) - judge(theta - h * g)) / (2 * h)
-
-
 @dropped_term.mistake("The term is left in the direction of g' only: its length is lost. Divide by h, not by reach.")
 def _(slope, judge, theta, rate, reach):
-    g = judge(theta - rate * slope(theta))
-    return _dropped(slope, judge, theta, rate, reach) / g.norm()
+    return _dropped(slope, judge, theta, rate, reach) / judge(theta - rate * slope(theta)).norm()
 
 
 # ----------------------------------------------------------------------------------------------------------------------- 4. Reptile
@@ -358,10 +330,7 @@ def _regressions(count):
 
 @exercise(
     [_regressions(2), _regressions(4)],
-    points=2,
-    grad=False,
-    rtol=1e-6,
-    atol=1e-8,
+    points=2, grad=False, rtol=1e-6, atol=1e-8,
     hints=(
         "Two loops: over the tasks, each from its own copy of theta, and over the steps. The gradient is X' (X own - y) / n.",
         "Collect where the tasks end. The answer is theta + toward * (their mean - theta).",
@@ -388,20 +357,32 @@ def reptile_update(theta, tasks, rate, steps, toward):
     ### END SOLUTION
 
 
-def _reptile(theta, tasks, rate, steps, toward, chained=False, frozen=False, counted=True, over=None, scale=1.0):
+def _reptile(theta, tasks, rate, steps, toward, chained=False, frozen=False, n=len, of=len, scale=1.0, only=slice(None), keep=1, away=True):
+    """The answer with one thing changed: what the mistakes below are made of."""
     ends, own = [], theta
-    for X, y in tasks:
+    for X, y in tasks[only]:
         own = own if chained else theta
         for _ in range(steps):
             at = theta if frozen else own
-            own = own - scale * rate * X.T @ (X @ at - y) / (len(y) if counted else 1)
+            own = own - scale * rate * X.T @ (X @ at - y) / n(y)
         ends.append(own)
-    return theta + toward * sum(end - theta for end in ends) / (len(tasks) if over is None else over)
+    return keep * theta + toward * sum(end - theta if away else end for end in ends) / of(ends)
 
 
-@reptile_update.mistake("The second task starts where the first one ended. Each task starts at theta.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward, chained=True)
+reptile_update.variants(
+    _reptile,
+    {
+        "The second task starts where the first one ended. Each task starts at theta.": {"chained": True},
+        "You add the tasks' moves up; Reptile takes their mean.": {"of": lambda ends: 1},
+        "The gradient is taken at theta in every step: take it where the task has got to. With more than one step that is the whole point of Reptile.":
+            {"frozen": True},
+        "The gradients lack the 1 / n: the loss is a mean over the examples.": {"n": lambda y: 1},
+        "The gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
+        "Only the last task moves the start.": {"only": slice(-1, None)},
+        "This is the move alone; add it to theta.": {"keep": 0},
+        "You add where the tasks ended, not how far they moved: subtract theta from each end.": {"away": False},
+    },
+)
 
 
 @reptile_update.mistake("You go all the way to the mean of the adapted parameters: `toward` is not used.")
@@ -409,29 +390,9 @@ def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps, 1.0)
 
 
-@reptile_update.mistake("You add the tasks' moves up; Reptile takes their mean.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward, over=1)
-
-
 @reptile_update.mistake("The start moves away from the adapted parameters: the sign is turned.")
 def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps, -toward)
-
-
-@reptile_update.mistake("The gradient is taken at theta in every step: take it where the task has got to. With more than one step that is the whole point of Reptile.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward, frozen=True)
-
-
-@reptile_update.mistake("The gradients lack the 1 / n: the loss is a mean over the examples.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward, counted=False)
-
-
-@reptile_update.mistake("The gradients are twice too large: the loss has a factor 1/2.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward, scale=2.0)
 
 
 @reptile_update.mistake("One inner step is taken, whatever `steps` says: with one step Reptile is joint training.")
@@ -439,19 +400,20 @@ def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, 1, toward)
 
 
+@reptile_update.mistake("`own = theta` and then `own -= ...` moves theta itself. Write own = own - ..., or start from theta.clone().")
+def _(theta, tasks, rate, steps, toward):
+    away = 0
+    for X, y in tasks:
+        own = theta
+        for _ in range(steps):
+            own -= rate * X.T @ (X @ own - y) / len(y)
+        away = away + (own - theta)
+    return theta + toward * away / len(tasks)
+
+
 @reptile_update.mistake("One step too few.")
 def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps - 1, toward)
-
-
-@reptile_update.mistake("Only the last task moves the start.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks[-1:], rate, steps, toward)
-
-
-@reptile_update.mistake("This is the move alone; add it to theta.")
-def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, toward) - theta
 
 
 # ------------------------------------------------------------------------------------------------------- 5. apply to new tasks: bugs
@@ -465,7 +427,7 @@ def _new_tasks(count):
 
 
 def _applied(answer, W, v, tasks, rate, steps):
-    params = {"layer.weight": W.detach().clone().requires_grad_(), "head": v.detach().clone().requires_grad_()}
+    params = _own(W, v)
     found = answer(_tanh_network, params, tasks, rate, steps)
     if not isinstance(found, list | tuple) or not all(isinstance(p, torch.Tensor) for p in found):
         return found
@@ -496,10 +458,7 @@ def _too_early(f, params, tasks, rate, steps):
 
 @exercise(
     _new_tasks(2),
-    points=3,
-    call=_applied,
-    grad=False,
-    starter=_too_early,
+    points=3, call=_applied, grad=False, starter=_too_early,
     hints=(
         "Two bugs. When are the predictions taken? And where does the second task start?",
         "Make `own` a new dict for each task, own = {name: p - rate * slope ...} in each step, and predict with it after the last step.",
@@ -519,60 +478,37 @@ def predict_new(f, params, tasks, rate, steps):
     return predictions
 
 
-def _predicted(f, params, tasks, rate, steps, early=False, in_place=False, on="query", scale=1.0, restart=False):
-    found = []
-    for x, y, query in tasks:
-        own = params
-        if early:
-            found.append(f(own, query).detach())
-        for _ in range(steps):
+def _predicted(f, params, tasks, rate, steps, early=False, in_place=False, query=True, scale=1.0, restart=False, fewer=0, sign=-1, chained=False):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    found, own = [], params
+    for x, y, asked in tasks:
+        own, before = own if chained else params, f(params, asked).detach()
+        for _ in range(steps - fewer):
             at = params if restart else own
             slopes = torch.autograd.grad(scale * (f(at, x) - y).square().mean(), list(at.values()))
             if in_place:
                 for p, g in zip(params.values(), slopes):
-                    p.data -= rate * g
+                    p.data += sign * rate * g
             else:
-                own = {name: p - rate * g for (name, p), g in zip(at.items(), slopes)}
-        if not early:
-            found.append(f(own, query if on == "query" else x))
+                own = {name: p + sign * rate * g for (name, p), g in zip(at.items(), slopes)}
+        found.append(before if early else f(own, asked if query else x))
     return found
 
 
-@predict_new.mistake("Both bugs are still there: predictions before the steps, and a start that the first task moves for all others.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, early=True, in_place=True)
-
-
-@predict_new.mistake("The predictions come after the steps now, but p.data moves the start itself: the second task starts where the first one ended. A copy of the dict still holds the same tensors.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, in_place=True)
-
-
-@predict_new.mistake("Each task starts afresh now, but the predictions are still taken before its steps, so they are all the start's.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, early=True)
-
-
-@predict_new.mistake("You predict for the support, which was adapted to; the question is the query.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, on="support")
-
-
-@predict_new.mistake("One step is taken, whatever `steps` says.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, restart=True)
-
-
-@predict_new.mistake("The slopes are added: the steps go uphill.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, -rate, steps)
-
-
-@predict_new.mistake("The loss here is the mean of the squared errors, without a factor 1/2.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps, scale=0.5)
-
-
-@predict_new.mistake("One step too few comes before the predictions.")
-def _(f, params, tasks, rate, steps):
-    return _predicted(f, params, tasks, rate, steps - 1)
+predict_new.variants(
+    _predicted,
+    {
+        "Both bugs are still there: predictions before the steps, and a start that the first task moves for all others.":
+            {"early": True, "in_place": True},
+        "The predictions come after the steps now, but p.data moves the start itself: the second task starts where the first one ended. "
+        "A copy of the dict still holds the same tensors.": {"in_place": True},
+        "Each task starts afresh now, but the predictions are still taken before its steps, so they are all the start's.": {"early": True},
+        "The start stays as it is now, but `own` goes on from one task to the next: set it to params inside the loop over the tasks.":
+            {"chained": True},
+        "You predict for the support, which was adapted to; the question is the query.": {"query": False},
+        "One step is taken, whatever `steps` says.": {"restart": True},
+        "The slopes are added: the steps go uphill.": {"sign": 1},
+        "The loss here is the mean of the squared errors, without a factor 1/2.": {"scale": 0.5},
+        "One step too few comes before the predictions.": {"fewer": 1},
+    },
+)

@@ -5,22 +5,18 @@ support, then the query loss. The outer rate of training and the inner rate of a
 grid for all; test tasks are drawn apart. Runs that differ in seed and outer rate alone are trained at once (vmap). Needs no Jupyter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
-from torch.nn import functional as F
 
 from .. import data, meta, records
-from ..data.episodes import Episodes, Source, sinusoids, split_classes
+from ..data.episodes import Episodes
 from ..functional import Functional, Params
-from ..models import HardSharing, mlp
 from ..runtime import device as fastest
-from ..tasks import classification, regression
+from .ch17_families import FAMILIES, Family, Plan, generator, loss_of
 
 # method -> inner steps while training, and the choice for `meta.adapt`; two baselines without an inner loop
 METHODS: dict[str, tuple[int, dict]] = {
@@ -34,123 +30,11 @@ METHODS: dict[str, tuple[int, dict]] = {
 }
 COUNTS = (0, 1, 2, 5, 10, 20, 50)  # steps on a new task
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # of these steps
-
-
-@dataclass(frozen=True)
-class Plan:
-    """updates: of `tasks` tasks each. shots, queries: examples of a task. judged: tasks to validate on, and as many to test on (a school comes
-    several times). pool: tasks of the baseline with one head a task. outer: Adam's rates that are tried."""
-
-    updates: Mapping[str, int]
-    tasks: int = 16
-    shots: int = 10
-    queries: int = 10
-    width: int = 40
-    judged: int = 100
-    pool: int = 160
-    outer: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-
-
 PLANS = {
     "cpu": Plan({"sinusoids": 1000, "schools": 200}),
     "gpu": Plan({"sinusoids": 10_000, "schools": 1000, "ILEA": 1000}, tasks=25, judged=600, pool=1000),
 }
 TRAINING_RATE = {"sinusoids": 0.01, "schools": 0.03, "ILEA": 0.03}  # of the inner steps while training
-
-
-# -------------------------------------------------------------------------------------------------------------- families of tasks
-@dataclass(frozen=True)
-class Family:
-    """draw(generator): a meta-batch; validation and test: tasks that training never sees. All are kind of task -> episodes.
-
-    pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many examples each has [N].
-    """
-
-    network: Callable[[], nn.Module]
-    losses: Mapping[str, Callable]
-    draw: Callable[[torch.Generator], dict[str, Episodes]]
-    validation: dict[str, Episodes]
-    test: dict[str, Episodes]
-    pool: tuple[Tensor, dict[str, Tensor], Tensor]
-
-
-def _generator(seed, device="cpu"):
-    return torch.Generator(device).manual_seed(seed)
-
-
-def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """Sinusoids of random amplitude and phase. The baseline with one head a task sees `plan.pool` of them, with 100 examples each."""
-    held = [{"wave": sinusoids(plan.judged, plan.shots, 50, _generator(10_000 * (k + 1) + seed, device))} for k in range(2)]
-    known = sinusoids(plan.pool, 50, 50, _generator(30_000 + seed, device))
-    x, y = (torch.cat(pair, 1) for pair in zip(known.support, known.query, strict=True))
-    pool = x, {"wave": y}, torch.full((plan.pool,), 100, device=device)
-    network = _network(1, plan.width, {"wave": 1})
-    return Family(network, {"wave": F.mse_loss}, lambda g: {"wave": sinusoids(plan.tasks, plan.shots, plan.queries, g)}, *held, pool)
-
-
-def _network(inputs, width, outputs):
-    return lambda: HardSharing(mlp([inputs, width, width]), {kind: nn.Linear(width, n) for kind, n in outputs.items()})
-
-
-@lru_cache(maxsize=2)
-def students(name: str = "exam") -> tuple[Tensor, Tensor, Tensor]:
-    """Features of a student [N, d] standardised, the exam score [N, 1] standardised, the school [N]; schools with 30 students or more."""
-    table = data.load(name)
-    large = np.isin(table.task, np.flatnonzero(np.bincount(table.task) >= 30))
-    x, y = table["x"][large], table.y[large]
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
-    y = (y - y.mean()) / y.std()
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None], torch.tensor(table.task[large])
-
-
-def schools(plan: Plan, seed: int, device: torch.device | str = "cpu", name: str = "exam") -> Family:
-    """Two kinds of tasks a school: the exam score (a regression), and whether it lies above the median of all (a classification).
-
-    A sixth of the schools is held for validation and a quarter for the test. Held schools come again and again with other support.
-    """
-    x, score, school = (part.to(device) for part in students(name))
-    count = len(school.unique())
-    held = {"validation": count // 6, "test": count // 4}
-    parts = split_classes(school, {"train": count - sum(held.values()), **held}, seed)
-    targets = {"score": score, "above": (score[:, 0] > score.median()).long()}
-    sources = {part: {kind: Source(x, school, groups, targets=y) for kind, y in targets.items()} for part, groups in parts.items()}
-
-    def draw(part, tasks, queries, g):
-        return {kind: source.regression(tasks, plan.shots, queries, g) for kind, source in sources[part].items()}
-
-    def repeated(part, g):
-        found = [draw(part, len(parts[part]), 20, g) for _ in range(max(1, plan.judged // len(parts[part])))]
-        return {
-            kind: Episodes(*(tuple(torch.cat([getattr(f[kind], side)[i] for f in found]) for i in (0, 1)) for side in ("support", "query")))
-            for kind in targets
-        }
-
-    tasks = {"score": regression("score"), "above": classification("above")}
-    own = [school == group for group in parts["train"]]
-    pad = torch.nn.utils.rnn.pad_sequence
-    pool = (
-        pad([x[mine] for mine in own], batch_first=True),
-        {kind: pad([y[mine] for mine in own], batch_first=True) for kind, y in targets.items()},
-        torch.stack([mine.sum() for mine in own]),
-    )
-    network = _network(x.shape[1], plan.width, {"score": 1, "above": 2})
-    judged = [repeated(part, _generator(10_000 * (k + 1) + seed, device)) for k, part in enumerate(held)]
-    batch = min(plan.tasks, len(parts["train"]))
-    return Family(network, {kind: task.loss for kind, task in tasks.items()}, lambda g: draw("train", batch, plan.queries, g), *judged, pool)
-
-
-def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """The same two kinds of tasks from the schools of the Inner London Education Authority (data root only)."""
-    return schools(plan, seed, device, "school_ilea")
-
-
-FAMILIES = {"sinusoids": waves, "schools": schools, "ILEA": ilea}
-
-
-# ---------------------------------------------------------------------------------------------------------------- training, judging
-def loss_of(family: Family, kind: str) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """The loss of a kind of task, from all outputs of the network."""
-    return lambda outputs, y: family.losses[kind](outputs[kind], y)
 
 
 def starts(family: Family, seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
@@ -174,7 +58,7 @@ def train(method: str, name: str, families: Sequence[Family], plan: Plan, seeds:
         tasks = len(families[0].pool[2])
         begin = {n: p[:, None].expand(-1, tasks, *p.shape[1:]) if n.startswith("heads") else p for n, p in begin.items()}
     groups = [{"params": [p.clone().requires_grad_() for p in begin.values()], "lr": rate} for rate in outer]
-    optimizer, generators = torch.optim.Adam(groups), [_generator(seed, device) for seed in seeds]
+    optimizer, generators = torch.optim.Adam(groups), [generator(seed, device) for seed in seeds]
     for _ in range(plan.updates[name]):
         optimizer.zero_grad()
         params = {n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)}
@@ -288,43 +172,6 @@ def compare(name: str, plan: Plan, seeds: Sequence[int], methods: Sequence[str] 
         rows = [judge(f, {n: p[k] for n, p in params.items()}, family, outer, only) for k, family in enumerate(families)]
         found[method] = {kind: [row[kind] for row in rows] for kind in rows[0]}
     return found
-
-
-def _with_ones(x: Tensor) -> Tensor:
-    return torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
-
-
-def line_and_level(family: Family) -> tuple[float, float, float]:
-    """No network: one straight line for all training schools, and for a new school the mean miss of its support, shrunk towards 0.
-
-    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE of the line without and with the level.
-    """
-    x, targets, counts = family.pool
-    there = torch.arange(x.shape[1], device=x.device) < counts[:, None]
-    y = targets["score"].double()
-    line = torch.linalg.pinv(_with_ones(x[there])) @ y[there]
-    left = [missed[:n] for missed, n in zip(y - _with_ones(x) @ line, counts, strict=True)]
-    noise = torch.stack([r.var() for r in left]).mean()
-    own = torch.stack([r.mean() for r in left]).var() - (noise / counts).mean()
-    held = family.test["score"]
-    before, missed = (y - _with_ones(x) @ line for x, y in (held.support, held.query))
-    level = own / (own + noise / before.shape[1]) * before.mean(1, keepdim=True)
-    return float(own / (own + noise)), float(missed.square().mean()), float((missed - level).square().mean())
-
-
-def between_schools() -> dict[str, float]:
-    """Variance between schools of their level and of their slope on the intake test (both without estimation error), and of all that a line leaves."""
-    x, y, school = students()
-    x, y = _with_ones(x), y.double()
-    missed, found, error = y - x @ torch.linalg.pinv(x) @ y, [], []
-    for group in school.unique():
-        own, left = x[school == group][:, [-1, 0]], missed[school == group]
-        inverse = torch.linalg.inv(own.T @ own)
-        fit = inverse @ own.T @ left
-        found.append(fit[:, 0])
-        error.append((left - own @ fit).square().sum() / (len(own) - 2) * inverse.diagonal())
-    level, slope = (torch.stack(found).var(0) - torch.stack(error).mean(0)).tolist()
-    return {"level": level, "slope on the intake test": slope, "rest of one line": float(missed.var())}
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:

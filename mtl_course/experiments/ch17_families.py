@@ -1,0 +1,161 @@
+"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks; what schools differ in, without a network. Needs no Jupyter."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import data
+from ..data.episodes import Episodes, Source, sinusoids, split_classes
+from ..models import HardSharing, mlp
+from ..tasks import classification, regression
+
+
+@dataclass(frozen=True)
+class Plan:
+    """updates: of `tasks` tasks each. shots, queries: examples of a task. judged: tasks to validate on, and as many to test on (a school comes
+    several times). pool: tasks of the baseline with one head a task. outer: Adam's rates that are tried."""
+
+    updates: Mapping[str, int]
+    tasks: int = 16
+    shots: int = 10
+    queries: int = 10
+    width: int = 40
+    judged: int = 100
+    pool: int = 160
+    outer: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """draw(generator): a meta-batch; validation and test: tasks that training never sees. All are kind of task -> episodes.
+
+    pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many examples each has [N].
+    """
+
+    network: Callable[[], nn.Module]
+    losses: Mapping[str, Callable]
+    draw: Callable[[torch.Generator], dict[str, Episodes]]
+    validation: dict[str, Episodes]
+    test: dict[str, Episodes]
+    pool: tuple[Tensor, dict[str, Tensor], Tensor]
+
+
+def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
+    """Sinusoids of random amplitude and phase. The baseline with one head a task sees `plan.pool` of them, with 100 examples each."""
+    held = [{"wave": sinusoids(plan.judged, plan.shots, 50, generator(10_000 * (k + 1) + seed, device))} for k in range(2)]
+    known = sinusoids(plan.pool, 50, 50, generator(30_000 + seed, device))
+    x, y = (torch.cat(pair, 1) for pair in zip(known.support, known.query, strict=True))
+    pool = x, {"wave": y}, torch.full((plan.pool,), 100, device=device)
+    network = _network(1, plan.width, {"wave": 1})
+    return Family(network, {"wave": F.mse_loss}, lambda g: {"wave": sinusoids(plan.tasks, plan.shots, plan.queries, g)}, *held, pool)
+
+
+def _network(inputs, width, outputs):
+    return lambda: HardSharing(mlp([inputs, width, width]), {kind: nn.Linear(width, n) for kind, n in outputs.items()})
+
+
+@lru_cache(maxsize=2)
+def students(name: str = "exam") -> tuple[Tensor, Tensor, Tensor]:
+    """Features of a student [N, d] standardised, the exam score [N, 1] standardised, the school [N]; schools with 30 students or more."""
+    table = data.load(name)
+    large = np.isin(table.task, np.flatnonzero(np.bincount(table.task) >= 30))
+    x, y = table["x"][large], table.y[large]
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    y = (y - y.mean()) / y.std()
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None], torch.tensor(table.task[large])
+
+
+def schools(plan: Plan, seed: int, device: torch.device | str = "cpu", name: str = "exam") -> Family:
+    """Two kinds of tasks a school: the exam score (a regression), and whether it lies above the median of all (a classification).
+
+    A sixth of the schools is held for validation and a quarter for the test. Held schools come again and again with other support.
+    """
+    x, score, school = (part.to(device) for part in students(name))
+    count = len(school.unique())
+    held = {"validation": count // 6, "test": count // 4}
+    parts = split_classes(school, {"train": count - sum(held.values()), **held}, seed)
+    targets = {"score": score, "above": (score[:, 0] > score.median()).long()}
+    sources = {part: {kind: Source(x, school, groups, targets=y) for kind, y in targets.items()} for part, groups in parts.items()}
+
+    def draw(part, tasks, queries, g):
+        return {kind: source.regression(tasks, plan.shots, queries, g) for kind, source in sources[part].items()}
+
+    def repeated(part, g):
+        found = [draw(part, len(parts[part]), 20, g) for _ in range(max(1, plan.judged // len(parts[part])))]
+        return {
+            kind: Episodes(*(tuple(torch.cat([getattr(f[kind], side)[i] for f in found]) for i in (0, 1)) for side in ("support", "query")))
+            for kind in targets
+        }
+
+    tasks = {"score": regression("score"), "above": classification("above")}
+    own = [school == group for group in parts["train"]]
+    pad = torch.nn.utils.rnn.pad_sequence
+    pool = (
+        pad([x[mine] for mine in own], batch_first=True),
+        {kind: pad([y[mine] for mine in own], batch_first=True) for kind, y in targets.items()},
+        torch.stack([mine.sum() for mine in own]),
+    )
+    network = _network(x.shape[1], plan.width, {"score": 1, "above": 2})
+    judged = [repeated(part, generator(10_000 * (k + 1) + seed, device)) for k, part in enumerate(held)]
+    batch = min(plan.tasks, len(parts["train"]))
+    return Family(network, {kind: task.loss for kind, task in tasks.items()}, lambda g: draw("train", batch, plan.queries, g), *judged, pool)
+
+
+def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
+    """The same two kinds of tasks from the schools of the Inner London Education Authority (data root only)."""
+    return schools(plan, seed, device, "school_ilea")
+
+
+FAMILIES = {"sinusoids": waves, "schools": schools, "ILEA": ilea}
+
+
+def loss_of(family: Family, kind: str) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """The loss of a kind of task, from all outputs of the network."""
+    return lambda outputs, y: family.losses[kind](outputs[kind], y)
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
+# ------------------------------------------------------------------------------------------------------ schools, without a network
+def _with_ones(x: Tensor) -> Tensor:
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
+
+
+def line_and_level(family: Family) -> tuple[float, float, float]:
+    """No network: one straight line for all training schools, and for a new school the mean miss of its support, shrunk towards 0.
+
+    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE of the line without and with the level.
+    """
+    x, targets, counts = family.pool
+    there = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    y = targets["score"].double()
+    line = torch.linalg.pinv(_with_ones(x[there])) @ y[there]
+    left = [missed[:n] for missed, n in zip(y - _with_ones(x) @ line, counts, strict=True)]
+    noise = torch.stack([r.var() for r in left]).mean()
+    own = torch.stack([r.mean() for r in left]).var() - (noise / counts).mean()
+    held = family.test["score"]
+    before, missed = (y - _with_ones(x) @ line for x, y in (held.support, held.query))
+    level = own / (own + noise / before.shape[1]) * before.mean(1, keepdim=True)
+    return float(own / (own + noise)), float(missed.square().mean()), float((missed - level).square().mean())
+
+
+def between_schools() -> dict[str, float]:
+    """Variance between schools of their level and of their slope on the intake test (both without estimation error), and of what one line for all misses."""
+    x, y, school = students()
+    x, y = _with_ones(x), y.double()
+    missed, found, error = y - x @ torch.linalg.pinv(x) @ y, [], []
+    for group in school.unique():
+        own, left = x[school == group][:, [-1, 0]], missed[school == group]
+        inverse = torch.linalg.inv(own.T @ own)
+        fit = inverse @ own.T @ left
+        found.append(fit[:, 0])
+        error.append((left - own @ fit).square().sum() / (len(own) - 2) * inverse.diagonal())
+    level, slope = (torch.stack(found).var(0) - torch.stack(error).mean(0)).tolist()
+    return {"level": level, "slope on the intake test": slope, "misses of one line for all": float(missed.var())}
