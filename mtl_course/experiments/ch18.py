@@ -15,7 +15,16 @@ from torch.nn import functional as F
 from .. import data, meta
 from ..data import cifar_fs
 from ..data.episodes import Episodes, Source, require_disjoint, split_classes
-from ..few_shot import CosineHead, adapted_logits, embed, episode_accuracy, fine_tuned_logits, interval, prototype_logits, query_losses
+from ..few_shot import (
+    CosineHead,
+    adapted_logits,
+    embed,
+    episode_accuracy,
+    fine_tuned_logits,
+    interval,
+    prototype_logits,
+    query_losses,
+)
 from ..functional import Functional
 from ..meta_train import fit_episodes
 from ..models import Classifier, cnn, conv4, mlp
@@ -41,7 +50,8 @@ class Plan:
 
     sets: tuple[str, ...] = ("omniglot_small", "glyphs")
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"omniglot_small": METHODS, "glyphs": LIVE})
-    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"glyphs": ("omniglot_small",)})  # sets to be tested on besides
+    # sets to be tested on besides
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"glyphs": ("omniglot_small",)})
     settings: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=lambda: {"omniglot_small": ALL, "glyphs": ALL[:2]})
     small: bool = True  # 16 x 16 pixels and a narrow network
     width: int = 64
@@ -56,7 +66,8 @@ class Plan:
 
 CPU = Plan()
 GPU = Plan(
-    sets=("omniglot", "cifar_fs"), methods={"omniglot": METHODS, "cifar_fs": METHODS}, settings={"omniglot": ALL, "cifar_fs": ALL[:2]}, elsewhere={"omniglot": ("glyphs",)}, small=False,
+    sets=("omniglot", "cifar_fs"), methods={"omniglot": METHODS, "cifar_fs": METHODS}, settings={"omniglot": ALL, "cifar_fs": ALL[:2]},
+    elsewhere={"omniglot": ("glyphs",)}, small=False,
     steps=1000, every=100, images=360, tried=200,
 )  # fmt: skip
 PLANS = {"cpu": CPU, "gpu": GPU}
