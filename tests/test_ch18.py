@@ -233,3 +233,17 @@ def test_a_seed_of_the_record_comes_out_again():
     assert abs(again["accuracy"] - kept["accuracy"][0]) < 4 * np.std(kept["accuracy"], ddof=1) + kept["half"][0]
     pixels = ch18.compare("pixels", where, ch18.CPU, 0.0, 0, {"same": where}, ((5, 1),))["same"]["5-way 1-shot"]
     assert pixels["accuracy"] == pytest.approx(record["tests"]["omniglot_small"]["pixels"]["5-way 1-shot"]["accuracy"][0], abs=2e-3)
+
+
+def test_settings_at_the_edge_of_a_grid_are_those_that_the_text_names():
+    results = records.load("18", "cpu").results
+    ends = min(ch18.RATES), max(ch18.RATES)
+    best = {(where, m): float(max(rates, key=rates.get)) for where, r in results.items() for m, rates in r["rates"].items() if rates}
+    assert {key: rate for key, rate in best.items() if rate in ends} == {("glyphs", "Baseline++"): max(ch18.RATES)}
+    assert all(len(rates) == len(ch18.RATES) for r in results.values() for rates in r["rates"].values() if rates)
+    chosen = {m: [c for s in row.values() for c in s["choice"]] for m, row in results["omniglot_small"]["tests"]["omniglot_small"].items()}
+    most = max(steps for steps, _ in ch18.ADAPT)
+    assert [[steps for steps, _ in chosen[m]].count(most) for m in ("MAML", "ANIL")] == [4, 3]
+    rates = [rate for _, rate in ch18.TUNE]
+    low_high = {m: [[rate for _, rate in chosen[m]].count(edge(rates)) for edge in (min, max)] for m in ("Baseline", "Baseline++")}
+    assert low_high == {"Baseline": [0, 0], "Baseline++": [0, 2]} and len(chosen["Baseline++"]) == 12
