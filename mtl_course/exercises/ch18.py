@@ -42,58 +42,41 @@ def nearest_prototype(z, y, query, ways):
     ### END SOLUTION
 
 
-def _centres(z, y, ways):
-    return torch.stack([z[y == k].mean(0) for k in range(ways)])
-
-
-def _away(query, centres):
-    return (query[:, None] - centres).square().sum(-1)
-
-
 @nearest_prototype.law("moving everything by the same vector changes nothing")
 def _(answer, z, y, query, ways):
     return torch.allclose(answer(z + 3.0, y, query + 3.0, ways), answer(z, y, query, ways))
 
 
-@nearest_prototype.mistake("The distance is not squared. With the square the classifier is linear in the features, and a Gaussian of unit width stands behind it.")
-def _(z, y, query, ways):
-    return (-_away(query, _centres(z, y, ways)).sqrt()).softmax(-1)
+def _away(query, points):
+    return (query[:, None] - points).square().sum(-1)
 
 
-@nearest_prototype.mistake("The prototype is a sum: divide by the number of examples of the class.")
-def _(z, y, query, ways):
-    return (-_away(query, torch.stack([z[y == k].sum(0) for k in range(ways)]))).softmax(-1)
+def _nearest(z, y, query, ways, centre=lambda rows: rows.mean(0), away=_away, of=lambda far: (-far).softmax(-1)):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    return of(away(query, torch.stack([centre(z[y == k]) for k in range(ways)])))
+
+
+nearest_prototype.variants(
+    _nearest,
+    {
+        "The distance is not squared. With the square the classifier is linear in the features, and a Gaussian of unit width stands behind it.":
+            {"of": lambda far: (-far.sqrt()).softmax(-1)},
+        "The prototype is a sum: divide by the number of examples of the class.": {"centre": lambda rows: rows.sum(0)},
+        "The sign is turned round: the farthest class gets the highest probability.": {"of": lambda far: far.softmax(-1)},
+        "The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.":
+            {"of": lambda far: (-far).softmax(0)},
+        "The squared distance is a sum over the features, not their mean.":
+            {"away": lambda query, points: (query[:, None] - points).square().mean(-1)},
+        "These are logits: a softmax over the classes is missing.": {"of": lambda far: -far},
+        "These are log-probabilities: take softmax, not log_softmax.": {"of": lambda far: (-far).log_softmax(-1)},
+    },
+)  # fmt: skip
 
 
 @nearest_prototype.mistake("You take it that the support comes sorted by class. Ask y which rows belong to a class.")
 def _(z, y, query, ways):
     shots = len(z) // ways
     return (-_away(query, z[: ways * shots].reshape(ways, shots, -1).mean(1))).softmax(-1)
-
-
-@nearest_prototype.mistake("The sign is turned round: the farthest class gets the highest probability.")
-def _(z, y, query, ways):
-    return _away(query, _centres(z, y, ways)).softmax(-1)
-
-
-@nearest_prototype.mistake("The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.")
-def _(z, y, query, ways):
-    return (-_away(query, _centres(z, y, ways))).softmax(0)
-
-
-@nearest_prototype.mistake("The squared distance is a sum over the features, not their mean.")
-def _(z, y, query, ways):
-    return (-_away(query, _centres(z, y, ways)) / z.shape[1]).softmax(-1)
-
-
-@nearest_prototype.mistake("These are logits: a softmax over the classes is missing.")
-def _(z, y, query, ways):
-    return -_away(query, _centres(z, y, ways))
-
-
-@nearest_prototype.mistake("These are log-probabilities: take softmax, not log_softmax.")
-def _(z, y, query, ways):
-    return (-_away(query, _centres(z, y, ways))).log_softmax(-1)
 
 
 @nearest_prototype.mistake("You sum up the probabilities of the examples, as a nearest-neighbour rule would: the mean over a class comes before the distance.")
@@ -187,15 +170,6 @@ def _leaking(y, classes, ways, shots, queries, generator):
     ),
 )
 def draw_task(y, classes, ways, shots, queries, generator):
-    """The rows of one task's examples.
-
-    y: labels of all examples [N]; classes: list of those that
-        may be drawn (the test classes, for instance).
-    Return (support, query): for each of `ways` classes the row
-    numbers in y of `shots` examples, and of `queries` others.
-    Classes and examples are drawn with `generator`. Every class
-    has enough examples.
-    """
     def shuffled(values):
         keys = values.double().uniform_(generator=generator)
         return values[keys.argsort()]
@@ -207,59 +181,47 @@ def draw_task(y, classes, ways, shots, queries, generator):
     return support, query
 
 
-def _task(y, chosen, ways, shots, queries, order, start):
-    parts = []
-    for c in chosen[:ways]:
-        mine = (y == c).nonzero().flatten()
-        mine = mine[order(len(mine))]
-        parts.append((mine[:shots], mine[start : start + queries]))
-    return tuple(torch.stack(part) for part in zip(*parts))
-
-
 @draw_task.mistake("Two leaks, still: any class of y may be drawn, those that were trained on as well; and the queries begin with the support's own examples.")
 def _(y, classes, ways, shots, queries, generator):
     return _leaking(y, classes, ways, shots, queries, generator)
 
 
-@draw_task.mistake("Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = torch.randperm(int(y.max()) + 1, generator=generator)
-    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+def _order(n, generator):
+    return torch.randperm(n, generator=generator)
 
 
-@draw_task.mistake("The classes are right now. But the queries begin with the support's own examples: accuracy would measure memory.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = [classes[i] for i in torch.randperm(len(classes), generator=generator)]
-    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), 0)
+def _allowed(y, classes, ways, generator):
+    return [classes[i] for i in _order(len(classes), generator)]
 
 
-@draw_task.mistake("You draw positions in `classes` and use them as labels: classes[c] is the label.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = torch.randperm(len(classes), generator=generator)
-    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
+def _task(y, classes, ways, shots, queries, generator, choose=_allowed, order=_order, apart=True, seeded=True):
+    """An episode with one thing changed: which classes, the order of their examples, queries apart from the support, `generator` in use."""
+    generator, parts = generator if seeded else None, []
+    for c in choose(y, classes, ways, generator)[:ways]:
+        mine = (y == c).nonzero().flatten()
+        mine = mine[order(len(mine), generator)]
+        parts.append((mine[:shots], mine[shots if apart else 0 :][:queries]))
+    return tuple(torch.stack(part) for part in zip(*parts))
 
 
-@draw_task.mistake("A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = [classes[i] for i in torch.randint(len(classes), (ways,), generator=generator)]
-    return _task(y, chosen, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
-
-
-@draw_task.mistake("The classes are the first ones of the list every time: draw them.")
-def _(y, classes, ways, shots, queries, generator):
-    return _task(y, classes, ways, shots, queries, lambda n: torch.randperm(n, generator=generator), shots)
-
-
-@draw_task.mistake("The examples of a class come in the order of the data every time: some are always support and some never: draw them.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = [classes[i] for i in torch.randperm(len(classes), generator=generator)]
-    return _task(y, chosen, ways, shots, queries, torch.arange, shots)
-
-
-@draw_task.mistake("The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.")
-def _(y, classes, ways, shots, queries, generator):
-    chosen = [classes[i] for i in torch.randperm(len(classes))]
-    return _task(y, chosen, ways, shots, queries, torch.randperm, shots)
+draw_task.variants(
+    _task,
+    {
+        "Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.":
+            {"choose": lambda y, classes, ways, g: _order(int(y.max()) + 1, g)},
+        "The classes are right now. But the queries begin with the support's own examples: accuracy would measure memory.":
+            {"apart": False},
+        "You draw positions in `classes` and use them as labels: classes[c] is the label.":
+            {"choose": lambda y, classes, ways, g: _order(len(classes), g)},
+        "A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.":
+            {"choose": lambda y, classes, ways, g: [classes[i] for i in torch.randint(len(classes), (ways,), generator=g)]},
+        "The classes are the first ones of the list every time: draw them.": {"choose": lambda y, classes, ways, g: classes},
+        "The examples of a class come in the order of the data every time: some are always support and some never: draw them.":
+            {"order": lambda n, g: torch.arange(n)},
+        "The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.":
+            {"seeded": False},
+    },
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- 3. whose mean and variance?
@@ -300,54 +262,38 @@ def support_norm(support, query, weight, bias, eps):
     ### END SOLUTION
 
 
-def _normed(x, of, weight, bias, eps):
-    return (x - of.mean(0)) / (of.var(0, unbiased=False) + eps).sqrt() * weight + bias
-
-
 @support_norm.law("a query gets the same alone as in company")
 def _(answer, support, query, weight, bias, eps):
     alone = torch.cat([answer(support, q[None], weight, bias, eps)[1] for q in query])
     return torch.allclose(alone, answer(support, query, weight, bias, eps)[1])
 
 
-@support_norm.mistake("Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.")
-def _(support, query, weight, bias, eps):
-    return _normed(support, support, weight, bias, eps), _normed(query, query, weight, bias, eps)
+def _normed(
+    support, query, weight, bias, eps,
+    of=lambda s, q: (s, s), root=lambda x, eps: (x.var(0, unbiased=False) + eps).sqrt(), then=lambda z, weight, bias: z * weight + bias,
+):  # fmt: skip
+    """The answer with one thing changed: whose statistics support and queries get, what they are divided by, what follows."""
+    pairs = zip((support, query), of(support, query), strict=True)
+    return tuple(then((x - whose.mean(0)) / root(whose, eps), weight, bias) for x, whose in pairs)
 
 
-@support_norm.mistake("Mean and variance are taken over support and queries together: what is said about one query depends on the others.")
-def _(support, query, weight, bias, eps):
-    both = torch.cat([support, query])
-    return _normed(support, both, weight, bias, eps), _normed(query, both, weight, bias, eps)
-
-
-@support_norm.mistake("The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.")
-def _(support, query, weight, bias, eps):
-    return _normed(support, query, weight, bias, eps), _normed(query, query, weight, bias, eps)
-
-
-@support_norm.mistake("The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).")
-def _(support, query, weight, bias, eps):
-    scale = weight / (support.var(0) + eps).sqrt()
-    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
-
-
-@support_norm.mistake("eps is added to the standard deviation: it belongs under the root, next to the variance.")
-def _(support, query, weight, bias, eps):
-    scale = weight / (support.std(0, unbiased=False) + eps)
-    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
-
-
-@support_norm.mistake("weight and bias are missing.")
-def _(support, query, weight, bias, eps):
-    one, zero = torch.ones_like(weight), torch.zeros_like(bias)
-    return _normed(support, support, one, zero, eps), _normed(query, support, one, zero, eps)
-
-
-@support_norm.mistake("You divide by the variance: take its root.")
-def _(support, query, weight, bias, eps):
-    scale = weight / (support.var(0, unbiased=False) + eps)
-    return (support - support.mean(0)) * scale + bias, (query - support.mean(0)) * scale + bias
+support_norm.variants(
+    _normed,
+    {
+        "Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.":
+            {"of": lambda s, q: (s, q)},
+        "Mean and variance are taken over support and queries together: what is said about one query depends on the others.":
+            {"of": lambda s, q: (torch.cat([s, q]),) * 2},
+        "The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.":
+            {"of": lambda s, q: (q, q)},
+        "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).":
+            {"root": lambda x, eps: (x.var(0) + eps).sqrt()},
+        "eps is added to the standard deviation: it belongs under the root, next to the variance.":
+            {"root": lambda x, eps: x.std(0, unbiased=False) + eps},
+        "weight and bias are missing.": {"then": lambda z, weight, bias: z},
+        "You divide by the variance: take its root.": {"root": lambda x, eps: x.var(0, unbiased=False) + eps},
+    },
+)  # fmt: skip
 
 
 @support_norm.mistake("The mean runs over the features of an example, as in LayerNorm: one mean and one variance a feature, over the examples.")
@@ -394,39 +340,35 @@ def _(answer, z, weight, scale):
     return torch.allclose(answer(7 * z, weight, scale), found) and torch.allclose(answer(z, 5 * weight, scale), found)
 
 
-@direction_logits.mistake("That is a linear head: neither the features nor the weights are divided by their lengths.")
-def _(z, weight, scale):
-    return scale * z @ weight.T
+def _unit(rows):
+    return F.normalize(rows, dim=-1)
 
 
-@direction_logits.mistake("Only the features are divided by their length: a class with a long weight wins too often.")
-def _(z, weight, scale):
-    return scale * F.normalize(z, dim=-1) @ weight.T
+def _as_is(rows):
+    return rows
 
 
-@direction_logits.mistake("Only the weights are divided by their length: the features' length still counts.")
-def _(z, weight, scale):
-    return scale * z @ F.normalize(weight, dim=-1).T
+def _cosines(z, weight, scale, features=_unit, weights=_unit, times=lambda found, scale: scale * found):
+    """The answer with one thing changed: what is done to the features, to the weights, and with the scale."""
+    return times(features(z) @ weights(weight).T, scale)
 
 
-@direction_logits.mistake("The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.")
-def _(z, weight, scale):
-    return F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).T
-
-
-@direction_logits.mistake("You divide by the lengths of the columns: a length is that of a row, over its features.")
-def _(z, weight, scale):
-    return scale * F.normalize(z, dim=0) @ F.normalize(weight, dim=0).T
-
-
-@direction_logits.mistake("You divide by the squared lengths.")
-def _(z, weight, scale):
-    return scale * (z / z.square().sum(-1, True)) @ (weight / weight.square().sum(-1, True)).T
-
-
-@direction_logits.mistake("You divide by the scale: multiply.")
-def _(z, weight, scale):
-    return F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).T / scale
+direction_logits.variants(
+    _cosines,
+    {
+        "That is a linear head: neither the features nor the weights are divided by their lengths.":
+            {"features": _as_is, "weights": _as_is},
+        "Only the features are divided by their length: a class with a long weight wins too often.": {"weights": _as_is},
+        "Only the weights are divided by their length: the features' length still counts.": {"features": _as_is},
+        "The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.":
+            {"times": lambda found, scale: found},
+        "You divide by the lengths of the columns: a length is that of a row, over its features.":
+            {part: lambda rows: F.normalize(rows, dim=0) for part in ("features", "weights")},
+        "You divide by the squared lengths.":
+            {part: lambda rows: rows / rows.square().sum(-1, True) for part in ("features", "weights")},
+        "You divide by the scale: multiply.": {"times": lambda found, scale: found / scale},
+    },
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ 5. two spreads
@@ -465,43 +407,26 @@ def two_spreads(accuracy):
     ### END SOLUTION
 
 
-@two_spreads.mistake("half is the spread of single episodes: an interval of the mean divides it by the root of their number.")
-def _(accuracy):
-    return accuracy.mean(), 1.96 * accuracy.std(1), accuracy.mean(1).std()
+def _both(accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=lambda a: a.mean(1).std()):
+    """The answer with one of the two spreads, or both, changed."""
+    return accuracy.mean(), half(accuracy), spread(accuracy)
 
 
-@two_spreads.mistake("half is divided by the number of episodes: take its root.")
-def _(accuracy):
-    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1], accuracy.mean(1).std()
-
-
-@two_spreads.mistake("half is a standard error: times 1.96 makes it a 95 % interval's half.")
-def _(accuracy):
-    return accuracy.mean(), accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std()
-
-
-@two_spreads.mistake("half is the whole width, from end to end.")
-def _(accuracy):
-    return accuracy.mean(), 2 * 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std()
-
-
-@two_spreads.mistake("All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.")
-def _(accuracy):
-    half = 1.96 * accuracy.std() / accuracy.numel() ** 0.5
-    return accuracy.mean(), half.expand(len(accuracy)), accuracy.mean(1).std()
-
-
-@two_spreads.mistake("The deviations divide by the number itself: a sample divides by one less.")
-def _(accuracy):
-    half = 1.96 * accuracy.std(1, unbiased=False) / accuracy.shape[1] ** 0.5
-    return accuracy.mean(), half, accuracy.mean(1).std(unbiased=False)
-
-
-@two_spreads.mistake("The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.")
-def _(accuracy):
-    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.mean(1).std() / len(accuracy) ** 0.5
-
-
-@two_spreads.mistake("The last one is the spread of all episodes: first the mean of each training, then their deviation.")
-def _(accuracy):
-    return accuracy.mean(), 1.96 * accuracy.std(1) / accuracy.shape[1] ** 0.5, accuracy.std()
+two_spreads.variants(
+    _both,
+    {
+        "half is the spread of single episodes: an interval of the mean divides it by the root of their number.":
+            {"half": lambda a: 1.96 * a.std(1)},
+        "half is divided by the number of episodes: take its root.": {"half": lambda a: 1.96 * a.std(1) / a.shape[1]},
+        "half is a standard error: times 1.96 makes it a 95 % interval's half.": {"half": lambda a: a.std(1) / a.shape[1] ** 0.5},
+        "half is the whole width, from end to end.": {"half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5},
+        "All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.":
+            {"half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))},
+        "The deviations divide by the number itself: a sample divides by one less.":
+            {"half": lambda a: 1.96 * a.std(1, unbiased=False) / a.shape[1] ** 0.5, "spread": lambda a: a.mean(1).std(unbiased=False)},
+        "The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.":
+            {"spread": lambda a: a.mean(1).std() / len(a) ** 0.5},
+        "The last one is the spread of all episodes: first the mean of each training, then their deviation.":
+            {"spread": lambda a: a.std()},
+    },
+)  # fmt: skip
