@@ -59,7 +59,7 @@ def _nearest(z, y, query, ways, centre=lambda rows: rows.mean(0), away=_away, of
 nearest_prototype.variants(
     _nearest,
     {
-        "The distance is not squared. With the square the classifier is linear in the features, and a Gaussian of unit width stands behind it.":
+        "The distance is not squared. With the square the classifier is linear in the features, and Gaussians stand behind it.":
             {"of": lambda far: (-far.sqrt()).softmax(-1)},
         "The prototype is a sum: divide by the number of examples of the class.": {"centre": lambda rows: rows.sum(0)},
         "The sign is turned round: the farthest class gets the highest probability.": {"of": lambda far: far.softmax(-1)},
@@ -69,6 +69,9 @@ nearest_prototype.variants(
             {"away": lambda query, points: (query[:, None] - points).square().mean(-1)},
         "These are logits: a softmax over the classes is missing.": {"of": lambda far: -far},
         "These are log-probabilities: take softmax, not log_softmax.": {"of": lambda far: (-far).log_softmax(-1)},
+        "You halve the squared distance, as a Gaussian of unit width does. Equation 2 does not.": {"of": lambda far: (-far / 2).softmax(-1)},
+        "That is a scalar product, not a distance: a prototype that is far from zero wins too often.":
+            {"away": lambda query, points: -query @ points.T},
     },
 )  # fmt: skip
 
@@ -109,7 +112,10 @@ def _drawn(answer, y, classes, ways, shots, queries, times=25):
 
     found = episodes(0, times)
     if any(s.shape != (ways, shots) or q.shape != (ways, queries) for s, q in found):
-        return {"shapes": [list(part.shape) for part in found[0]]}
+        raise ValueError(
+            f"Support and query are to be {ways} rows of {shots} and {ways} rows of {queries} row numbers; "
+            f"yours have the shapes {tuple(found[0][0].shape)} and {tuple(found[0][1].shape)}."
+        )
     rows = torch.stack([torch.cat(pair, 1) for pair in found])  # [times, ways, shots + queries]
     of = y[rows]
 
@@ -123,7 +129,6 @@ def _drawn(answer, y, classes, ways, shots, queries, times=25):
         return all(torch.equal(p, q) for one, two in zip(a, b) for p, q in zip(one, two))
 
     return {
-        "shapes": [list(part.shape) for part in found[0]],
         "a row of the answer is one class": bool((of == of[..., :1]).all()),
         "different classes in a task": all(len(set(t.tolist())) == ways for t in of[..., 0]),
         "only classes that are allowed": set(of.flatten().tolist()) <= set(classes),
@@ -181,7 +186,7 @@ def draw_task(y, classes, ways, shots, queries, generator):
     return support, query
 
 
-@draw_task.mistake("Two leaks, still: any class of y may be drawn, those that were trained on as well; and the queries begin with the support's own examples.")
+@draw_task.mistake("Two leaks, still: any class of y may be drawn, those that were trained on as well; and a query can be one of the support's own examples.")
 def _(y, classes, ways, shots, queries, generator):
     return _leaking(y, classes, ways, shots, queries, generator)
 
@@ -194,9 +199,9 @@ def _allowed(y, classes, ways, generator):
     return [classes[i] for i in _order(len(classes), generator)]
 
 
-def _task(y, classes, ways, shots, queries, generator, choose=_allowed, order=_order, apart=True, seeded=True):
-    """An episode with one thing changed: which classes, the order of their examples, queries apart from the support, `generator` in use."""
-    generator, parts = generator if seeded else None, []
+def _task(y, classes, ways, shots, queries, generator, choose=_allowed, order=_order, apart=True, drawer=lambda g: g):
+    """An episode with one thing changed: which classes, the order of their examples, queries apart from the support, who draws."""
+    generator, parts = drawer(generator), []
     for c in choose(y, classes, ways, generator)[:ways]:
         mine = (y == c).nonzero().flatten()
         mine = mine[order(len(mine), generator)]
@@ -209,7 +214,7 @@ draw_task.variants(
     {
         "Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.":
             {"choose": lambda y, classes, ways, g: _order(int(y.max()) + 1, g)},
-        "The classes are right now. But the queries begin with the support's own examples: accuracy would measure memory.":
+        "The classes are right now. But a query can be one of the support's own examples: accuracy would measure memory.":
             {"apart": False},
         "You draw positions in `classes` and use them as labels: classes[c] is the label.":
             {"choose": lambda y, classes, ways, g: _order(len(classes), g)},
@@ -219,7 +224,9 @@ draw_task.variants(
         "The examples of a class come in the order of the data every time: some are always support and some never: draw them.":
             {"order": lambda n, g: torch.arange(n)},
         "The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.":
-            {"seeded": False},
+            {"drawer": lambda g: None},
+        "You seed a generator of your own, so that every episode is the same: draw with `generator`, as it comes.":
+            {"drawer": lambda g: torch.Generator().manual_seed(0)},
     },
 )  # fmt: skip
 
@@ -290,10 +297,17 @@ support_norm.variants(
             {"root": lambda x, eps: (x.var(0) + eps).sqrt()},
         "eps is added to the standard deviation: it belongs under the root, next to the variance.":
             {"root": lambda x, eps: x.std(0, unbiased=False) + eps},
+        "eps is missing: a feature that is the same in all of the support would be divided by zero.":
+            {"root": lambda x, eps: x.std(0, unbiased=False)},
         "weight and bias are missing.": {"then": lambda z, weight, bias: z},
         "You divide by the variance: take its root.": {"root": lambda x, eps: x.var(0, unbiased=False) + eps},
     },
 )  # fmt: skip
+
+
+@support_norm.mistake("The support comes back as it was: it goes through the layer, too.")
+def _(support, query, weight, bias, eps):
+    return support.clone(), _normed(support, query, weight, bias, eps)[1]
 
 
 @support_norm.mistake("The mean runs over the features of an example, as in LayerNorm: one mean and one variance a feature, over the examples.")
@@ -367,6 +381,7 @@ direction_logits.variants(
         "You divide by the squared lengths.":
             {part: lambda rows: rows / rows.square().sum(-1, True) for part in ("features", "weights")},
         "You divide by the scale: multiply.": {"times": lambda found, scale: found / scale},
+        "These are probabilities: return the logits, without a softmax.": {"times": lambda found, scale: (scale * found).softmax(-1)},
     },
 )  # fmt: skip
 
@@ -428,5 +443,6 @@ two_spreads.variants(
             {"spread": lambda a: a.mean(1).std() / len(a) ** 0.5},
         "The last one is the spread of all episodes: first the mean of each training, then their deviation.":
             {"spread": lambda a: a.std()},
+        "The last one is a standard deviation as it is, without 1.96.": {"spread": lambda a: 1.96 * a.mean(1).std()},
     },
 )  # fmt: skip
