@@ -1,11 +1,17 @@
-"""What several test modules share: the built book."""
+"""What several test modules share: the built book, the data root."""
 
 import os
 import time
 
 import pytest
+from data_tools import HERE
 
 from mtl_course.dev import book
+
+
+@pytest.fixture
+def data_root(monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_DATA", str(HERE))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data_tools import need
 
 from mtl_course import data, records
 from mtl_course.experiments import ch18
@@ -131,13 +132,6 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(ch18, "ADAPT", ((1, 0.4), (2, 0.4)))
 
 
-def available(name):
-    try:
-        return data.load_or_partial(name)
-    except data.DataError as error:
-        pytest.skip(f"{name} cannot be had here: {error}")
-
-
 def test_glyphs_are_parted_by_script_and_leaves_by_species():
     glyphs = ch18.domain("glyphs", ch18.CPU)
     scripts = np.array(data.load("glyphs")["scripts"])
@@ -150,8 +144,9 @@ def test_glyphs_are_parted_by_script_and_leaves_by_species():
     assert leaves.x[~known].mean(0).abs().max() > 1e-2
 
 
-def test_omniglot_is_parted_by_alphabet():
-    ds = available("omniglot_small")
+def test_omniglot_is_parted_by_alphabet(data_root):
+    need("omniglot_small")
+    ds = data.load("omniglot_small")
     where = ch18.domain("omniglot_small", ch18.CPU)
     alphabets = {part: {int(np.array(ds["alphabet"])[c]) for c in classes} for part, classes in where.parts.items()}
     assert [len(alphabets[part]) for part in ("train", "validation", "test")] == [4, 2, 2]
@@ -198,8 +193,8 @@ def test_anil_with_features_computed_once_is_anil():
         torch.testing.assert_close(p.grad, g, rtol=1e-3, atol=1e-5)
 
 
-def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu):
-    available("omniglot_small")
+def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu, data_root):
+    need("omniglot_small")
     found = ch18.run("cpu", [0, 1], tiny(ch18.CPU), report=lambda line: None)
     json.dumps(found)
     assert found.keys() == {"omniglot_small", "glyphs"}
@@ -211,9 +206,9 @@ def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu):
 
 
 @pytest.mark.parametrize("name", ["omniglot", "cifar_fs"])
-def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu):
+def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu, data_root):
     """Four convolutions with BatchNorm, on what the data root has of the sets."""
-    available("cifar100" if name == "cifar_fs" else "omniglot_small")
+    need("cifar100_partial" if name == "cifar_fs" else "omniglot_small")
     plan = tiny(ch18.GPU, sets=(name,), images=60, settings={name: ((5, 1), (5, 5))}, elsewhere={})
     found = ch18.run("gpu", [0], plan, report=lambda line: None)
     (result,) = found.values()
@@ -221,9 +216,9 @@ def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu):
     assert list(table) == [*ch18.FLOORS, *ch18.METHODS] and all(len(row) == 2 for row in table.values())
 
 
-def test_a_seed_of_the_record_comes_out_again():
+def test_a_seed_of_the_record_comes_out_again(data_root):
     """Prototypes on Omniglot, trained anew, within what the record's own trainings and episodes spread."""
-    available("omniglot_small")
+    need("omniglot_small")
     record = records.load("18", "cpu").results["omniglot_small"]
     where = ch18.domain("omniglot_small", ch18.CPU)
     assert record["classes"] == {part: len(classes) for part, classes in where.parts.items()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data_tools import need
 
 from mtl_course import data, records
 from mtl_course.experiments import ch19, ch19_drift
@@ -203,11 +204,9 @@ def test_one_seed_of_the_record_comes_out_again():
 
 # ---------------------------------------------------------------------------------------------------------- photographs
 @pytest.mark.parametrize("plan", ch19.GPU, ids=lambda plan: plan.source)
-def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(plan, monkeypatch):
-    try:
-        part = data.load(f"{plan.source}_partial")
-    except data.DataError as why:
-        pytest.skip(f"no data root: {why}")
+def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(plan, monkeypatch, data_root):
+    need(f"{plan.source}_partial")
+    part = data.load(f"{plan.source}_partial")
 
     def whole_cannot_be_had(name):
         if not name.endswith("_partial"):

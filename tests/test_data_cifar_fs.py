@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_data_root import data_root, need  # noqa: F401 (a fixture)
+from data_tools import need
 
 from mtl_course import data
 from mtl_course.data import cifar_fs, episodes
@@ -14,7 +14,7 @@ def test_sixty_four_sixteen_and_twenty_disjoint_classes():
     assert "rose" in cifar_fs.SPLIT["test"] and "tulip" in cifar_fs.SPLIT["train"] and "otter" in cifar_fs.SPLIT["validation"]
 
 
-def test_they_are_the_fine_classes_of_cifar100(data_root):  # noqa: F811
+def test_they_are_the_fine_classes_of_cifar100(data_root):
     need("cifar100_partial")
     cifar = data.load("cifar100_partial")
     parts = cifar_fs.classes(cifar.names)

@@ -2,34 +2,18 @@
 
 import gzip
 import io
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data_tools import HERE, need
 from PIL import Image
 
 from mtl_course import data
 from mtl_course.data import manifest, root
 
-HERE = Path(os.environ.get("MTL_COURSE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 SETS = [info for info in manifest.read().values() if info.tier == "R"]
-
-
-def here(info) -> bool:
-    return all((HERE / path).is_file() for path in info.files)
-
-
-def need(*names: str) -> None:
-    lacking = [name for name in names if not here(manifest.info(name))]
-    if lacking:
-        pytest.skip(f"no data root with {', '.join(lacking)}: set MTL_COURSE_DATA")
-
-
-@pytest.fixture
-def data_root(monkeypatch):
-    monkeypatch.setenv("MTL_COURSE_DATA", str(HERE))
 
 
 @pytest.fixture
