@@ -1,10 +1,12 @@
-"""What one balanced multi-task step costs on a CPU, several ways side by side, as a ratio to one step on the sum of the losses.
+"""What one balanced multi-task step costs on a CPU, several ways side by side, as a ratio to one
+step on the sum of the losses.
 
     python benchmarks/balanced_step.py            all cases; prints tables and writes the record that chapter 6 shows
     python benchmarks/balanced_step.py --quick    two tasks, few rounds; writes nothing
 
-One thread, CPU seconds of the process, medians over interleaved rounds, so that a busy moment of the machine hits all ways alike. The ways
-differ in how they find the trunk's task gradients; all weigh them with IMTL-G. torchjd is optional: ``pip install torchjd``.
+One thread, CPU seconds of the process, medians over interleaved rounds, so that a busy moment of
+the machine hits all ways alike. The ways differ in how they find the trunk's task gradients; all
+weigh them with IMTL-G. torchjd is optional: ``pip install torchjd``.
 """
 
 import argparse
@@ -18,9 +20,10 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course import balancing, records
-from mtl_course.backward import balanced_backward
-from mtl_course.models import mlp
+from mtl_course import records
+from mtl_course.multitask import balancing
+from mtl_course.multitask.backward import balanced_backward
+from mtl_course.networks.trunks import mlp
 
 try:
     import torchjd
@@ -35,15 +38,25 @@ METHODS = ("mgda", "pcgrad", "cagrad", "imtl_g", "aligned_mtl", "nash_mtl", "upg
 
 
 class Case:
-    """A trunk, T linear heads and one batch. Each way below is a method that leaves a step's gradients in ``.grad``."""
+    """A trunk, T linear heads and one batch. Each way below is a method that leaves a step's
+    gradients in ``.grad``.
+    """
 
     def __init__(self, kind: str, tasks: int):
         torch.manual_seed(0)
         if kind == "MLP":
             self.trunk, width, self.x = mlp([784, 512, 512, 256]), 256, torch.randn(256, 784)
         else:
-            layers = [m for a, b in ((3, 16), (16, 32), (32, 64)) for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))]
-            self.trunk, width, self.x = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), *mlp([256, 128])), 128, torch.randn(64, 3, 32, 32)
+            layers = [
+                m
+                for a, b in ((3, 16), (16, 32), (32, 64))
+                for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+            ]
+            self.trunk, width, self.x = (
+                nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), *mlp([256, 128])),
+                128,
+                torch.randn(64, 3, 32, 32),
+            )
         self.heads = nn.ModuleList(nn.Linear(width, CLASSES) for _ in range(tasks))
         self.labels = torch.randint(CLASSES, (tasks, len(self.x)))
         self.shared = list(self.trunk.parameters())
@@ -60,14 +73,18 @@ class Case:
         return [self.loss(t, z) for t, z in enumerate(features)]
 
     def spread(self, layers):
-        """Write the balanced trunk gradient from the layers' task gradients [T, ...]; the Gram matrix is summed layer by layer."""
+        """Write the balanced trunk gradient from the layers' task gradients [T, ...]; the Gram
+        matrix is summed layer by layer.
+        """
         G = sum(g.flatten(1) @ g.flatten(1).T for g in layers)
         w = balancing.imtl_g(G).float()
         for p, g in zip(self.shared, layers, strict=True):
             p.grad = torch.tensordot(w, g, 1)
 
     def cut(self):
-        """Features, and dL_t/dz for every task from one backward through detached aliases, which fills the heads' gradients too."""
+        """Features, and dL_t/dz for every task from one backward through detached aliases, which
+        fills the heads' gradients too.
+        """
         z = self.trunk(self.x)
         aliases = [z.detach().requires_grad_() for _ in self.heads]
         torch.stack(self.losses(aliases)).sum().backward()
@@ -81,7 +98,9 @@ class Case:
         tasks = []
         z = self.trunk(self.x)
         for head, loss in zip(self.heads, self.losses([z] * len(self.heads)), strict=True):
-            *trunk, weight, bias = torch.autograd.grad(loss, [*self.shared, head.weight, head.bias], retain_graph=True)
+            *trunk, weight, bias = torch.autograd.grad(
+                loss, [*self.shared, head.weight, head.bias], retain_graph=True
+            )
             head.weight.grad, head.bias.grad = weight, bias
             tasks.append(trunk)
         self.spread([torch.stack(layer) for layer in zip(*tasks, strict=True)])
@@ -90,7 +109,10 @@ class Case:
         """From dL_t/dz on, one pass of the trunk a task."""
         z, cotangents = self.cut()
         last = len(cotangents) - 1
-        tasks = [torch.autograd.grad(z, self.shared, v, retain_graph=t < last) for t, v in enumerate(cotangents)]
+        tasks = [
+            torch.autograd.grad(z, self.shared, v, retain_graph=t < last)
+            for t, v in enumerate(cotangents)
+        ]
         self.spread([torch.stack(layer) for layer in zip(*tasks, strict=True)])
 
     def batched(self):
@@ -100,7 +122,9 @@ class Case:
 
     def ours(self, approximate=False):
         losses = {str(t): partial(self.loss, t) for t in range(len(self.heads))}
-        balanced_backward(self.trunk(self.x), losses, self.shared, balancing.imtl_g, approximate=approximate)
+        balanced_backward(
+            self.trunk(self.x), losses, self.shared, balancing.imtl_g, approximate=approximate
+        )
 
     def ours_approximate(self):
         self.ours(approximate=True)
@@ -139,7 +163,9 @@ def gradients(case: Case, way: str) -> torch.Tensor:
 
 
 def measure(kind: str, tasks: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Way -> its median CPU seconds, and the median over rounds of its ratio to the sum of losses in the same round."""
+    """Way -> its median CPU seconds, and the median over rounds of its ratio to the sum of losses
+    in the same round.
+    """
     case = Case(kind, tasks)
     took = {way: [] for way in WAYS}
     for _ in range(rounds + 1):
@@ -151,15 +177,23 @@ def measure(kind: str, tasks: int, rounds: int) -> dict[str, dict[str, float]]:
     took = {way: seconds[1:] for way, seconds in took.items()}  # the first round warms up
     base = took["sum of losses"]
     return {
-        way: {"seconds": statistics.median(s), "ratio": statistics.median(a / b for a, b in zip(s, base, strict=True))} for way, s in took.items()
+        way: {
+            "seconds": statistics.median(s),
+            "ratio": statistics.median(a / b for a, b in zip(s, base, strict=True)),
+        }
+        for way, s in took.items()
     }
 
 
 def weights_from_gram(tasks: int, rounds: int) -> dict[str, float]:
-    """Method -> median milliseconds from a Gram matrix [T, T] to weights, each round with another matrix."""
+    """Method -> median milliseconds from a Gram matrix [T, T] to weights, each round with another
+    matrix.
+    """
     took = {method: [] for method in METHODS}
     for seed in range(rounds + 1):
-        J = torch.randn(tasks, 3 * tasks, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        J = torch.randn(
+            tasks, 3 * tasks, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+        )
         G = J @ J.T
         for method in METHODS:
             start = time.process_time()
@@ -191,15 +225,32 @@ def main(arguments=None):
     steps, unit = {}, "1.00 = CPU time of one step on the sum of the losses"
     for kind in ("MLP", "ConvNet"):
         steps[kind] = {str(T): measure(kind, T, rounds) for T in sizes}
-        ms = ", ".join(f"{1e3 * cell['sum of losses']['seconds']:.1f} ms" for cell in steps[kind].values())
-        table(f"{kind}; {unit} ({ms})", [f"T = {T}" for T in sizes], {w: [f"{c[w]['ratio']:.2f}" for c in steps[kind].values()] for w in WAYS})
+        ms = ", ".join(
+            f"{1e3 * cell['sum of losses']['seconds']:.1f} ms" for cell in steps[kind].values()
+        )
+        table(
+            f"{kind}; {unit} ({ms})",
+            [f"T = {T}" for T in sizes],
+            {w: [f"{c[w]['ratio']:.2f}" for c in steps[kind].values()] for w in WAYS},
+        )
     weights = {str(T): weights_from_gram(T, 2 * rounds) for T in sizes}
-    table("Weights from a Gram matrix, ms", [f"T = {T}" for T in sizes], {m: [f"{c[m]:.2f}" for c in weights.values()] for m in METHODS})
+    table(
+        "Weights from a Gram matrix, ms",
+        [f"T = {T}" for T in sizes],
+        {m: [f"{c[m]:.2f}" for c in weights.values()] for m in METHODS},
+    )
     if options.quick:
         return
     memory = {kind: {way: peak(__file__, kind, T, way) for way in WAYS} for kind, T in MEMORY}
-    table("Peak memory of a step, MiB", [f"{k}, T = {T}" for k, T in MEMORY], {w: [f"{c[w]:.0f}" for c in memory.values()] for w in WAYS})
-    provenance = records.provenance([0]) | {"command": "python benchmarks/balanced_step.py", "torchjd": torchjd_version()}
+    table(
+        "Peak memory of a step, MiB",
+        [f"{k}, T = {T}" for k, T in MEMORY],
+        {w: [f"{c[w]:.0f}" for c in memory.values()] for w in WAYS},
+    )
+    provenance = records.provenance([0]) | {
+        "command": "python benchmarks/balanced_step.py",
+        "torchjd": torchjd_version(),
+    }
     results = {"steps": steps, "weights": weights, "memory": memory}
     print(f"\nwritten to {records.save(records.Record('06', 'timing', results, provenance))}")
 

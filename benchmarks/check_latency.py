@@ -1,7 +1,9 @@
-"""How long a learner waits for a check: ``python benchmarks/check_latency.py [--repeat 20] [--out latency.json]``.
+"""How long a learner waits for a check: ``python benchmarks/check_latency.py [--repeat 20] [--out
+latency.json]``.
 
-Two figures an exercise, each the median over fresh seeds after one check to warm up: a right answer (every row is tried), and the
-last of the known mistakes (which is compared with all of them). Wall time, and the processor's, which other programs disturb less.
+Two figures an exercise, each the median over fresh seeds after one check to warm up: a right answer
+(every row is tried), and the last of the known mistakes (which is compared with all of them). Wall
+time, and the processor's, which other programs disturb less.
 """
 
 import argparse
@@ -15,7 +17,6 @@ from pathlib import Path
 
 from mtl_course.checks import check
 from mtl_course.runtime import environment
-
 
 COLUMNS = ("right_wall_ms", "right_cpu_ms", "wrong_wall_ms", "wrong_cpu_ms")
 LINE = "{:28} {:12.1f} {:8.1f} {:12.1f} {:8.1f}"
@@ -34,15 +35,21 @@ def median_ms(name: str, answer, repeat: int) -> tuple[float, float]:
 
 
 def answer_from(exercise):
-    """The reference as a learner would have written it: the course's own object does not count as an answer."""
+    """The reference as a learner would have written it: the course's own object does not count as
+    an answer.
+    """
     scope = dict(vars(sys.modules[exercise.reference.__module__]))
     exec(compile(exercise.solution, "<answer>", "exec"), scope)
     return scope[exercise.name]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=20, help="checks to take the median of (default: 20)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=20, help="checks to take the median of (default: 20)"
+    )
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     options = parser.parse_args()
     started = time.perf_counter()
@@ -50,7 +57,10 @@ def main() -> None:
     from mtl_course.checks.exercise import REGISTRY
 
     rows = {}
-    print(f"{'exercise':28} {'right: wall':>12} {'cpu':>8} {'wrong: wall':>12} {'cpu':>8}   (ms, median of {options.repeat})")
+    print(
+        f"{'exercise':28} {'right: wall':>12} {'cpu':>8} {'wrong: wall':>12} {'cpu':>8}   (ms,"
+        f" median of {options.repeat})"
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(MTL_COURSE_HOME=folder, MTL_COURSE_CHECKS="learn")
         for name, exercise in REGISTRY.items():
@@ -58,10 +68,15 @@ def main() -> None:
             if not rows:
                 check(name, answer)
                 first = round(time.perf_counter() - started, 2)
-            right, wrong = (median_ms(name, a, options.repeat) for a in (answer, exercise.mistakes[-1][0]))
+            right, wrong = (
+                median_ms(name, a, options.repeat) for a in (answer, exercise.mistakes[-1][0])
+            )
             rows[name] = dict(zip(COLUMNS, right + wrong, strict=True))
             print(LINE.format(name, *rows[name].values()))
-    middle = {key: round(statistics.median(row[key] for row in rows.values()), 2) for key in next(iter(rows.values()))}
+    middle = {
+        key: round(statistics.median(row[key] for row in rows.values()), 2)
+        for key in next(iter(rows.values()))
+    }
     print(LINE.format("median", *middle.values()))
     print(f"first check, exercises' import included: {first} s")
     if hasattr(os, "getloadavg"):

@@ -1,4 +1,6 @@
-"""Peak memory that a step adds to what is in use before it, in a process of its own, which no earlier step has grown (Linux)."""
+"""Peak memory that a step adds to what is in use before it, in a process of its own, which no
+earlier step has grown (Linux).
+"""
 
 import re
 import subprocess

@@ -1,12 +1,14 @@
-"""What one meta-step costs on a CPU, several ways side by side, as a ratio to one joint step on the same examples; and draws of episodes a second.
+"""What one meta-step costs on a CPU, several ways side by side, as a ratio to one joint step on the
+same examples; and draws of episodes a second.
 
     python benchmarks/meta_step.py            all cases; prints tables
     python benchmarks/meta_step.py --quick    few rounds, no memory
     python benchmarks/meta_step.py --out meta.json    writes the numbers too
 
-16 tasks of 5 ways and 1 shot with 15 queries a class, 1 inner step. One thread, CPU seconds of the process, medians over interleaved rounds. The
-joint step is an ordinary one: all support and query examples in one batch, one backward pass. The plain loop is what one writes first: a
-dictionary of stepped parameters for each task, `torch.autograd.grad` with a graph, one backward pass at the end.
+16 tasks of 5 ways and 1 shot with 15 queries a class, 1 inner step. One thread, CPU seconds of the
+process, medians over interleaved rounds. The joint step is an ordinary one: all support and query
+examples in one batch, one backward pass. The plain loop is what one writes first: a dictionary of
+stepped parameters for each task, `torch.autograd.grad` with a graph, one backward pass at the end.
 """
 
 import argparse
@@ -25,12 +27,22 @@ from torch.nn import functional as F
 
 from mtl_course import meta
 from mtl_course.data.episodes import Source
-from mtl_course.functional import Functional
-from mtl_course.models import mlp
+from mtl_course.meta.functional import Functional
+from mtl_course.networks.trunks import mlp
 
-SIZES = {"MLP": [784, 64, 64], "MLP, large": [784, 256, 128, 64, 64]}  # the large one: of the sizes of Finn et al. for Omniglot
+SIZES = {
+    "MLP": [784, 64, 64],
+    "MLP, large": [784, 256, 128, 64, 64],
+}  # the large one: of the sizes of Finn et al. for Omniglot
 JOINT, LOOP = "joint step", "plain loop, MAML"
-MEMORY = (JOINT, LOOP, "plain loop, first order", "meta_backward, MAML", "meta_backward, first order", "MAML, all tasks at once")
+MEMORY = (
+    JOINT,
+    LOOP,
+    "plain loop, first order",
+    "meta_backward, MAML",
+    "meta_backward, first order",
+    "MAML, all tasks at once",
+)
 TASKS, WAYS_A_TASK, SHOTS, QUERIES, RATE = 16, 5, 1, 15, 0.4
 
 
@@ -42,10 +54,19 @@ class Case:
         if kind in SIZES:
             self.model, shape = nn.Sequential(mlp(SIZES[kind]), nn.Linear(64, WAYS_A_TASK)), (784,)
         else:
-            layers = [m for a in (1, 16, 16) for m in (nn.Conv2d(a, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))]
-            self.model, shape = nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, WAYS_A_TASK)), (1, 28, 28)
+            layers = [
+                m
+                for a in (1, 16, 16)
+                for m in (nn.Conv2d(a, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+            ]
+            self.model, shape = (
+                nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, WAYS_A_TASK)),
+                (1, 28, 28),
+            )
         source = Source(torch.randn(20 * 20, *shape), torch.arange(20).repeat(20))
-        self.episodes = source.classification(TASKS, WAYS_A_TASK, SHOTS, QUERIES, torch.Generator().manual_seed(0))
+        self.episodes = source.classification(
+            TASKS, WAYS_A_TASK, SHOTS, QUERIES, torch.Generator().manual_seed(0)
+        )
         self.f = Functional(self.model)
 
     def clear(self):
@@ -54,7 +75,9 @@ class Case:
 
     def joint(self):
         (x, y), (query, judged) = self.episodes.support, self.episodes.query
-        F.cross_entropy(self.model(torch.cat([x, query], 1).flatten(0, 1)), torch.cat([y, judged], 1).flatten()).backward()
+        F.cross_entropy(
+            self.model(torch.cat([x, query], 1).flatten(0, 1)), torch.cat([y, judged], 1).flatten()
+        ).backward()
 
     def loop(self, first_order=False):
         params = dict(self.model.named_parameters())
@@ -70,7 +93,9 @@ class Case:
         self.loop(first_order=True)
 
     def ours(self, **choice):
-        meta.meta_backward(self.f, self.f.parameters(), self.episodes, F.cross_entropy, 1, RATE, **choice)
+        meta.meta_backward(
+            self.f, self.f.parameters(), self.episodes, F.cross_entropy, 1, RATE, **choice
+        )
 
     def forced(self, group):
         device = self.episodes.support[0].device
@@ -132,18 +157,29 @@ def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def measure(kind: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Way -> its median CPU seconds, and medians over rounds of its ratio to the joint step and to the plain loop of the same round."""
+    """Way -> its median CPU seconds, and medians over rounds of its ratio to the joint step and to
+    the plain loop of the same round.
+    """
     case = Case(kind)
     took = interleaved({way: partial(step, case, way) for way in WAYS}, rounds)
 
     def ratio(way, to):
         return statistics.median(a / b for a, b in zip(took[way], took[to], strict=True))
 
-    return {way: {"seconds": statistics.median(s), "to joint": ratio(way, JOINT), "to loop": ratio(way, LOOP)} for way, s in took.items()}
+    return {
+        way: {
+            "seconds": statistics.median(s),
+            "to joint": ratio(way, JOINT),
+            "to loop": ratio(way, LOOP),
+        }
+        for way, s in took.items()
+    }
 
 
 def draws(rounds: int) -> dict[str, dict[str, float]]:
-    """Episodes drawn a CPU second from 64 classes of 600 images of 28 x 28, and how many the copy of as many random images would allow."""
+    """Episodes drawn a CPU second from 64 classes of 600 images of 28 x 28, and how many the copy
+    of as many random images would allow.
+    """
     images, found = torch.randint(256, (64 * 600, 28 * 28), dtype=torch.uint8), {}
     for kind, x in (("float32", images / 255), ("bytes", images)):
         source = Source(x, torch.arange(64).repeat(600))
@@ -152,7 +188,9 @@ def draws(rounds: int) -> dict[str, dict[str, float]]:
             rows = torch.randint(len(x), (TASKS * ways * (shots + QUERIES),), generator=g)
             draw = partial(source.classification, TASKS, ways, shots, QUERIES, g)
             took = interleaved({"drawn": draw, "copied": partial(x.index_select, 0, rows)}, rounds)
-            found[f"{ways} ways, {shots} shot, {kind}"] = {what: TASKS / statistics.median(s) for what, s in took.items()}
+            found[f"{ways} ways, {shots} shot, {kind}"] = {
+                what: TASKS / statistics.median(s) for what, s in took.items()
+            }
     return found
 
 
@@ -175,19 +213,38 @@ def main(arguments=None):
         cells = steps[kind] = measure(kind, rounds)
         for way in () if options.quick else MEMORY:
             cells[way]["MiB"] = peak(__file__, kind, way)
-        print(f"\n{kind}, joint step {1e3 * cells[JOINT]['seconds']:.1f} ms\n{'':32}{'to joint step':>16}{'to plain loop':>16}{'peak MiB':>12}")
+        print(
+            f"\n{kind}, joint step {1e3 * cells[JOINT]['seconds']:.1f}"
+            f" ms\n{'':32}{'to joint step':>16}{'to plain loop':>16}{'peak MiB':>12}"
+        )
         for way, cell in cells.items():
-            print(f"{way:32}{cell['to joint']:16.2f}{cell['to loop']:16.2f}" + (f"{cell['MiB']:12.0f}" if "MiB" in cell else ""))
-    print("\nMAML's gradient by `meta_backward`, 5 ways, 1 shot, 16 tasks, 1 inner step, against the plain loop:")
+            print(
+                f"{way:32}{cell['to joint']:16.2f}{cell['to loop']:16.2f}"
+                + (f"{cell['MiB']:12.0f}" if "MiB" in cell else "")
+            )
+    print(
+        "\nMAML's gradient by `meta_backward`, 5 ways, 1 shot, 16 tasks, 1 inner step, against the"
+        " plain loop:"
+    )
     for kind, cells in steps.items():
         layers = f" ({'-'.join(map(str, [*SIZES[kind], WAYS_A_TASK]))})" if kind in SIZES else ""
-        print(f"{kind + layers:32}{1 / cells['meta_backward, MAML']['to loop']:16.2f} times as fast")
+        print(
+            f"{kind + layers:32}{1 / cells['meta_backward, MAML']['to loop']:16.2f} times as fast"
+        )
     found = draws(5 if options.quick else 50)
-    print(f"\nEpisodes a CPU second, {TASKS} a draw; then what the copy of the images alone would allow")
+    print(
+        f"\nEpisodes a CPU second, {TASKS} a draw; then what the copy of the images alone would"
+        " allow"
+    )
     for name, rate in found.items():
         print(f"{name:32}{rate['drawn']:16,.0f}{rate['copied']:16,.0f}")
     if options.out:
-        options.out.write_text(json.dumps({"torch": torch.__version__, "results": {"steps": steps, "draws": found}}, indent=1) + "\n")
+        options.out.write_text(
+            json.dumps(
+                {"torch": torch.__version__, "results": {"steps": steps, "draws": found}}, indent=1
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""What makes a training step fast, side by side on the device that is here: where batches come from, how a step is computed.
+"""What makes a training step fast, side by side on the device that is here: where batches come
+from, how a step is computed.
 
     python benchmarks/training_step.py                    all cases; prints two tables
     python benchmarks/training_step.py --out step.json    and writes them with their provenance
     python benchmarks/training_step.py --quick            a tiny network and few rounds, to see that it runs
 
-Batches: images that lie on the device, taken by index and augmented there, against `torch.utils.data.DataLoader` with worker
-processes that augment image by image; each alone, and with a training step on every batch. Steps: eager or compiled, float32 or
-bfloat16, contiguous or channels last. Rounds are interleaved, so that a busy moment hits all ways alike; shown are medians over
-the rounds, and the median of the ratio to the first way in the same round. On a GPU the clock waits for the device. On a CPU
-there is one thread; a step is timed in CPU seconds of the process, but batches, which other processes make, by the wall clock:
-run it on an idle machine.
+Batches: images that lie on the device, taken by index and augmented there, against
+`torch.utils.data.DataLoader` with worker processes that augment image by image; each alone, and
+with a training step on every batch. Steps: eager or compiled, float32 or bfloat16, contiguous or
+channels last. Rounds are interleaved, so that a busy moment hits all ways alike; shown are medians
+over the rounds, and the median of the ratio to the first way in the same round. On a GPU the clock
+waits for the device. On a CPU there is one thread; a step is timed in CPU seconds of the process,
+but batches, which other processes make, by the wall clock: run it on an idle machine.
 """
 
 import argparse
@@ -28,9 +30,9 @@ from torch.utils.data import DataLoader, Dataset
 from mtl_course import records
 from mtl_course.data.augment import compose, crop, flip
 from mtl_course.data.batches import Table
-from mtl_course.precision import Precision
-from mtl_course.resnet import resnet
+from mtl_course.networks.residual import resnet
 from mtl_course.runtime import device as fastest_device
+from mtl_course.training.precision import Precision
 
 CLASSES, PADDING = 10, 4
 WORKERS = (1, 2)
@@ -38,7 +40,9 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Size:
-    """depths, widths: of the ResNet. batch: images a step; images: in all. steps: in one timed round; rounds: how many."""
+    """depths, widths: of the ResNet. batch: images a step; images: in all. steps: in one timed
+    round; rounds: how many.
+    """
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -55,16 +59,23 @@ SIZES = {
 }
 
 
-# -------------------------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------------ batches
 def dataset(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images [N, 3, 32, 32] and labels: the time of a batch does not depend on what they show."""
+    """Random images [N, 3, 32, 32] and labels: the time of a batch does not depend on what they
+    show.
+    """
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(size.images, 3, 32, 32, generator=g), torch.randint(CLASSES, (size.images,), generator=g)
+    x, y = (
+        torch.randn(size.images, 3, 32, 32, generator=g),
+        torch.randint(CLASSES, (size.images,), generator=g),
+    )
     return x.to(device), y.to(device)
 
 
-def resident(x: Tensor, y: Tensor, batch: int, augmented: bool) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    """Epochs of batches from data on the device, as `train.fit` takes them."""
+def resident(
+    x: Tensor, y: Tensor, batch: int, augmented: bool
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Epochs of batches from data on the device, as `training.fit` takes them."""
     table, change = Table(x, {"label": y}), compose(flip, crop(PADDING))
     order, draws = torch.Generator().manual_seed(0), torch.Generator(x.device).manual_seed(0)
 
@@ -82,7 +93,11 @@ class OneByOne(Dataset):
         from torchvision.transforms import v2
 
         self.x, self.y = x, y
-        self.change = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=PADDING)]) if augmented else v2.Identity()
+        self.change = (
+            v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=PADDING)])
+            if augmented
+            else v2.Identity()
+        )
 
     def __len__(self):
         return len(self.x)
@@ -91,9 +106,18 @@ class OneByOne(Dataset):
         return self.change(self.x[row]), self.y[row]
 
 
-def loader(x: Tensor, y: Tensor, batch: int, augmented: bool, workers: int) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    """Epochs of batches from a DataLoader whose workers stay alive between epochs, moved to the device."""
-    options = {"shuffle": True, "num_workers": workers, "persistent_workers": True, "pin_memory": x.is_cuda}
+def loader(
+    x: Tensor, y: Tensor, batch: int, augmented: bool, workers: int
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Epochs of batches from a DataLoader whose workers stay alive between epochs, moved to the
+    device.
+    """
+    options = {
+        "shuffle": True,
+        "num_workers": workers,
+        "persistent_workers": True,
+        "pin_memory": x.is_cuda,
+    }
     batches = DataLoader(OneByOne(x.cpu(), y.cpu(), augmented), batch, **options)
 
     def epoch():
@@ -106,7 +130,8 @@ def loader(x: Tensor, y: Tensor, batch: int, augmented: bool, workers: int) -> C
 def sources(x: Tensor, y: Tensor, batch: int, augmented: bool) -> dict[str, Callable]:
     """Name -> function that starts an epoch of batches."""
     return {"on the device": resident(x, y, batch, augmented)} | {
-        f"DataLoader, {n} worker{'s' if n > 1 else ''}": loader(x, y, batch, augmented, n) for n in WORKERS
+        f"DataLoader, {n} worker{'s' if n > 1 else ''}": loader(x, y, batch, augmented, n)
+        for n in WORKERS
     }
 
 
@@ -127,20 +152,27 @@ def time_batches(size: Size, device: torch.device) -> dict[str, dict[str, dict]]
                 if step:
                     step(images, labels)
 
-        ways = {name: (lambda start=start: epoch(start)) for name, start in sources(x, y, size.batch, augmented).items()}
+        ways = {
+            name: lambda start=start: epoch(start)
+            for name, start in sources(x, y, size.batch, augmented).items()
+        }
         cases[case] = interleaved(ways, size.rounds, clock(device, wall=True), size.images)
     return cases
 
 
-# ---------------------------------------------------------------------------------------------------------------- steps
+# -------------------------------------------------------------------------------------------- steps
 class Step:
     """One SGD step of a ResNet, computed in one of the ways."""
 
-    def __init__(self, size: Size, device: torch.device, *, channels_last=False, half=False, compiled=False):
+    def __init__(
+        self, size: Size, device: torch.device, *, channels_last=False, half=False, compiled=False
+    ):
         torch.manual_seed(0)
         trunk = resnet(size.depths, size.widths)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = nn.Sequential(trunk, nn.Linear(trunk.features, CLASSES)).to(device, memory_format=layout)
+        self.model = nn.Sequential(trunk, nn.Linear(trunk.features, CLASSES)).to(
+            device, memory_format=layout
+        )
         self.layout, self.arithmetic = layout, Precision(torch.bfloat16 if half else None, device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         if compiled:
@@ -200,9 +232,11 @@ def why_not(error: Exception) -> str:
     return " ".join(text.split())[:60]
 
 
-# --------------------------------------------------------------------------------------------------------------- clocks
+# ------------------------------------------------------------------------------------------- clocks
 def clock(device: torch.device, wall: bool = False) -> Callable[[], float]:
-    """Seconds: on a GPU once its queue is empty; else CPU seconds of this process, or those of the wall."""
+    """Seconds: on a GPU once its queue is empty; else CPU seconds of this process, or those of the
+    wall.
+    """
     if device.type != "cuda":
         return time.perf_counter if wall else time.process_time
 
@@ -213,8 +247,12 @@ def clock(device: torch.device, wall: bool = False) -> Callable[[], float]:
     return now
 
 
-def interleaved(ways: dict[str, Callable], rounds: int, now: Callable[[], float], images: int) -> dict[str, dict]:
-    """Way -> median seconds over the rounds, images a second, and the median of its ratio to the first way in the same round."""
+def interleaved(
+    ways: dict[str, Callable], rounds: int, now: Callable[[], float], images: int
+) -> dict[str, dict]:
+    """Way -> median seconds over the rounds, images a second, and the median of its ratio to the
+    first way in the same round.
+    """
     took = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, run in ways.items():
@@ -233,7 +271,7 @@ def interleaved(ways: dict[str, Callable], rounds: int, now: Callable[[], float]
     }
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 def table(title: str, columns: list[str], rows: dict[str, list[str]]) -> None:
     print(f"\n{title}\n{'':34}" + "".join(f"{c:>24}" for c in columns))
     for name, cells in rows.items():
@@ -245,19 +283,35 @@ def show(results: dict) -> None:
     rows = {}
     for case in results["batches"].values():
         for way, cell in case.items():
-            rows.setdefault(way, []).append(f"{cell['images_per_second']:,.0f}/s ({cell['ratio']:.2f})")
+            rows.setdefault(way, []).append(
+                f"{cell['images_per_second']:,.0f}/s ({cell['ratio']:.2f})"
+            )
     table("Images a second (time as a ratio to the first line)", list(results["batches"]), rows)
-    rows = {way: [cell["missing"], "-", "-"] for way, cell in results["steps"].items() if "missing" in cell}
+    rows = {
+        way: [cell["missing"], "-", "-"]
+        for way, cell in results["steps"].items()
+        if "missing" in cell
+    }
     for way, cell in results["steps"].items():
         if way not in rows:
-            rows[way] = [f"{cell['ms']:.2f}", f"{cell['images_per_second']:,.0f}", f"{cell['ratio']:.2f}"]
-    table("One training step", ["ms", "images/s", "ratio"], {way: rows[way] for way in results["steps"]})
+            rows[way] = [
+                f"{cell['ms']:.2f}",
+                f"{cell['images_per_second']:,.0f}",
+                f"{cell['ratio']:.2f}",
+            ]
+    table(
+        "One training step",
+        ["ms", "images/s", "ratio"],
+        {way: rows[way] for way in results["steps"]},
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tiny network and two rounds")
-    parser.add_argument("--rounds", type=int, help="how many rounds (default: 7 on a CPU, 9 on a GPU)")
+    parser.add_argument(
+        "--rounds", type=int, help="how many rounds (default: 7 on a CPU, 9 on a GPU)"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     device = fastest_device()
@@ -268,10 +322,17 @@ def main(arguments: list[str] | None = None) -> None:
     provenance = records.provenance([0]) | {"command": "python benchmarks/training_step.py"}
     print(f"{provenance['device']}, torch {provenance['torch']}")
     print(f"ResNet {size.depths} x {size.widths}, batches of {size.batch}, {size.rounds} rounds")
-    results = {"size": asdict(size), "batches": time_batches(size, device), "steps": time_steps(size, device)}
+    results = {
+        "size": asdict(size),
+        "batches": time_batches(size, device),
+        "steps": time_steps(size, device),
+    }
     show(results)
     if options.out:
-        options.out.write_text(json.dumps({"results": results, "provenance": provenance}, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(
+            json.dumps({"results": results, "provenance": provenance}, indent=1) + "\n",
+            encoding="utf-8",
+        )
         print(f"\nwritten to {options.out}")
 
 

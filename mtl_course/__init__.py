@@ -1,13 +1,15 @@
 """Helper package of the executed course on multi-task, transfer and meta-learning.
 
-Importing it is cheap: torch is imported by the modules that compute with it, when they are first used.
+Importing it is cheap: torch is imported by the modules that compute with it, when they are first
+used.
 """
 
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-# name -> module that defines it; looked up on first use (PEP 562), so that `import mtl_course` stays quick.
+# name -> module that defines it; looked up on first use (PEP 562), so that `import mtl_course`
+# stays quick.
 _LAZY = {
     "setup": "runtime",
     "claim": "claims",

@@ -1,11 +1,15 @@
-"""The chapters of the course: the one place that first cells, title cards, `setup` and `progress` read."""
+"""The chapters of the course: the one place that first cells, title cards, `setup` and `progress`
+read.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter. Times are minutes: to read, to run on two CPU cores, and its full experiment on a Colab T4, None until a record has timed it."""
+    """One chapter. Times are minutes: to read, to run on two CPU cores, and its full experiment on
+    a Colab T4, None until a record has timed it.
+    """
 
     number: str
     slug: str
@@ -21,38 +25,136 @@ class Chapter:
 
     @property
     def heading(self) -> str:
-        """Title with its number. The book numbers nothing by itself: it may lack a chapter between two that it has."""
+        """Title with its number. The book numbers nothing by itself: it may lack a chapter between
+        two that it has.
+        """
         return f"{int(self.number)}. {self.title}"
 
 
 CHAPTERS = {
     chapter.number: chapter
     for chapter in [
-        Chapter("01", "mtl_objective", "The multi-task objective", "When is it worth learning several tasks together?", 35, 1, None),
-        Chapter("02", "transfer_objective", "The transfer objective", "What does a source task give a target task, and when does it hurt?", 35, 1, None),
         Chapter(
-            "03", "training_on_gpu", "From NumPy to the GPU",
-            "What must change so that the same code trains a hundred times faster, and is it still right?", 40, 1, None,
+            "01",
+            "mtl_objective",
+            "The multi-task objective",
+            "When is it worth learning several tasks together?",
+            35,
+            1,
+            None,
         ),
-        Chapter("04", "architectures", "Sharing architectures", "What should the tasks share?", 35, 1, None),
-        Chapter("05", "loss_weighting", "Losses and their weights", "How should errors in metres and in nats be added?", 35, 1, None),
-        Chapter("06", "gradient_conflict", "When tasks conflict", "When two losses pull in different directions, does gradient surgery help?", 40, 1, None),
-        Chapter("07", "task_relations", "Which tasks belong together", "Can you tell before training which tasks belong together?", 40, 1, None),
-        Chapter("08", "cnn_multitask", "Convolutional multi-task networks", "One ResNet for two label sets: what do we gain?", 35, 1, None),
-        Chapter("12", "fine_tuning", "Fine-tuning a network", "How much to unfreeze, at which rate?", 35, 1, None),
-        Chapter("17", "meta_learning", "Learn the starting point", "When does a learned start beat joint training and fine-tuning?", 40, 1, None),
-        Chapter("18", "few_shot", "Few-shot classification", "Five classes, one example each: what tells them apart?", 35, 1, None),
         Chapter(
-            "19", "continual", "Learning in a stream",
-            "Tasks arrive one after another: what does a network forget, and what keeps it from forgetting?", 40, 1, None,
+            "02",
+            "transfer_objective",
+            "The transfer objective",
+            "What does a source task give a target task, and when does it hurt?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "03",
+            "training_on_gpu",
+            "From NumPy to the GPU",
+            "What must change so that the same code trains a hundred times faster, and is it still"
+            " right?",
+            40,
+            1,
+            None,
+        ),
+        Chapter(
+            "04",
+            "architectures",
+            "Sharing architectures",
+            "What should the tasks share?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "05",
+            "loss_weighting",
+            "Losses and their weights",
+            "How should errors in metres and in nats be added?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "06",
+            "gradient_conflict",
+            "When tasks conflict",
+            "When two losses pull in different directions, does gradient surgery help?",
+            40,
+            1,
+            None,
+        ),
+        Chapter(
+            "07",
+            "task_relations",
+            "Which tasks belong together",
+            "Can you tell before training which tasks belong together?",
+            40,
+            1,
+            None,
+        ),
+        Chapter(
+            "08",
+            "cnn_multitask",
+            "Convolutional multi-task networks",
+            "One ResNet for two label sets: what do we gain?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "12",
+            "fine_tuning",
+            "Fine-tuning a network",
+            "How much to unfreeze, at which rate?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "17",
+            "meta_learning",
+            "Learn the starting point",
+            "When does a learned start beat joint training and fine-tuning?",
+            40,
+            1,
+            None,
+        ),
+        Chapter(
+            "18",
+            "few_shot",
+            "Few-shot classification",
+            "Five classes, one example each: what tells them apart?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
+            "19",
+            "continual",
+            "Learning in a stream",
+            "Tasks arrive one after another: what does a network forget, and what keeps it from"
+            " forgetting?",
+            40,
+            1,
+            None,
         ),
     ]
 }
 
 
 def find(chapter: str | int) -> Chapter:
-    """The chapter with this number (``"01"``, ``"1"`` or ``1``); ValueError that lists the chapters if there is none."""
+    """The chapter with this number (``"01"``, ``"1"`` or ``1``); ValueError that lists the chapters
+    if there is none.
+    """
     number = str(chapter).zfill(2)
     if number not in CHAPTERS:
-        raise ValueError(f"There is no chapter {chapter!r}. The chapters are {', '.join(CHAPTERS)}.")
+        raise ValueError(
+            f"There is no chapter {chapter!r}. The chapters are {', '.join(CHAPTERS)}."
+        )
     return CHAPTERS[number]

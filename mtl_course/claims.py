@@ -13,14 +13,18 @@ class ClaimFailed(AssertionError):
 
 
 def strict() -> bool:
-    """True where a failing claim must stop the run: the environment variable MTL_COURSE_STRICT is set to 1."""
+    """True where a failing claim must stop the run: the environment variable MTL_COURSE_STRICT is
+    set to 1.
+    """
     return os.environ.get("MTL_COURSE_STRICT") == "1"
 
 
 def summary(values: Sequence[float] | float) -> str:
-    """Mean and sample standard deviation of one value a seed, such as ``0.424 ± 0.011 (5 seeds)``; a single number as it is.
+    """Mean and sample standard deviation of one value a seed, such as ``0.424 ± 0.011 (5 seeds)``;
+    a single number as it is.
 
-    Three decimals; with a spread that these would round to nothing, as many as show two digits of it.
+    Three decimals; with a spread that these would round to nothing, as many as show two digits of
+    it.
     """
     x = np.asarray(values, dtype=float)
     if x.ndim == 0:
@@ -32,15 +36,19 @@ def summary(values: Sequence[float] | float) -> str:
     return f"{mean:.{decimals}f} ± {spread:.{decimals}f} ({x.size} seeds)"
 
 
-def claim(text: str, holds: bool, evidence: Mapping[str, Sequence[float] | float] | None = None) -> None:
+def claim(
+    text: str, holds: bool, evidence: Mapping[str, Sequence[float] | float] | None = None
+) -> None:
     """State a result of the chapter and say whether this run bears it out.
 
     text: the sentence, as the prose makes it.
     holds: the comparison, computed in this run.
-    evidence: name -> one value a seed (at least three), or a plain number for what is exact (a closed form, a count).
+    evidence: name -> one value a seed (at least three), or a plain number for what is exact (a
+        closed form, a count).
 
-    A claim that does not hold stops a strict run with `ClaimFailed`, and so does a measured value with fewer than three seeds: one
-    lucky run is no evidence. For a learner who changed a setting both are said, and the notebook goes on.
+    A claim that does not hold stops a strict run with `ClaimFailed`, and so does a measured value
+    with fewer than three seeds: one lucky run is no evidence. For a learner who changed a setting
+    both are said, and the notebook goes on.
     """
     lines, few = [], []
     for name, values in (evidence or {}).items():

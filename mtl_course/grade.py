@@ -1,7 +1,9 @@
-"""Grade a submitted notebook: ``python -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds 10] [--only NAME ...]``.
+"""Grade a submitted notebook: ``python -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds
+10] [--only NAME ...]``.
 
-Writes a results file as Gradescope reads it. The submission's code is run: do that in a container, as autograders do, and look
-at the entry "for the teacher", which names what an honest answer does not need.
+Writes a results file as Gradescope reads it. The submission's code is run: do that in a container,
+as autograders do, and look at the entry "for the teacher", which names what an honest answer does
+not need.
 """
 
 import argparse
@@ -15,10 +17,22 @@ from pathlib import Path
 
 from .checks.exercise import REGISTRY
 
-INSTALL = 'Grading needs nbclient, nbformat and ipykernel: pip install "nbclient" "nbformat" "ipykernel"'
+INSTALL = (
+    'Grading needs nbclient, nbformat and ipykernel: pip install "nbclient" "nbformat" "ipykernel"'
+)
 MARKER = re.compile(r"^# EXERCISE (\w+)", re.M)
 # Reaching for these means looking for the answer, or for the checker, instead of writing one.
-UNUSUAL = {"REGISTRY", "exercises", "checks", "grade", "reference", "_judge", "examine", "share", "Result"}
+UNUSUAL = {
+    "REGISTRY",
+    "exercises",
+    "checks",
+    "grade",
+    "reference",
+    "_judge",
+    "examine",
+    "share",
+    "Result",
+}
 PROBE = """
 def _grade():
     import json
@@ -40,12 +54,14 @@ def grade(
     seed: int | None = None,
     cell_timeout: int = 300,
 ) -> dict:
-    """Run the notebook at `path` and check its answers; returns the content of a Gradescope results file.
+    """Run the notebook at `path` and check its answers; returns the content of a Gradescope results
+    file.
 
-    only: the exercises that count; by default all of every chapter that the notebook has an exercise of, so that a deleted
-    cell earns nothing. rounds, seed: as in `check`. cell_timeout: seconds a cell may run; its errors do not stop the run.
-    ValueError for a file that is no notebook, has no exercise, or an unknown name in `only`.
-    ImportError with what to install if nbclient or nbformat is missing.
+    only: the exercises that count; by default all of every chapter that the notebook has an
+        exercise of, so that a deleted cell earns nothing. rounds, seed: as in `check`.
+        cell_timeout: seconds a cell may run; its errors do not stop the run. ValueError for a file
+        that is no notebook, has no exercise, or an unknown name in `only`. ImportError with what to
+        install if nbclient or nbformat is missing.
     """
     try:
         import nbformat
@@ -56,7 +72,9 @@ def grade(
         notebook = nbformat.read(path, 4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a notebook: {type(error).__name__}: {error}"[:300]) from error
+        raise ValueError(
+            f"{path} cannot be read as a notebook: {type(error).__name__}: {error}"[:300]
+        ) from error
     names = _exercises(cells, only)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -72,16 +90,28 @@ def grade(
         )
         stopped = None
         try:
-            client.execute(env={**os.environ, "MTL_COURSE_HOME": folder, "MTL_COURSE_CHECKS": "learn"})
+            client.execute(
+                env={**os.environ, "MTL_COURSE_HOME": folder, "MTL_COURSE_CHECKS": "learn"}
+            )
         except Exception as error:  # the kernel died, or could not be interrupted
             stopped = f"{type(error).__name__}: {error}"[:500]
         found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
     tests = [_entry(name, found.get(name)) for name in names]
-    remarks = [f"names that an answer does not need: {', '.join(unusual)}"] if (unusual := suspicious(cells)) else []
+    remarks = (
+        [f"names that an answer does not need: {', '.join(unusual)}"]
+        if (unusual := suspicious(cells))
+        else []
+    )
     remarks += [f"the run stopped: {stopped}"] if stopped else []
     if remarks:
-        tests.append({"name": "for the teacher", "visibility": "hidden", "output": "; ".join(remarks)})
-    return {"score": round(sum(test.get("score", 0) for test in tests), 2), "tests": tests, "stdout_visibility": "hidden"}
+        tests.append(
+            {"name": "for the teacher", "visibility": "hidden", "output": "; ".join(remarks)}
+        )
+    return {
+        "score": round(sum(test.get("score", 0) for test in tests), 2),
+        "tests": tests,
+        "stdout_visibility": "hidden",
+    }
 
 
 def _exercises(cells, only: list[str] | None) -> list[str]:
@@ -93,7 +123,10 @@ def _exercises(cells, only: list[str] | None) -> list[str]:
         return only
     there = {name for cell in cells for name in MARKER.findall(cell.source) if name in REGISTRY}
     if not there:
-        raise ValueError("The notebook has no exercise of the course (a cell that begins with `# EXERCISE name`).")
+        raise ValueError(
+            "The notebook has no exercise of the course (a cell that begins with `# EXERCISE"
+            " name`)."
+        )
     chapters = {REGISTRY[name].chapter for name in there}
     return [name for name, exercise in REGISTRY.items() if exercise.chapter in chapters]
 
@@ -104,7 +137,9 @@ def _entry(name: str, found: dict | None) -> dict:
         "score": round(found["score"], 2) if found else 0,
         "max_score": REGISTRY[name].points,
         "status": "passed" if found and found["state"] == "solved" else "failed",
-        "output": found["html"] if found else "<p>The notebook stopped before this could be checked.</p>",
+        "output": (
+            found["html"] if found else "<p>The notebook stopped before this could be checked.</p>"
+        ),
         "output_format": "html",
         "visibility": "visible",
     }
@@ -130,12 +165,23 @@ def suspicious(cells) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mtl_course.grade", description="Grade a submitted notebook.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.grade", description="Grade a submitted notebook."
+    )
     parser.add_argument("notebook", type=Path)
-    parser.add_argument("results", type=Path, help="where to write the results, such as results.json")
-    parser.add_argument("--rounds", type=int, default=10, help="draws of inputs for each check (default: 10)")
+    parser.add_argument(
+        "results", type=Path, help="where to write the results, such as results.json"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="draws of inputs for each check (default: 10)"
+    )
     parser.add_argument("--seed", type=int, help="check on the same inputs every time")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="the exercises that count (default: all of the chapter)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="the exercises that count (default: all of the chapter)",
+    )
     options = parser.parse_args(arguments)
     try:
         results = grade(options.notebook, options.only, options.rounds, options.seed)
@@ -146,7 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
         results = {"score": 0, "output": str(error), "tests": []}
     options.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     most = sum(test.get("max_score", 0) for test in results["tests"])
-    print(f"{options.notebook.name}: {results['score']:g} of {most:g} points, written to {options.results}")
+    print(
+        f"{options.notebook.name}: {results['score']:g} of {most:g} points, written to"
+        f" {options.results}"
+    )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Figures of the course: one style, colours that survive colour blindness, and curves with their spread."""
+"""Figures of the course: one style, colours that survive colour blindness, and curves with their
+spread.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,9 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the course. The background is opaque, so that figures read in dark mode too."""
+    """Set matplotlib's defaults for the course. The background is opaque, so that figures read in
+    dark mode too.
+    """
     plt.rcParams.update(
         {
             "axes.prop_cycle": plt.cycler(color=COLORS),
@@ -36,5 +40,7 @@ def band(ax, x, runs, label: str, **line):
     runs = np.asarray(runs, dtype=float)
     mean, spread = runs.mean(axis=0), runs.std(axis=0, ddof=1)
     (drawn,) = ax.plot(x, mean, label=label, **{"marker": "o", "markersize": 4, **line})
-    ax.fill_between(x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    ax.fill_between(
+        x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.18, linewidth=0
+    )
     return drawn

@@ -1,4 +1,6 @@
-"""Where a notebook runs: device, profile, seeds, versions. `setup("01")` is the first call of every chapter."""
+"""Where a notebook runs: device, profile, seeds, versions. `setup("01")` is the first call of every
+chapter.
+"""
 
 import os
 import platform
@@ -18,7 +20,9 @@ PROFILES = ("cpu", "gpu")
 
 @dataclass(frozen=True)
 class Session:
-    """What `setup` found: the chapter, a `torch.device`, and the profile (``"cpu"`` or ``"gpu"``) that sizes the experiments."""
+    """What `setup` found: the chapter, a `torch.device`, and the profile (``"cpu"`` or ``"gpu"``)
+    that sizes the experiments.
+    """
 
     chapter: chapters.Chapter
     device: torch.device
@@ -31,13 +35,16 @@ def device() -> torch.device:
 
 
 def profile() -> str:
-    """``"gpu"`` where there is a CUDA device, else ``"cpu"``; the environment variable MTL_COURSE_PROFILE overrides it.
+    """``"gpu"`` where there is a CUDA device, else ``"cpu"``; the environment variable
+    MTL_COURSE_PROFILE overrides it.
 
     ValueError for any other value of the variable.
     """
     chosen = os.environ.get("MTL_COURSE_PROFILE") or ("gpu" if device().type == "cuda" else "cpu")
     if chosen not in PROFILES:
-        raise ValueError(f"MTL_COURSE_PROFILE is {chosen!r}; it must be one of {', '.join(PROFILES)}.")
+        raise ValueError(
+            f"MTL_COURSE_PROFILE is {chosen!r}; it must be one of {', '.join(PROFILES)}."
+        )
     return chosen
 
 
@@ -63,9 +70,11 @@ def environment() -> dict[str, str]:
 
 
 def setup(chapter: str | int, seed: int = 0) -> Session:
-    """Start a chapter: seed everything, set the figure style, and print versions, device, profile and expected time.
+    """Start a chapter: seed everything, set the figure style, and print versions, device, profile
+    and expected time.
 
-    Raises ValueError for an unknown chapter or profile. A GPU that is asked for but missing is said, not hidden.
+    Raises ValueError for an unknown chapter or profile. A GPU that is asked for but missing is
+    said, not hidden.
     """
     from . import plots
 
@@ -75,17 +84,25 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
     env = environment()
     minutes = getattr(here.chapter, here.profile)
     expected = f"about {minutes} min" if minutes else "not timed yet, made for 10 min on a Colab T4"
-    print(f"mtl_course {env['mtl_course']}, Python {env['python']}, torch {env['torch']}, numpy {env['numpy']}")
+    print(
+        f"mtl_course {env['mtl_course']}, Python {env['python']}, torch {env['torch']}, numpy"
+        f" {env['numpy']}"
+    )
     print(f"Chapter {here.chapter.number} on {env['device']}; profile {here.profile}: {expected}")
     if here.profile == "gpu" and here.device.type == "cpu":
-        print("The profile is gpu but no CUDA device was found: the full-size experiments will be slow here.")
+        print(
+            "The profile is gpu but no CUDA device was found: the full-size experiments will be"
+            " slow here."
+        )
         print("On Colab: Runtime > Change runtime type > GPU. To go back: MTL_COURSE_PROFILE=cpu.")
     return here
 
 
 @contextmanager
 def timer(on: torch.device | None = None):
-    """Wall-clock seconds of a block, with the device's queue drained at both ends: ``with timer() as t: ...; t()``."""
+    """Wall-clock seconds of a block, with the device's queue drained at both ends: ``with timer()
+    as t: ...; t()``.
+    """
     on = on or device()
 
     def now():

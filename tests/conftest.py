@@ -16,13 +16,16 @@ def data_root(monkeypatch):
 
 @pytest.fixture(scope="session")
 def built_book(tmp_path_factory):
-    """Folder of the book's pages, built strictly and once a run, however many workers pytest-xdist has.
+    """Folder of the book's pages, built strictly and once a run, however many workers pytest-xdist
+    has.
 
-    It is built in ``build/book``, apart from the reader's own ``_build``; what an earlier run left there is used again where nothing
-    changed.
+    It is built in ``build/book``, apart from the reader's own ``_build``; what an earlier run left
+    there is used again where nothing changed.
     """
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # new for each run, common to its workers
+    shared = (
+        base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    )  # new for each run, common to its workers
     output, done = book.ROOT / "build" / "book", shared / "book-is-built"
     try:
         (shared / "book-is-being-built").mkdir()
@@ -31,7 +34,11 @@ def built_book(tmp_path_factory):
             if done.exists():
                 break
             time.sleep(1)
-        outcome = done.read_text(encoding="utf-8") if done.exists() else "The book was not built within ten minutes."
+        outcome = (
+            done.read_text(encoding="utf-8")
+            if done.exists()
+            else "The book was not built within ten minutes."
+        )
     else:
         outcome = ""
         try:

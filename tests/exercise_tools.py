@@ -1,4 +1,6 @@
-"""What the tests of the exercises are made of: answers from source, mutants of an answer, odd answers, wrong answers nobody listed."""
+"""What the tests of the exercises are made of: answers from source, mutants of an answer, odd
+answers, wrong answers nobody listed.
+"""
 
 import ast
 import copy
@@ -20,7 +22,9 @@ from mtl_course.checks.rows import draw_cases, examine
 
 
 def answer_from(exercise: Exercise, source: str):
-    """The function or class that `source` defines, with the names of the exercise's module in reach."""
+    """The function or class that `source` defines, with the names of the exercise's module in
+    reach.
+    """
     scope = dict(vars(sys.modules[exercise.reference.__module__]))
     exec(compile(textwrap.dedent(source), "<ipython-input-answer>", "exec"), scope)
     return scope[exercise.name]
@@ -111,7 +115,9 @@ def _changes(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Compare):
         for table in (NEGATED, SHIFTED):
             if type(node.ops[0]) in table:
-                yield ast.Compare(node.left, [table[type(node.ops[0])](), *node.ops[1:]], node.comparators)
+                yield ast.Compare(
+                    node.left, [table[type(node.ops[0])](), *node.ops[1:]], node.comparators
+                )
     elif isinstance(node, ast.BoolOp):
         yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
         yield from node.values
@@ -126,7 +132,13 @@ def _changes(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
         elif node.value in WORDS:
             yield ast.Constant(WORDS[node.value])
     elif isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        name = (
+            node.func.attr
+            if isinstance(node.func, ast.Attribute)
+            else node.func.id
+            if isinstance(node.func, ast.Name)
+            else ""
+        )
         for other in CALLS.get(name, []):
             new = swap(node)
             if isinstance(node.func, ast.Attribute):
@@ -151,12 +163,15 @@ def _changes(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
         yield ast.comprehension(node.target, node.iter, [], node.is_async)
     elif isinstance(node, ast.Return):
         yield from (ast.Return(ast.Name(a, ast.Load())) for a in arguments)
-    if isinstance(node, ast.stmt) and not isinstance(node, ast.Return | ast.FunctionDef | ast.ClassDef | ast.Pass):
+    if isinstance(node, ast.stmt) and not isinstance(
+        node, ast.Return | ast.FunctionDef | ast.ClassDef | ast.Pass
+    ):
         yield ast.Pass()
 
 
 def mutants(exercise: Exercise) -> dict[str, str]:
-    """Short description -> source, for every single small mistake in the part of the reference that the learner writes.
+    """Short description -> source, for every single small mistake in the part of the reference that
+    the learner writes.
 
     The description is the changed line, as in ``return a + b  =>  return a - b``.
     """
@@ -170,17 +185,32 @@ def mutants(exercise: Exercise) -> dict[str, str]:
     docs = {
         id(n.body[0].value)
         for n in ast.walk(tree)
-        if isinstance(n, ast.FunctionDef | ast.ClassDef) and isinstance(n.body[0], ast.Expr) and isinstance(n.body[0].value, ast.Constant)
+        if isinstance(n, ast.FunctionDef | ast.ClassDef)
+        and isinstance(n.body[0], ast.Expr)
+        and isinstance(n.body[0].value, ast.Constant)
     }
     original, found = ast.unparse(tree), {}
     for parent in ast.walk(body):
         arguments = _arguments(body, parent)
         for field, value in ast.iter_fields(parent):
-            if field in ("args", "returns", "annotation", "decorator_list", "bases") and not isinstance(parent, ast.Call):
+            if field in (
+                "args",
+                "returns",
+                "annotation",
+                "decorator_list",
+                "bases",
+            ) and not isinstance(parent, ast.Call):
                 continue  # the signature is given
             for k, node in enumerate(value if isinstance(value, list) else [value]):
-                line = getattr(node, "lineno", getattr(getattr(node, "target", None), "lineno", None))
-                if not isinstance(node, ast.AST) or line not in lines or id(node) in docs or id(getattr(node, "value", None)) in docs:
+                line = getattr(
+                    node, "lineno", getattr(getattr(node, "target", None), "lineno", None)
+                )
+                if (
+                    not isinstance(node, ast.AST)
+                    or line not in lines
+                    or id(node) in docs
+                    or id(getattr(node, "value", None)) in docs
+                ):
                     continue
                 for new in _changes(node, arguments):
                     if isinstance(value, list):
@@ -199,13 +229,19 @@ def mutants(exercise: Exercise) -> dict[str, str]:
 
 def _arguments(body, node) -> list[str]:
     """Names of the arguments of the function that a return statement stands in."""
-    owners = [f for f in ast.walk(body) if isinstance(f, ast.FunctionDef) and any(n is node for n in ast.walk(f))]
+    owners = [
+        f
+        for f in ast.walk(body)
+        if isinstance(f, ast.FunctionDef) and any(n is node for n in ast.walk(f))
+    ]
     return [a.arg for a in owners[-1].args.args if a.arg != "self"] if owners else []
 
 
 def _difference(before: str, after: str) -> str:
     changed = list(difflib.ndiff(before.split("\n"), after.split("\n")))
-    old, new = ("; ".join(line[2:].strip() for line in changed if line.startswith(sign)) for sign in "-+")
+    old, new = (
+        "; ".join(line[2:].strip() for line in changed if line.startswith(sign)) for sign in "-+"
+    )
     return f"{old}  =>  {new}"
 
 
@@ -346,7 +382,7 @@ class _OddClass(metaclass=_Meta):
     pass
 
 
-ODD = {f"returns {name}": (lambda *args, value=value: value) for name, value in RESULTS.items()} | {
+ODD = {f"returns {name}": lambda *args, value=value: value for name, value in RESULTS.items()} | {
     "no arguments": lambda: 1,
     "one argument": lambda a: a,
     "number, not a function": 3,
@@ -377,14 +413,21 @@ def unlisted(exercise: Exercise) -> list:
     if inspect.isclass(exercise.reference):
         return []
     changes = (lambda x: x * 1.37, lambda x: x + 0.113, lambda x: x * 0 + 0.7321)
-    return [lambda *args, change=change: _over_numbers(change, exercise.reference(*args)) for change in changes]
+    return [
+        lambda *args, change=change: _over_numbers(change, exercise.reference(*args))
+        for change in changes
+    ]
 
 
 def _over_numbers(change, value):
     if isinstance(value, torch.Tensor):
         return change(value).to(value.dtype) if value.is_floating_point() else _other(value)
     if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(change(value)).astype(value.dtype)[()] if value.dtype.kind == "f" else value + value.dtype.type(7)
+        return (
+            np.asarray(change(value)).astype(value.dtype)[()]
+            if value.dtype.kind == "f"
+            else value + value.dtype.type(7)
+        )
     if value is None or isinstance(value, bool) or isinstance(value, str):
         return "an answer that nobody would list"
     if isinstance(value, float):

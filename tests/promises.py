@@ -1,9 +1,18 @@
-"""What each balancing method promises, once for all: `test_balancing` puts every True to hard cases, `test_ch06` holds chapter 6's table against all of it.
+"""What each balancing method promises, once for all: `test_balancing` puts every True to hard
+cases, `test_ch06` holds chapter 6's table against all of it.
 
-True: kept for any gradients, or with the condition in the promise's name. False: chapter 6's table must find a counterexample.
+True: kept for any gradients, or with the condition in the promise's name. False: chapter 6's table
+must find a counterexample.
 """
 
-PROMISES = ("no conflict, 2 tasks", "no conflict, any", "any order", "scale-free", "sum if none conflicts", "rests on the front")
+PROMISES = (
+    "no conflict, 2 tasks",
+    "no conflict, any",
+    "any order",
+    "scale-free",
+    "sum if none conflicts",
+    "rests on the front",
+)
 KEPT = {
     "sum": (False, False, True, False, True, False),
     "mgda": (True, True, True, False, False, True),

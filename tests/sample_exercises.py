@@ -40,9 +40,15 @@ def _network(g):
 
 with mock.patch.dict(REGISTRY, clear=True):
 
-    @exercise([_conflicting, _agreeing], points=3, hints=("Look at the dot product.", "Act only when it is negative."))
+    @exercise(
+        [_conflicting, _agreeing],
+        points=3,
+        hints=("Look at the dot product.", "Act only when it is negative."),
+    )
     def project(g_i, g_j):
-        """Project g_i onto the plane that is normal to g_j, but only if the two conflict. Both [P]; returns [P]."""
+        """Project g_i onto the plane that is normal to g_j, but only if the two conflict. Both [P];
+        returns [P].
+        """
         ### BEGIN SOLUTION
         dot = g_i @ g_j
         if dot < 0:
@@ -87,7 +93,9 @@ with mock.patch.dict(REGISTRY, clear=True):
 
     @weighted.law("does not depend on the order of the tasks")
     def _(answer, losses, log_vars):
-        return torch.allclose(answer(losses, log_vars), answer(losses.flip(0), log_vars.flip(0)), rtol=1e-4)
+        return torch.allclose(
+            answer(losses, log_vars), answer(losses.flip(0), log_vars.flip(0)), rtol=1e-4
+        )
 
     @exercise(_table)
     def centred(x):
@@ -103,7 +111,12 @@ with mock.patch.dict(REGISTRY, clear=True):
         return float(np.max(x) - np.min(x))
         ### END SOLUTION
 
-    @exercise(_batch, points=3, grad=False, call=lambda cls, x: [torch.zeros_like(o) for o in cls(6, 8, [1, 3]).to(x.device)(x)])
+    @exercise(
+        _batch,
+        points=3,
+        grad=False,
+        call=lambda cls, x: [torch.zeros_like(o) for o in cls(6, 8, [1, 3]).to(x.device)(x)],
+    )
     class Shared(nn.Module):
         """One trunk Linear(d_in, d_hidden) + ReLU, then one linear head a task."""
 
@@ -150,7 +163,10 @@ with mock.patch.dict(REGISTRY, clear=True):
         total = a.mean()  # the bug
         return 2 * total
 
-    @exercise(lambda g: (torch.randn(int(torch.randint(2, 6, (), generator=g)), generator=g),), starter=_double_sum)
+    @exercise(
+        lambda g: (torch.randn(int(torch.randint(2, 6, (), generator=g)), generator=g),),
+        starter=_double_sum,
+    )
     def mended(a):
         """Sum of a [N], twice."""
         ### BEGIN SOLUTION

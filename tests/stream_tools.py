@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 
-from mtl_course.continual import split_classes
-from mtl_course.models import Classifier, mlp
+from mtl_course.networks.trunks import Classifier, mlp
+from mtl_course.streams.stream import split_classes
 
 
 def clusters(n=30, classes=6, seed=0):

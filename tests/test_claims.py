@@ -1,4 +1,6 @@
-"""Claims: they print mean and spread, stop a strict run when they fail, and stay calm for a learner."""
+"""Claims: they print mean and spread, stop a strict run when they fail, and stay calm for a
+learner.
+"""
 
 import numpy as np
 import pytest
@@ -23,16 +25,21 @@ JOINT, SINGLE = [0.40, 0.42, 0.41], [0.30, 0.31, 0.35]
 
 def test_a_claim_that_holds_prints_its_evidence(strict, capsys):
     claim(
-        "Joint beats single", np.mean(JOINT) > np.mean(SINGLE), evidence={"joint": JOINT, "single": np.array(SINGLE), "tasks": 2}
+        "Joint beats single",
+        np.mean(JOINT) > np.mean(SINGLE),
+        evidence={"joint": JOINT, "single": np.array(SINGLE), "tasks": 2},
     )
     assert (
         capsys.readouterr().out
-        == "✓ holds: Joint beats single\n    joint: 0.410 ± 0.010 (3 seeds)\n    single: 0.320 ± 0.026 (3 seeds)\n    tasks: 2\n"
+        == "✓ holds: Joint beats single\n    joint: 0.410 ± 0.010 (3 seeds)\n    single: 0.320 ±"
+        " 0.026 (3 seeds)\n    tasks: 2\n"
     )
 
 
 def test_a_claim_that_fails_stops_a_strict_run(strict, capsys):
-    with pytest.raises(ClaimFailed, match=r"(?s)does not hold: Single beats joint.*joint: 0.410 ± 0.010"):
+    with pytest.raises(
+        ClaimFailed, match=r"(?s)does not hold: Single beats joint.*joint: 0.410 ± 0.010"
+    ):
         claim("Single beats joint", np.mean(JOINT) < np.mean(SINGLE), evidence={"joint": JOINT})
     assert issubclass(ClaimFailed, AssertionError)
     assert capsys.readouterr().out == ""
@@ -42,7 +49,8 @@ def test_a_claim_that_fails_is_said_calmly_to_a_learner(calm, capsys):
     claim("Single beats joint", False, evidence={"joint": JOINT})
     said = capsys.readouterr()
     assert (
-        said.out.startswith("✗ does not hold in this run: Single beats joint\n") and "fine if you changed a setting" in said.out
+        said.out.startswith("✗ does not hold in this run: Single beats joint\n")
+        and "fine if you changed a setting" in said.out
     )
     assert said.err == ""
 

@@ -24,7 +24,11 @@ def ax():
 def test_band_draws_mean_and_spread(ax):
     x, runs = [1, 2], [[1.0, 4.0], [3.0, 4.0], [2.0, 7.0]]
     line = plots.band(ax, x, runs, "joint", linestyle="--")
-    assert np.allclose(line.get_ydata(), [2, 5]) and line.get_label() == "joint" and line.get_linestyle() == "--"
+    assert (
+        np.allclose(line.get_ydata(), [2, 5])
+        and line.get_label() == "joint"
+        and line.get_linestyle() == "--"
+    )
     [area] = ax.collections
     low, high = area.get_paths()[0].get_extents().intervaly
     assert (low, high) == pytest.approx((1.0, 5 + np.sqrt(3)))
@@ -48,12 +52,20 @@ def linear(color):
 
 
 def test_first_colors_stand_out_from_white():
-    contrast = [1.05 / (linear(color) @ [0.2126, 0.7152, 0.0722] + 0.05) for color in plots.COLORS[:3]]
+    contrast = [
+        1.05 / (linear(color) @ [0.2126, 0.7152, 0.0722] + 0.05) for color in plots.COLORS[:3]
+    ]
     assert min(contrast) >= 3, "WCAG 2.1, 1.4.11"
 
 
 def test_colors_differ_for_a_deuteranope():
     # Machado, Oliveira and Fernandes (2009), deuteranomaly of severity 1
-    seen = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+    seen = np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    )
     colors = [seen @ linear(color) for color in plots.COLORS]
     assert min(np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)) > 0.1

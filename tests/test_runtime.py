@@ -33,10 +33,14 @@ def test_setup_says_where_it_runs(capsys):
     assert len(said.splitlines()) == 2
 
 
-@pytest.mark.parametrize("minutes, said", [(7, "profile gpu: about 7 min"), (None, "profile gpu: not timed yet")])
+@pytest.mark.parametrize(
+    "minutes, said", [(7, "profile gpu: about 7 min"), (None, "profile gpu: not timed yet")]
+)
 def test_setup_says_what_time_to_expect(minutes, said, monkeypatch, capsys):
     monkeypatch.setenv("MTL_COURSE_PROFILE", "gpu")
-    monkeypatch.setitem(chapters.CHAPTERS, "01", dataclasses.replace(chapters.CHAPTERS["01"], gpu=minutes))
+    monkeypatch.setitem(
+        chapters.CHAPTERS, "01", dataclasses.replace(chapters.CHAPTERS["01"], gpu=minutes)
+    )
     runtime.setup("01")
     assert said in capsys.readouterr().out
 
@@ -58,7 +62,10 @@ def test_any_whole_number_is_a_seed(seed):
 def test_setup_sets_the_style_of_figures():
     plt.rcdefaults()
     runtime.setup("01")
-    assert plt.rcParams["figure.facecolor"] == "white" and plt.rcParams["figure.constrained_layout.use"]
+    assert (
+        plt.rcParams["figure.facecolor"] == "white"
+        and plt.rcParams["figure.constrained_layout.use"]
+    )
 
 
 @pytest.mark.parametrize("chapter", ["01", "1", 1])
@@ -79,7 +86,13 @@ def test_chapters_are_keyed_by_their_number():
 
 @pytest.mark.parametrize(
     "cuda, asked, expected",
-    [(False, None, "cpu"), (True, None, "gpu"), (False, "gpu", "gpu"), (True, "cpu", "cpu"), (True, "", "gpu")],
+    [
+        (False, None, "cpu"),
+        (True, None, "gpu"),
+        (False, "gpu", "gpu"),
+        (True, "cpu", "cpu"),
+        (True, "", "gpu"),
+    ],
 )
 def test_profile_follows_the_hardware_unless_asked(monkeypatch, cuda, asked, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

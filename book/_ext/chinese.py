@@ -1,4 +1,6 @@
-"""The role ``zh``: Chinese words in an English page, marked as such, so that screen readers and fonts treat them right."""
+"""The role ``zh``: Chinese words in an English page, marked as such, so that screen readers and
+fonts treat them right.
+"""
 
 from docutils import nodes
 

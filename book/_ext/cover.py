@@ -1,7 +1,9 @@
-"""The directive ``cover-figure``: one figure of a chapter on the cover, with the directive's content as its caption.
+"""The directive ``cover-figure``: one figure of a chapter on the cover, with the directive's
+content as its caption.
 
-It is the stored output of the cell tagged ``cover`` in `NOTEBOOK`, so the cover shows what the chapter last computed. The picture
-goes to `TARGET` before the pages are read; its alt text is the cell's.
+It is the stored output of the cell tagged ``cover`` in `NOTEBOOK`, so the cover shows what the
+chapter last computed. The picture goes to `TARGET` before the pages are read; its alt text is the
+cell's.
 """
 
 import base64
@@ -18,14 +20,19 @@ TARGET = "book/_generated/cover.png"
 
 
 def cover_cell(root: Path) -> dict:
-    """The one cell of the notebook that is tagged ``cover``; ExtensionError if there is none, or more than one."""
+    """The one cell of the notebook that is tagged ``cover``; ExtensionError if there is none, or
+    more than one.
+    """
     notebook = root / NOTEBOOK
     if not notebook.exists():
         raise ExtensionError(f"The cover's figure comes from {NOTEBOOK}, which is not there.")
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "cover" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
-        raise ExtensionError(f"{NOTEBOOK} needs one cell tagged `cover`, whose figure the cover shows; it has {len(tagged)}.")
+        raise ExtensionError(
+            f"{NOTEBOOK} needs one cell tagged `cover`, whose figure the cover shows; it has"
+            f" {len(tagged)}."
+        )
     return tagged[0]
 
 
@@ -34,13 +41,18 @@ def stored_figure(cell: dict) -> bytes:
     for output in cell.get("outputs", []):
         if "image/png" in output.get("data", {}):
             return base64.b64decode("".join(output["data"]["image/png"]))
-    raise ExtensionError(f"The cell tagged `cover` in {NOTEBOOK} holds no figure: run the notebook and save it (make notebooks).")
+    raise ExtensionError(
+        f"The cell tagged `cover` in {NOTEBOOK} holds no figure: run the notebook and save it (make"
+        " notebooks)."
+    )
 
 
 def write_cover(app):
     figure = stored_figure(cover_cell(Path(app.srcdir)))
     target = Path(app.srcdir, TARGET)
-    if not target.exists() or target.read_bytes() != figure:  # an untouched file keeps the cover page up to date
+    if (
+        not target.exists() or target.read_bytes() != figure
+    ):  # an untouched file keeps the cover page up to date
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(figure)
 
@@ -53,9 +65,14 @@ class CoverFigure(SphinxDirective, Figure):
         root = Path(self.env.srcdir)
         self.env.note_dependency(str(root / NOTEBOOK))
         self.arguments = [f"/{TARGET}"]
-        self.options["alt"] = cover_cell(root)["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        self.options["alt"] = (
+            cover_cell(root)["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        )
         if not self.options["alt"]:
-            raise ExtensionError(f"The cell tagged `cover` in {NOTEBOOK} needs an alt text in its metadata: mystnb, image, alt.")
+            raise ExtensionError(
+                f"The cell tagged `cover` in {NOTEBOOK} needs an alt text in its metadata: mystnb,"
+                " image, alt."
+            )
         return super().run()
 
 

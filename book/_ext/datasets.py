@@ -1,4 +1,6 @@
-"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``; so the two cannot disagree."""
+"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``;
+so the two cannot disagree.
+"""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -12,7 +14,9 @@ DATA = Path("mtl_course", "data")
 
 
 def read_manifest(root: Path):
-    """The module `mtl_course.data.manifest`, from its file: the book is built where the package is not installed."""
+    """The module `mtl_course.data.manifest`, from its file: the book is built where the package is
+    not installed.
+    """
     spec = spec_from_file_location("mtl_course_manifest", root / DATA / "manifest.py")
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -27,14 +31,22 @@ def link(text: str) -> str:
 def chapters(numbers, root: Path) -> str:
     """Links to the notebooks of these chapters, and the numbers of those that are planned."""
     found = {number: sorted((root / "notebooks").glob(f"{number}_*.ipynb")) for number in numbers}
-    here = [f"[{int(number)}](/notebooks/{paths[0].name})" for number, paths in found.items() if paths]
+    here = [
+        f"[{int(number)}](/notebooks/{paths[0].name})" for number, paths in found.items() if paths
+    ]
     planned = [str(int(number)) for number, paths in found.items() if not paths]
-    return ", ".join(here) + ("; " if here and planned else "") + (f"planned: {', '.join(planned)}" if planned else "")
+    return (
+        ", ".join(here)
+        + ("; " if here and planned else "")
+        + (f"planned: {', '.join(planned)}" if planned else "")
+    )
 
 
 def sizes(shape) -> str:
     """``x`` 4,059 × 9, ``y`` 4,059"""
-    return ", ".join(f"`{array}` " + " × ".join(f"{size:,}" for size in shape[array]) for array in shape)
+    return ", ".join(
+        f"`{array}` " + " × ".join(f"{size:,}" for size in shape[array]) for array in shape
+    )
 
 
 def entry(info, tiers, root: Path) -> list[str]:
@@ -42,11 +54,13 @@ def entry(info, tiers, root: Path) -> list[str]:
     origin = f"{tiers[info.tier]} (tier {info.tier})"
     if info.package:
         origin += f": {info.package} {info.version}, {info.download / 1e6:.1f} MB"
-    licence = info.licence + (f"; stated in {link(info.licence_source)}" if info.licence_source else "")
+    licence = info.licence + (
+        f"; stated in {link(info.licence_source)}" if info.licence_source else ""
+    )
     lines = [
         info.note,
         "",
-        f"- Load it: `data.load(\"{info.name}\")`",
+        f'- Load it: `data.load("{info.name}")`',
         f"- Arrays: {sizes(info.shape)}",
         f"- How you get it: {origin}",
         f"- Source: {link(info.source)}",
@@ -69,13 +83,22 @@ class DataSets(SphinxDirective):
         manifest = read_manifest(root)
         infos = list(manifest.read().values())
         table = ["| Name | What it is | Tier |", "|---|---|---|"]
-        table += [f"| [`{info.name}`](#data-{info.name}) | {info.title} | {info.tier} |" for info in infos]
-        return [*self.parse(table, nodes.Element()).children, *(self.section(info, manifest.TIERS, root) for info in infos)]
+        table += [
+            f"| [`{info.name}`](#data-{info.name}) | {info.title} | {info.tier} |" for info in infos
+        ]
+        return [
+            *self.parse(table, nodes.Element()).children,
+            *(self.section(info, manifest.TIERS, root) for info in infos),
+        ]
 
     def section(self, info, tiers, root: Path) -> nodes.section:
         label = f"data-{info.name}"
-        section = nodes.section("", nodes.title("", info.title), ids=[nodes.make_id(label)], names=[label])
-        self.state.document.note_explicit_target(section)  # {ref}`data-exam` and the table's links resolve
+        section = nodes.section(
+            "", nodes.title("", info.title), ids=[nodes.make_id(label)], names=[label]
+        )
+        self.state.document.note_explicit_target(
+            section
+        )  # {ref}`data-exam` and the table's links resolve
         return self.parse(entry(info, tiers, root), section)
 
     def parse(self, lines: list[str], parent: nodes.Element) -> nodes.Element:

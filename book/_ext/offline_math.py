@@ -1,4 +1,6 @@
-"""Serve MathJax from the installed package sphinx-mathjax-offline: one 2 MB file, no network, works from file://."""
+"""Serve MathJax from the installed package sphinx-mathjax-offline: one 2 MB file, no network, works
+from file://.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +14,13 @@ SCRIPT = "tex-svg.js"  # input, output and glyphs in one file: nothing is fetche
 def copy_mathjax(app, exception):
     if exception is not None or app.builder.format != "html":
         return
-    package = find_spec("sphinx-mathjax-offline")  # the hyphens are right: that is the folder's name
+    package = find_spec(
+        "sphinx-mathjax-offline"
+    )  # the hyphens are right: that is the folder's name
     if package is None:
-        raise ExtensionError("The package sphinx-mathjax-offline is missing: pip install -r requirements-book.txt")
+        raise ExtensionError(
+            "The package sphinx-mathjax-offline is missing: pip install -r requirements-book.txt"
+        )
     target = Path(app.outdir, "_static", "mathjax", SCRIPT)
     target.parent.mkdir(parents=True, exist_ok=True)
     copy_asset_file(Path(package.origin).parent / "static" / "mathjax" / SCRIPT, target)

@@ -1,6 +1,7 @@
 """Let the search page work from ``file://``.
 
-It shows the beginning of each page it finds, which it would fetch. Browsers forbid that for files, so there it lists titles only.
+It shows the beginning of each page it finds, which it would fetch. Browsers forbid that for files,
+so there it lists titles only.
 """
 
 SCRIPT = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'

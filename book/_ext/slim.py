@@ -1,7 +1,8 @@
 """Mend what the theme would leave in the browser's console.
 
-Thebe: Jupyter Book adds it to every page. Nothing here starts a kernel in the page, its settings name another host, and they are
-declared twice, which is an error. Colour mode: without a default the theme complains and then takes "auto".
+Thebe: Jupyter Book adds it to every page. Nothing here starts a kernel in the page, its settings
+name another host, and they are declared twice, which is an error. Colour mode: without a default
+the theme complains and then takes "auto".
 """
 
 from docutils import nodes
@@ -22,8 +23,12 @@ def drop_settings(app, doctree, docname):
 def mend_head(app, pagename, templatename, context, doctree):
     for kind in ("script_files", "css_files"):
         context[kind] = [
-            file for file in context[kind]
-            if not is_thebe(f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', {}).get('body', '')}")
+            file
+            for file in context[kind]
+            if not is_thebe(
+                f"{getattr(file, 'filename', file)}"
+                f" {getattr(file, 'attributes', {}).get('body', '')}"
+            )
         ]
     context["default_mode"] = context.get("default_mode") or "auto"
 

@@ -23,14 +23,17 @@ class CheckFailed(AssertionError):
 
 
 def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> Result:
-    """Check the answer to an exercise on fresh random inputs, and say what is right, what is wrong and, where it is known, why.
+    """Check the answer to an exercise on fresh random inputs, and say what is right, what is wrong
+    and, where it is known, why.
 
-    name: of the exercise. answer: the function or class to check; by default what is called `name` in the notebook.
+    name: of the exercise. answer: the function or class to check; by default what is called `name`
+        in the notebook.
     seed: repeats a check on the same inputs. rounds: draws from each generator of inputs.
-    ValueError for an unknown name, with the nearest ones. Nothing that the answer does raises here, or leaves a trace.
+        ValueError for an unknown name, with the nearest ones. Nothing that the answer does raises
+        here, or leaves a trace.
 
-    The environment variable MTL_COURSE_CHECKS is for CI: with `blank` everything but "not started" raises CheckFailed, with
-    `strict` everything but "solved".
+    The environment variable MTL_COURSE_CHECKS is for CI: with `blank` everything but "not started"
+    raises CheckFailed, with `strict` everything but "solved".
     """
     exercise, mode = _find(name), _mode()
     if seed is None:
@@ -43,11 +46,19 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
     except Exception as fault:
         if mode != "learn":
             raise
-        text = f"This check itself failed, which is no fault of yours: {type(fault).__name__}: {fault}. Please report it."
+        text = (
+            f"This check itself failed, which is no fault of yours: {type(fault).__name__}:"
+            f" {fault}. Please report it."
+        )
         return Result(exercise, "error", [Row("the check runs", False, text)], 0.0, None, seed)
     note = store.record(result)
     result.notes += [note] if note else []
-    if mode == "strict" and result.state != "solved" or mode == "blank" and (result.state != "blank" or not result.hint):
+    if (
+        mode == "strict"
+        and result.state != "solved"
+        or mode == "blank"
+        and (result.state != "blank" or not result.hint)
+    ):
         raise CheckFailed(f"MTL_COURSE_CHECKS={mode}: {result!r}")
     return result
 
@@ -57,11 +68,26 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
         return Result(exercise, state, list(rows), score, hint, seed, printed)
 
     if answer is None:
-        return verdict("missing", hint=f"There is no `{exercise.name}` here yet. Run the cell of the exercise, then this one.")
+        return verdict(
+            "missing",
+            hint=(
+                f"There is no `{exercise.name}` here yet. Run the cell of the exercise, then this"
+                " one."
+            ),
+        )
     if learner.is_reference(exercise, answer) or not given and learner.is_course_code(answer):
-        return verdict("missing", hint=f"`{exercise.name}` is the course's own answer here. Run the exercise's cell to check yours.")
+        return verdict(
+            "missing",
+            hint=(
+                f"`{exercise.name}` is the course's own answer here. Run the exercise's cell to"
+                " check yours."
+            ),
+        )
     if not callable(answer):
-        text = f"`{exercise.name}` is {kind(answer)}, not a function. Run the cell of the exercise again."
+        text = (
+            f"`{exercise.name}` is {kind(answer)}, not a function. Run the cell of the exercise"
+            " again."
+        )
         return verdict("error", [Row("runs on fresh random inputs", False, text)])
     cases = draw_cases(exercise, seed, rounds)
     found = examine(exercise, answer, cases)
@@ -80,7 +106,9 @@ def _first_hint(exercise: Exercise) -> str:
 
 
 def hint(name: str, n: int | None = None) -> None:
-    """Print the next hint of an exercise, a little closer with every call; or the n-th. ValueError for an unknown name."""
+    """Print the next hint of an exercise, a little closer with every call; or the n-th. ValueError
+    for an unknown name.
+    """
     exercise = _find(name)
     if not exercise.hints:
         print(f"{name} has no hints. {_first_hint(exercise)}")
@@ -99,13 +127,19 @@ def solution(name: str) -> None:
 
 
 def use(name: str):
-    """The learner's answer if it passes its check, else the course's own, so that the rest of a notebook always runs.
+    """The learner's answer if it passes its check, else the course's own, so that the rest of a
+    notebook always runs.
 
-    Give the result a name of its own, such as ``step = use("joint_gradient")``. ValueError for an unknown name.
+    Give the result a name of its own, such as ``step = use("joint_gradient")``. ValueError for an
+    unknown name.
     """
     exercise = _find(name)
     answer = learner.find(name)
-    if callable(answer) and not learner.is_reference(exercise, answer) and not learner.is_course_code(answer):
+    if (
+        callable(answer)
+        and not learner.is_reference(exercise, answer)
+        and not learner.is_course_code(answer)
+    ):
         with randomness_restored():
             found = examine(exercise, answer, draw_cases(exercise, 0, 3))
         if found.state == "solved":

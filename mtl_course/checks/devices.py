@@ -1,4 +1,6 @@
-"""Does an answer follow its inputs to a GPU? Tried on the real one where there is one, else on one that is pretended."""
+"""Does an answer follow its inputs to a GPU? Tried on the real one where there is one, else on one
+that is pretended.
+"""
 
 import contextlib
 import re
@@ -21,7 +23,9 @@ def problem(case, answer, limit: float | None) -> str | None:
         return None
     real = torch.cuda.is_available()
     pretended = PretendedGPU()
-    mode, move = (contextlib.nullcontext(), torch.Tensor.cuda) if real else (pretended, pretended.take)
+    mode, move = (
+        (contextlib.nullcontext(), torch.Tensor.cuda) if real else (pretended, pretended.take)
+    )
 
     def once():
         moved = _moved(args, move)
@@ -31,10 +35,19 @@ def problem(case, answer, limit: float | None) -> str | None:
 
     outcome = run(once, limit, case.seed)
     if outcome.error is None:
-        return None if outcome.stopped else "The inputs were on the GPU but a result is on the CPU." if outcome.value else ""
+        return (
+            None
+            if outcome.stopped
+            else "The inputs were on the GPU but a result is on the CPU."
+            if outcome.value
+            else ""
+        )
     text = run(lambda: str(outcome.error), limit).value or ""
     if MIXED.search(text):
-        return "On a GPU your function mixes CPU and GPU tensors. Make new ones with device=x.device, zeros_like or new_zeros."
+        return (
+            "On a GPU your function mixes CPU and GPU tensors. Make new ones with device=x.device,"
+            " zeros_like or new_zeros."
+        )
     return "On a GPU a tensor has no .numpy(): stay in torch." if HOST.search(text) else None
 
 
@@ -43,7 +56,9 @@ def _moved(value, move):
         for module in value.modules():
             for name, p in module._parameters.items():
                 if p is not None:
-                    module._parameters[name] = nn.Parameter(move(p.detach()), requires_grad=p.requires_grad)
+                    module._parameters[name] = nn.Parameter(
+                        move(p.detach()), requires_grad=p.requires_grad
+                    )
             for name, b in module._buffers.items():
                 if b is not None:
                     module._buffers[name] = move(b)
@@ -56,15 +71,26 @@ def _moved(value, move):
 
 
 class PretendedGPU(TorchFunctionMode):
-    """CPU tensors that pass for CUDA tensors: whose memory was marked. Inside this mode every torch call is followed.
+    """CPU tensors that pass for CUDA tensors: whose memory was marked. Inside this mode every torch
+    call is followed.
 
-    What is made from marked tensors is marked; what is made without them is known to be on the CPU; calls that mix the two raise
-    the error that CUDA raises. Unlike torch's fake tensors these have values, so an answer may branch on them. Memory that no
-    call under this mode made (a global tensor, the inside of a vmap) is of unknown place, and may be mixed with either.
+    What is made from marked tensors is marked; what is made without them is known to be on the CPU;
+    calls that mix the two raise the error that CUDA raises. Unlike torch's fake tensors these have
+    values, so an answer may branch on them. Memory that no call under this mode made (a global
+    tensor, the inside of a vmap) is of unknown place, and may be mixed with either.
     """
 
     _GPU = torch.device("cuda", 0)
-    _MAY_MIX = {"copy_", "__setitem__", "data", "grad", "type_as", "set_", "is_same_size", "_has_compatible_shallow_copy_type"}
+    _MAY_MIX = {
+        "copy_",
+        "__setitem__",
+        "data",
+        "grad",
+        "type_as",
+        "set_",
+        "is_same_size",
+        "_has_compatible_shallow_copy_type",
+    }
 
     def __init__(self):
         super().__init__()
@@ -104,7 +130,9 @@ class PretendedGPU(TorchFunctionMode):
         if name in ("device", "is_cuda", "is_cpu") and places[:1] == ["cuda"]:
             return {"device": self._GPU, "is_cuda": True, "is_cpu": False}[name]
         if name in ("numpy", "__array__") and places[:1] == ["cuda"]:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first."
+            )
         if name in ("to", "cuda", "cpu"):
             return self._transfer(func, name, args, kwargs, places)
         if kwargs.get("device") is not None:
@@ -115,7 +143,9 @@ class PretendedGPU(TorchFunctionMode):
             host = [t for t, place in zip(given, places) if place == "cpu" and t.ndim]
             by_index = name == "__getitem__" and places[0] == "cuda"  # an index may be on the CPU
             if "cuda" in places and host and name not in self._MAY_MIX and not by_index:
-                raise RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!")
+                raise RuntimeError(
+                    "Expected all tensors to be on the same device, but found cuda:0 and cpu!"
+                )
         result = func(*args, **kwargs)
         before = {self._address(t) for t in given}
         for made in values.tensors(result):
@@ -127,10 +157,19 @@ class PretendedGPU(TorchFunctionMode):
         """x.to(...), x.cuda(), x.cpu(): the same values in other memory, where the place changes."""
         asked = [a for a in [*args[1:], *kwargs.values()] if isinstance(a, str | torch.device)]
         other = places[1] if name == "to" and len(places) > 1 else None
-        goal = torch.device(asked[0]).type if asked else {"cuda": "cuda", "cpu": "cpu"}.get(name, other or places[0])
+        goal = (
+            torch.device(asked[0]).type
+            if asked
+            else {"cuda": "cuda", "cpu": "cpu"}.get(name, other or places[0])
+        )
         if name == "to":
-            on_host = [torch.device("cpu") if isinstance(a, str | torch.device) else a for a in args]
-            kwargs = {k: torch.device("cpu") if isinstance(v, str | torch.device) else v for k, v in kwargs.items()}
+            on_host = [
+                torch.device("cpu") if isinstance(a, str | torch.device) else a for a in args
+            ]
+            kwargs = {
+                k: torch.device("cpu") if isinstance(v, str | torch.device) else v
+                for k, v in kwargs.items()
+            }
             result = func(*on_host, **kwargs)
         else:
             result = args[0]

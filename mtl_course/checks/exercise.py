@@ -1,4 +1,6 @@
-"""How an exercise is written. Each lives once, in `mtl_course/exercises/`, and everything else is derived from it."""
+"""How an exercise is written. Each lives once, in `mtl_course/exercises/`, and everything else is
+derived from it.
+"""
 
 import inspect
 import re
@@ -13,7 +15,9 @@ REGISTRY: dict[str, "Exercise"] = {}
 
 
 def source_of(obj) -> str:
-    """The source of a function or class from its `def` or `class` line on, dedented, without decorators."""
+    """The source of a function or class from its `def` or `class` line on, dedented, without
+    decorators.
+    """
     text = textwrap.dedent(inspect.getsource(obj))
     return text[re.search(r"^(def|class) ", text, re.M).start() :].rstrip()
 
@@ -24,12 +28,15 @@ class Exercise:
 
     name: stable short name, equal to the name of the function or class that the learner writes.
     reference: the right answer; the part between BEGIN and END markers is what the learner writes.
-    inputs: generators ``torch.Generator -> tuple of arguments`` (torch tensors, NumPy arrays, numbers, lists of these);
+    inputs: generators ``torch.Generator -> tuple of arguments`` (torch tensors, NumPy arrays,
+        numbers, lists of these);
         one round of a check draws from each of them.
-    starter: for "spot the bug": the wrong function that the learner is given to mend; the reference need not repeat its
+    starter: for "spot the bug": the wrong function that the learner is given to mend; the reference
+        need not repeat its
         docstring. Without a starter the stub raises.
     call: how the answer (a function, a class) becomes outputs to compare: ``call(answer, *args)``.
-    grad, device: also compare gradients with respect to float tensors; also run on another device.
+        grad, device: also compare gradients with respect to float tensors; also run on another
+        device.
     limit: seconds that one call may take. rtol, atol: tolerance of the comparison.
     """
 
@@ -53,13 +60,21 @@ class Exercise:
 
     @property
     def chapter(self) -> str:
-        """Number of the chapter, from the module that holds it (``mtl_course.exercises.ch01`` -> ``"01"``)."""
+        """Number of the chapter, from the module that holds it (``mtl_course.exercises.ch01`` ->
+        ``"01"``).
+        """
         return self.reference.__module__.rsplit(".ch", 1)[-1]
 
     @property
     def solution(self) -> str:
-        """Source of the reference, as the learner would have written it; without a docstring of its own it has the starter's."""
-        text = "\n".join(line for line in source_of(self.reference).split("\n") if line.strip() not in (BEGIN, END))
+        """Source of the reference, as the learner would have written it; without a docstring of its
+        own it has the starter's.
+        """
+        text = "\n".join(
+            line
+            for line in source_of(self.reference).split("\n")
+            if line.strip() not in (BEGIN, END)
+        )
         if self.starter is None or self.reference.__doc__ is not None:
             return text
         docstring = re.search(r'^[ \t]+""".*?"""\n', source_of(self.starter), re.M | re.S)[0]
@@ -67,14 +82,23 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """Source that the learner starts from: the starter, or the reference with a `raise` in place of the answer."""
+        """Source that the learner starts from: the starter, or the reference with a `raise` in
+        place of the answer.
+        """
         if self.starter is not None:
             name = rf"(def|class) {self.starter.__name__}\b"
             return re.sub(name, rf"\1 {self.name}", source_of(self.starter), count=1)
-        return re.sub(rf"^([ \t]*){BEGIN}\n.*?{END}", lambda m: m[1] + BLANK, source_of(self.reference), flags=re.M | re.S)
+        return re.sub(
+            rf"^([ \t]*){BEGIN}\n.*?{END}",
+            lambda m: m[1] + BLANK,
+            source_of(self.reference),
+            flags=re.M | re.S,
+        )
 
     def mistake(self, hint: str):
-        """Decorator: a wrong answer that learners give, and the hint that only an answer behaving like it gets."""
+        """Decorator: a wrong answer that learners give, and the hint that only an answer behaving
+        like it gets.
+        """
 
         def add(wrong):
             self.mistakes.append((wrong, hint))
@@ -83,12 +107,16 @@ class Exercise:
         return add
 
     def variants(self, changed: Callable, mistakes: Mapping[str, Mapping]):
-        """A mistake for each hint -> keyword arguments, with which `changed` is the answer with one thing changed."""
+        """A mistake for each hint -> keyword arguments, with which `changed` is the answer with one
+        thing changed.
+        """
         for hint, change in mistakes.items():
             self.mistake(hint)(lambda *args, change=change: changed(*args, **change))
 
     def law(self, text: str):
-        """Decorator: a property ``law(answer, *args)`` that holds (is not False) for every right answer."""
+        """Decorator: a property ``law(answer, *args)`` that holds (is not False) for every right
+        answer.
+        """
 
         def add(holds):
             self.laws.append((text, holds))
@@ -98,7 +126,8 @@ class Exercise:
 
 
 def exercise(inputs, **options):
-    """Decorator that turns a reference into the exercise of the same name. `inputs` is one generator or a list of them.
+    """Decorator that turns a reference into the exercise of the same name. `inputs` is one
+    generator or a list of them.
 
     Options are the fields of `Exercise`. ValueError if the name is taken.
     """
@@ -107,7 +136,10 @@ def exercise(inputs, **options):
         name = reference.__name__
         known = REGISTRY.get(name)
         if known is not None and known.reference.__module__ != reference.__module__:
-            raise ValueError(f"Two exercises are called {name!r}: in {known.reference.__module__} and {reference.__module__}.")
+            raise ValueError(
+                f"Two exercises are called {name!r}: in {known.reference.__module__} and"
+                f" {reference.__module__}."
+            )
         generators = [inputs] if callable(inputs) else list(inputs)
         REGISTRY[name] = Exercise(name, reference, generators, **options)
         return REGISTRY[name]

@@ -1,4 +1,6 @@
-"""What a check shows: the same verdict as text, for a terminal, and as a card that reads on light and dark pages."""
+"""What a check shows: the same verdict as text, for a terminal, and as a card that reads on light
+and dark pages.
+"""
 
 import html
 import textwrap
@@ -17,15 +19,24 @@ HEADLINES = {
     "timeout": "took too long",
 }
 GREEN, ORANGE, GREY = "#2da44e", "#d4730b", "#808a94"
-BORDERS = {"solved": GREEN, "wrong": ORANGE, "error": ORANGE, "timeout": ORANGE, "blank": GREY, "missing": GREY}
+BORDERS = {
+    "solved": GREEN,
+    "wrong": ORANGE,
+    "error": ORANGE,
+    "timeout": ORANGE,
+    "blank": GREY,
+    "missing": GREY,
+}
 
 
 @dataclass
 class Result:
     """The verdict on one answer. Shown by a notebook as a card, by print as text.
 
-    state: solved, wrong, blank, missing, error or timeout; score: points earned, of `exercise.points`.
-    hint: the hint of the known mistake that the answer behaves like, or the way to begin; else None.
+    state: solved, wrong, blank, missing, error or timeout; score: points earned, of
+        `exercise.points`.
+    hint: the hint of the known mistake that the answer behaves like, or the way to begin; else
+        None.
     """
 
     exercise: Exercise
@@ -39,13 +50,21 @@ class Result:
 
     @property
     def headline(self) -> str:
-        points = f"{self.score:.3g} of {self.exercise.points:g} point{'s' * (self.exercise.points != 1)}"
-        return f"{self.exercise.name}: {HEADLINES[self.state]}" + (f" ({points})" if self.state in ("solved", "wrong") else "")
+        points = (
+            f"{self.score:.3g} of {self.exercise.points:g} point{'s' * (self.exercise.points != 1)}"
+        )
+        return f"{self.exercise.name}: {HEADLINES[self.state]}" + (
+            f" ({points})" if self.state in ("solved", "wrong") else ""
+        )
 
     @property
     def again(self) -> str | None:
         """The call that repeats this check on the very same inputs, where that is of use."""
-        return f'check("{self.exercise.name}", seed={self.seed})' if self.state in ("wrong", "error", "timeout") else None
+        return (
+            f'check("{self.exercise.name}", seed={self.seed})'
+            if self.state in ("wrong", "error", "timeout")
+            else None
+        )
 
     def __repr__(self) -> str:
         lines = [self.headline]
@@ -63,14 +82,22 @@ class Result:
 
     @property
     def _printed(self) -> str:
-        return textwrap.shorten(self.printed, 300, placeholder=" …") if self.state in ("wrong", "error", "timeout") else ""
+        return (
+            textwrap.shorten(self.printed, 300, placeholder=" …")
+            if self.state in ("wrong", "error", "timeout")
+            else ""
+        )
 
     def _repr_html_(self) -> str:
-        # Only the border has a colour of its own: text and background are the page's, in light and dark.
+        # Only the border has a colour of its own: text and background are the page's, in light and
+        # dark.
         e = html.escape
         lines = (f"{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}" for row in self.rows)
         items = "".join(f'<li style="list-style:none">{line}</li>' for line in lines)
-        parts = [f"<strong>{e(self.headline)}</strong>", f'<ul style="margin:.3em 0;padding:0">{items}</ul>' if items else ""]
+        parts = [
+            f"<strong>{e(self.headline)}</strong>",
+            f'<ul style="margin:.3em 0;padding:0">{items}</ul>' if items else "",
+        ]
         if self._printed:
             parts.append(f"<div>Your function printed:</div>{_block(self._printed)}")
         if self.hint:
@@ -83,9 +110,14 @@ class Result:
 
 def card(border: str, inner: str) -> str:
     """HTML of a card with a coloured left border."""
-    return f'<div style="border-left:4px solid {border};padding:.3em .8em;margin:.4em 0">{inner}</div>'
+    return (
+        f'<div style="border-left:4px solid {border};padding:.3em .8em;margin:.4em 0">{inner}</div>'
+    )
 
 
 def _block(text: str) -> str:
-    style = "margin:.2em 0 .4em 1.6em;padding:0;white-space:pre-wrap;background:transparent;color:inherit;border:0"
+    style = (
+        "margin:.2em 0 .4em"
+        " 1.6em;padding:0;white-space:pre-wrap;background:transparent;color:inherit;border:0"
+    )
     return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

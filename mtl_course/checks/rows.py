@@ -28,7 +28,9 @@ class Row:
 
 @dataclass
 class Examination:
-    """What was found: state (solved, wrong, blank, error, timeout), the rows, and the behaviour that `diagnosis` compares."""
+    """What was found: state (solved, wrong, blank, error, timeout), the rows, and the behaviour
+    that `diagnosis` compares.
+    """
 
     state: str
     rows: list[Row]
@@ -38,15 +40,21 @@ class Examination:
 
 @dataclass
 class Case:
-    """One draw of inputs for an exercise. Every call gets inputs of its own, drawn anew from the same seed."""
+    """One draw of inputs for an exercise. Every call gets inputs of its own, drawn anew from the
+    same seed.
+    """
 
     exercise: Exercise
     generator: Callable
     seed: int
-    never_copied: set = field(default_factory=set)  # generators whose inputs cannot be copied; shared by the cases of a check
+    never_copied: set = field(
+        default_factory=set
+    )  # generators whose inputs cannot be copied; shared by the cases of a check
 
     def draw(self) -> tuple:
-        """Inputs of this case that nobody has touched: copies where that is possible, else (modules, optimizers) drawn anew."""
+        """Inputs of this case that nobody has touched: copies where that is possible, else
+        (modules, optimizers) drawn anew.
+        """
         if self.generator not in self.never_copied:
             try:
                 return values.renew(self._first)
@@ -55,11 +63,17 @@ class Case:
         return self._drawn()
 
     def _drawn(self) -> tuple:
-        outcome = run(lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed)
+        outcome = run(
+            lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed
+        )
         if outcome.error is not None:
-            raise RuntimeError(f"The inputs of {self.exercise.name!r} could not be drawn.") from outcome.error
+            raise RuntimeError(
+                f"The inputs of {self.exercise.name!r} could not be drawn."
+            ) from outcome.error
         if not isinstance(outcome.value, tuple):
-            raise TypeError(f"A generator of inputs of {self.exercise.name!r} must return a tuple of arguments.")
+            raise TypeError(
+                f"A generator of inputs of {self.exercise.name!r} must return a tuple of arguments."
+            )
         return outcome.value
 
     def call(self, answer, limit: float | None, prepare: Callable = lambda args: args) -> Outcome:
@@ -87,14 +101,23 @@ class Case:
 
     @cached_property
     def inputs(self) -> str:
-        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``; a `call` that makes others of them names its own."""
+        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``; a `call` that makes
+        others of them names its own.
+        """
         given = inspect.signature(self.exercise.call).parameters.values()
         if all(p.kind is not p.VAR_POSITIONAL for p in given):
             names = [p.name for p in given][1:]
         else:
-            names = [] if inspect.isclass(self.exercise.reference) else list(inspect.signature(self.exercise.reference).parameters)
+            names = (
+                []
+                if inspect.isclass(self.exercise.reference)
+                else list(inspect.signature(self.exercise.reference).parameters)
+            )
         texts = map(values.brief, self._first)
-        return ", ".join(f"{name} = {text}" if name else text for name, text in zip_longest(names[: len(self._first)], texts))
+        return ", ".join(
+            f"{name} = {text}" if name else text
+            for name, text in zip_longest(names[: len(self._first)], texts)
+        )
 
     @cached_property
     def before(self) -> list:
@@ -107,7 +130,9 @@ class Case:
 
     def _of_reference(self, outcome: Outcome):
         if outcome.error is not None:
-            raise RuntimeError(f"The reference of {self.exercise.name!r} fails for {self.inputs}.") from outcome.error
+            raise RuntimeError(
+                f"The reference of {self.exercise.name!r} fails for {self.inputs}."
+            ) from outcome.error
         return outcome.value
 
 
@@ -130,21 +155,36 @@ def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:
     spent, budget = 0.0, exercise.limit * max(3, len(cases) // len(exercise.inputs))
     for case in cases:
         case.want  # noqa: B018  first, so that what torch imports on a first call (its optimizers: seconds) is not charged to the answer
-        want = case.want  # before the answer: what torch imports at first use is not on the learner's time
+        want = (
+            case.want
+        )  # before the answer: what torch imports at first use is not on the learner's time
         started = time.monotonic()
         outcome = case.call(answer, exercise.limit)
         spent += time.monotonic() - started
         found.printed = found.printed or outcome.printed
-        if outcome.error is not None and not found.behaviour and learner.is_blank(answer, outcome.error):
+        if (
+            outcome.error is not None
+            and not found.behaviour
+            and learner.is_blank(answer, outcome.error)
+        ):
             return Examination("blank", [])
         if outcome.stopped:
-            runs.ok, runs.detail = False, f"{_stopped(exercise)} Is there a loop that never ends?\nfor {case.inputs}"
+            runs.ok, runs.detail = (
+                False,
+                f"{_stopped(exercise)} Is there a loop that never ends?\nfor {case.inputs}",
+            )
             found.state = "timeout"
         elif spent > budget:
-            runs.ok, runs.detail = False, f"Stopped after {budget:g} s: each call is slow. Can a loop become one operation?"
+            runs.ok, runs.detail = (
+                False,
+                f"Stopped after {budget:g} s: each call is slow. Can a loop become one operation?",
+            )
             found.state = "timeout"
         elif outcome.error is not None:
-            runs.ok, runs.detail = False, _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
+            runs.ok, runs.detail = (
+                False,
+                _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}",
+            )
             found.state = "error"
         if runs.ok is False:
             found.behaviour.append((found.state, runs.detail.split("\n")[0]))
@@ -155,7 +195,10 @@ def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:
     if typed.ok:
         right.ok, pure.ok = right.ok is not False, pure.ok is not False
     if right.ok:
-        extra = [_gradient_row(exercise, answer, cases, found), _device_row(exercise, answer, cases)]
+        extra = [
+            _gradient_row(exercise, answer, cases, found),
+            _device_row(exercise, answer, cases),
+        ]
         found.rows += [row for row in extra if row]
     else:  # still part of what the exercise is worth
         found.rows += [Row(GRADIENTS)] if _has_gradients(exercise, cases) else []
@@ -167,7 +210,9 @@ def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:
 
 
 def _compare(exercise, case, got, wanted, typed, right, pure):
-    """Fill in the three rows that are about one result; a row keeps the first counterexample it met."""
+    """Fill in the three rows that are about one result; a row keeps the first counterexample it
+    met.
+    """
     (result, after), (want, want_after) = got, wanted
     fault = values.problem(result, want)
     if fault:
@@ -176,11 +221,16 @@ def _compare(exercise, case, got, wanted, typed, right, pure):
         return
     if right.ok is None and not values.same(result, want, exercise.rtol, exercise.atol):
         right.ok = False
-        right.detail = f"for {case.inputs}\nexpected {values.brief(want)}\n     got {values.brief(result)}"
+        right.detail = (
+            f"for {case.inputs}\nexpected {values.brief(want)}\n     got {values.brief(result)}"
+        )
     if pure.ok is None and not values.alike(after, want_after, exercise.rtol, exercise.atol):
         pure.ok = False
         if values.alike(case.before, want_after, exercise.rtol, exercise.atol):
-            pure.detail = "Your function changed one of its arguments in place. Work on a new value (x = x - y, not x -= y)."
+            pure.detail = (
+                "Your function changed one of its arguments in place. Work on a new value (x = x -"
+                " y, not x -= y)."
+            )
         else:
             pure.name = "changes its inputs as asked"
             told = f"expected {values.brief(want_after)}\n     got {values.brief(after)}"
@@ -193,18 +243,32 @@ def _stopped(exercise) -> str:
 
 def _explain(exercise, answer, error) -> str:
     """An error in the learner's words: what was raised, and the learner's own lines."""
-    told = run(lambda: f"{type(error).__name__}: {error}".strip().rstrip(":")[:500], exercise.limit).value or type(error).__name__
+    told = (
+        run(
+            lambda: f"{type(error).__name__}: {error}".strip().rstrip(":")[:500], exercise.limit
+        ).value
+        or type(error).__name__
+    )
     lines = learner.own_lines(answer, error)
     if isinstance(error, NotImplementedError):
         code, raised = learner.raised_by(error)
         if raised and not learner.is_blank(answer, error):
-            told += f"\nIt comes from `{code.co_name}`, which your function calls and which is not written yet."
+            told += (
+                f"\nIt comes from `{code.co_name}`, which your function calls and which is not"
+                " written yet."
+            )
             if code.co_name in REGISTRY:
-                told += f' Solve that exercise first, or take the course\'s answer: helper = use("{code.co_name}").'
+                told += (
+                    " Solve that exercise first, or take the course's answer: helper ="
+                    f' use("{code.co_name}").'
+                )
     if isinstance(error, KeyboardInterrupt):
         told = "Interrupted."
     if isinstance(error, TypeError) and not lines and not inspect.isclass(answer):
-        told += f"\nYour function is called with ({', '.join(inspect.signature(exercise.reference).parameters)})."
+        told += (
+            "\nYour function is called with"
+            f" ({', '.join(inspect.signature(exercise.reference).parameters)})."
+        )
     return "\n".join(filter(None, [told, lines]))
 
 
@@ -214,7 +278,8 @@ GRADIENTS = "gradients flow"
 
 
 def gradients(case: Case, answer, limit: float | None) -> Outcome:
-    """Gradients of a weighted sum of the results with respect to every float input and every parameter of a module.
+    """Gradients of a weighted sum of the results with respect to every float input and every
+    parameter of a module.
 
     The value is None if no result depends on any of them.
     """
@@ -223,7 +288,9 @@ def gradients(case: Case, answer, limit: float | None) -> Outcome:
 
     def once():
         results = values.tensors(case.exercise.call(answer, *args))
-        results = [r for r in results if r.requires_grad and (r.is_floating_point() or r.is_complex())]
+        results = [
+            r for r in results if r.requires_grad and (r.is_floating_point() or r.is_complex())
+        ]
         if not results or not leaves:
             return None
         total = sum((r * _weights(r)).sum() for r in results)
@@ -243,7 +310,9 @@ def _leaf(t: torch.Tensor) -> torch.Tensor:
 
 
 def _has_gradients(exercise, cases) -> bool:
-    return exercise.grad and any(case.gradient is not None for case in cases[: len(exercise.inputs)])
+    return exercise.grad and any(
+        case.gradient is not None for case in cases[: len(exercise.inputs)]
+    )
 
 
 def _gradient_row(exercise, answer, cases, found) -> Row | None:
@@ -257,18 +326,26 @@ def _gradient_row(exercise, answer, cases, found) -> Row | None:
             continue
         if outcome.stopped or outcome.error is not None:
             row.ok = False
-            told = _stopped(exercise) if outcome.stopped else _explain(exercise, answer, outcome.error)
+            told = (
+                _stopped(exercise) if outcome.stopped else _explain(exercise, answer, outcome.error)
+            )
             row.detail = f"With inputs that need a gradient: {told}"
         elif (outcome.value is None) != (case.gradient is None):
             row.ok = False
             row.detail = (
-                "No gradient reaches the inputs. Look for .item(), .detach(), .data, float(...) or torch.tensor(...)."
+                "No gradient reaches the inputs. Look for .item(), .detach(), .data, float(...) or"
+                " torch.tensor(...)."
                 if outcome.value is None
-                else "A gradient flows where none should: is a .detach() or torch.no_grad() missing?"
+                else (
+                    "A gradient flows where none should: is a .detach() or torch.no_grad() missing?"
+                )
             )
         elif not values.alike(outcome.value, case.gradient, exercise.rtol, exercise.atol):
             row.ok = False
-            row.detail = "The values are right but a gradient differs: is a part detached that should not be, or is one not?"
+            row.detail = (
+                "The values are right but a gradient differs: is a part detached that should not"
+                " be, or is one not?"
+            )
     return row
 
 
@@ -296,7 +373,9 @@ def _law_row(exercise, answer, cases, text, law) -> Row:
         if outcome.stopped:
             return Row(text, False, _stopped(exercise))
         if outcome.error is not None:
-            return Row(text, False, _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}")
+            return Row(
+                text, False, _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
+            )
         if not outcome.value:
             return Row(text, False, f"broken for {case.inputs}")
     return Row(text, True)
@@ -309,7 +388,8 @@ def _holds(verdict: Any) -> bool:
 def share(found: Examination) -> float:
     """The part of the points that the rows earn, from 0 to 1: by weight.
 
-    What is only worth something in a right answer (inputs unchanged, gradients, device) earns nothing while the values are wrong.
+    What is only worth something in a right answer (inputs unchanged, gradients, device) earns
+    nothing while the values are wrong.
     """
     if found.state == "solved":
         return 1.0
@@ -318,5 +398,7 @@ def share(found: Examination) -> float:
     by_name = {row.name: row for row in found.rows}
     right = by_name["right values"].ok is True
     needs_right = {"leaves its inputs unchanged", "changes its inputs as asked"}
-    earned = sum(row.weight for row in found.rows if row.ok and (right or row.name not in needs_right))
+    earned = sum(
+        row.weight for row in found.rows if row.ok and (right or row.name not in needs_right)
+    )
     return earned / math.fsum(row.weight for row in found.rows)

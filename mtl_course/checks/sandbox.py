@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,11 +18,15 @@ import torch
 
 
 class TimedOut(BaseException):
-    """Raised inside a function that runs for too long. Not an Exception, so that `except Exception` does not swallow it."""
+    """Raised inside a function that runs for too long. Not an Exception, so that `except Exception`
+    does not swallow it.
+    """
 
 
 class _Parked(BaseException):
-    """Raised in a thread that swallows TimedOut: while it is being made, in that thread, the thread goes to sleep for good."""
+    """Raised in a thread that swallows TimedOut: while it is being made, in that thread, the thread
+    goes to sleep for good.
+    """
 
     def __init__(self):
         lock = threading.Lock()
@@ -33,7 +36,9 @@ class _Parked(BaseException):
 
 @dataclass
 class Outcome:
-    """What one call did: a value, an error, or neither because it was stopped after its time; and what it printed."""
+    """What one call did: a value, an error, or neither because it was stopped after its time; and
+    what it printed.
+    """
 
     value: Any = None
     error: BaseException | None = None
@@ -42,19 +47,28 @@ class Outcome:
 
 
 def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outcome:
-    """Call `function()` with all random generators seeded, for at most `limit` seconds (None: as long as it takes).
+    """Call `function()` with all random generators seeded, for at most `limit` seconds (None: as
+    long as it takes).
 
-    Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored afterwards: the state of the random
-    generators (Python, NumPy, torch), gradient mode, default dtype and device, number of threads, working directory,
-    warning filters, log handlers. Runs in float32 on the CPU with gradients on, whatever the notebook has set.
+    Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored
+    afterwards: the state of the random generators (Python, NumPy, torch), gradient mode, default
+    dtype and device, number of threads, working directory, warning filters, log handlers. Runs in
+    float32 on the CPU with gradients on, whatever the notebook has set.
     """
     said = _Ear()
-    with randomness_restored(), _settings_restored(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with (
+        randomness_restored(),
+        _settings_restored(),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
         _seed_all(seed)
         try:
             if limit is None:
                 outcome = Outcome(_inside(function))
-            elif threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+            elif threading.current_thread() is threading.main_thread() and hasattr(
+                signal, "setitimer"
+            ):
                 outcome = Outcome(_with_alarm(function, limit))
             else:
                 outcome = Outcome(_in_thread(function, limit))
@@ -77,7 +91,8 @@ def _inside(function):
 def _with_alarm(function, limit):
     """On the main thread of Linux and macOS: a timer signal, which also ends a sleep.
 
-    A bare `except:` around the loop's body catches the first TimedOut, so the alarm rings again and again, after 1, 2, 3, ...
+    A bare `except:` around the loop's body catches the first TimedOut, so the alarm rings again and
+    again, after 1, 2, 3, ...
     microseconds: soon it falls between the end of the `except` and the start of the next `try`.
     """
     rings = 0
@@ -103,9 +118,11 @@ def _with_alarm(function, limit):
 
 
 def _in_thread(function, limit):
-    """Elsewhere (Windows, other threads): in a thread of its own, in which TimedOut is raised from outside.
+    """Elsewhere (Windows, other threads): in a thread of its own, in which TimedOut is raised from
+    outside.
 
-    A thread that swallows it again and again is put to sleep: it uses no time any more, and the check goes on without it.
+    A thread that swallows it again and again is put to sleep: it uses no time any more, and the
+    check goes on without it.
     """
     result: list = []
 
@@ -136,7 +153,9 @@ def _in_thread(function, limit):
 
 
 def _raise_in(thread, exception):
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(exception))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(exception)
+    )
 
 
 # ----------------------------------------------------------------------- state
@@ -150,9 +169,11 @@ _nested = threading.local()
 
 @contextlib.contextmanager
 def randomness_restored():
-    """Put the random generators of Python, NumPy and torch back at the end. Inside another such block it does nothing.
+    """Put the random generators of Python, NumPy and torch back at the end. Inside another such
+    block it does nothing.
 
-    `run` does this for one call. Saving NumPy's state takes longer than most calls, so a check does it once around all of them.
+    `run` does this for one call. Saving NumPy's state takes longer than most calls, so a check does
+    it once around all of them.
     """
     if getattr(_nested, "inside", False):
         yield
@@ -181,14 +202,24 @@ def _seed_all(seed):
 
 @contextlib.contextmanager
 def _settings_restored():
-    dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+    dtype, device, threads = (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_num_threads(),
+    )
     folder, handlers = os.getcwd(), [logger.handlers for logger in _LOGGERS]
     try:
         torch.set_default_dtype(torch.float32)
         for logger in _LOGGERS:
             logger.handlers = []
         on_cpu = contextlib.nullcontext() if device.type == "cpu" else torch.device("cpu")
-        with on_cpu, warnings.catch_warnings(), np.errstate(), torch.inference_mode(False), torch.set_grad_enabled(True):
+        with (
+            on_cpu,
+            warnings.catch_warnings(),
+            np.errstate(),
+            torch.inference_mode(False),
+            torch.set_grad_enabled(True),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -204,7 +235,9 @@ def _settings_restored():
 
 
 class _Ear(io.TextIOBase):
-    """Listens to what is printed and keeps the beginning, so that an endless loop of prints fills no memory."""
+    """Listens to what is printed and keeps the beginning, so that an endless loop of prints fills
+    no memory.
+    """
 
     room = 2000
 

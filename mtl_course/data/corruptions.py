@@ -1,8 +1,10 @@
-"""Common corruptions of images, computed on the fly: what a model meets that was tuned on clean pictures.
+"""Common corruptions of images, computed on the fly: what a model meets that was tuned on clean
+pictures.
 
-Names after Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", ICLR 2019, and Mu and
-Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019 (rotate, translate). Every function works on a whole batch, on the
-device of `x`, and draws from the generator, which must live there too: the same state gives the same pictures.
+Names after Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions
+and perturbations", ICLR 2019, and Mu and Gilmer, "MNIST-C: a robustness benchmark for computer
+vision", 2019 (rotate, translate). Every function works on a whole batch, on the device of `x`, and
+draws from the generator, which must live there too: the same state gives the same pictures.
 """
 
 import math
@@ -11,11 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Strength at severity 1 to 5. Noise and contrast as in ImageNet-C; blur and geometry are ours, in units that do not depend on the size.
+# Strength at severity 1 to 5. Noise and contrast as in ImageNet-C; blur and geometry are ours, in
+# units that do not depend on the size.
 STRENGTHS = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation
     "impulse_noise": (0.03, 0.06, 0.09, 0.17, 0.27),  # share of the values that become 0 or 1
-    "gaussian_blur": (0.02, 0.03, 0.04, 0.06, 0.08),  # standard deviation as a share of the image's side
+    "gaussian_blur": (
+        0.02,
+        0.03,
+        0.04,
+        0.06,
+        0.08,
+    ),  # standard deviation as a share of the image's side
     "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # what is left of the distance to the image's mean
     "rotate": (10, 20, 30, 40, 50),  # degrees, to either side
     "translate": (0.05, 0.1, 0.15, 0.2, 0.25),  # share of the side, in a random direction
@@ -23,16 +32,21 @@ STRENGTHS = {
 
 
 def corrupt(x: Tensor, name: str, severity: int, generator: torch.Generator) -> Tensor:
-    """Corrupt images x [N, C, H, W], float in [0, 1], by the corruption `name` at severity 1 to 5; new images of the same shape and range.
+    """Corrupt images x [N, C, H, W], float in [0, 1], by the corruption `name` at severity 1 to 5;
+    new images of the same shape and range.
 
-    Names: the keys of STRENGTHS. ValueError for another name or severity, or for pixels that are no floats.
+    Names: the keys of STRENGTHS. ValueError for another name or severity, or for pixels that are no
+    floats.
     """
     if name not in STRENGTHS:
         raise ValueError(f"There is no corruption {name!r}; there are {', '.join(STRENGTHS)}.")
     if severity not in range(1, 6):
         raise ValueError(f"severity must be 1, 2, 3, 4 or 5; it is {severity!r}.")
     if not x.is_floating_point() or x.ndim != 4:
-        raise ValueError(f"Expected float images [N, C, H, W] in [0, 1], got {x.dtype} of shape {tuple(x.shape)}.")
+        raise ValueError(
+            f"Expected float images [N, C, H, W] in [0, 1], got {x.dtype} of shape"
+            f" {tuple(x.shape)}."
+        )
     kinds = {
         "gaussian_noise": gaussian_noise,
         "impulse_noise": impulse_noise,
@@ -56,10 +70,14 @@ def impulse_noise(x: Tensor, share: float, generator: torch.Generator) -> Tensor
 
 
 def gaussian_blur(x: Tensor, width: float, generator: torch.Generator | None = None) -> Tensor:
-    """Blur with a Gaussian of standard deviation `width` x height; pixels beyond the edge are those of the edge. Nothing is drawn."""
+    """Blur with a Gaussian of standard deviation `width` x height; pixels beyond the edge are those
+    of the edge. Nothing is drawn.
+    """
     sigma = width * x.shape[2]
     radius = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
+    kernel = torch.exp(
+        -0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2
+    )
     kernel = kernel / kernel.sum()
     n, channels, height, width_ = x.shape
     flat = F.pad(x.reshape(n * channels, 1, height, width_), (radius,) * 4, mode="replicate")
@@ -68,7 +86,9 @@ def gaussian_blur(x: Tensor, width: float, generator: torch.Generator | None = N
 
 
 def contrast(x: Tensor, left: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draw every channel of an image towards its mean: a share `left` of the distance is left. Nothing is drawn."""
+    """Draw every channel of an image towards its mean: a share `left` of the distance is left.
+    Nothing is drawn.
+    """
     mean = x.mean(dim=(2, 3), keepdim=True)
     return (mean + left * (x - mean)).clamp(0, 1)
 
@@ -78,7 +98,12 @@ def rotate(x: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     angle = math.radians(degrees) * _signs(len(x), x, generator)
     cos, sin = angle.cos(), angle.sin()
     zero = torch.zeros_like(cos)
-    return _move(x, torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1))
+    return _move(
+        x,
+        torch.stack(
+            [torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1
+        ),
+    )
 
 
 def translate(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -86,7 +111,16 @@ def translate(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
     one, zero = torch.ones_like(angle), torch.zeros_like(angle)
     shift = 2 * share  # the grid of `_move` goes from -1 to 1
-    return _move(x, torch.stack([torch.stack([one, zero, shift * angle.cos()], dim=1), torch.stack([zero, one, shift * angle.sin()], dim=1)], dim=1))
+    return _move(
+        x,
+        torch.stack(
+            [
+                torch.stack([one, zero, shift * angle.cos()], dim=1),
+                torch.stack([zero, one, shift * angle.sin()], dim=1),
+            ],
+            dim=1,
+        ),
+    )
 
 
 def _move(x, affine):
@@ -100,4 +134,6 @@ def _normal(x, generator):
 
 
 def _signs(n, like, generator):
-    return 2.0 * torch.randint(2, (n,), generator=generator, device=like.device).to(like.dtype) - 1.0
+    return (
+        2.0 * torch.randint(2, (n,), generator=generator, device=like.device).to(like.dtype) - 1.0
+    )

@@ -6,10 +6,12 @@ from .manifest import Info
 
 
 class Dataset(Mapping):
-    """An immutable mapping from names to read-only NumPy arrays: ``ds["x"]``, or ``ds.x`` for short.
+    """An immutable mapping from names to read-only NumPy arrays: ``ds["x"]``, or ``ds.x`` for
+    short.
 
-    ``ds.info`` is the manifest's entry, ``ds.origin`` says in words where the arrays came from. `torch.tensor(ds.x)` and indexing
-    with an array of row numbers give writable copies (`torch.from_numpy` would warn). DataError if a shape is not the manifest's.
+    ``ds.info`` is the manifest's entry, ``ds.origin`` says in words where the arrays came from.
+    `torch.tensor(ds.x)` and indexing with an array of row numbers give writable copies
+    (`torch.from_numpy` would warn). DataError if a shape is not the manifest's.
     """
 
     def __init__(self, info: Info, arrays: Mapping, origin: str):
@@ -40,6 +42,8 @@ class Dataset(Mapping):
         super().__setattr__(key, value)
 
     def __repr__(self) -> str:
-        arrays = ", ".join(f"{key} {list(array.shape)} {array.dtype}" for key, array in self.items())
+        arrays = ", ".join(
+            f"{key} {list(array.shape)} {array.dtype}" for key, array in self.items()
+        )
         origin = f"tier {self.info.tier}, {self.origin}; licence: {self.info.licence}"
         return f"{self.info.name}: {self.info.title}\n  {arrays}\n  {origin}"

@@ -1,6 +1,8 @@
-"""Printed characters as small pictures, drawn from the outlines of the DejaVu fonts that matplotlib ships.
+"""Printed characters as small pictures, drawn from the outlines of the DejaVu fonts that matplotlib
+ships.
 
-The outlines are read with fontTools, which matplotlib brings, and filled here: no version of FreeType has a say in the pixels.
+The outlines are read with fontTools, which matplotlib brings, and filled here: no version of
+FreeType has a say in the pixels.
 """
 
 import functools
@@ -12,7 +14,10 @@ import numpy as np
 from . import cache
 from .manifest import DataError
 
-SIZE, BOX = 28, 22  # pixels: of a picture, and of the longer side of its ink, which stands in the middle
+SIZE, BOX = (
+    28,
+    22,
+)  # pixels: of a picture, and of the longer side of its ink, which stands in the middle
 FINE = 4  # scan lines a row of pixels; along a scan line the coverage is exact
 PIECES = 8  # chords that stand for a curve
 
@@ -24,13 +29,16 @@ FACES = {  # the twelve faces that cover all five scripts, with the sha256 of th
     "DejaVuSansMono": "602ec86b8948cfcd956482fe64f94c36c867770149ef2f791d4613f443bcecb3",
     "DejaVuSansMono-Oblique": "28052813f7a709fc89f52d192dc995ef4f0fdc5c3d7b73a49d6849b1916d0cd0",
     "DejaVuSansMono-Bold": "baada9a5172fe20886251aff0433fc38461912d5daf07287e7bee56620a8da96",
-    "DejaVuSansMono-BoldOblique": "a69081c15c76c827e0a27a5a7f5c74b6135c843499955495ffa8c20d3a98288b",
+    "DejaVuSansMono-BoldOblique": (
+        "a69081c15c76c827e0a27a5a7f5c74b6135c843499955495ffa8c20d3a98288b"
+    ),
     "DejaVuSerif": "107244956e9962b9e96faccdc551825e0ae0898ae13737133e1b921a2fd35ffa",
     "DejaVuSerif-Italic": "3e7994fbc54fa10ce3352a42d548fadd7d9cadb69cb1109bc9d960f6dac57f04",
     "DejaVuSerif-Bold": "c3753f2ed6bc673f15846dc45addbeb3b9c872f32fb18fd53a21f1bef1ed7676",
     "DejaVuSerif-BoldItalic": "d93efec7a9d2e826768d1a2ee95b95870e15e29599a84f3484af1de1cec2e181",
 }
-# Letters that every face has and that look like no other one: what mtl_course/dev/choose_glyphs.py prints.
+# Letters that every face has and that look like no other one: what
+# mtl_course/dev/datasets/choose_glyphs.py prints.
 CHARACTERS = {
     "Latin": (
         "ABCDEFGHIJKMNOPQRSTUVWXYZabdefgkmnpqrtyÆØÞßæŒƁƆƇƊƏƑƒƓƔƕƛƝƢƣƤƥƦƧƫƶƷƸǂǶȡȤȴȵȸȺȻȽȾ"
@@ -45,8 +53,9 @@ CHARACTERS = {
 
 @functools.cache
 def load() -> dict:
-    """The pictures `x` [3204, 28, 28] uint8, ink 255; of each the character `y` and the face `font` [3204] int64; `font_names` [12];
-    the characters themselves, `names` [267], their `scripts` [267] int64 and `script_names` [5]. DataError without the fonts.
+    """The pictures `x` [3204, 28, 28] uint8, ink 255; of each the character `y` and the face `font`
+    [3204] int64; `font_names` [12]; the characters themselves, `names` [267], their `scripts` [267]
+    int64 and `script_names` [5]. DataError without the fonts.
     """
     characters = "".join(CHARACTERS.values())
     files = [font(name) for name in FACES]
@@ -57,7 +66,9 @@ def load() -> dict:
         "y": number.ravel(),
         "font": face.ravel(),
         "names": np.array(list(characters)),
-        "scripts": np.repeat(np.arange(len(CHARACTERS)), [len(letters) for letters in CHARACTERS.values()]),
+        "scripts": np.repeat(
+            np.arange(len(CHARACTERS)), [len(letters) for letters in CHARACTERS.values()]
+        ),
         "script_names": np.array(list(CHARACTERS)),
         "font_names": np.array(list(FACES)),
     }
@@ -68,23 +79,29 @@ def font(name: str) -> bytes:
     import matplotlib
 
     try:
-        return cache.verified(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", FACES[name])
+        return cache.verified(
+            Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", FACES[name]
+        )
     except DataError as error:
         again = "It is one of matplotlib's: python -m pip install --force-reinstall matplotlib"
         raise DataError(f"glyphs: {error} {again}") from None
 
 
 def draw(file: bytes, characters: str) -> np.ndarray:
-    """Pictures [len(characters), 28, 28] uint8 of these characters in a TrueType font. KeyError for one that the font lacks."""
+    """Pictures [len(characters), 28, 28] uint8 of these characters in a TrueType font. KeyError for
+    one that the font lacks.
+    """
     curves, owner = outlines(file, characters)
     return filled(fitted(chords(curves), owner, len(characters)), owner, len(characters))
 
 
 def outlines(file: bytes, characters: str) -> tuple[np.ndarray, np.ndarray]:
-    """Curves [S, 3, 2] (start, control point, end) of these characters in the font's units, and the number [S] of the character of each.
+    """Curves [S, 3, 2] (start, control point, end) of these characters in the font's units, and the
+    number [S] of the character of each.
 
-    A TrueType outline is a ring of points. Where two control points follow each other, the curve passes through their middle; where
-    two points of the curve do, a straight line joins them. KeyError for a character that the font lacks.
+    A TrueType outline is a ring of points. Where two control points follow each other, the curve
+    passes through their middle; where two points of the curve do, a straight line joins them.
+    KeyError for a character that the font lacks.
     """
     from fontTools.ttLib import TTFont
 
@@ -102,11 +119,17 @@ def outlines(file: bytes, characters: str) -> tuple[np.ndarray, np.ndarray]:
     first = np.append(0, last[:-1] + 1)
     before[first], after[last] = last, first
     middle = (p + p[after]) / 2
-    start, end = np.where(on[before, None], p[before], middle[before]), np.where(on[after, None], p[after], middle)
+    start, end = (
+        np.where(on[before, None], p[before], middle[before]),
+        np.where(on[after, None], p[after], middle),
+    )
     curved, straight = np.flatnonzero(~on), np.flatnonzero(on & on[after])
     bends = np.stack([start[curved], p[curved], end[curved]], axis=1)
     lines = np.stack([p[straight], middle[straight], p[after[straight]]], axis=1)
-    return np.concatenate([bends, lines]), np.repeat(np.arange(len(characters)), count[1:])[np.concatenate([curved, straight])]
+    return (
+        np.concatenate([bends, lines]),
+        np.repeat(np.arange(len(characters)), count[1:])[np.concatenate([curved, straight])],
+    )
 
 
 def chords(curves: np.ndarray) -> np.ndarray:
@@ -118,7 +141,9 @@ def chords(curves: np.ndarray) -> np.ndarray:
 
 
 def fitted(lines: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
-    """The same lines in pixels, y downwards, each character's ink BOX pixels long at its longer side and centred."""
+    """The same lines in pixels, y downwards, each character's ink BOX pixels long at its longer
+    side and centred.
+    """
     low, high = np.full((n, 2), np.inf), np.full((n, 2), -np.inf)
     np.minimum.at(low, owner, lines.min(axis=(1, 2)))
     np.maximum.at(high, owner, lines.max(axis=(1, 2)))
@@ -128,20 +153,26 @@ def fitted(lines: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
 
 
 def filled(lines: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
-    """Pictures [n, SIZE, SIZE] uint8, ink 255, of closed outlines in pixels, by the non-zero winding rule on each scan line."""
+    """Pictures [n, SIZE, SIZE] uint8, ink 255, of closed outlines in pixels, by the non-zero
+    winding rule on each scan line.
+    """
     (x0, y0), (x1, y1) = lines.reshape(-1, 2, 2).transpose(1, 2, 0)
     owner = np.repeat(owner, lines.shape[1])
     y0, y1 = y0 * FINE - 0.5, y1 * FINE - 0.5  # scan line k is the height k
     first, last = np.ceil(np.minimum(y0, y1)).astype(int), np.ceil(np.maximum(y0, y1)).astype(int)
     crossings = last - first
-    line = np.repeat(np.arange(len(crossings)), crossings)  # one entry a crossing of a line with a scan line
+    line = np.repeat(
+        np.arange(len(crossings)), crossings
+    )  # one entry a crossing of a line with a scan line
     k = first[line] + np.arange(len(line)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
     x = x0[line] + (k - y0[line]) * ((x1 - x0)[line] / (y1 - y0)[line])
     pixel = np.floor(x).astype(int)
     direction = np.sign(y1 - y0)[line]
     place = (owner[line] * SIZE * FINE + k) * (SIZE + 1) + pixel
     size = n * SIZE * FINE * (SIZE + 1)
-    change = np.bincount(place, direction * (pixel + 1 - x), size) + np.bincount(place + 1, direction * (x - pixel), size)
+    change = np.bincount(place, direction * (pixel + 1 - x), size) + np.bincount(
+        place + 1, direction * (x - pixel), size
+    )
     winding = change.reshape(n, SIZE * FINE, SIZE + 1).cumsum(axis=2)[..., :SIZE]
     covered = np.minimum(np.abs(winding), 1).reshape(n, SIZE, FINE, SIZE).mean(axis=2)
     return np.rint(255 * covered).astype(np.uint8)

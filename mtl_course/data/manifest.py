@@ -1,4 +1,6 @@
-"""What the course knows of each data set: the entries of `manifest.toml`. Standard library only, so that the book can read it."""
+"""What the course knows of each data set: the entries of `manifest.toml`. Standard library only, so
+that the book can read it.
+"""
 
 import difflib
 import importlib.util
@@ -27,10 +29,11 @@ class DataError(RuntimeError):
 class Info:
     """One entry of the manifest.
 
-    `shape` maps each array to its shape. `files` maps a file to its sha256: those of tier E lie beside the manifest, those of
-    tier R below the data root, those of tier P in the `archive` of `package` `version`, whose own sha256 is `sha256`; torchvision
-    verifies those of tier D. `download` is how much is fetched, once, in bytes. `needs` is a library beyond the course's own that
-    reads the set. `citation` is a BibTeX key of the book's bibliography.
+    `shape` maps each array to its shape. `files` maps a file to its sha256: those of tier E lie
+    beside the manifest, those of tier R below the data root, those of tier P in the `archive` of
+    `package` `version`, whose own sha256 is `sha256`; torchvision verifies those of tier D.
+    `download` is how much is fetched, once, in bytes. `needs` is a library beyond the course's own
+    that reads the set. `citation` is a BibTeX key of the book's bibliography.
     """
 
     name: str
@@ -56,25 +59,40 @@ class Info:
         found = {key: tuple(array.shape) for key, array in arrays.items()}
         if found != dict(self.shape):
             wanted = dict(self.shape)
-            raise DataError(f"{where} was altered: its arrays are {found}, expected {wanted}. Get it again from {self.source}.")
+            raise DataError(
+                f"{where} was altered: its arrays are {found}, expected {wanted}. Get it again from"
+                f" {self.source}."
+            )
 
     def require(self) -> None:
-        """DataError with the command that installs it, if the library that reads this set is missing."""
+        """DataError with the command that installs it, if the library that reads this set is
+        missing.
+        """
         if self.needs and importlib.util.find_spec(self.needs) is None:
             command = f"{sys.executable} -m pip install {self.needs}"
-            raise DataError(f"{self.name} is read with {self.needs}, which is not installed. Run: {command}")
+            raise DataError(
+                f"{self.name} is read with {self.needs}, which is not installed. Run: {command}"
+            )
 
 
 @cache
 def read(path: Path = FOLDER / "manifest.toml") -> Mapping[str, Info]:
-    """All entries by name, in the file's order. ValueError for an unknown tier, TypeError for a field too many or too few."""
+    """All entries by name, in the file's order. ValueError for an unknown tier, TypeError for a
+    field too many or too few.
+    """
     entries = {}
     for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
-        shape = MappingProxyType({array: tuple(sizes) for array, sizes in entry.pop("shape").items()})
+        shape = MappingProxyType(
+            {array: tuple(sizes) for array, sizes in entry.pop("shape").items()}
+        )
         files = MappingProxyType(entry.pop("files", {}))
-        entries[name] = Info(name=name, shape=shape, files=files, chapters=tuple(entry.pop("chapters", ())), **entry)
+        entries[name] = Info(
+            name=name, shape=shape, files=files, chapters=tuple(entry.pop("chapters", ())), **entry
+        )
         if entries[name].tier not in TIERS:
-            raise ValueError(f"{name} has the tier {entries[name].tier!r}; it must be one of {', '.join(TIERS)}.")
+            raise ValueError(
+                f"{name} has the tier {entries[name].tier!r}; it must be one of {', '.join(TIERS)}."
+            )
     return MappingProxyType(entries)
 
 
@@ -89,5 +107,7 @@ def info(name: str) -> Info:
     if name not in entries:
         close = difflib.get_close_matches(str(name), entries, n=3, cutoff=0.4)
         guess = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise DataError(f"There is no data set {name!r}. {guess}The sets are: {', '.join(entries)}.")
+        raise DataError(
+            f"There is no data set {name!r}. {guess}The sets are: {', '.join(entries)}."
+        )
     return entries[name]

@@ -1,7 +1,9 @@
-"""Two digits in one image, two labels: composed on the fly from single digits, so nothing is stored and nothing leaks.
+"""Two digits in one image, two labels: composed on the fly from single digits, so nothing is stored
+and nothing leaks.
 
-The digits are split into a training, a validation and a test part *before* they are paired, so no handwriting of one part is in another.
-Source of the idea: Sabour, Frosst and Hinton, "Dynamic routing between capsules", NeurIPS 2017, section 6 (MultiMNIST).
+The digits are split into a training, a validation and a test part *before* they are paired, so no
+handwriting of one part is in another. Source of the idea: Sabour, Frosst and Hinton, "Dynamic
+routing between capsules", NeurIPS 2017, section 6 (MultiMNIST).
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ TASKS = ("left", "right")
 
 
 def parts(y: NDArray, shares: Mapping[str, int], seed: int = 0) -> dict[str, NDArray]:
-    """Row numbers of disjoint parts with as many digits of every class in each: part -> rows, for shares part -> rows a class.
+    """Row numbers of disjoint parts with as many digits of every class in each: part -> rows, for
+    shares part -> rows a class.
 
     y: labels [N], int64. ValueError if a class has too few rows for all parts together.
     """
@@ -31,10 +34,11 @@ def parts(y: NDArray, shares: Mapping[str, int], seed: int = 0) -> dict[str, NDA
 
 
 def compose(left: Tensor, right: Tensor, shift: int, size: int) -> Tensor:
-    """One digit at the top left, one at the bottom right of a canvas; where they overlap the brighter pixel stays.
+    """One digit at the top left, one at the bottom right of a canvas; where they overlap the
+    brighter pixel stays.
 
-    left, right: [N, H, W], 0 to 255; the canvas has H + shift and W + shift pixels and is averaged down to `size` a side.
-    Returns float32 [N, 1, size, size] in [0, 1].
+    left, right: [N, H, W], 0 to 255; the canvas has H + shift and W + shift pixels and is averaged
+    down to `size` a side. Returns float32 [N, 1, size, size] in [0, 1].
     """
     n, height, width = left.shape
     canvas = torch.zeros(n, 1, height + shift, width + shift, device=left.device)
@@ -43,8 +47,11 @@ def compose(left: Tensor, right: Tensor, shift: int, size: int) -> Tensor:
     return F.adaptive_avg_pool2d(canvas, size)
 
 
-def pairs(x: NDArray, y: NDArray, n: int, seed: int, *, shift: int = 8, size: int = 18) -> tuple[Tensor, dict[str, Tensor]]:
-    """n images of two digits drawn from x [N, H, W], y [N], and their labels: (float32 [n, 1, size, size], task -> int64 [n]).
+def pairs(
+    x: NDArray, y: NDArray, n: int, seed: int, *, shift: int = 8, size: int = 18
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """n images of two digits drawn from x [N, H, W], y [N], and their labels: (float32 [n, 1, size,
+    size], task -> int64 [n]).
 
     The two digits are drawn independently, so one label says nothing about the other.
     """

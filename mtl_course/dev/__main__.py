@@ -4,13 +4,20 @@ import argparse
 import sys
 from importlib import import_module
 
-# command -> (module with `main(arguments) -> exit code`, what it does); a module is imported when its command is asked for
+# command -> (module with `main(arguments) -> exit code`, what it does); a module is imported when
+# its command is asked for
 COMMANDS = {
-    "sync": ("sync", "write the generated cells of the notebooks: first cell, exercise stubs, Colab link"),
+    "sync": (
+        "sync",
+        "write the generated cells of the notebooks: first cell, exercise stubs, Colab link",
+    ),
     "execute": ("execute", "run notebooks from top to bottom, then normalise them"),
     "normalise": ("normalise", "make notebooks readable in a diff"),
     "check": ("check", "report what is wrong with the notebooks, without running them"),
-    "solve": ("solve", "write the solved edition: first cell, exercises with their answers, checks"),
+    "solve": (
+        "solve",
+        "write the solved edition: first cell, exercises with their answers, checks",
+    ),
     "test": ("test", "run every test of the project"),
     "lab": ("lab", "open a chapter in JupyterLab"),
     "book": ("book", "build the book"),
@@ -35,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)  # ✓ on a Windows console
+        sys.stdout.reconfigure(
+            encoding="utf-8", errors="replace", line_buffering=True
+        )  # ✓ on a Windows console
     try:
         sys.exit(main())
     except KeyboardInterrupt:

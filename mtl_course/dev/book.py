@@ -1,6 +1,8 @@
-"""Build the book strictly, count its pages, pack it for reading offline: ``python -m mtl_course.dev book [--zip]``.
+"""Build the book strictly, count its pages, pack it for reading offline: ``python -m mtl_course.dev
+book [--zip]``.
 
-Runs where only ``requirements-book.txt`` is installed, so it imports neither torch nor the notebooks' tools.
+Runs where only ``requirements-book.txt`` is installed, so it imports neither torch nor the
+notebooks' tools.
 """
 
 import argparse
@@ -16,7 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRA = {"index", "search", "genindex"}  # pages that Sphinx adds to those of the table of contents
-JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # 1.x has no `python -m`
+JUPYTER_BOOK = [
+    sys.executable,
+    "-c",
+    "from jupyter_book.cli.main import main; main()",
+]  # 1.x has no `python -m`
 
 
 class BookError(Exception):
@@ -34,7 +40,9 @@ def toc_pages(node) -> list[str]:
 
 
 def html_pages(html: Path) -> set[str]:
-    """Names of the pages in a built book, without those that Sphinx adds and without the theme's own files."""
+    """Names of the pages in a built book, without those that Sphinx adds and without the theme's
+    own files.
+    """
     found = (path.relative_to(html).with_suffix("") for path in html.rglob("*.html"))
     return {page.as_posix() for page in found if not page.parts[0].startswith("_")} - EXTRA
 
@@ -44,16 +52,27 @@ def require_tools() -> None:
     try:
         version = metadata.version("jupyter-book")
     except metadata.PackageNotFoundError:
-        raise BookError("Jupyter Book is not installed here. Run `make book`, or: pip install -r requirements-book.txt") from None
-    if not version.startswith("1."):  # 2.x ignores _config.yml and _toc.yml, builds nothing and exits 0
-        raise BookError(f"Jupyter Book {version} cannot build this book, 1.x can: pip install -r requirements-book.txt")
+        raise BookError(
+            "Jupyter Book is not installed here. Run `make book`, or: pip install -r"
+            " requirements-book.txt"
+        ) from None
+    if not version.startswith(
+        "1."
+    ):  # 2.x ignores _config.yml and _toc.yml, builds nothing and exits 0
+        raise BookError(
+            f"Jupyter Book {version} cannot build this book, 1.x can: pip install -r"
+            " requirements-book.txt"
+        )
 
 
-def build(root: Path = ROOT, output: Path | None = None, fresh: bool = False, verbose: bool = False) -> Path:
-    """Build the book of `root` into ``output/_build`` (default: in `root`) and return the folder of its pages.
+def build(
+    root: Path = ROOT, output: Path | None = None, fresh: bool = False, verbose: bool = False
+) -> Path:
+    """Build the book of `root` into ``output/_build`` (default: in `root`) and return the folder of
+    its pages.
 
-    Any warning, any broken reference and any page missing from the result is a BookError. Only what changed is built again, or
-    all of it if `fresh`.
+    Any warning, any broken reference and any page missing from the result is a BookError. Only what
+    changed is built again, or all of it if `fresh`.
     """
     import yaml  # comes with Jupyter Book
 
@@ -68,8 +87,19 @@ def build(root: Path = ROOT, output: Path | None = None, fresh: bool = False, ve
     for page in html_pages(html) - set(expected):  # left by an earlier table of contents
         (html / f"{page}.html").unlink()
 
-    command = [*JUPYTER_BOOK, "build", str(root), "--path-output", str(output), "-W", "-n", "--keep-going"]
-    extensions = max((path.stat().st_mtime for path in (root / "book" / "_ext").glob("*.py")), default=0)
+    command = [
+        *JUPYTER_BOOK,
+        "build",
+        str(root),
+        "--path-output",
+        str(output),
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
+    extensions = max(
+        (path.stat().st_mtime for path in (root / "book" / "_ext").glob("*.py")), default=0
+    )
     if environment.exists() and environment.stat().st_mtime < extensions:
         command.append("--all")  # Sphinx does not notice that the code of an extension changed
     result = subprocess.run(
@@ -82,14 +112,25 @@ def build(root: Path = ROOT, output: Path | None = None, fresh: bool = False, ve
         errors="replace",
     )
     if result.returncode:
-        environment.unlink(missing_ok=True)  # else the next build would skip the pages with warnings, and pass
-        log = re.sub(r"\x1b\[[\d;]*m", "", result.stdout or "")  # Jupyter Book colours what it prints, wherever it goes
-        log = log.split("\nTraceback (most recent call last):\n")[0]  # its own, below Sphinx's message, only hides that one
-        faults = [line for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+        environment.unlink(
+            missing_ok=True
+        )  # else the next build would skip the pages with warnings, and pass
+        log = re.sub(
+            r"\x1b\[[\d;]*m", "", result.stdout or ""
+        )  # Jupyter Book colours what it prints, wherever it goes
+        log = log.split("\nTraceback (most recent call last):\n")[
+            0
+        ]  # its own, below Sphinx's message, only hides that one
+        faults = [
+            line for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)
+        ]
         raise BookError("\n".join([log, *faults, "The book was not built."]))
     missing = set(expected) - html_pages(html)
     if missing or len(expected) != len(html_pages(html)):
-        raise BookError(f"_toc.yml lists {len(expected)} pages, {len(html_pages(html))} were built; missing: {sorted(missing)}")
+        raise BookError(
+            f"_toc.yml lists {len(expected)} pages, {len(html_pages(html))} were built; missing:"
+            f" {sorted(missing)}"
+        )
     return html
 
 
@@ -100,25 +141,41 @@ def pack(html: Path, target: Path) -> None:
     with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(path for path in html.rglob("*") if path.is_file()):
             name = path.relative_to(html)
-            if name.name == ".buildinfo" or name.suffix == ".map" or name.parts[:2] == ("_static", "locales"):
+            if (
+                name.name == ".buildinfo"
+                or name.suffix == ".map"
+                or name.parts[:2] == ("_static", "locales")
+            ):
                 continue  # for builders and debuggers, not for readers
-            entry = zipfile.ZipInfo((Path("mtl-course-book") / name).as_posix())  # dated 1980, whenever it was built
+            entry = zipfile.ZipInfo(
+                (Path("mtl-course-book") / name).as_posix()
+            )  # dated 1980, whenever it was built
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     os.replace(aside, target)
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev book", description="Build the book and say where to open it.")
-    parser.add_argument("--zip", action="store_true", help="also write dist/mtl-course-book.zip, to read offline")
-    parser.add_argument("--fresh", action="store_true", help="build every page anew, not only what changed")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what Jupyter Book prints")
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.dev book", description="Build the book and say where to open it."
+    )
+    parser.add_argument(
+        "--zip", action="store_true", help="also write dist/mtl-course-book.zip, to read offline"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="build every page anew, not only what changed"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what Jupyter Book prints"
+    )
     options = parser.parse_args(arguments)
 
     print("Building the book (the first time takes about a minute) ...", flush=True)
     start = time.perf_counter()
     try:
-        html = build(fresh=options.fresh or options.zip, verbose=options.verbose)  # a zip holds no leftovers
+        html = build(
+            fresh=options.fresh or options.zip, verbose=options.verbose
+        )  # a zip holds no leftovers
     except BookError as error:
         print(error, file=sys.stderr)
         return 1
@@ -129,5 +186,8 @@ def main(arguments: list[str]) -> int:
         target = ROOT / "dist" / "mtl-course-book.zip"
         pack(html, target)
         size = target.stat().st_size / 1e6
-        print(f"{os.path.relpath(target)} ({size:.1f} MB): unpack it and open index.html; no network is needed.")
+        print(
+            f"{os.path.relpath(target)} ({size:.1f} MB): unpack it and open index.html; no network"
+            " is needed."
+        )
     return 0

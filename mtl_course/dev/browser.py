@@ -4,7 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "msedge",
+)
 PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -22,7 +29,9 @@ FLAGS = (
 
 
 def find() -> str | None:
-    """Path of a Chromium (or Chrome, Edge) on this machine, or None; the environment variable CHROMIUM comes first."""
+    """Path of a Chromium (or Chrome, Edge) on this machine, or None; the environment variable
+    CHROMIUM comes first.
+    """
     named = [os.environ.get("CHROMIUM", ""), *(shutil.which(name) or "" for name in NAMES), *PLACES]
     return next((path for path in named if path and Path(path).exists()), None)
 
@@ -34,11 +43,18 @@ def missing() -> str | None:
     except ImportError:
         return 'playwright is not installed: pip install -e ".[test]"'
     if find() is None:
-        return "no Chromium found: install chromium or Chrome, or set the environment variable CHROMIUM to its path"
+        return (
+            "no Chromium found: install chromium or Chrome, or set the environment variable"
+            " CHROMIUM to its path"
+        )
     return None
 
 
 def launch(playwright):
     """A browser with an empty profile of its own. `playwright` is what ``sync_playwright()`` gives."""
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium refuses to start as root, as in a container, with its sandbox
-    return playwright.chromium.launch(executable_path=find(), args=[*FLAGS, *(["--no-sandbox"] if root else [])])
+    root = (
+        hasattr(os, "geteuid") and os.geteuid() == 0
+    )  # Chromium refuses to start as root, as in a container, with its sandbox
+    return playwright.chromium.launch(
+        executable_path=find(), args=[*FLAGS, *(["--no-sandbox"] if root else [])]
+    )

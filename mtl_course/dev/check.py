@@ -1,4 +1,6 @@
-"""Report what is wrong with the notebooks, without running them. Each rule is one function; a test feeds each a bad notebook."""
+"""Report what is wrong with the notebooks, without running them. Each rule is one function; a test
+feeds each a bad notebook.
+"""
 
 import argparse
 import ast
@@ -11,14 +13,22 @@ from pathlib import Path
 from .. import chapters
 from . import normalise, notebooks, sync
 
-LINE, CELL, CELLS, SCREEN, OUTPUT = 72, 25, 45, 60, 300_000  # characters, lines, cells, lines, bytes
+LINE, CELL, CELLS, SCREEN, OUTPUT = (
+    72,
+    25,
+    45,
+    60,
+    300_000,
+)  # characters, lines, cells, lines, bytes
 # Addresses that are citations: each must be in the bibliography.
 PAPERS = re.compile(
     r"https?://(?:www\.|dx\.)?(?:doi\.org|arxiv\.org|openreview\.net|jmlr\.org|proceedings\.mlr\.press|proceedings\.neurips\.cc"
     r"|papers\.nips\.cc|openaccess\.thecvf\.com|aclanthology\.org)/[^\s)<>\"\]]+",
     re.I,
 )
-ABSOLUTE = re.compile(r"(?<![\w.:/~>-])(?:/(?:home|Users|root|work|tmp|content|mnt|var|opt|usr|private)/\w|[A-Za-z]:\\\w)")
+ABSOLUTE = re.compile(
+    r"(?<![\w.:/~>-])(?:/(?:home|Users|root|work|tmp|content|mnt|var|opt|usr|private)/\w|[A-Za-z]:\\\w)"
+)
 MYST = {
     "a directive": re.compile(r"^ *(?:`{3,}|:{3,}|~{3,})\{", re.M),
     "a colon fence": re.compile(r"^ *:{3,}", re.M),
@@ -35,7 +45,9 @@ CODE_SPAN = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.S)
 
 @dataclass
 class Page:
-    """A notebook and what it is held against: its chapter, exercises, freshly synced edition, and the bibliography's papers."""
+    """A notebook and what it is held against: its chapter, exercises, freshly synced edition, and
+    the bibliography's papers.
+    """
 
     nb: object
     chapter: chapters.Chapter
@@ -47,7 +59,7 @@ class Page:
 Problems = Iterator[str]
 
 
-# ------------------------------------------------------------------------------------------------ generated parts
+# ---------------------------------------------------------------------------------- generated parts
 def generated_cells(page: Page) -> Problems:
     for name in sync.differences(page.nb, page.synced):
         yield f"{name}: run `python -m mtl_course.dev sync {page.chapter.number}`"
@@ -55,7 +67,10 @@ def generated_cells(page: Page) -> Problems:
 
 def card(page: Page) -> Problems:
     first = page.nb.cells[0]
-    if first.cell_type != "markdown" or first.source.split("\n")[0].strip() != f"# {page.chapter.heading}":
+    if (
+        first.cell_type != "markdown"
+        or first.source.split("\n")[0].strip() != f"# {page.chapter.heading}"
+    ):
         yield f"cell 0 is not a title card that starts with `# {page.chapter.heading}`"
     elif page.chapter.question not in first.source:
         yield f"cell 0 does not ask the chapter's question: {page.chapter.question}"
@@ -68,15 +83,22 @@ def card(page: Page) -> Problems:
         yield "cell 1 is not the generated first cell"
 
 
-# ------------------------------------------------------------------------------------------------------ exercises
+# ---------------------------------------------------------------------------------------- exercises
 def exercises(page: Page) -> Problems:
-    stubs = {name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.exercise_of(cell))}
-    checks = {name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.checked_by(cell))}
+    stubs = {
+        name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.exercise_of(cell))
+    }
+    checks = {
+        name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.checked_by(cell))
+    }
     for name in page.exercises.keys() - stubs.keys():
         yield f"the exercise {name} has no cell `# EXERCISE {name}`"
     for name, i in stubs.items():
         if name not in page.exercises:
-            yield f"cell {i} is an exercise {name!r} that chapter {page.chapter.number} does not define"
+            yield (
+                f"cell {i} is an exercise {name!r} that chapter {page.chapter.number} does not"
+                " define"
+            )
         if checks.get(name, -1) < i:
             yield f'cell {i}: the exercise {name} is not followed by a cell `check("{name}")`'
     for name in checks.keys() - stubs.keys():
@@ -88,11 +110,16 @@ def rebound_exercises(page: Page) -> Problems:
         if notebooks.exercise_of(page.nb.cells[i]):
             continue
         for name in sorted(_bound(tree) & page.exercises.keys()):
-            yield f'cell {i} binds {name} anew, so check("{name}") would see that object: give `use("{name}")` another name'
+            yield (
+                f'cell {i} binds {name} anew, so check("{name}") would see that object: give'
+                f' `use("{name}")` another name'
+            )
 
 
 def answer_keys(page: Page) -> Problems:
-    keys = {name: key for name, exercise in page.exercises.items() if len(key := _key(exercise)) >= 12}
+    keys = {
+        name: key for name, exercise in page.exercises.items() if len(key := _key(exercise)) >= 12
+    }
     code = {i: ast.unparse(tree) for i, tree in _trees(page)}
     for i, cell in enumerate(page.nb.cells):
         shown = "\n".join([cell.source, code.get(i, ""), *map(_text, cell.get("outputs", []))])
@@ -105,15 +132,19 @@ def answer_keys(page: Page) -> Problems:
 
 
 def _key(exercise) -> str:
-    """The answer itself, without comments and spaces: what a stub leaves out, or, where a bug is mended, the whole body."""
+    """The answer itself, without comments and spaces: what a stub leaves out, or, where a bug is
+    mended, the whole body.
+    """
     [answer] = ast.parse(exercise.solution).body
     if exercise.starter:
-        return _squeeze("".join(map(ast.unparse, answer.body[1:] if ast.get_docstring(answer) else answer.body)))
+        return _squeeze(
+            "".join(map(ast.unparse, answer.body[1:] if ast.get_docstring(answer) else answer.body))
+        )
     given = set(ast.unparse(ast.parse(exercise.stub)).split("\n"))
     return _squeeze("".join(line for line in ast.unparse(answer).split("\n") if line not in given))
 
 
-# ------------------------------------------------------------------------------------------------------- Markdown
+# ----------------------------------------------------------------------------------------- Markdown
 def myst(page: Page) -> Problems:
     for i, text in _prose(page):
         for what, pattern in MYST.items():
@@ -128,7 +159,7 @@ def citations(page: Page) -> Problems:
                 yield f"cell {i} cites {link}, which book/references.bib does not have"
 
 
-# ----------------------------------------------------------------------------------------------------------- code
+# --------------------------------------------------------------------------------------------- code
 def long_code(page: Page) -> Problems:
     if len(page.nb.cells) > CELLS:
         yield f"the notebook has {len(page.nb.cells)} cells; {CELLS} are the limit"
@@ -143,22 +174,37 @@ def long_code(page: Page) -> Problems:
 
 def pip_specifiers(page: Page) -> Problems:
     for i, cell in _code(page):
-        for words in re.findall(r"^\s*[%!](?:pip3?|python -m pip) install\s+(.*)$", cell.source, re.M):
+        for words in re.findall(
+            r"^\s*[%!](?:pip3?|python -m pip) install\s+(.*)$", cell.source, re.M
+        ):
             for word in re.sub(r"\"[^\"]*\"|'[^']*'", "", words).split():
                 if not word.startswith("-"):
-                    yield f"cell {i} gives pip {word} without quotes: a shell reads < and > in it as files"
+                    yield (
+                        f"cell {i} gives pip {word} without quotes: a shell reads < and > in it as"
+                        " files"
+                    )
 
 
 def plotting(page: Page) -> Problems:
     for i, cell in _code(page):
         if cell.source.rstrip().endswith(";"):
-            yield f"cell {i} ends in `;`, which hides its output from the comparison: end it with plt.show()"
+            yield (
+                f"cell {i} ends in `;`, which hides its output from the comparison: end it with"
+                " plt.show()"
+            )
 
 
 def tags(page: Page) -> Problems:
     for i, cell in enumerate(page.nb.cells):
         for tag in cell.metadata.get("tags", []):
-            if tag in ("nbval-skip", "nbval-ignore-output", "raises-exception", "hide-cell", "hide-input", "hide-output"):
+            if tag in (
+                "nbval-skip",
+                "nbval-ignore-output",
+                "raises-exception",
+                "hide-cell",
+                "hide-input",
+                "hide-output",
+            ):
                 yield f"cell {i} has the tag {tag}: every cell runs, and every reader sees it"
 
 
@@ -168,14 +214,20 @@ def paths(page: Page) -> Problems:
             yield f"cell {i} names a place of one machine: {found[0]}..."
 
 
-# -------------------------------------------------------------------------------------------------------- outputs
+# ------------------------------------------------------------------------------------------ outputs
 def stale_outputs(page: Page) -> Problems:
     ran = page.nb.metadata.get("mtl_course", {}).get("code")
     if ran != normalise.code_hash(page.nb):
-        yield f"the outputs are not those of this code: run `python -m mtl_course.dev execute {page.chapter.number}`"
+        yield (
+            "the outputs are not those of this code: run `python -m mtl_course.dev execute"
+            f" {page.chapter.number}`"
+        )
     counts = [cell.execution_count for _, cell in _code(page)]
     if counts != list(range(1, len(counts) + 1)):
-        yield "the execution counts are not 1, 2, 3, ...: nbval compares nothing in a cell without one"
+        yield (
+            "the execution counts are not 1, 2, 3, ...: nbval compares nothing in a cell"
+            " without one"
+        )
 
 
 def failed_outputs(page: Page) -> Problems:
@@ -188,7 +240,11 @@ def failed_outputs(page: Page) -> Problems:
 
 def figures(page: Page) -> Problems:
     for i, cell in _code(page):
-        pictures = [output for output in cell.outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]
+        pictures = [
+            output
+            for output in cell.outputs
+            if any(kind.startswith("image/") for kind in output.get("data", {}))
+        ]
         look = cell.metadata.get("mystnb", {})
         if pictures and not look.get("image", {}).get("alt", "").strip():
             yield f"cell {i} has a figure without alt text"
@@ -198,20 +254,31 @@ def figures(page: Page) -> Problems:
             yield f"cell {i} has a figure without a name that starts with fig-"
         if len(pictures) > 1:
             yield f"cell {i} has {len(pictures)} figures; one alt text can describe only one"
-        if pictures and any(output.output_type == "execute_result" and output not in pictures for output in cell.outputs):
-            yield f"cell {i} shows the text of an object beside its figure: end the cell with plt.show()"
+        if pictures and any(
+            output.output_type == "execute_result" and output not in pictures
+            for output in cell.outputs
+        ):
+            yield (
+                f"cell {i} shows the text of an object beside its figure: end the cell with"
+                " plt.show()"
+            )
         if look.get("image") and not pictures:
             yield f"cell {i} has alt text but no figure"
 
 
 def big_outputs(page: Page) -> Problems:
     for i, cell in _code(page):
-        lines = sum(len(_text(output).rstrip("\n").split("\n")) for output in cell.outputs if _text(output))
+        lines = sum(
+            len(_text(output).rstrip("\n").split("\n")) for output in cell.outputs if _text(output)
+        )
         if lines > SCREEN:
             yield f"cell {i} prints {lines} lines; a screen has {SCREEN}"
         for output in cell.outputs:
             if len(json.dumps(output)) > OUTPUT:
-                yield f"cell {i} has an output of {len(json.dumps(output)) // 1000} kB; {OUTPUT // 1000} kB are the limit"
+                yield (
+                    f"cell {i} has an output of {len(json.dumps(output)) // 1000} kB;"
+                    f" {OUTPUT // 1000} kB are the limit"
+                )
 
 
 def volatile_outputs(page: Page) -> Problems:
@@ -219,22 +286,42 @@ def volatile_outputs(page: Page) -> Problems:
         if found := re.search(r"\bat 0x[0-9a-fA-F]{6,}", _text(output)):
             yield f"cell {i} prints a memory address ({found[0]}), which differs in every run"
         if normalise.WIDGET in output.get("data", {}) or re.search(r"\x1b\[|\r", _text(output)):
-            yield f"cell {i} holds a widget or a progress bar: run `python -m mtl_course.dev normalise {page.chapter.number}`"
+            yield (
+                f"cell {i} holds a widget or a progress bar: run `python -m mtl_course.dev"
+                f" normalise {page.chapter.number}`"
+            )
 
 
 RULES = [
-    generated_cells, card, exercises, rebound_exercises, answer_keys, myst, citations, long_code, pip_specifiers, plotting,
-    tags, paths, stale_outputs, failed_outputs, figures, big_outputs, volatile_outputs,
-]  # fmt: skip
+    generated_cells,
+    card,
+    exercises,
+    rebound_exercises,
+    answer_keys,
+    myst,
+    citations,
+    long_code,
+    pip_specifiers,
+    plotting,
+    tags,
+    paths,
+    stale_outputs,
+    failed_outputs,
+    figures,
+    big_outputs,
+    volatile_outputs,
+]
 
 
-# ---------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------- parts
 def _code(page: Page):
     return [(i, cell) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "code"]
 
 
 def _prose(page: Page):
-    return [(i, cell.source) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "markdown"]
+    return [
+        (i, cell.source) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "markdown"
+    ]
 
 
 def _outputs(page: Page):
@@ -250,7 +337,9 @@ def _squeeze(text: str) -> str:
 
 
 def _trees(page: Page):
-    """(index, syntax tree) of each code cell without IPython's magics. What does not parse cannot have run: it is stale."""
+    """(index, syntax tree) of each code cell without IPython's magics. What does not parse cannot
+    have run: it is stale.
+    """
     for i, cell in _code(page):
         try:
             yield i, ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.M))
@@ -277,10 +366,15 @@ def _bound(tree) -> set[str]:
 
 
 def paper(address: str) -> str:
-    """What identifies a paper, from its address or DOI: DOI, arXiv number without version, or address; in lower case."""
+    """What identifies a paper, from its address or DOI: DOI, arXiv number without version, or
+    address; in lower case.
+    """
     text = address.strip().rstrip(".,;/").lower()
     text = re.sub(r"^https?://(?:www\.|dx\.)?", "", text)
-    if found := re.search(r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$", text):
+    if found := re.search(
+        r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$",
+        text,
+    ):
         return found[1]
     return text.removeprefix("doi.org/").removeprefix("doi:").strip()
 
@@ -301,15 +395,23 @@ def page(chapter: chapters.Chapter, path: Path, root: Path = notebooks.ROOT) -> 
     nb, found = notebooks.read(path), sync.load_exercises(chapter)
     references = root / "book" / "references.bib"
     papers = bibliography(references.read_text(encoding="utf-8")) if references.exists() else set()
-    return Page(nb, chapter, found, sync.synced(nb, chapter, found, *notebooks.repository(root)), papers)
+    return Page(
+        nb, chapter, found, sync.synced(nb, chapter, found, *notebooks.repository(root)), papers
+    )
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev check", description=__doc__)
-    parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)")
+    parser.add_argument(
+        "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
+    )
     bad = 0
     for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
         problems = lint(page(chapter, path))
         bad += len(problems)
-        print(*[f"{chapter.notebook}: {problem}" for problem in problems] or [f"{chapter.notebook}: no problem found"], sep="\n")
+        print(
+            *[f"{chapter.notebook}: {problem}" for problem in problems]
+            or [f"{chapter.notebook}: no problem found"],
+            sep="\n",
+        )
     return int(bad > 0)

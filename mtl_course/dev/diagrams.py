@@ -1,7 +1,8 @@
-"""Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them: ``python -m mtl_course.dev diagrams [--check]``.
+"""Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them: ``python -m mtl_course.dev diagrams
+[--check]``.
 
-The pictures are committed, so that a page needs no script and a reader no network. Each carries the hash of its source;
-``--check`` lists those that no longer fit it, with neither npm nor a browser.
+The pictures are committed, so that a page needs no script and a reader no network. Each carries the
+hash of its source; ``--check`` lists those that no longer fit it, with neither npm nor a browser.
 """
 
 import argparse
@@ -32,7 +33,8 @@ SETTINGS = {
         "wrappingWidth": 280,
         "subGraphTitleMargin": {"top": 4, "bottom": 10},
     },
-    "fontFamily": "'DejaVu Sans', Verdana, Arial, sans-serif",  # the widest first: boxes fit whichever of them a reader has
+    # the widest first: boxes fit whichever of them a reader has
+    "fontFamily": "'DejaVu Sans', Verdana, Arial, sans-serif",
     "theme": "base",
     "themeVariables": {
         "fontSize": "16px",
@@ -45,7 +47,8 @@ SETTINGS = {
         "clusterBorder": "#888888",
     },
 }
-# In the page: draw, give the picture its size, a white ground to read on in dark mode too, a title and the hash.
+# In the page: draw, give the picture its size, a white ground to read on in dark mode too, a title
+# and the hash.
 DRAW = """async ({id, source, settings, title, hash}) => {
     mermaid.initialize(settings);
     document.body.innerHTML = (await mermaid.render(id, source)).svg;
@@ -80,7 +83,9 @@ def digest(source: str) -> str:
 
 
 def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")  # with universal newlines: the hash is the same on Windows
+    return path.read_text(
+        encoding="utf-8"
+    )  # with universal newlines: the hash is the same on Windows
 
 
 def stale(folder: Path = FOLDER) -> list[str]:
@@ -92,14 +97,23 @@ def stale(folder: Path = FOLDER) -> list[str]:
             wrong.append(f"{picture.name} is missing")
         elif f'data-source-sha256="{digest(read(source))}"' not in read(picture):
             wrong.append(f"{picture.name} does not fit {source.name}, which changed")
-    wrong += [f"{path.name} has no source" for path in sorted(folder.glob("*.svg")) if not path.with_suffix(".mmd").exists()]
+    wrong += [
+        f"{path.name} has no source"
+        for path in sorted(folder.glob("*.svg"))
+        if not path.with_suffix(".mmd").exists()
+    ]
     return wrong
 
 
 def foreign(svg: str) -> list[str]:
-    """What a picture holds that a page must not load or run: scripts, HTML, fonts and addresses elsewhere."""
+    """What a picture holds that a page must not load or run: scripts, HTML, fonts and addresses
+    elsewhere.
+    """
     svg = re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
-    return re.findall(r"<script|<foreignObject|@import|@font-face|https?://[^\s\"')]+|url\((?!['\"]?#)[^)]*\)", svg)
+    return re.findall(
+        r"<script|<foreignObject|@import|@font-face|https?://[^\s\"')]+|url\((?!['\"]?#)[^)]*\)",
+        svg,
+    )
 
 
 def mermaid_script() -> Path:
@@ -108,10 +122,20 @@ def mermaid_script() -> Path:
     if not package.exists() or json.loads(read(package / "package.json"))["version"] != MERMAID:
         npm = shutil.which("npm")
         if npm is None:
-            raise DiagramError("npm is missing, which fetches Mermaid: install Node.js. Readers do not need it.")
+            raise DiagramError(
+                "npm is missing, which fetches Mermaid: install Node.js. Readers do not need it."
+            )
         TOOLS.mkdir(parents=True, exist_ok=True)
         print(f"Fetching mermaid {MERMAID} with npm ...", flush=True)
-        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(TOOLS), f"mermaid@{MERMAID}"]
+        command = [
+            npm,
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            str(TOOLS),
+            f"mermaid@{MERMAID}",
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise DiagramError(f"npm could not fetch Mermaid:\n{result.stderr.strip()}")
@@ -119,7 +143,9 @@ def mermaid_script() -> Path:
 
 
 def render(sources: list[Path]) -> None:
-    """Write the picture of each source; DiagramError with Mermaid's words for a source that it cannot read."""
+    """Write the picture of each source; DiagramError with Mermaid's words for a source that it
+    cannot read.
+    """
     lacking = browser.missing()
     if lacking:
         raise DiagramError(f"Diagrams are rendered in a browser, and {lacking}.")
@@ -131,30 +157,55 @@ def render(sources: list[Path]) -> None:
         page.add_script_tag(path=script)
         for source in sources:
             text = read(source)
-            title = source.stem.replace("_", " ").capitalize()  # unless the source has its own, as `accTitle: ...`
-            given = {"id": source.stem, "source": text, "settings": SETTINGS, "title": title, "hash": digest(text)}
+            title = source.stem.replace(
+                "_", " "
+            ).capitalize()  # unless the source has its own, as `accTitle: ...`
+            given = {
+                "id": source.stem,
+                "source": text,
+                "settings": SETTINGS,
+                "title": title,
+                "hash": digest(text),
+            }
             try:
                 svg = page.evaluate(DRAW, given)
             except Error as error:
                 raise DiagramError(f"{source.name}: {error.message}") from None
             if foreign(svg):
-                raise DiagramError(f"{source.name} gives a picture with {', '.join(foreign(svg))}, which a page must not load.")
+                raise DiagramError(
+                    f"{source.name} gives a picture with {', '.join(foreign(svg))}, which a page"
+                    " must not load."
+                )
             source.with_suffix(".svg").write_text(svg + "\n", encoding="utf-8", newline="\n")
             print(f"{source.stem}.svg")
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev diagrams", description="Render the diagrams' sources to SVG.")
-    parser.add_argument("--check", action="store_true", help="only list the pictures that do not fit their source")
-    parser.add_argument("--all", action="store_true", help="render all, not only those that changed")
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.dev diagrams", description="Render the diagrams' sources to SVG."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only list the pictures that do not fit their source"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="render all, not only those that changed"
+    )
     options = parser.parse_args(arguments)
 
     wrong = stale()
     if options.check:
-        print("\n".join([*wrong, "Run: make diagrams"] if wrong else ["Every picture fits its source."]))
+        print(
+            "\n".join(
+                [*wrong, "Run: make diagrams"] if wrong else ["Every picture fits its source."]
+            )
+        )
         return 1 if wrong else 0
     named = {line.split()[0] for line in wrong}
-    changed = [path for path in sorted(FOLDER.glob("*.mmd")) if options.all or path.with_suffix(".svg").name in named]
+    changed = [
+        path
+        for path in sorted(FOLDER.glob("*.mmd"))
+        if options.all or path.with_suffix(".svg").name in named
+    ]
     try:
         if changed:
             render(changed)

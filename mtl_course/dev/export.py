@@ -1,7 +1,7 @@
 """Write source notebooks for nbgrader: ``python -m mtl_course.dev nbgrader 01 --out source/ps1``.
 
-The solved regions are marked for `nbgrader generate_assignment`, and each check cell ends in the points that its answer earns
-(nbgrader's partial credit). nbgrader itself is not needed here.
+The solved regions are marked for `nbgrader generate_assignment`, and each check cell ends in the
+points that its answer earns (nbgrader's partial credit). nbgrader itself is not needed here.
 """
 
 import argparse
@@ -12,9 +12,11 @@ from . import notebooks, sync
 
 
 def to_nbgrader(nb, exercises: dict):
-    """A copy of a learner notebook as a source notebook for nbgrader; `exercises`: name -> exercise.
+    """A copy of a learner notebook as a source notebook for nbgrader; `exercises`: name ->
+    exercise.
 
-    An exercise that begins from buggy code ("spot the bug") stays an ordinary cell: nbgrader would replace the code by a blank.
+    An exercise that begins from buggy code ("spot the bug") stays an ordinary cell: nbgrader would
+    replace the code by a blank.
     """
     from ..checks.exercise import source_of  # brings torch
 
@@ -31,19 +33,36 @@ def to_nbgrader(nb, exercises: dict):
             cell.source = sync.exercise_cell(exercise, source_of(exercise.reference))
             cell.metadata["nbgrader"] = _mark(name, grade=False, solution=True)
         else:
-            cell.source = f'result = check("{checked}", rounds=10)\ndisplay(result)\nround(result.score, 2)'
-            cell.metadata["nbgrader"] = _mark(f"check_{checked}", grade=True, solution=False) | {"points": exercise.points}
+            cell.source = (
+                f'result = check("{checked}", rounds=10)\ndisplay(result)\nround(result.score, 2)'
+            )
+            cell.metadata["nbgrader"] = _mark(f"check_{checked}", grade=True, solution=False) | {
+                "points": exercise.points
+            }
     return nb
 
 
 def _mark(grade_id: str, grade: bool, solution: bool) -> dict:
-    return {"schema_version": 3, "grade_id": grade_id, "grade": grade, "solution": solution, "locked": grade, "task": False}
+    return {
+        "schema_version": 3,
+        "grade_id": grade_id,
+        "grade": grade,
+        "solution": solution,
+        "locked": grade,
+        "task": False,
+    }
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev nbgrader", description=__doc__)
     parser.add_argument("chapters", nargs="+", metavar="NN", help="numbers of chapters")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the assignment, such as source/ps1")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the assignment, such as source/ps1",
+    )
     options = parser.parse_args(arguments)
     for chapter, path in notebooks.chosen(parser, options.chapters):
         target = options.out / path.name

@@ -21,7 +21,9 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def code_hash(nb) -> str:
-    """Hash of all code cells. A notebook keeps that of the code that was run, so stale outputs show."""
+    """Hash of all code cells. A notebook keeps that of the code that was run, so stale outputs
+    show.
+    """
     digest = hashlib.sha256()
     for cell in notebooks.code_cells(nb):
         digest.update(cell.source.encode() + b"\0")
@@ -29,7 +31,9 @@ def code_hash(nb) -> str:
 
 
 def as_on_screen(text: str) -> str:
-    """What a terminal shows of a text: colours dropped, and what a carriage return overwrote (progress bars) gone."""
+    """What a terminal shows of a text: colours dropped, and what a carriage return overwrote
+    (progress bars) gone.
+    """
     lines = []
     for line in ANSI.sub("", text).split("\n"):
         shown = ""
@@ -40,7 +44,9 @@ def as_on_screen(text: str) -> str:
 
 
 def small_png(picture: str) -> str:
-    """A base64 PNG with at most `COLORS` colours on white; one that is in palette mode, or would grow, is left as it is."""
+    """A base64 PNG with at most `COLORS` colours on white; one that is in palette mode, or would
+    grow, is left as it is.
+    """
     from PIL import Image
 
     raw = base64.b64decode(picture)
@@ -59,7 +65,12 @@ def _merged(outputs: list) -> list:
     """Outputs with each run of pieces of one stream joined."""
     merged = []
     for output in outputs:
-        if output.output_type == "stream" and merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
+        if (
+            output.output_type == "stream"
+            and merged
+            and merged[-1].output_type == "stream"
+            and merged[-1].name == output.name
+        ):
             merged[-1].text += output.text
         else:
             merged.append(output)
@@ -88,14 +99,18 @@ def _name(cell, index: int) -> str:
         return "title"
     if notebooks.is_first(cell):
         return "setup"
-    for part, name in (("exercise", notebooks.exercise_of(cell)), ("check", notebooks.checked_by(cell))):
+    for part, name in (
+        ("exercise", notebooks.exercise_of(cell)),
+        ("check", notebooks.checked_by(cell)),
+    ):
         if name:
             return f"{part}-{name}"[:60]
     return hashlib.sha256(cell.source.encode()).hexdigest()[:8]
 
 
 def normalise(nb) -> None:
-    """Normalise a notebook in place. Ids follow the content, so that a new cell does not rename those after it.
+    """Normalise a notebook in place. Ids follow the content, so that a new cell does not rename
+    those after it.
 
     The hash of the code that was run is kept, not renewed: only running the notebook does that.
     """
@@ -117,7 +132,9 @@ def normalise(nb) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev normalise", description=__doc__)
-    parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)")
+    parser.add_argument(
+        "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
+    )
     for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
         nb = notebooks.read(path)
         normalise(nb)

@@ -39,7 +39,9 @@ def is_first(cell) -> bool:
 
 
 def read(path: Path):
-    """A notebook in the current format (4.5, cells with ids); nbformat's error for a file that is none."""
+    """A notebook in the current format (4.5, cells with ids); nbformat's error for a file that is
+    none.
+    """
     return nbformat.read(path, as_version=4)
 
 
@@ -56,12 +58,16 @@ def write(nb, path: Path) -> None:
 
 
 def find(numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
-    """Chapters with their notebooks: those with these numbers, or all. ValueError for an unknown or missing one."""
+    """Chapters with their notebooks: those with these numbers, or all. ValueError for an unknown or
+    missing one.
+    """
     found = [chapters.find(number) for number in numbers] or list(chapters.CHAPTERS.values())
     pairs = [(chapter, root / chapter.notebook) for chapter in found]
     for chapter, path in pairs:
         if not path.exists():
-            raise ValueError(f"Chapter {chapter.number} has no notebook yet: {chapter.notebook} is missing.")
+            raise ValueError(
+                f"Chapter {chapter.number} has no notebook yet: {chapter.notebook} is missing."
+            )
     return pairs
 
 

@@ -1,4 +1,6 @@
-"""Write the solved edition of chapters: first cell, exercises with the course's answers, and their checks. It runs in seconds."""
+"""Write the solved edition of chapters: first cell, exercises with the course's answers, and their
+checks. It runs in seconds.
+"""
 
 import argparse
 import copy
@@ -8,10 +10,14 @@ from . import normalise, notebooks, sync
 
 
 def solved(nb, exercises: dict):
-    """The solved edition of a notebook, without outputs. Exercise cells bring their own imports, so nothing else is needed."""
+    """The solved edition of a notebook, without outputs. Exercise cells bring their own imports, so
+    nothing else is needed.
+    """
     nb = copy.deepcopy(nb)
     nb.cells = [
-        cell for cell in nb.cells if notebooks.is_first(cell) or notebooks.exercise_of(cell) or notebooks.checked_by(cell)
+        cell
+        for cell in nb.cells
+        if notebooks.is_first(cell) or notebooks.exercise_of(cell) or notebooks.checked_by(cell)
     ]
     sync.fill(nb, exercises, lambda exercise: exercise.solution)
     for cell in nb.cells:
@@ -25,7 +31,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev solve", description=__doc__)
     parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters")
     parser.add_argument("--all", action="store_true", help="every chapter")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the solved notebooks")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the solved notebooks"
+    )
     options = parser.parse_args(arguments)
     if bool(options.chapters) == options.all:
         parser.error("name the chapters, such as 01, or give --all")

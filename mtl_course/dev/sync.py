@@ -1,4 +1,6 @@
-"""Write the generated parts of the learner notebooks: the first cell, the exercise stubs, the Colab link."""
+"""Write the generated parts of the learner notebooks: the first cell, the exercise stubs, the Colab
+link.
+"""
 
 import argparse
 import ast
@@ -51,14 +53,20 @@ def load_exercises(chapter) -> dict:
     from ..checks.exercise import REGISTRY
 
     module = import_module(f"mtl_course.exercises.ch{chapter.number}")
-    return {name: exercise for name, exercise in REGISTRY.items() if exercise.reference.__module__ == module.__name__}
+    return {
+        name: exercise
+        for name, exercise in REGISTRY.items()
+        if exercise.reference.__module__ == module.__name__
+    }
 
 
 def imports_of(exercise) -> str:
-    """The import statements that an exercise's cell needs to stand alone, one a line, each ending in a line break.
+    """The import statements that an exercise's cell needs to stand alone, one a line, each ending
+    in a line break.
 
-    They are those of the exercise's module that bind a name used in the stub or in the solution; relative ones are made absolute.
-    ValueError if the solution uses anything else of its module, which a learner's notebook would not have.
+    They are those of the exercise's module that bind a name used in the stub or in the solution;
+    relative ones are made absolute. ValueError if the solution uses anything else of its module,
+    which a learner's notebook would not have.
     """
     module = sys.modules[exercise.reference.__module__]
     used, own = set(), set()
@@ -76,7 +84,11 @@ def imports_of(exercise) -> str:
     lines = []
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias for alias in node.names if (alias.asname or alias.name.split(".")[0]) in needed]
+            names = [
+                alias
+                for alias in node.names
+                if (alias.asname or alias.name.split(".")[0]) in needed
+            ]
             needed -= {alias.asname or alias.name.split(".")[0] for alias in names}
             if names:
                 node.names = names
@@ -85,7 +97,10 @@ def imports_of(exercise) -> str:
                     node.module, node.level = ".".join([*base, *filter(None, [node.module])]), 0
                 lines.append(ast.unparse(node) + "\n")
     if needed:
-        raise ValueError(f"The exercise {exercise.name!r} uses {', '.join(sorted(needed))}, which its cell cannot import.")
+        raise ValueError(
+            f"The exercise {exercise.name!r} uses {', '.join(sorted(needed))}, which its cell"
+            " cannot import."
+        )
     return "".join(lines)
 
 
@@ -96,7 +111,9 @@ def exercise_cell(exercise, source: str) -> str:
 
 
 def fill(nb, exercises: dict, text) -> None:
-    """Put ``text(exercise)`` into every exercise cell of a notebook, in place; cells of unknown exercises stay as they are."""
+    """Put ``text(exercise)`` into every exercise cell of a notebook, in place; cells of unknown
+    exercises stay as they are.
+    """
     for cell in nb.cells:
         exercise = exercises.get(notebooks.exercise_of(cell))
         if exercise is not None:
@@ -104,7 +121,9 @@ def fill(nb, exercises: dict, text) -> None:
 
 
 def synced(nb, chapter, exercises: dict, url: str, branch: str):
-    """A copy of a notebook with its generated parts as they should be. A cell that changes loses its outputs."""
+    """A copy of a notebook with its generated parts as they should be. A cell that changes loses
+    its outputs.
+    """
     nb = copy.deepcopy(nb)
     if not any(notebooks.is_first(cell) for cell in nb.cells):
         nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_code_cell(notebooks.FIRST))
@@ -133,15 +152,25 @@ def differences(old, new) -> list[str]:
     for i, (a, b) in enumerate(zip(old.cells, new.cells, strict=True)):
         if a.source != b.source or a.metadata != b.metadata:
             exercise = notebooks.exercise_of(b) or notebooks.checked_by(b)
-            part = "the first cell" if notebooks.is_first(b) else f"the exercise {exercise}" if exercise else "the Colab link"
+            part = (
+                "the first cell"
+                if notebooks.is_first(b)
+                else f"the exercise {exercise}"
+                if exercise
+                else "the Colab link"
+            )
             names.append(f"{part} (cell {i}) is stale")
     return names
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev sync", description=__doc__)
-    parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)")
-    parser.add_argument("--check", action="store_true", help="only report what is stale; exit with 1 if anything is")
+    parser.add_argument(
+        "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only report what is stale; exit with 1 if anything is"
+    )
     options = parser.parse_args(arguments)
     stale = 0
     for chapter, path in notebooks.chosen(parser, options.chapters):
@@ -153,7 +182,10 @@ def main(arguments: list[str]) -> int:
             print(f"{chapter.notebook}: {name}")
         if found and not options.check:
             notebooks.write(new, path)
-            print(f"{chapter.notebook}: written; run it with: python -m mtl_course.dev execute {chapter.number}")
+            print(
+                f"{chapter.notebook}: written; run it with: python -m mtl_course.dev execute"
+                f" {chapter.number}"
+            )
         elif not found:
             print(f"{chapter.notebook}: generated cells are up to date")
     return int(options.check and stale > 0)

@@ -1,4 +1,5 @@
-"""Run every test: the package and the book, the notebooks as a learner meets them, their solved editions, and the lints.
+"""Run every test: the package and the book, the notebooks as a learner meets them, their solved
+editions, and the lints.
 
 Whatever follows the options goes to pytest: ``python -m mtl_course.dev test -- -k claims``.
 """
@@ -18,13 +19,22 @@ from .notebooks import ROOT
 
 CELL_TIMEOUT = 300  # seconds; a chapter's slowest cell takes some ten on two cores
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope"]
-NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", str(CELL_TIMEOUT), "--nbval-kernel-startup-timeout", "120"]
+NBVAL = [
+    "--nbval-lax",
+    "--nbval-current-env",
+    "--nbval-cell-timeout",
+    str(CELL_TIMEOUT),
+    "--nbval-kernel-startup-timeout",
+    "120",
+]
 NO_TESTS = 5  # pytest's exit code
 
 
 @dataclass
 class Outcome:
-    """What a part of the run gave: counts of tests, seconds, and why it failed where no test says so."""
+    """What a part of the run gave: counts of tests, seconds, and why it failed where no test says
+    so.
+    """
 
     part: str
     passed: int = 0
@@ -35,11 +45,15 @@ class Outcome:
 
     def __str__(self):
         counts = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-        return f"{self.part:18} {counts:40} {self.seconds:6.0f} s" + (f"  {self.problem}" if self.problem else "")
+        return f"{self.part:18} {counts:40} {self.seconds:6.0f} s" + (
+            f"  {self.problem}" if self.problem else ""
+        )
 
 
 def counts(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped tests in a JUnit report; an error while setting up or collecting is a failure."""
+    """Passed, failed and skipped tests in a JUnit report; an error while setting up or collecting
+    is a failure.
+    """
     passed = failed = skipped = 0
     for case in ET.parse(report).iter("testcase"):
         kinds = {child.tag for child in case}
@@ -53,7 +67,9 @@ def counts(report: Path) -> tuple[int, int, int]:
 
 
 def environment(home: Path, checks: str | None) -> dict[str, str]:
-    """Environment of a part: as `execute` has it, one thread a process; `checks` None (package tests) sets no mode."""
+    """Environment of a part: as `execute` has it, one thread a process; `checks` None (package
+    tests) sets no mode.
+    """
     env = {**execute.environment(str(home), checks or "learn"), "OMP_NUM_THREADS": "1"}
     if checks is None:
         del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"], env["MPLBACKEND"]
@@ -62,10 +78,22 @@ def environment(home: Path, checks: str | None) -> dict[str, str]:
     return env
 
 
-def pytest_part(part: str, folder: Path, arguments: list[str], checks: str | None = None, may_be_empty: bool = False) -> Outcome:
-    """Run pytest in its own process. `checks` is the mode in which notebooks run; the package's own tests set theirs."""
+def pytest_part(
+    part: str,
+    folder: Path,
+    arguments: list[str],
+    checks: str | None = None,
+    may_be_empty: bool = False,
+) -> Outcome:
+    """Run pytest in its own process. `checks` is the mode in which notebooks run; the package's own
+    tests set theirs.
+    """
     report = folder / f"{part.split()[0]}.xml"
-    code = subprocess.call([*PYTEST, f"--junitxml={report}", *arguments], cwd=ROOT, env=environment(folder / "home", checks))
+    code = subprocess.call(
+        [*PYTEST, f"--junitxml={report}", *arguments],
+        cwd=ROOT,
+        env=environment(folder / "home", checks),
+    )
     if code == NO_TESTS and may_be_empty:
         return Outcome(part)
     if not report.exists():
@@ -82,18 +110,30 @@ def pytest_part(part: str, folder: Path, arguments: list[str], checks: str | Non
 
 def command_part(part: str, folder: Path, *arguments: str) -> Outcome:
     """Run one of the developer tools in its own process: one test, passed or failed."""
-    code = subprocess.call([sys.executable, "-m", "mtl_course.dev", *arguments], cwd=ROOT, env=environment(folder / "home", None))
-    return Outcome(part, passed=int(code == 0), failed=int(code != 0), problem="see above" if code else "")
+    code = subprocess.call(
+        [sys.executable, "-m", "mtl_course.dev", *arguments],
+        cwd=ROOT,
+        env=environment(folder / "home", None),
+    )
+    return Outcome(
+        part, passed=int(code == 0), failed=int(code != 0), problem="see above" if code else ""
+    )
 
 
 def main(arguments: list[str]) -> int:
     parts = {"package": _package, "learner": _learner, "solved": _solved, "lints": _lints}
-    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev test", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--only", choices=parts, action="append", help="run this part alone (may be given again)")
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.dev test", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--only", choices=parts, action="append", help="run this part alone (may be given again)"
+    )
     options, extra = parser.parse_known_args(arguments)
     extra = [argument for argument in extra if argument != "--"]
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="mtl_course_test_", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="mtl_course_test_", ignore_cleanup_errors=True
+    ) as folder:
         for name in options.only or parts:
             print(f"\n=== {name} ===", flush=True)
             start = time.perf_counter()
@@ -101,17 +141,31 @@ def main(arguments: list[str]) -> int:
             outcome.seconds = time.perf_counter() - start
             outcomes.append(outcome)
     print("\n=== summary ===", *outcomes, sep="\n")
-    totals = [sum(getattr(outcome, kind) for outcome in outcomes) for kind in ("passed", "failed", "skipped")]
+    totals = [
+        sum(getattr(outcome, kind) for outcome in outcomes)
+        for kind in ("passed", "failed", "skipped")
+    ]
     print("{} passed, {} failed, {} skipped".format(*totals), flush=True)
     return int(totals[1] > 0 or totals[0] == 0)
 
 
 def _package(folder: Path, extra: list[str]) -> Outcome:
-    return pytest_part("package and book", folder, ["--durations=10", *(extra or []), "tests"], may_be_empty=bool(extra))
+    return pytest_part(
+        "package and book",
+        folder,
+        ["--durations=10", *(extra or []), "tests"],
+        may_be_empty=bool(extra),
+    )
 
 
 def _learner(folder: Path, extra: list[str]) -> Outcome:
-    return pytest_part("learner notebooks", folder, [*NBVAL, *extra, "notebooks"], "blank", may_be_empty=bool(extra))
+    return pytest_part(
+        "learner notebooks",
+        folder,
+        [*NBVAL, *extra, "notebooks"],
+        "blank",
+        may_be_empty=bool(extra),
+    )
 
 
 def _solved(folder: Path, extra: list[str]) -> Outcome:
@@ -121,7 +175,13 @@ def _solved(folder: Path, extra: list[str]) -> Outcome:
         return made
     # the project's pytest settings hold for notebooks outside its folder only if the file is named
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(editions)]
-    return pytest_part("solved editions", folder, [*settings, *NBVAL, *extra, str(editions)], "strict", may_be_empty=bool(extra))
+    return pytest_part(
+        "solved editions",
+        folder,
+        [*settings, *NBVAL, *extra, str(editions)],
+        "strict",
+        may_be_empty=bool(extra),
+    )
 
 
 def _lints(folder: Path, extra: list[str]) -> Outcome:

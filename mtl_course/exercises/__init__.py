@@ -1,4 +1,6 @@
-"""The exercises, one module a chapter (``ch01``, ``ch02``, ...). Importing this package registers them all."""
+"""The exercises, one module a chapter (``ch01``, ``ch02``, ...). Importing this package registers
+them all.
+"""
 
 import re
 from importlib import import_module

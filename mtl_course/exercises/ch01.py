@@ -13,7 +13,7 @@ def _sizes(g, *ranges):
     return [whole(g, low, high) for low, high in ranges]
 
 
-# ------------------------------------------------------------------------------------------- 1. the gradient of the joint objective
+# ----------------------------------------------------------- 1. the gradient of the joint objective
 def _network(g):
     n, d, k, tasks = _sizes(g, (5, 9), (2, 5), (3, 6), (2, 5))
 
@@ -29,9 +29,19 @@ def _network(g):
     [_network],
     points=3,
     hints=(
-        "Go backwards: the losses' derivative at each head's sum, then the heads' parameters, then the features, then the trunk.",
-        "For a sigmoid with the cross-entropy, the derivative with respect to the head's sum is p - y. R = w * (p - y) / N holds all residuals, [N, T]. The heads need R and f; the trunk needs R sent back through W_h, times g'.",
-        "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum, so its gradient is the sum of the residuals over the examples.",
+        (
+            "Go backwards: the losses' derivative at each head's sum, then the heads' parameters,"
+            " then the features, then the trunk."
+        ),
+        (
+            "For a sigmoid with the cross-entropy, the derivative with respect to the head's sum is"
+            " p - y. R = w * (p - y) / N holds all residuals, [N, T]. The heads need R and f; the"
+            " trunk needs R sent back through W_h, times g'."
+        ),
+        (
+            "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum, so its gradient is the"
+            " sum of the residuals over the examples."
+        ),
     ),
 )
 def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
@@ -65,11 +75,25 @@ def _(answer, *args):
     gradient = answer(*args)
     forward = _joint_loss(*data, *(p + h * np.cos(p) for p in parameters))
     backward = _joint_loss(*data, *(p - h * np.cos(p) for p in parameters))
-    slope = sum((np.asarray(part) * np.cos(p)).sum() for part, p in zip(gradient, parameters, strict=True))
+    slope = sum(
+        (np.asarray(part) * np.cos(p)).sum() for part, p in zip(gradient, parameters, strict=True)
+    )
     return bool(abs((forward - backward) / (2 * h) - slope) < 1e-6 * (1 + abs(slope)))
 
 
-def _gradient(x, y, w, W_f, b_f, W_h, b_h, residual=lambda p, y: p - y, g_prime=lambda f: 1 - f**2, trunk_w=None, scale=None):
+def _gradient(
+    x,
+    y,
+    w,
+    W_f,
+    b_f,
+    W_h,
+    b_h,
+    residual=lambda p, y: p - y,
+    g_prime=lambda f: 1 - f**2,
+    trunk_w=None,
+    scale=None,
+):
     """The gradient with one thing changed: what the mistakes below are made of."""
     f = np.tanh(x @ W_f.T + b_f)
     p = 1 / (1 + np.exp(-(f @ W_h.T + b_h)))
@@ -78,28 +102,43 @@ def _gradient(x, y, w, W_f, b_f, W_h, b_h, residual=lambda p, y: p - y, g_prime=
     return back.T @ x, back.sum(0), (w * r).T @ f, (w * r).sum(0)
 
 
-@joint_gradient.mistake("The gradient of the trunk's bias has the wrong sign: b_f is added inside tanh, so it moves with the sum, not against it.")
+@joint_gradient.mistake(
+    "The gradient of the trunk's bias has the wrong sign: b_f is added inside tanh, so it moves"
+    " with the sum, not against it."
+)
 def _(*args):
     W_f, b_f, W_h, b_h = _gradient(*args)
     return W_f, -b_f, W_h, b_h
 
 
-@joint_gradient.mistake("The derivative of tanh is missing: what comes back through W_h must be multiplied by 1 - f^2 before it meets x.")
+@joint_gradient.mistake(
+    "The derivative of tanh is missing: what comes back through W_h must be multiplied by 1 - f^2"
+    " before it meets x."
+)
 def _(*args):
     return _gradient(*args, g_prime=np.ones_like)
 
 
-@joint_gradient.mistake("You use the derivative of ReLU (is f positive?). This trunk has tanh, whose derivative is 1 - f^2.")
+@joint_gradient.mistake(
+    "You use the derivative of ReLU (is f positive?). This trunk has tanh, whose derivative is 1 -"
+    " f^2."
+)
 def _(*args):
     return _gradient(*args, g_prime=lambda f: f > 0)
 
 
-@joint_gradient.mistake("p - y is already the derivative through the sigmoid; you multiply by p (1 - p) once more, as a squared error would need.")
+@joint_gradient.mistake(
+    "p - y is already the derivative through the sigmoid; you multiply by p (1 - p) once more, as a"
+    " squared error would need."
+)
 def _(*args):
     return _gradient(*args, residual=lambda p, y: (p - y) * p * (1 - p))
 
 
-@joint_gradient.mistake("The task weights reach the heads but not the trunk: what each task sends back must be multiplied by its w_t too.")
+@joint_gradient.mistake(
+    "The task weights reach the heads but not the trunk: what each task sends back must be"
+    " multiplied by its w_t too."
+)
 def _(*args):
     return _gradient(*args, trunk_w=np.ones_like)
 
@@ -114,7 +153,10 @@ def _(*args):
     return _gradient(*args, scale=lambda y: 1)
 
 
-@joint_gradient.mistake("You divide by N T. Each task has its own mean over N examples, and the tasks are summed with their weights.")
+@joint_gradient.mistake(
+    "You divide by N T. Each task has its own mean over N examples, and the tasks are summed with"
+    " their weights."
+)
 def _(*args):
     return _gradient(*args, scale=np.size)
 
@@ -124,28 +166,43 @@ def _(*args):
     return _gradient(*args, residual=lambda p, y: y - p)
 
 
-@joint_gradient.mistake("The gradients of the biases are averages here; 1/N is already in the residuals, so sum over the examples.")
+@joint_gradient.mistake(
+    "The gradients of the biases are averages here; 1/N is already in the residuals, so sum over"
+    " the examples."
+)
 def _(x, *args):
     W_f, b_f, W_h, b_h = _gradient(x, *args)
     return W_f, b_f / len(x), W_h, b_h / len(x)
 
 
-# ----------------------------------------------------------------------------------------------------- 2. the regularised objective
+# --------------------------------------------------------------------- 2. the regularised objective
 def _tasks(g):
     tasks, d = _sizes(g, (3, 6), (2, 4))
     sizes = [3 + t + whole(g, 0, 2) * tasks for t in range(tasks)]
     xs = [torch.randn(n, d, generator=g) for n in sizes]
     ys = [torch.randn(n, generator=g) for n in sizes]
     lam = 0.5 + float(torch.rand(1, generator=g))
-    return xs, ys, torch.randn(tasks, d, generator=g), 0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g), lam
+    return (
+        xs,
+        ys,
+        torch.randn(tasks, d, generator=g),
+        0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g),
+        lam,
+    )
 
 
 @exercise(
     [_tasks],
     points=2,
     hints=(
-        "Two parts: a loop over the tasks for the weighted mean squared errors, then lam times one penalty over all rows of W.",
-        "W.mean(0) is the common vector, [d]. Subtract it from every row, square, and sum over everything.",
+        (
+            "Two parts: a loop over the tasks for the weighted mean squared errors, then lam times"
+            " one penalty over all rows of W."
+        ),
+        (
+            "W.mean(0) is the common vector, [d]. Subtract it from every row, square, and sum over"
+            " everything."
+        ),
     ),
 )
 def coupled_loss(xs, ys, W, w, lam):
@@ -174,17 +231,27 @@ def _(answer, xs, ys, W, w, lam):
 
 
 def _data_part(xs, ys, W, w):
-    return sum(w_t * ((x @ row - y) ** 2).mean() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+    return sum(
+        w_t * ((x @ row - y) ** 2).mean() for x, y, row, w_t in zip(xs, ys, W, w, strict=True)
+    )
 
 
-@coupled_loss.mistake("You pull every task to zero (ridge). The penalty measures the distance to the mean of the tasks.")
+@coupled_loss.mistake(
+    "You pull every task to zero (ridge). The penalty measures the distance to the mean of the"
+    " tasks."
+)
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (W**2).sum()
 
 
-@coupled_loss.mistake("The squared errors of a task are summed; L_t is their mean, so that w_t alone sets how much a task counts.")
+@coupled_loss.mistake(
+    "The squared errors of a task are summed; L_t is their mean, so that w_t alone sets how much a"
+    " task counts."
+)
 def _(xs, ys, W, w, lam):
-    total = sum(w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+    total = sum(
+        w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True)
+    )
     return total + lam * ((W - W.mean(0)) ** 2).sum()
 
 
@@ -193,13 +260,20 @@ def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, torch.ones_like(w)) + lam * ((W - W.mean(0)) ** 2).sum()
 
 
-@coupled_loss.mistake("This takes one mean over the examples of all tasks, so large tasks count more. Take the mean within each task.")
+@coupled_loss.mistake(
+    "This takes one mean over the examples of all tasks, so large tasks count more. Take the mean"
+    " within each task."
+)
 def _(xs, ys, W, w, lam):
-    total = sum(w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True))
+    total = sum(
+        w_t * ((x @ row - y) ** 2).sum() for x, y, row, w_t in zip(xs, ys, W, w, strict=True)
+    )
     return total / sum(map(len, ys)) + lam * ((W - W.mean(0)) ** 2).sum()
 
 
-@coupled_loss.mistake("The penalty is the squared norm of each difference; you take the norm itself.")
+@coupled_loss.mistake(
+    "The penalty is the squared norm of each difference; you take the norm itself."
+)
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (W - W.mean(0)).norm(dim=1).sum()
 
@@ -209,12 +283,17 @@ def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * ((W - W.mean(0)) ** 2).mean()
 
 
-@coupled_loss.mistake("The task weights belong to the losses only; you multiply the penalty of each task by w_t too.")
+@coupled_loss.mistake(
+    "The task weights belong to the losses only; you multiply the penalty of each task by w_t too."
+)
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (w[:, None] * (W - W.mean(0)) ** 2).sum()
 
 
-@coupled_loss.mistake("W.mean() is one number. The common vector is the mean over the tasks, W.mean(0), with one entry a feature.")
+@coupled_loss.mistake(
+    "W.mean() is one number. The common vector is the mean over the tasks, W.mean(0), with one"
+    " entry a feature."
+)
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * ((W - W.mean()) ** 2).sum()
 
@@ -224,7 +303,7 @@ def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + ((W - W.mean(0)) ** 2).sum()
 
 
-# ------------------------------------------------------------------------------------------------------- 3. it trains, and learns nothing
+# ----------------------------------------------------------------- 3. it trains, and learns nothing
 def _batch(g):
     n, d, k, tasks = _sizes(g, (9, 13), (2, 5), (3, 6), (2, 5))
     rows = torch.randperm(n, generator=g)[: n // 2]
@@ -253,8 +332,14 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
     points=2,
     starter=_broken,
     hints=(
-        "Print the shape of `features`. How many rows should it have? And which examples do the rows of `target` belong to?",
-        "Each of the first three steps has a bug, except one. Hold every sign against the formula in the docstring.",
+        (
+            "Print the shape of `features`. How many rows should it have? And which examples do the"
+            " rows of `target` belong to?"
+        ),
+        (
+            "Each of the first three steps has a bug, except one. Hold every sign against the"
+            " formula in the docstring."
+        ),
     ),
 )
 def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
@@ -266,7 +351,11 @@ def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
 
 @batch_loss.law("does not depend on the order of the batch")
 def _(answer, x, y, rows, *parameters):
-    return bool(torch.isclose(answer(x, y, rows, *parameters), answer(x, y, rows.flip(0), *parameters), rtol=1e-4))
+    return bool(
+        torch.isclose(
+            answer(x, y, rows, *parameters), answer(x, y, rows.flip(0), *parameters), rtol=1e-4
+        )
+    )
 
 
 def _partly(sign, constant, labels):
@@ -282,10 +371,18 @@ def _partly(sign, constant, labels):
 
 
 _SIGN = "The sign of the trunk's bias is wrong: the formula adds b_f."
-_CONSTANT = "The features are those of one average example, the same for the whole batch: they are no function of the single x."
-_LABELS = "The targets are those of other examples: as far as this batch can tell, its labels are random."
+_CONSTANT = (
+    "The features are those of one average example, the same for the whole batch: they are no"
+    " function of the single x."
+)
+_LABELS = (
+    "The targets are those of other examples: as far as this batch can tell, its labels are random."
+)
 for _bugs, _hint in {
-    (True, True, True): "Nothing is mended yet. Features that do not depend on the single x, labels of other rows, a wrong sign: find each.",
+    (True, True, True): (
+        "Nothing is mended yet. Features that do not depend on the single x, labels of other rows,"
+        " a wrong sign: find each."
+    ),
     (True, False, False): f"One bug is left. {_SIGN}",
     (False, True, False): f"One bug is left. {_CONSTANT}",
     (False, False, True): f"One bug is left. {_LABELS}",
@@ -296,22 +393,29 @@ for _bugs, _hint in {
     batch_loss.mistake(_hint)(_partly(*_bugs))
 
 
-@batch_loss.mistake("The bugs are mended, but this is a mean over the tasks too; the joint loss sums them.")
+@batch_loss.mistake(
+    "The bugs are mended, but this is a mean over the tasks too; the joint loss sums them."
+)
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean()
 
 
-@batch_loss.mistake("The features are those of the batch's average example. Each example needs its own: use x[rows] without a mean.")
+@batch_loss.mistake(
+    "The features are those of the batch's average example. Each example needs its own: use x[rows]"
+    " without a mean."
+)
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x[rows].mean(0) @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
 
 
-@batch_loss.mistake("This is the loss of all N examples. Take the rows of the batch, for x and y alike.")
+@batch_loss.mistake(
+    "This is the loss of all N examples. Take the rows of the batch, for x and y alike."
+)
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
 
 
-# -------------------------------------------------------------------------------------------------------------- 4. predict the crossing
+# -------------------------------------------------------------------------- 4. predict the crossing
 def _spreads(kind):
     def draw(g):
         sigma, tau = (0.3 + 2 * torch.rand(2, generator=g, dtype=torch.float64)).tolist()
@@ -319,7 +423,13 @@ def _spreads(kind):
         edge = 2 * sigma**2 / tau**2
         if kind == "edge":
             tau, edge = sigma, 2.0
-        lam = {"far": edge / share, "between": edge * (1 + share) / 2, "near": edge * share / 2, "edge": edge, "pooled": math.inf}[kind]
+        lam = {
+            "far": edge / share,
+            "between": edge * (1 + share) / 2,
+            "near": edge * share / 2,
+            "edge": edge,
+            "pooled": math.inf,
+        }[kind]
         return sigma, tau, lam
 
     return draw
@@ -329,8 +439,14 @@ def _spreads(kind):
     [_spreads(kind) for kind in ("far", "between", "near", "edge", "pooled")],
     points=2,
     hints=(
-        "Set equation 10 equal to the single-task error s = sigma^2 / n. The factor 1 - 1/T drops out.",
-        "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s. Divide by 1 - a, which is lam / (n + lam), and solve for n. When is the solution not a positive number?",
+        (
+            "Set equation 10 equal to the single-task error s = sigma^2 / n. The factor 1 - 1/T"
+            " drops out."
+        ),
+        (
+            "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s. Divide by 1 - a, which is lam /"
+            " (n + lam), and solve for n. When is the solution not a positive number?"
+        ),
     ),
 )
 def crossing_point(sigma, tau, lam):
@@ -364,43 +480,64 @@ def _crossing(margin, sigma, never=math.inf):
     return sigma**2 / margin if margin > 0 else never
 
 
-@crossing_point.mistake("This is where single-task learning meets pooling, lam = infinity. A finite lam crosses later, or never.")
+@crossing_point.mistake(
+    "This is where single-task learning meets pooling, lam = infinity. A finite lam crosses later,"
+    " or never."
+)
 def _(sigma, tau, lam):
     return sigma**2 / tau**2
 
 
-@crossing_point.mistake("Your formula has no positive solution here: then the joint estimate stays ahead at every n. Return math.inf.")
+@crossing_point.mistake(
+    "Your formula has no positive solution here: then the joint estimate stays ahead at every n."
+    " Return math.inf."
+)
 def _(sigma, tau, lam):
     margin = tau**2 - 2 * sigma**2 / lam
     return sigma**2 / margin if margin else math.inf
 
 
-@crossing_point.mistake("A negative or zero number of examples cannot be: where there is no crossing, return math.inf.")
+@crossing_point.mistake(
+    "A negative or zero number of examples cannot be: where there is no crossing, return math.inf."
+)
 def _(sigma, tau, lam):
     return _crossing(tau**2 - 2 * sigma**2 / lam, sigma, never=0.0)
 
 
-@crossing_point.mistake("Right where the curves cross. Where tau^2 <= 2 sigma^2 / lam they never do: return math.inf before you divide.")
+@crossing_point.mistake(
+    "Right where the curves cross. Where tau^2 <= 2 sigma^2 / lam they never do: return math.inf"
+    " before you divide."
+)
 def _(sigma, tau, lam):
     return sigma**2 / (tau**2 - 2 * sigma**2 / lam)
 
 
-@crossing_point.mistake("A factor 2 is lost: 1 - a^2 is (1 - a)(1 + a), and 1 + a is (2 n + lam) / (n + lam).")
+@crossing_point.mistake(
+    "A factor 2 is lost: 1 - a^2 is (1 - a)(1 + a), and 1 + a is (2 n + lam) / (n + lam)."
+)
 def _(sigma, tau, lam):
     return _crossing(tau**2 - sigma**2 / lam, sigma)
 
 
-@crossing_point.mistake("sigma and tau are standard deviations; the error is made of their squares.")
+@crossing_point.mistake(
+    "sigma and tau are standard deviations; the error is made of their squares."
+)
 def _(sigma, tau, lam):
     margin = tau - 2 * sigma / lam
     return sigma / margin if margin > 0 else math.inf
 
 
-@crossing_point.mistake("This is lam* = sigma^2 / tau^2 set against lam. Ask for which n the two errors are equal, not which strength is best.")
+@crossing_point.mistake(
+    "This is lam* = sigma^2 / tau^2 set against lam. Ask for which n the two errors are equal, not"
+    " which strength is best."
+)
 def _(sigma, tau, lam):
     return math.inf if lam <= sigma**2 / tau**2 else sigma**2 / tau**2
 
 
-@crossing_point.mistake("Noise and spread are exchanged: more noise (sigma) keeps joint ahead for longer, more spread (tau) lets single-task win sooner.")
+@crossing_point.mistake(
+    "Noise and spread are exchanged: more noise (sigma) keeps joint ahead for longer, more spread"
+    " (tau) lets single-task win sooner."
+)
 def _(sigma, tau, lam):
     return _crossing(sigma**2 - 2 * tau**2 / lam, tau)

@@ -9,16 +9,27 @@ from ..checks.exercise import exercise
 from .inputs import filled, whole
 
 
-# ------------------------------------------------------------------------------------------------- 1. the pull towards the source
+# ------------------------------------------------------------------- 1. the pull towards the source
 def _penalty_inputs(extra):
-    """Parameters of a small network, the source's values for its trunk, and two factors. With `extra`, the trunk has two layers."""
+    """Parameters of a small network, the source's values for its trunk, and two factors. With
+    `extra`, the trunk has two layers.
+    """
 
     def draw(g):
         a, b, c, k = (int(n) for n in torch.randint(2, 5, (4,), generator=g))
-        shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,)} | ({"trunk.2.weight": (c, b)} if extra else {})
-        shapes |= {"head.weight": (k, shapes["trunk.2.weight"][0] if extra else b), "head.bias": (k,)}
+        shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,)} | (
+            {"trunk.2.weight": (c, b)} if extra else {}
+        )
+        shapes |= {
+            "head.weight": (k, shapes["trunk.2.weight"][0] if extra else b),
+            "head.bias": (k,),
+        }
         parameters = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
-        source = {name: torch.randn(p.shape, generator=g) for name, p in parameters.items() if name.startswith("trunk")}
+        source = {
+            name: torch.randn(p.shape, generator=g)
+            for name, p in parameters.items()
+            if name.startswith("trunk")
+        }
         alpha, beta = (torch.rand(2, generator=g) + 0.3).tolist()
         return parameters, dict(reversed(source.items())), alpha, beta
 
@@ -34,8 +45,14 @@ def _penalty(answer, parameters, source, alpha, beta):
     points=2,
     call=_penalty,
     hints=(
-        "Go through the parameters by name. A name that the source has is pulled towards the source's value, any other name towards zero.",
-        "Each tensor adds alpha times the sum of its squared differences, or beta times the sum of its squares. No mean, no square root, no 1/2.",
+        (
+            "Go through the parameters by name. A name that the source has is pulled towards the"
+            " source's value, any other name towards zero."
+        ),
+        (
+            "Each tensor adds alpha times the sum of its squared differences, or beta times the sum"
+            " of its squares. No mean, no square root, no 1/2."
+        ),
     ),
 )
 def source_penalty(parameters, source, alpha, beta):
@@ -64,49 +81,90 @@ def _(answer, parameters, source, alpha, beta):
     return float(answer(start, source, alpha, beta)) == 0
 
 
-@source_penalty.mistake("The new head has no place to go back to, but beta still holds it near zero: its term is missing.")
+@source_penalty.mistake(
+    "The new head has no place to go back to, but beta still holds it near zero: its term is"
+    " missing."
+)
 def _(parameters, source, alpha, beta):
     return alpha * sum((parameters[name] - value).square().sum() for name, value in source.items())
 
 
-@source_penalty.mistake("This is plain weight decay towards zero. The trunk is to be pulled towards its values in `source`.")
+@source_penalty.mistake(
+    "This is plain weight decay towards zero. The trunk is to be pulled towards its values in"
+    " `source`."
+)
 def _(parameters, source, alpha, beta):
-    return sum((alpha if name in source else beta) * p.square().sum() for name, p in parameters.items())
+    return sum(
+        (alpha if name in source else beta) * p.square().sum() for name, p in parameters.items()
+    )
 
 
 @source_penalty.mistake("The head has a factor of its own, beta; you use alpha for everything.")
 def _(parameters, source, alpha, beta):
-    return alpha * sum((p - source.get(name, torch.zeros_like(p))).square().sum() for name, p in parameters.items())
+    return alpha * sum(
+        (p - source.get(name, torch.zeros_like(p))).square().sum() for name, p in parameters.items()
+    )
 
 
-@source_penalty.mistake("The two factors are exchanged: alpha belongs to the distance to the source, beta to the new parameters.")
+@source_penalty.mistake(
+    "The two factors are exchanged: alpha belongs to the distance to the source, beta to the new"
+    " parameters."
+)
 def _(parameters, source, alpha, beta):
-    return sum((beta if name in source else alpha) * (p - source.get(name, 0)).square().sum() for name, p in parameters.items())
+    return sum(
+        (beta if name in source else alpha) * (p - source.get(name, 0)).square().sum()
+        for name, p in parameters.items()
+    )
 
 
-@source_penalty.mistake("You take the mean of each tensor; the objective has the sum, so that every parameter counts the same.")
+@source_penalty.mistake(
+    "You take the mean of each tensor; the objective has the sum, so that every parameter counts"
+    " the same."
+)
 def _(parameters, source, alpha, beta):
-    return sum((alpha if name in source else beta) * (p - source.get(name, 0)).square().mean() for name, p in parameters.items())
+    return sum(
+        (alpha if name in source else beta) * (p - source.get(name, 0)).square().mean()
+        for name, p in parameters.items()
+    )
 
 
-@source_penalty.mistake("You take the norm; the objective has the squared norm, whose pull grows with the distance.")
+@source_penalty.mistake(
+    "You take the norm; the objective has the squared norm, whose pull grows with the distance."
+)
 def _(parameters, source, alpha, beta):
-    return sum((alpha if name in source else beta) * (p - source.get(name, 0)).norm() for name, p in parameters.items())
+    return sum(
+        (alpha if name in source else beta) * (p - source.get(name, 0)).norm()
+        for name, p in parameters.items()
+    )
 
 
-@source_penalty.mistake("Your value is half of it: equation 3 has no factor 1/2 (the paper's alpha and beta are twice ours).")
+@source_penalty.mistake(
+    "Your value is half of it: equation 3 has no factor 1/2 (the paper's alpha and beta are twice"
+    " ours)."
+)
 def _(parameters, source, alpha, beta):
-    return sum((alpha if name in source else beta) / 2 * (p - source.get(name, 0)).square().sum() for name, p in parameters.items())
+    return sum(
+        (alpha if name in source else beta) / 2 * (p - source.get(name, 0)).square().sum()
+        for name, p in parameters.items()
+    )
 
 
-@source_penalty.mistake("The value is right, but the parameters are detached: the penalty has no gradient and pulls on nothing.")
+@source_penalty.mistake(
+    "The value is right, but the parameters are detached: the penalty has no gradient and pulls on"
+    " nothing."
+)
 def _(parameters, source, alpha, beta):
-    return sum((alpha if name in source else beta) * (p.detach() - source.get(name, 0)).square().sum() for name, p in parameters.items())
+    return sum(
+        (alpha if name in source else beta) * (p.detach() - source.get(name, 0)).square().sum()
+        for name, p in parameters.items()
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ 2. features that stay
+# ---------------------------------------------------------------------------- 2. features that stay
 class _Net(nn.Module):
-    """Trunk and head, as the chapter's networks have them; the trunk holds a BatchNorm and, if asked, dropout."""
+    """Trunk and head, as the chapter's networks have them; the trunk holds a BatchNorm and, if
+    asked, dropout.
+    """
 
     def __init__(self, inputs: int, width: int, classes: int, dropout: bool):
         super().__init__()
@@ -132,7 +190,9 @@ def _probe_inputs(dropout):
 
 
 def _probe(answer, model, x):
-    """What three epochs of training do to the model that the answer returns; epochs begin with `train()` and end with `eval()`."""
+    """What three epochs of training do to the model that the answer returns; epochs begin with
+    `train()` and end with `eval()`.
+    """
     before = [b.clone() for b in model.trunk.buffers()]
     model = answer(copy.deepcopy(model))
     if not isinstance(model, nn.Module):
@@ -153,7 +213,9 @@ def _probe(answer, model, x):
         "trunk wants gradients": [p.requires_grad for p in model.trunk.parameters()],
         "head wants gradients": [p.requires_grad for p in model.head.parameters()],
         "statistics stay at once": at_once,
-        "statistics stay after train()": [torch.equal(a, b) for a, b in zip(before, model.trunk.buffers())],
+        "statistics stay after train()": [
+            torch.equal(a, b) for a, b in zip(before, model.trunk.buffers())
+        ],
         "features of the first row": features,
         "head": model.head.weight.detach().clone(),
     }
@@ -166,9 +228,18 @@ def _probe(answer, model, x):
     grad=False,
     device=False,
     hints=(
-        "Two things change a trunk: gradients, and forward passes in training mode. The second needs no gradient at all.",
-        "A training loop calls model.train() every epoch, which undoes an earlier eval(). What could stop that, or repeat the eval()?",
-        "A forward pre-hook runs before each forward pass of a module; a `train` attribute of the instance stands before the class's.",
+        (
+            "Two things change a trunk: gradients, and forward passes in training mode. The second"
+            " needs no gradient at all."
+        ),
+        (
+            "A training loop calls model.train() every epoch, which undoes an earlier eval(). What"
+            " could stop that, or repeat the eval()?"
+        ),
+        (
+            "A forward pre-hook runs before each forward pass of a module; a `train` attribute of"
+            " the instance stands before the class's."
+        ),
     ),
 )
 def feature_extractor(model):
@@ -192,21 +263,30 @@ def feature_extractor(model):
     ### END SOLUTION
 
 
-@feature_extractor.mistake("The parameters are fixed, but in training mode BatchNorm still normalises by the batch and moves its running statistics.")
+@feature_extractor.mistake(
+    "The parameters are fixed, but in training mode BatchNorm still normalises by the batch and"
+    " moves its running statistics."
+)
 def _(model):
     for p in model.trunk.parameters():
         p.requires_grad = False
     return model
 
 
-@feature_extractor.mistake("eval() is right, but the next model.train() undoes it: the trunk needs to stay, or be put back, in evaluation mode.")
+@feature_extractor.mistake(
+    "eval() is right, but the next model.train() undoes it: the trunk needs to stay, or be put"
+    " back, in evaluation mode."
+)
 def _(model):
     model.trunk.requires_grad_(False)
     model.trunk.eval()
     return model
 
 
-@feature_extractor.mistake("The statistics stay, but the trunk's parameters still want gradients: an optimizer will move them.")
+@feature_extractor.mistake(
+    "The statistics stay, but the trunk's parameters still want gradients: an optimizer will move"
+    " them."
+)
 def _(model):
     model.trunk.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
     return model
@@ -219,14 +299,19 @@ def _(model):
     return model
 
 
-@feature_extractor.mistake("The head is fixed and the trunk is trained: it should be the other way round.")
+@feature_extractor.mistake(
+    "The head is fixed and the trunk is trained: it should be the other way round."
+)
 def _(model):
     model.head.requires_grad_(False)
     model.head.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
     return model
 
 
-@feature_extractor.mistake("The running statistics stay, but they are not used: in training mode BatchNorm still normalises by the batch.")
+@feature_extractor.mistake(
+    "The running statistics stay, but they are not used: in training mode BatchNorm still"
+    " normalises by the batch."
+)
 def _(model):
     model.trunk.requires_grad_(False)
     for layer in model.trunk:
@@ -236,21 +321,33 @@ def _(model):
     return model
 
 
-# ------------------------------------------------------------------------------------------------- 3. a head for another label space
+# ---------------------------------------------------------------- 3. a head for another label space
 def _head_inputs(g):
-    torch.optim.SGD([torch.zeros(1)], lr=1.0).step()  # the first optimizer of a process imports for seconds: not on the learner's time
+    # the first optimizer of a process imports for seconds: not on the learner's time
+    torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
     model, inputs = _net(g)
     classes = model.head.out_features + whole(g, 1, 5)
-    return model, classes, float(torch.rand((), generator=g) * 0.05 + 0.01), torch.randn(8, inputs, generator=g)
+    return (
+        model,
+        classes,
+        float(torch.rand((), generator=g) * 0.05 + 0.01),
+        torch.randn(8, inputs, generator=g),
+    )
 
 
 def _set_up(answer, model, classes, rate, x):
-    """What the model and the optimizer of the answer look like, and what one step moves. Nothing here depends on how the head is drawn."""
+    """What the model and the optimizer of the answer look like, and what one step moves. Nothing
+    here depends on how the head is drawn.
+    """
     model = copy.deepcopy(model)
     model.trunk.eval()
     trunk = [p.detach().clone() for p in model.trunk.parameters()]
     answered = answer(model, classes, rate)
-    if not (isinstance(answered, tuple | list) and [isinstance(a, b) for a, b in zip(answered, (nn.Module, torch.optim.Optimizer))] == [True, True]):
+    if not (
+        isinstance(answered, tuple | list)
+        and [isinstance(a, b) for a, b in zip(answered, (nn.Module, torch.optim.Optimizer))]
+        == [True, True]
+    ):
         return answered
     model, optimizer = answered
     parameters = list(model.parameters())
@@ -265,7 +362,9 @@ def _set_up(answer, model, classes, rate, x):
         "shape of the logits": list(logits.shape),
         "trunk kept": kept,
         "rates": [float(found[id(p)]["lr"]) if id(p) in found else 0.0 for p in parameters],
-        "momentum": [float(found[id(p)].get("momentum", 0.0)) if id(p) in found else 0.0 for p in parameters],
+        "momentum": [
+            float(found[id(p)].get("momentum", 0.0)) if id(p) in found else 0.0 for p in parameters
+        ],
         "parameters of no layer": len(found.keys() - {id(p) for p in parameters}),
         "head moves": [not torch.equal(a, b) for a, b in zip(before[-2:], parameters[-2:])],
     }
@@ -278,8 +377,14 @@ def _set_up(answer, model, classes, rate, x):
     grad=False,
     device=False,
     hints=(
-        "An optimizer holds the very tensors it was given. Which comes first, then: the new head, or the optimizer?",
-        "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`, and options for all of them, such as momentum.",
+        (
+            "An optimizer holds the very tensors it was given. Which comes first, then: the new"
+            " head, or the optimizer?"
+        ),
+        (
+            "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`, and"
+            " options for all of them, such as momentum."
+        ),
     ),
 )
 def fine_tuning(model, classes, rate):
@@ -302,17 +407,26 @@ def fine_tuning(model, classes, rate):
 
 
 def _groups(model, rate, trunk=0.1):
-    return [{"params": model.head.parameters(), "lr": rate}, {"params": model.trunk.parameters(), "lr": trunk * rate}]
+    return [
+        {"params": model.head.parameters(), "lr": rate},
+        {"params": model.trunk.parameters(), "lr": trunk * rate},
+    ]
 
 
-@fine_tuning.mistake("The optimizer was built before the head was replaced: it holds the old head, and the new one is never trained.")
+@fine_tuning.mistake(
+    "The optimizer was built before the head was replaced: it holds the old head, and the new one"
+    " is never trained."
+)
 def _(model, classes, rate):
     optimizer = torch.optim.SGD(_groups(model, rate), momentum=0.9)
     model.head = nn.Linear(model.head.in_features, classes)
     return model, optimizer
 
 
-@fine_tuning.mistake("The optimizer holds the head only: that is a linear probe. The trunk is to be trained too, ten times more slowly.")
+@fine_tuning.mistake(
+    "The optimizer holds the head only: that is a linear probe. The trunk is to be trained too, ten"
+    " times more slowly."
+)
 def _(model, classes, rate):
     model.head = nn.Linear(model.head.in_features, classes)
     return model, torch.optim.SGD(model.head.parameters(), lr=rate, momentum=0.9)
@@ -324,19 +438,27 @@ def _(model, classes, rate):
     return model, torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
 
 
-@fine_tuning.mistake("The rates are exchanged: the new head knows nothing yet and needs the larger one.")
+@fine_tuning.mistake(
+    "The rates are exchanged: the new head knows nothing yet and needs the larger one."
+)
 def _(model, classes, rate):
     model.head = nn.Linear(model.head.in_features, classes)
     return model, torch.optim.SGD(_groups(model, rate / 10, 10), momentum=0.9)
 
 
-@fine_tuning.mistake("The head still has its old outputs: setting `out_features` changes a label on the layer, not its weights.")
+@fine_tuning.mistake(
+    "The head still has its old outputs: setting `out_features` changes a label on the layer, not"
+    " its weights."
+)
 def _(model, classes, rate):
     model.head.out_features = classes
     return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
 
 
-@fine_tuning.mistake("The new layer is put behind the old head, which stays: it is to take the old head's place, on the trunk's features.")
+@fine_tuning.mistake(
+    "The new layer is put behind the old head, which stays: it is to take the old head's place, on"
+    " the trunk's features."
+)
 def _(model, classes, rate):
     model.head = nn.Sequential(model.head, nn.Linear(model.head.out_features, classes))
     return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
@@ -358,9 +480,11 @@ def _(model, classes, rate):
     return model, torch.optim.SGD(_groups(model, rate))
 
 
-# ------------------------------------------------------------------------------------------------------------- 4. spot the bug
+# ---------------------------------------------------------------------------------- 4. spot the bug
 def _checkpoint_inputs(prefix="", lose=False):
-    """A fresh model and a source checkpoint of the same architecture, as nn.DataParallel would save it, or with a tensor lost."""
+    """A fresh model and a source checkpoint of the same architecture, as nn.DataParallel would save
+    it, or with a tensor lost.
+    """
 
     def draw(g):
         model, _ = _net(g)
@@ -375,7 +499,9 @@ def _checkpoint_inputs(prefix="", lose=False):
 
 
 def _load(answer, model, state):
-    """Which tensors of the answer's model are the checkpoint's, and which are still the model's own."""
+    """Which tensors of the answer's model are the checkpoint's, and which are still the model's
+    own.
+    """
     own = copy.deepcopy(model.state_dict())
     try:
         model = answer(copy.deepcopy(model), state)
@@ -387,8 +513,14 @@ def _load(answer, model, state):
     found = model.state_dict()
     return {
         "raises a ValueError": False,
-        "trunk loaded": [name in source and torch.equal(found[name], source[name]) for name in own if name.startswith("trunk")],
-        "head kept": [torch.equal(found[name], own[name]) for name in own if name.startswith("head")],
+        "trunk loaded": [
+            name in source and torch.equal(found[name], source[name])
+            for name in own
+            if name.startswith("trunk")
+        ],
+        "head kept": [
+            torch.equal(found[name], own[name]) for name in own if name.startswith("head")
+        ],
     }
 
 
@@ -415,8 +547,14 @@ def _starter(model, state):
     device=False,
     starter=_starter,
     hints=(
-        "load_state_dict returns the names that were missing and unexpected. Print that for a checkpoint whose names begin with module.",
-        "Strip the prefix, keep the names of the trunk, and compare them with those of model.state_dict() before you load.",
+        (
+            "load_state_dict returns the names that were missing and unexpected. Print that for a"
+            " checkpoint whose names begin with module."
+        ),
+        (
+            "Strip the prefix, keep the names of the trunk, and compare them with those of"
+            " model.state_dict() before you load."
+        ),
     ),
 )
 def load_trunk(model, state):
@@ -431,14 +569,17 @@ def load_trunk(model, state):
 
 
 @load_trunk.mistake(
-    "strict=False skips every name that does not match, without a word: with the prefix nothing is loaded, without it the head is overwritten."
+    "strict=False skips every name that does not match, without a word: with the prefix nothing is"
+    " loaded, without it the head is overwritten."
 )
 def _(model, state):
     skipped = model.load_state_dict(state, strict=False)
     return model if skipped else None
 
 
-@load_trunk.mistake("The names match now, but the source's head is loaded too: its classes are not the target's.")
+@load_trunk.mistake(
+    "The names match now, but the source's head is loaded too: its classes are not the target's."
+)
 def _(model, state):
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if any(name not in state for name in model.state_dict() if name.startswith("trunk.")):
@@ -447,14 +588,22 @@ def _(model, state):
     return model
 
 
-@load_trunk.mistake("A checkpoint that lacks a tensor of the trunk is loaded in part, in silence: check the names, and raise a ValueError.")
+@load_trunk.mistake(
+    "A checkpoint that lacks a tensor of the trunk is loaded in part, in silence: check the names,"
+    " and raise a ValueError."
+)
 def _(model, state):
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    model.load_state_dict({name: value for name, value in state.items() if name.startswith("trunk.")}, strict=False)
+    model.load_state_dict(
+        {name: value for name, value in state.items() if name.startswith("trunk.")}, strict=False
+    )
     return model
 
 
-@load_trunk.mistake("Only parameters are copied. BatchNorm's running statistics are buffers: go through state_dict(), not named_parameters().")
+@load_trunk.mistake(
+    "Only parameters are copied. BatchNorm's running statistics are buffers: go through"
+    " state_dict(), not named_parameters()."
+)
 def _(model, state):
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if any(name not in state for name in model.state_dict() if name.startswith("trunk.")):
@@ -465,7 +614,10 @@ def _(model, state):
     return model
 
 
-@load_trunk.mistake("Checkpoints saved by nn.DataParallel have the prefix `module.` before every name: strip it before you compare the names.")
+@load_trunk.mistake(
+    "Checkpoints saved by nn.DataParallel have the prefix `module.` before every name: strip it"
+    " before you compare the names."
+)
 def _(model, state):
     wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
     if any(name not in state for name in wanted):

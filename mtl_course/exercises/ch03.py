@@ -5,8 +5,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from .. import syncs
 from ..checks.exercise import exercise
+from ..training import syncs
 from .inputs import whole
 
 
@@ -14,7 +14,7 @@ def _uniform(g, low, high):
     return float(low + (high - low) * torch.rand((), generator=g, dtype=torch.float64))
 
 
-# ----------------------------------------------------------------------------------------------------------------- 1. Adam
+# ------------------------------------------------------------------------------------------ 1. Adam
 def _adam_case(first):
     """At the first step, where the means are zero, or at a later one."""
 
@@ -22,7 +22,10 @@ def _adam_case(first):
         theta, grad, m = torch.randn(3, 5, generator=g, dtype=torch.float64)
         s = m.square() + torch.rand(5, generator=g, dtype=torch.float64)
         step = 1 if first else whole(g, 2, 6)
-        settings = [_uniform(g, low, high) for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))]
+        settings = [
+            _uniform(g, low, high)
+            for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))
+        ]
         return (theta, grad, 0 * m if first else m, 0 * s if first else s, step, *settings)
 
     return draw
@@ -33,8 +36,14 @@ def _adam_case(first):
     points=2,
     grad=False,
     hints=(
-        "Update both running means first, m with g and s with g squared. Then correct each for having started at zero, and only then step.",
-        "After t steps the weights of a running mean add up to 1 - b**t, not to 1. Divide m by 1 - b1**t and s by 1 - b2**t in the update.",
+        (
+            "Update both running means first, m with g and s with g squared. Then correct each for"
+            " having started at zero, and only then step."
+        ),
+        (
+            "After t steps the weights of a running mean add up to 1 - b**t, not to 1. Divide m by"
+            " 1 - b1**t and s by 1 - b2**t in the update."
+        ),
     ),
 )
 def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
@@ -55,13 +64,30 @@ def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
     ### END SOLUTION
 
 
-@adam_update.law("the first step has the length of the rate in every entry, whatever the size of the gradient")
+@adam_update.law(
+    "the first step has the length of the rate in every entry, whatever the size of the gradient"
+)
 def _(answer, theta, g, m, s, step, rate, b1, b2, epsilon):
     moved = answer(theta, 1e3 * g, 0 * m, 0 * s, 1, rate, b1, b2, 0.0)[0] - theta
     return torch.allclose(moved, -rate * g.sign(), rtol=1e-9)
 
 
-def _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=None, c2=None, square=lambda g, m: g**2, root=lambda s, e: s.sqrt() + e, sign=1):
+def _adam(
+    theta,
+    g,
+    m,
+    s,
+    step,
+    rate,
+    b1,
+    b2,
+    epsilon,
+    c1=None,
+    c2=None,
+    square=lambda g, m: g**2,
+    root=lambda s, e: s.sqrt() + e,
+    sign=1,
+):
     """Adam with one thing changed: what the mistakes below are made of."""
     m = b1 * m + (1 - b1) * g
     s = b2 * s + (1 - b2) * square(g, m)
@@ -72,23 +98,48 @@ def _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=None, c2=None, square=
 adam_update.variants(
     _adam,
     {
-        "The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.": {"c1": 1, "c2": 1},
+        "The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.": {
+            "c1": 1,
+            "c2": 1,
+        },
         "Only m is corrected: s starts at zero, too.": {"c2": 1},
-        "Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.":
-            {"root": lambda s, e: (s + e).sqrt()},
-        "s is the mean of g squared; you average the squared distance of g from m.": {"square": lambda g, m: (g - m) ** 2},
-        "The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.": {"root": lambda s, e: s + e},
+        "Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.": {
+            "root": lambda s, e: (s + e).sqrt()
+        },
+        "s is the mean of g squared; you average the squared distance of g from m.": {
+            "square": lambda g, m: (g - m) ** 2
+        },
+        "The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.": {
+            "root": lambda s, e: s + e
+        },
         "The sign is turned: this climbs.": {"sign": -1},
     },
 )
 
 
-@adam_update.mistake("The correction is one step ahead: the number of the first step is 1 already, do not add to it.")
+@adam_update.mistake(
+    "The correction is one step ahead: the number of the first step is 1 already, do not add to it."
+)
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
-    return _adam(theta, g, m, s, step, rate, b1, b2, epsilon, c1=1 - b1 ** (step + 1), c2=1 - b2 ** (step + 1))
+    return _adam(
+        theta,
+        g,
+        m,
+        s,
+        step,
+        rate,
+        b1,
+        b2,
+        epsilon,
+        c1=1 - b1 ** (step + 1),
+        c2=1 - b2 ** (step + 1),
+    )
 
 
-@adam_update.mistake("You return the corrected means, so the next step corrects them once more. Keep the uncorrected ones.")
+@adam_update.mistake(
+    "You return the corrected means, so the next step corrects them once more. Keep the uncorrected"
+    " ones."
+)
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     theta, m, s = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)
     return theta, m / (1 - b1**step), s / (1 - b2**step)
@@ -99,25 +150,34 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     return _adam(theta, g, m, s, step, rate, b2, b1, epsilon)
 
 
-@adam_update.mistake("The step uses the means from before it. Update m and s with this gradient first.")
+@adam_update.mistake(
+    "The step uses the means from before it. Update m and s with this gradient first."
+)
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     new = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)[1:]
     return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), *new
 
 
-@adam_update.mistake("The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g; likewise for s.")
+@adam_update.mistake(
+    "The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g; likewise"
+    " for s."
+)
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
     return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), m, s
 
 
-# ---------------------------------------------------------------------------------------------------------- 2. hidden waiting
+# -------------------------------------------------------------------------------- 2. hidden waiting
 def _batches(g):
-    """Two batches, and a limit between the norms of their gradients: one is shortened and one is not."""
+    """Two batches, and a limit between the norms of their gradients: one is shortened and one is
+    not.
+    """
     w, true = torch.randn(2, 3, generator=g, dtype=torch.float64)
     x = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
     y = x @ true + torch.randn(2, 4, generator=g, dtype=torch.float64)
-    short, long = sorted(float((2 * a.T @ (a @ w - b) / 4).norm()) for a, b in zip(x, y, strict=True))
+    short, long = sorted(
+        float((2 * a.T @ (a @ w - b) / 4).norm()) for a, b in zip(x, y, strict=True)
+    )
     return w, x, y, 0.01, 0.4 * short + 0.6 * long
 
 
@@ -149,8 +209,14 @@ def _waits(w, x, y, rate, limit):
     grad=False,
     starter=_waits,
     hints=(
-        "Three lines need the CPU to know or to hold a number. `.item()` is one. Which line branches on a value? Where is the result made?",
-        "Add losses up in a tensor made with w.new_zeros(()). Instead of `if`, multiply by the smaller of 1 and limit / norm: clamp(max=1).",
+        (
+            "Three lines need the CPU to know or to hold a number. `.item()` is one. Which line"
+            " branches on a value? Where is the result made?"
+        ),
+        (
+            "Add losses up in a tensor made with w.new_zeros(()). Instead of `if`, multiply by the"
+            " smaller of 1 and limit / norm: clamp(max=1)."
+        ),
     ),
 )
 def clipped_descent(w, x, y, rate, limit):
@@ -174,12 +240,16 @@ def _(answer, *args):
     return _counted(answer, args, syncs.FETCHES | syncs.BUILDERS)
 
 
-@clipped_descent.law("takes no decision that needs a number from the device (if, while, max, masks, ...)")
+@clipped_descent.law(
+    "takes no decision that needs a number from the device (if, while, max, masks, ...)"
+)
 def _(answer, *args):
     return _counted(answer, args, syncs.BRANCHES | syncs.SIZES)
 
 
-def _descent(w, x, y, rate, limit, shorten=None, fetch=False, branch=False, zero=None, before=True, mean=True):
+def _descent(
+    w, x, y, rate, limit, shorten=None, fetch=False, branch=False, zero=None, before=True, mean=True
+):
     """The answer with one thing changed: what the mistakes below are made of."""
     total = w.new_zeros(()) if zero is None else zero(w)
     for xb, yb in zip(x, y, strict=True):
@@ -198,7 +268,10 @@ def _descent(w, x, y, rate, limit, shorten=None, fetch=False, branch=False, zero
     return w, total / len(x) if mean else total
 
 
-@clipped_descent.mistake("Nothing has changed for the device: a number is fetched, the clipping branches on one, and the loss is made on the CPU.")
+@clipped_descent.mistake(
+    "Nothing has changed for the device: a number is fetched, the clipping branches on one, and the"
+    " loss is made on the CPU."
+)
 def _(*args):
     return _waits(*args)
 
@@ -206,25 +279,33 @@ def _(*args):
 clipped_descent.variants(
     _descent,
     {
-        "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is "
-        "empty. Add up tensors, or torch.stack them.":
-            {"fetch": True},
-        "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. "
-        "Let the device choose: clamp, torch.where or torch.minimum.":
-            {"branch": True},
-        "The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.":
-            {"zero": lambda w: torch.zeros((), dtype=w.dtype)},
-        "Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.":
-            {"shorten": lambda g, limit: g * limit / g.norm()},
-        "Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.": {"shorten": lambda g, limit: g.clamp(-limit, limit)},
+        "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is empty. Add up tensors, or torch.stack them.": {
+            "fetch": True
+        },
+        "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. Let the device choose: clamp, torch.where or torch.minimum.": {
+            "branch": True
+        },
+        "The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.": {
+            "zero": lambda w: torch.zeros((), dtype=w.dtype)
+        },
+        "Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.": {
+            "shorten": lambda g, limit: g * limit / g.norm()
+        },
+        "Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.": {
+            "shorten": lambda g, limit: g.clamp(-limit, limit)
+        },
         "The gradients are not shortened any more.": {"shorten": lambda g, limit: g},
-        "The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.": {"before": False},
+        "The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.": {
+            "before": False
+        },
         "You return the sum of the losses, not their mean over the batches.": {"mean": False},
     },
 )
 
 
-@clipped_descent.mistake("A hard-coded \"cpu\" fetches the loss in every step. Name no device: take that of w.")
+@clipped_descent.mistake(
+    'A hard-coded "cpu" fetches the loss in every step. Name no device: take that of w.'
+)
 def _(w, x, y, rate, limit):
     total = torch.zeros((), dtype=w.dtype)
     for xb, yb in zip(x, y, strict=True):
@@ -235,16 +316,23 @@ def _(w, x, y, rate, limit):
     return w, total / len(x)
 
 
-# ------------------------------------------------------------------------------------------------------------- 3. exact resume
+# ---------------------------------------------------------------------------------- 3. exact resume
 _EXAMPLES = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
 def _small_run(seed):
-    """A network with BatchNorm and dropout, its optimizer, and the generator of the order of the examples."""
+    """A network with BatchNorm and dropout, its optimizer, and the generator of the order of the
+    examples.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond, for the sake of GPUs
+        # torch.manual_seed takes a millisecond, for the sake of GPUs
+        torch.default_generator.manual_seed(seed)
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
-    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), torch.Generator().manual_seed(seed)
+    return (
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        torch.Generator().manual_seed(seed),
+    )
 
 
 def _live(g):
@@ -260,7 +348,9 @@ def _one_epoch(model, optimizer, order):
 
 
 def _interrupted(answer, model, optimizer, order, epoch):
-    """One epoch, save, one epoch that is lost, then the rest of two epochs in what passes for a new process; all weights and buffers."""
+    """One epoch, save, one epoch that is lost, then the rest of two epochs in what passes for a new
+    process; all weights and buffers.
+    """
     _one_epoch(model, optimizer, order)
     saved = answer(model, optimizer, order, epoch)
     _one_epoch(model, optimizer, order)
@@ -306,8 +396,14 @@ def _weights_only(model, optimizer, order, epoch):
     call=_interrupted,
     starter=_weights_only,
     hints=(
-        "Momentum, the order of the examples, the dropout masks: each comes from a state that a new process would not have.",
-        "A state_dict holds the live tensors, which the next step changes in place. copy.deepcopy makes what you return your own.",
+        (
+            "Momentum, the order of the examples, the dropout masks: each comes from a state that a"
+            " new process would not have."
+        ),
+        (
+            "A state_dict holds the live tensors, which the next step changes in place."
+            " copy.deepcopy makes what you return your own."
+        ),
     ),
 )
 def saved_run(model, optimizer, order, epoch):
@@ -331,7 +427,10 @@ def _complete(model, optimizer, order, epoch, /, **changed):
     return {name: value for name, value in (whole | changed).items() if value is not None}
 
 
-@saved_run.mistake("Only the weights are saved, and not even a copy of them: the run goes on and changes them under your hands.")
+@saved_run.mistake(
+    "Only the weights are saved, and not even a copy of them: the run goes on and changes them"
+    " under your hands."
+)
 def _(*args):
     return _weights_only(*args)
 
@@ -339,47 +438,78 @@ def _(*args):
 saved_run.variants(
     _complete,
     {
-        "The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.":
-            {"optimizer": None, "order": None, "rng": None},
-        "The optimizer's state is missing: after the interruption the momentum starts at zero.": {"optimizer": None},
-        "The state of `order` is missing: after the interruption the examples come in another order.": {"order": None},
-        "The state of torch's own generator is missing: after the interruption dropout draws other masks.": {"rng": None},
-        "The number of epochs is missing: the resumed run starts to count at zero and trains for too long.": {"epoch": None},
+        "The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.": {
+            "optimizer": None,
+            "order": None,
+            "rng": None,
+        },
+        "The optimizer's state is missing: after the interruption the momentum starts at zero.": {
+            "optimizer": None
+        },
+        "The state of `order` is missing: after the interruption the examples come in another order.": {
+            "order": None
+        },
+        "The state of torch's own generator is missing: after the interruption dropout draws other masks.": {
+            "rng": None
+        },
+        "The number of epochs is missing: the resumed run starts to count at zero and trains for too long.": {
+            "epoch": None
+        },
     },
 )
 
 
-@saved_run.mistake("The model's state is not a copy: state_dict holds the live tensors, and the next step changes them in place.")
+@saved_run.mistake(
+    "The model's state is not a copy: state_dict holds the live tensors, and the next step changes"
+    " them in place."
+)
 def _(model, *rest):
     return _complete(model, *rest, model=model.state_dict())
 
 
-@saved_run.mistake("The optimizer's state is not a copy: its momentum goes on changing after the call.")
+@saved_run.mistake(
+    "The optimizer's state is not a copy: its momentum goes on changing after the call."
+)
 def _(model, optimizer, *rest):
     return _complete(model, optimizer, *rest, optimizer=optimizer.state_dict())
 
 
-@saved_run.mistake("Neither state is a copy all the way down: dict(...), .copy() and copy.copy still hold the live tensors. Use copy.deepcopy.")
+@saved_run.mistake(
+    "Neither state is a copy all the way down: dict(...), .copy() and copy.copy still hold the live"
+    " tensors. Use copy.deepcopy."
+)
 def _(model, optimizer, *rest):
-    return _complete(model, optimizer, *rest, model=model.state_dict(), optimizer=optimizer.state_dict())
+    return _complete(
+        model, optimizer, *rest, model=model.state_dict(), optimizer=optimizer.state_dict()
+    )
 
 
-@saved_run.mistake("`epoch` is the number of epochs done already. Do not add to it: the resumed run would leave one out.")
+@saved_run.mistake(
+    "`epoch` is the number of epochs done already. Do not add to it: the resumed run would leave"
+    " one out."
+)
 def _(model, optimizer, order, epoch):
     return _complete(model, optimizer, order, epoch + 1)
 
 
-@saved_run.mistake("The parameters alone are not the model's state: BatchNorm's running statistics are buffers, and they are lost.")
+@saved_run.mistake(
+    "The parameters alone are not the model's state: BatchNorm's running statistics are buffers,"
+    " and they are lost."
+)
 def _(model, *rest):
-    return _complete(model, *rest, model={name: p.detach().clone() for name, p in model.named_parameters()})
+    return _complete(
+        model, *rest, model={name: p.detach().clone() for name, p in model.named_parameters()}
+    )
 
 
-# ------------------------------------------------------------------------------------------- 4. several losses in 16 bits
+# --------------------------------------------------------------------- 4. several losses in 16 bits
 def _scaled(size, limit, spoil=(), scale=2.0**16):
     """Scaled gradients of about `size`; `spoil`: (task, value) of entries that are not finite."""
 
     def draw(g):
-        J = (size * (0.5 + torch.rand(3, 6, generator=g)) * torch.randn(3, 6, generator=g).sign()).half()
+        J = (
+            size * (0.5 + torch.rand(3, 6, generator=g)) * torch.randn(3, 6, generator=g).sign()
+        ).half()
         J[:, 0] = torch.tensor(size, dtype=torch.float16)  # of one sign, so that their sum is large
         for task, value in spoil:
             J[task, whole(g, 0, 6)] = value
@@ -391,16 +521,25 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
 
 @exercise(
     [
-        _scaled(0.02, 1.0), _scaled(3e4, 0.3), _scaled(1.0, 1.0, [(1, -float("inf"))]), _scaled(1.0, 1.0, [(0, float("nan")), (2, float("nan"))]),
+        _scaled(0.02, 1.0),
+        _scaled(3e4, 0.3),
+        _scaled(1.0, 1.0, [(1, -float("inf"))]),
+        _scaled(1.0, 1.0, [(0, float("nan")), (2, float("nan"))]),
     ],
     points=3,
     grad=False,
     atol=0.0,
     hints=(
-        "The order: look for entries that are not finite, go to float32, divide by the scale, then weigh, add up, and clip.",
-        "J.float() before anything else: 16 bits cannot hold the unscaled gradients. One inf in one task and the whole step is off.",
+        (
+            "The order: look for entries that are not finite, go to float32, divide by the scale,"
+            " then weigh, add up, and clip."
+        ),
+        (
+            "J.float() before anything else: 16 bits cannot hold the unscaled gradients. One inf in"
+            " one task and the whole step is off."
+        ),
     ),
-)  # fmt: skip
+)
 def unscaled_direction(J, scale, weights, limit):
     """(direction of the step, next scale) from scaled gradients.
 
@@ -422,7 +561,12 @@ def unscaled_direction(J, scale, weights, limit):
 @unscaled_direction.law("twice the scale in, the same direction out")
 def _(answer, J, scale, weights, limit):
     J = (J.float() / 4).half()
-    return torch.allclose(answer(J * 2, scale * 2, weights, limit)[0], answer(J, scale, weights, limit)[0], rtol=1e-3, atol=0)
+    return torch.allclose(
+        answer(J * 2, scale * 2, weights, limit)[0],
+        answer(J, scale, weights, limit)[0],
+        rtol=1e-3,
+        atol=0,
+    )
 
 
 def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, halve=0.5):
@@ -436,53 +580,86 @@ def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, h
 unscaled_direction.variants(
     _direction,
     {
-        "You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().":
-            {"unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()},
-        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().":
-            {"unscale": lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale},
-        "The division by the scale is missing.": {"unscale": lambda J, scale, weights: weights @ J.float()},
-        "The scale is divided out once for every task. Each row is scaled once, and so is their sum.":
-            {"unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale},
+        "You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().": {
+            "unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()
+        },
+        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().": {
+            "unscale": (
+                lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale
+            )
+        },
+        "The division by the scale is missing.": {
+            "unscale": lambda J, scale, weights: weights @ J.float()
+        },
+        "The scale is divided out once for every task. Each row is scaled once, and so is their sum.": {
+            "unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale
+        },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
-        "The step is left out, but the scale stays: the next step will overflow as well. Halve it.": {"halve": 1.0},
+        "The step is left out, but the scale stays: the next step will overflow as well. Halve it.": {
+            "halve": 1.0
+        },
         "After an overflow the scale goes up. It was too large: halve it.": {"halve": 2.0},
-        "You look for infinities only. inf - inf and 0 * inf are NaN: look for both.": {"finite": lambda J: ~torch.isinf(J).any()},
+        "You look for infinities only. inf - inf and 0 * inf are NaN: look for both.": {
+            "finite": lambda J: ~torch.isinf(J).any()
+        },
         "The direction is never shortened.": {"clip": lambda d: d},
-        "The weights of the losses are not used.": {"unscale": lambda J, scale, weights: J.float().sum(0) / scale},
+        "The weights of the losses are not used.": {
+            "unscale": lambda J, scale, weights: J.float().sum(0) / scale
+        },
     },
 )
 
 
-@unscaled_direction.mistake("The direction is clipped before it is divided by the scale: then the limit is compared with gradients that are far too long.")
+@unscaled_direction.mistake(
+    "The direction is clipped before it is divided by the scale: then the limit is compared with"
+    " gradients that are far too long."
+)
 def _(J, scale, weights, limit):
     d = weights @ J.float()
-    return _direction(J, scale, weights, limit, clip=lambda _: d * (limit / d.norm()).clamp(max=1) / scale)
+    return _direction(
+        J, scale, weights, limit, clip=lambda _: d * (limit / d.norm()).clamp(max=1) / scale
+    )
 
 
-@unscaled_direction.mistake("Only the task that overflowed is left out. Then this step minimises another objective: leave the whole step out.")
+@unscaled_direction.mistake(
+    "Only the task that overflowed is left out. Then this step minimises another objective: leave"
+    " the whole step out."
+)
 def _(J, scale, weights, limit):
     ok = torch.isfinite(J).all(1, keepdim=True)
     d = weights @ (torch.where(ok, J, 0).float() / scale)
     return d * (limit / d.norm()).clamp(max=1), torch.where(ok.all(), scale, scale / 2)
 
 
-@unscaled_direction.mistake("The entries that are not finite are replaced and the step is taken. What they should have been nobody knows.")
+@unscaled_direction.mistake(
+    "The entries that are not finite are replaced and the step is taken. What they should have been"
+    " nobody knows."
+)
 def _(J, scale, weights, limit):
     d = weights @ (J.float().nan_to_num(0, 0, 0) / scale)
-    return d * (limit / d.norm()).clamp(max=1), torch.where(torch.isfinite(J).all(), scale, scale / 2)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(
+        torch.isfinite(J).all(), scale, scale / 2
+    )
 
 
-@unscaled_direction.mistake("Each entry is clipped by itself, which turns the direction. Shorten the whole vector.")
+@unscaled_direction.mistake(
+    "Each entry is clipped by itself, which turns the direction. Shorten the whole vector."
+)
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d.clamp(-limit, limit))
 
 
-@unscaled_direction.mistake("Short directions get the length limit, too. Divide by the scale first, and never lengthen: the factor must not exceed 1.")
+@unscaled_direction.mistake(
+    "Short directions get the length limit, too. Divide by the scale first, and never lengthen: the"
+    " factor must not exceed 1."
+)
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d * limit / d.norm())
 
 
-@unscaled_direction.mistake("Each task is clipped by itself. The limit is one on the length of the weighted sum.")
+@unscaled_direction.mistake(
+    "Each task is clipped by itself. The limit is one on the length of the weighted sum."
+)
 def _(J, scale, weights, limit):
     def rows(J, scale, weights):
         each = J.float() / scale
@@ -491,12 +668,21 @@ def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, unscale=rows, clip=lambda d: d)
 
 
-# ---------------------------------------------------------------------------------------------------------- 5. arithmetic
+# ------------------------------------------------------------------------------------ 5. arithmetic
 def _layer(n, peak, bandwidth):
     def draw(g):
         before, after, side = (whole(g, low, high) for low, high in ((8, 40), (50, 90), (4, 12)))
         kernel = 3 + 2 * whole(g, 0, 2)
-        return n, before, after, side, kernel, 2, peak * _uniform(g, 1, 2), bandwidth * _uniform(g, 1, 2)
+        return (
+            n,
+            before,
+            after,
+            side,
+            kernel,
+            2,
+            peak * _uniform(g, 1, 2),
+            bandwidth * _uniform(g, 1, 2),
+        )
 
     return draw
 
@@ -509,8 +695,14 @@ def _layer(n, peak, bandwidth):
     atol=0.0,
     rtol=1e-6,
     hints=(
-        "Every output number is a sum over before * kernel**2 products: a multiplication and an addition each.",
-        "Input, weights and output each pass the memory once, `size` for every number. The slower of the two sets the time.",
+        (
+            "Every output number is a sum over before * kernel**2 products: a multiplication and an"
+            " addition each."
+        ),
+        (
+            "Input, weights and output each pass the memory once, `size` for every number. The"
+            " slower of the two sets the time."
+        ),
     ),
 )
 def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
@@ -536,10 +728,27 @@ def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
 @layer_floor.law("no faster than the arithmetic and no faster than the memory")
 def _(answer, n, before, after, side, kernel, size, peak, bandwidth):
     time = answer(n, before, after, side, kernel, size, peak, bandwidth)
-    return time >= 2 * n * after * side**2 * before * kernel**2 / peak * (1 - 1e-9) and time >= size * n * after * side**2 / bandwidth
+    return (
+        time >= 2 * n * after * side**2 * before * kernel**2 / peak * (1 - 1e-9)
+        and time >= size * n * after * side**2 / bandwidth
+    )
 
 
-def _floor(n, before, after, side, kernel, size, peak, bandwidth, two=2, window=2, parts=(1, 1, 1), join=max, unit=1.0):
+def _floor(
+    n,
+    before,
+    after,
+    side,
+    kernel,
+    size,
+    peak,
+    bandwidth,
+    two=2,
+    window=2,
+    parts=(1, 1, 1),
+    join=max,
+    unit=1.0,
+):
     """The answer with one thing changed: what the mistakes below are made of."""
     maps = (n * before * side**2, n * after * side**2, before * after * kernel**2)
     moved = unit * size * sum(part * numbers for part, numbers in zip(parts, maps, strict=True))
@@ -549,13 +758,21 @@ def _floor(n, before, after, side, kernel, size, peak, bandwidth, two=2, window=
 layer_floor.variants(
     _floor,
     {
-        "A product that is added to a sum is two operations, a multiplication and an addition; you count one.": {"two": 1},
-        "The two times are added. The device computes and moves data at the same time, so the longer one counts.": {"join": sum},
+        "A product that is added to a sum is two operations, a multiplication and an addition; you count one.": {
+            "two": 1
+        },
+        "The two times are added. The device computes and moves data at the same time, so the longer one counts.": {
+            "join": sum
+        },
         "You take the shorter of the two times. The device must finish both.": {"join": min},
         "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
         "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
-        "The weights have to be read, too. With many n they hardly count, with one image they do.": {"parts": (1, 1, 0)},
-        "Every output number needs kernel * kernel products for every input channel; you count one row of the window.": {"window": 1},
+        "The weights have to be read, too. With many n they hardly count, with one image they do.": {
+            "parts": (1, 1, 0)
+        },
+        "Every output number needs kernel * kernel products for every input channel; you count one row of the window.": {
+            "window": 1
+        },
         "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},
     },
 )

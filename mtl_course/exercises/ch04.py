@@ -9,9 +9,11 @@ from ..checks.exercise import exercise
 from .inputs import whole
 
 
-# ---------------------------------------------------------------------------------------------- 1. do they share, or look alike?
+# ----------------------------------------------------------------- 1. do they share, or look alike?
 def _networks(kind):
-    """Two small networks: with one trunk, with a copy of it, or with one tensor in common that has another name, or that is twice in the first."""
+    """Two small networks: with one trunk, with a copy of it, or with one tensor in common that has
+    another name, or that is twice in the first.
+    """
 
     def draw(g):
         torch.manual_seed(whole(g, 0, 10**6))
@@ -21,7 +23,8 @@ def _networks(kind):
             return first, nn.Sequential(trunk, nn.Linear(3, 2))
         if kind == "copy":
             second = nn.Sequential(deepcopy(trunk), deepcopy(first[1]))
-            second[1].bias = nn.Parameter(first[1].bias.detach())  # the same memory in another Parameter
+            # the same memory in another Parameter
+            second[1].bias = nn.Parameter(first[1].bias.detach())
             return first, second
         wide = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
         wide[1].weight = nn.Parameter(wide[0].weight.detach())
@@ -38,8 +41,14 @@ def _networks(kind):
     grad=False,
     device=False,
     hints=(
-        "Equal values are no proof: a copy has them too. Where does a tensor keep its numbers? Ask p.data_ptr().",
-        "Collect the pointers of the second network's parameters in a set, then add up numel() of the first's parameters that point there, each once.",
+        (
+            "Equal values are no proof: a copy has them too. Where does a tensor keep its numbers?"
+            " Ask p.data_ptr()."
+        ),
+        (
+            "Collect the pointers of the second network's parameters in a set, then add up numel()"
+            " of the first's parameters that point there, each once."
+        ),
     ),
 )
 def numbers_shared(first, second):
@@ -60,32 +69,50 @@ def _(answer, first, second):
     return answer(first, second) == answer(second, first)
 
 
-@numbers_shared.mistake("You compare values. A copy has the same values, and goes its own way with the first step.")
+@numbers_shared.mistake(
+    "You compare values. A copy has the same values, and goes its own way with the first step."
+)
 def _(first, second):
-    return sum(p.numel() for p in first.parameters() if any(p.shape == q.shape and torch.equal(p, q) for q in second.parameters()))
+    return sum(
+        p.numel()
+        for p in first.parameters()
+        if any(p.shape == q.shape and torch.equal(p, q) for q in second.parameters())
+    )
 
 
-@numbers_shared.mistake("You compare names and shapes. Two networks of one architecture have those in common and nothing else.")
+@numbers_shared.mistake(
+    "You compare names and shapes. Two networks of one architecture have those in common and"
+    " nothing else."
+)
 def _(first, second):
     shapes = {name: q.shape for name, q in second.named_parameters()}
     return sum(p.numel() for name, p in first.named_parameters() if shapes.get(name) == p.shape)
 
 
-@numbers_shared.mistake("You compare the Parameter objects. Two of them may lie on the same memory: compare data_ptr().")
+@numbers_shared.mistake(
+    "You compare the Parameter objects. Two of them may lie on the same memory: compare data_ptr()."
+)
 def _(first, second):
     held = {id(q) for q in second.parameters()}
     return sum(p.numel() for p in first.parameters() if id(p) in held)
 
 
-@numbers_shared.mistake("You compare memory, but only between parameters of the same name. A shared tensor may have another name.")
+@numbers_shared.mistake(
+    "You compare memory, but only between parameters of the same name. A shared tensor may have"
+    " another name."
+)
 def _(first, second):
     places = {name: q.data_ptr() for name, q in second.named_parameters()}
-    return sum(p.numel() for name, p in first.named_parameters() if places.get(name) == p.data_ptr())
+    return sum(
+        p.numel() for name, p in first.named_parameters() if places.get(name) == p.data_ptr()
+    )
 
 
 @numbers_shared.mistake("You count tensors. The question is about numbers: numel() of each.")
 def _(first, second):
-    return len({p.data_ptr() for p in first.parameters()} & {q.data_ptr() for q in second.parameters()})
+    return len(
+        {p.data_ptr() for p in first.parameters()} & {q.data_ptr() for q in second.parameters()}
+    )
 
 
 @numbers_shared.mistake("A place that the first network uses twice is counted twice.")
@@ -94,7 +121,7 @@ def _(first, second):
     return sum(p.numel() for p in first.parameters() if p.data_ptr() in places)
 
 
-# --------------------------------------------------------------------------------------------------------- 2. a task reads another
+# -------------------------------------------------------------------------- 2. a task reads another
 def _chain(widths):
     def draw(g):
         names = [f"task {i}" for i in range(len(widths))]
@@ -112,7 +139,10 @@ def _chain(widths):
     [_chain([2, 2, 2]), _chain([1, 3, 2])],
     points=2,
     hints=(
-        "Go through the heads in order and keep the outputs so far in a list: a head reads its own features and then all of that list.",
+        (
+            "Go through the heads in order and keep the outputs so far in a list: a head reads its"
+            " own features and then all of that list."
+        ),
         "torch.cat([z[name], *earlier], dim=1) @ W.T + b, then append the result to the list.",
     ),
 )
@@ -146,17 +176,27 @@ def _chained(z, heads, order=lambda own, earlier: [own, *earlier], bias=True, se
 @chained_outputs.law("the first task's output does not depend on the others")
 def _(answer, z, heads):
     first = next(iter(heads))
-    return torch.allclose(answer(z, heads)[first], answer({first: z[first]}, {first: heads[first]})[first])
+    return torch.allclose(
+        answer(z, heads)[first], answer({first: z[first]}, {first: heads[first]})[first]
+    )
 
 
 chained_outputs.variants(
     _chained,
     {
-        "What is read is cut from the graph, so a later task cannot teach the earlier ones. Leave out the detach.": {"seen": lambda y: y.detach()},
-        "The features come first, then the outputs: W_t has its columns in this order.": {"order": lambda own, earlier: [*earlier, own]},
-        "The outputs are read in the wrong order: the first task's comes first.": {"order": lambda own, earlier: [own, *earlier[::-1]]},
+        "What is read is cut from the graph, so a later task cannot teach the earlier ones. Leave out the detach.": {
+            "seen": lambda y: y.detach()
+        },
+        "The features come first, then the outputs: W_t has its columns in this order.": {
+            "order": lambda own, earlier: [*earlier, own]
+        },
+        "The outputs are read in the wrong order: the first task's comes first.": {
+            "order": lambda own, earlier: [own, *earlier[::-1]]
+        },
         "The bias is missing.": {"bias": False},
-        "You pass softmaxes on. The outputs are read as they are.": {"seen": lambda y: y.softmax(1)},
+        "You pass softmaxes on. The outputs are read as they are.": {
+            "seen": lambda y: y.softmax(1)
+        },
     },
 )
 
@@ -172,7 +212,9 @@ def _(z, heads):
     return _chained(dict.fromkeys(heads, first), heads)
 
 
-@chained_outputs.mistake("Each task reads only the one right before it. It is to read all earlier ones.")
+@chained_outputs.mistake(
+    "Each task reads only the one right before it. It is to read all earlier ones."
+)
 def _(z, heads):
     outputs, last = {}, []
     for name, (W, b) in heads.items():
@@ -182,18 +224,29 @@ def _(z, heads):
     return outputs
 
 
-# --------------------------------------------------------------------------------------------------------------- 3. the gates
+# ------------------------------------------------------------------------------------- 3. the gates
 def _mixture(g):
     x = torch.randn(5, 3, generator=g)
-    return x, torch.randn(4, 5, 2, generator=g), 2 * torch.randn(3, 4, 3, generator=g), torch.randn(3, 4, generator=g)
+    return (
+        x,
+        torch.randn(4, 5, 2, generator=g),
+        2 * torch.randn(3, 4, 3, generator=g),
+        torch.randn(3, 4, generator=g),
+    )
 
 
 @exercise(
     [_mixture],
     points=2,
     hints=(
-        "Task t gives each example one logit an expert: x @ W[t].T + b[t], which is [B, E]. A softmax over the experts turns a row into shares.",
-        "For task t: shares [B, E], experts [E, B, k]. The sum over e of shares[:, e, None] * experts[e] is [B, k].",
+        (
+            "Task t gives each example one logit an expert: x @ W[t].T + b[t], which is [B, E]. A"
+            " softmax over the experts turns a row into shares."
+        ),
+        (
+            "For task t: shares [B, E], experts [E, B, k]. The sum over e of shares[:, e, None] *"
+            " experts[e] is [B, k]."
+        ),
     ),
 )
 def expert_mixture(x, experts, W, b):
@@ -231,27 +284,40 @@ def _(answer, x, experts, W, b):
     return torch.allclose(answer(x, experts[:1].expand_as(experts), W, b)[0], experts[0], atol=1e-5)
 
 
-@expert_mixture.mistake("The softmax runs over the examples. Each example's shares over the *experts* sum to 1.")
+@expert_mixture.mistake(
+    "The softmax runs over the examples. Each example's shares over the *experts* sum to 1."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(1), experts)
 
 
-@expert_mixture.mistake("The softmax runs over the tasks, which then compete for an expert. Each task's shares over the experts sum to 1.")
+@expert_mixture.mistake(
+    "The softmax runs over the tasks, which then compete for an expert. Each task's shares over the"
+    " experts sum to 1."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(0), experts)
 
 
-@expert_mixture.mistake("You weight by the logits themselves. A softmax makes them positive shares.")
+@expert_mixture.mistake(
+    "You weight by the logits themselves. A softmax makes them positive shares."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b), experts)
 
 
-@expert_mixture.mistake("A sigmoid opens each expert by itself; the shares then do not sum to 1. MMoE's gate is a softmax.")
+@expert_mixture.mistake(
+    "A sigmoid opens each expert by itself; the shares then do not sum to 1. MMoE's gate is a"
+    " softmax."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).sigmoid(), experts)
 
 
-@expert_mixture.mistake("All tasks use the first gate. That is one gate for all (OMoE); the first M of MMoE is one gate a task.")
+@expert_mixture.mistake(
+    "All tasks use the first gate. That is one gate for all (OMoE); the first M of MMoE is one gate"
+    " a task."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W[:1].expand_as(W), b[:1].expand_as(b)).softmax(2), experts)
 
@@ -261,7 +327,10 @@ def _(x, experts, W, b):
     return _mixed(_logits(x, W, torch.zeros_like(b)).softmax(2), experts)
 
 
-@expert_mixture.mistake("One expert takes all: you use the largest share alone. The mixture is soft, and an argmax has no gradient.")
+@expert_mixture.mistake(
+    "One expert takes all: you use the largest share alone. The mixture is soft, and an argmax has"
+    " no gradient."
+)
 def _(x, experts, W, b):
     winner = _logits(x, W, b).argmax(2)
     return _mixed(nn.functional.one_hot(winner, W.shape[1]).to(experts), experts)
@@ -273,21 +342,28 @@ def _(x, experts, W, b):
     return _mixed(shares.mean(1, keepdim=True).expand_as(shares), experts)
 
 
-@expert_mixture.mistake("A softmax of a softmax: the shares come out nearly even, whatever the gate says. Take it once.")
+@expert_mixture.mistake(
+    "A softmax of a softmax: the shares come out nearly even, whatever the gate says. Take it once."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(2).softmax(2), experts)
 
 
-@expert_mixture.mistake("You take the mean over the experts after weighting them, which divides by E once too often.")
+@expert_mixture.mistake(
+    "You take the mean over the experts after weighting them, which divides by E once too often."
+)
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(2), experts) / len(experts)
 
 
-# --------------------------------------------------------------------------------------------------- 4. loaders of unequal length
+# --------------------------------------------------------------------- 4. loaders of unequal length
 def _passes(sizes, batch):
     def draw(g):
         names = ["few", "many", "some"][: len(sizes)]
-        orders = {t: [torch.randperm(n, generator=g).tolist() for _ in range(max(sizes) // n + 2)] for t, n in zip(names, sizes, strict=True)}
+        orders = {
+            t: [torch.randperm(n, generator=g).tolist() for _ in range(max(sizes) // n + 2)]
+            for t, n in zip(names, sizes, strict=True)
+        }
         return dict(zip(names, sizes, strict=True)), orders, batch
 
     return draw
@@ -319,7 +395,10 @@ def _zipped(sizes, orders, batch):
     starter=_zipped,
     hints=(
         "zip ends with the shortest. How many rows of the larger sets has nobody seen?",
-        "Make one long stream for each task: its passes one after the other. Cut all streams at the same places, up to the largest size.",
+        (
+            "Make one long stream for each task: its passes one after the other. Cut all streams at"
+            " the same places, up to the largest size."
+        ),
     ),
 )
 def epoch_rows(sizes, orders, batch):
@@ -332,46 +411,76 @@ def epoch_rows(sizes, orders, batch):
 @epoch_rows.law("shows every row of the largest set exactly once")
 def _(answer, sizes, orders, batch):
     task = max(sizes, key=sizes.get)
-    return sorted(row for part in answer(sizes, orders, batch) for row in part[task]) == list(range(sizes[task]))
+    return sorted(row for part in answer(sizes, orders, batch) for row in part[task]) == list(
+        range(sizes[task])
+    )
 
 
 @epoch_rows.law("has as many rows of each task in a batch")
 def _(answer, sizes, orders, batch):
-    return all(len({len(rows) for rows in part.values()}) == 1 for part in answer(sizes, orders, batch))
+    return all(
+        len({len(rows) for rows in part.values()}) == 1 for part in answer(sizes, orders, batch)
+    )
 
 
 def _cut(streams, longest, batch):
-    return [{t: rows[i : min(i + batch, longest)] for t, rows in streams.items()} for i in range(0, longest, batch)]
+    return [
+        {t: rows[i : min(i + batch, longest)] for t, rows in streams.items()}
+        for i in range(0, longest, batch)
+    ]
 
 
-@epoch_rows.mistake("zip ends with the shortest set: the others' remaining rows are never seen, in any epoch of this order.")
+@epoch_rows.mistake(
+    "zip ends with the shortest set: the others' remaining rows are never seen, in any epoch of"
+    " this order."
+)
 def _(sizes, orders, batch):
     return _zipped(sizes, orders, batch)
 
 
-@epoch_rows.mistake("The epoch ends with the smallest set, so most rows of the largest are not seen.")
+@epoch_rows.mistake(
+    "The epoch ends with the smallest set, so most rows of the largest are not seen."
+)
 def _(sizes, orders, batch):
     return _cut({t: sum(passes, []) for t, passes in orders.items()}, min(sizes.values()), batch)
 
 
-@epoch_rows.mistake("A smaller set repeats its first order, as itertools.cycle does: the same rows meet in a batch again and again. Take the next pass.")
+@epoch_rows.mistake(
+    "A smaller set repeats its first order, as itertools.cycle does: the same rows meet in a batch"
+    " again and again. Take the next pass."
+)
 def _(sizes, orders, batch):
-    return _cut({t: passes[0] * len(passes) for t, passes in orders.items()}, max(sizes.values()), batch)
+    return _cut(
+        {t: passes[0] * len(passes) for t, passes in orders.items()}, max(sizes.values()), batch
+    )
 
 
-@epoch_rows.mistake("The last batch is filled up beyond the largest set's end, so some of its rows come twice in an epoch.")
+@epoch_rows.mistake(
+    "The last batch is filled up beyond the largest set's end, so some of its rows come twice in an"
+    " epoch."
+)
 def _(sizes, orders, batch):
     streams = {t: sum(passes, []) for t, passes in orders.items()}
-    return [{t: rows[i : i + batch] for t, rows in streams.items()} for i in range(0, max(sizes.values()), batch)]
+    return [
+        {t: rows[i : i + batch] for t, rows in streams.items()}
+        for i in range(0, max(sizes.values()), batch)
+    ]
 
 
-@epoch_rows.mistake("The last, smaller batch is dropped: some rows of the largest set are not seen.")
+@epoch_rows.mistake(
+    "The last, smaller batch is dropped: some rows of the largest set are not seen."
+)
 def _(sizes, orders, batch):
     longest = max(sizes.values())
-    return _cut({t: sum(passes, []) for t, passes in orders.items()}, longest - longest % batch, batch)
+    return _cut(
+        {t: sum(passes, []) for t, passes in orders.items()}, longest - longest % batch, batch
+    )
 
 
-@epoch_rows.mistake("A smaller set ends its pass with a short batch. It is to go on with its next pass in the same batch.")
+@epoch_rows.mistake(
+    "A smaller set ends its pass with a short batch. It is to go on with its next pass in the same"
+    " batch."
+)
 def _(sizes, orders, batch):
     longest, found = max(sizes.values()), {}
     for t, passes in orders.items():
@@ -379,14 +488,17 @@ def _(sizes, orders, batch):
     return [{t: parts[k] for t, parts in found.items()} for k in range(-(-longest // batch))]
 
 
-@epoch_rows.mistake("A smaller set is missing from the batches after its end. It starts again with its next pass.")
+@epoch_rows.mistake(
+    "A smaller set is missing from the batches after its end. It starts again with its next pass."
+)
 def _(sizes, orders, batch):
     return [
-        {t: passes[0][i : i + batch] for t, passes in orders.items() if i < sizes[t]} for i in range(0, max(sizes.values()), batch)
+        {t: passes[0][i : i + batch] for t, passes in orders.items() if i < sizes[t]}
+        for i in range(0, max(sizes.values()), batch)
     ]
 
 
-# ------------------------------------------------------------------------------------------------- 5. the trunk that was not shared
+# ----------------------------------------------------------------- 5. the trunk that was not shared
 def _setting(tasks):
     def draw(g):
         torch.manual_seed(whole(g, 0, 10**6))
@@ -397,7 +509,9 @@ def _setting(tasks):
 
 
 def _two_steps(answer, trunk, heads, rate, x):
-    """What the learner's networks and optimizer are after three steps on the sum of the losses; the third shows a momentum."""
+    """What the learner's networks and optimizer are after three steps on the sum of the losses; the
+    third shows a momentum.
+    """
     torch.manual_seed(0)
     networks, optimizer = answer(trunk, dict(heads.items()), rate)
     outputs = []
@@ -410,9 +524,17 @@ def _two_steps(answer, trunk, heads, rate, x):
     held = [p for group in optimizer.param_groups for p in group["params"]]
     return {
         "tasks": sorted(networks),
-        "places of the trunks' first weights": len({network[0][0].weight.data_ptr() for network in networks.values()}),
-        "the trunk is the given one": [network[0][0].weight.data_ptr() == trunk[0].weight.data_ptr() for network in networks.values()],
-        "the heads are the given ones": [networks[task][1].weight.data_ptr() == head.weight.data_ptr() for task, head in heads.items()],
+        "places of the trunks' first weights": len(
+            {network[0][0].weight.data_ptr() for network in networks.values()}
+        ),
+        "the trunk is the given one": [
+            network[0][0].weight.data_ptr() == trunk[0].weight.data_ptr()
+            for network in networks.values()
+        ],
+        "the heads are the given ones": [
+            networks[task][1].weight.data_ptr() == head.weight.data_ptr()
+            for task, head in heads.items()
+        ],
         "parameters held": len(held),
         "held twice": len(held) - len({id(p) for p in held}),
         "losses": torch.stack(outputs),
@@ -442,8 +564,14 @@ def _each_its_own(trunk, heads, rate):
     device=False,
     starter=_each_its_own,
     hints=(
-        "Compare networks[a][0][0].weight.data_ptr() for two tasks. Why do they differ, and what would you expect?",
-        "Without the copy the loop adds the trunk's parameters once a task, and SGD would step them as often. nn.Module.parameters() of one container names each once.",
+        (
+            "Compare networks[a][0][0].weight.data_ptr() for two tasks. Why do they differ, and"
+            " what would you expect?"
+        ),
+        (
+            "Without the copy the loop adds the trunk's parameters once a task, and SGD would step"
+            " them as often. nn.Module.parameters() of one container names each once."
+        ),
     ),
 )
 def networks_on_one_trunk(trunk, heads, rate):
@@ -458,18 +586,28 @@ def _on(trunk, heads):
     return {t: nn.Sequential(trunk, head) for t, head in heads.items()}
 
 
-@networks_on_one_trunk.mistake("Still a copy of the trunk for each task: they start alike, and nothing that one task learns reaches another.")
+@networks_on_one_trunk.mistake(
+    "Still a copy of the trunk for each task: they start alike, and nothing that one task learns"
+    " reaches another."
+)
 def _(trunk, heads, rate):
     return _each_its_own(trunk, heads, rate)
 
 
-@networks_on_one_trunk.mistake("The networks share the trunk now, but the list for the optimizer holds it once a task, and it is stepped as often.")
+@networks_on_one_trunk.mistake(
+    "The networks share the trunk now, but the list for the optimizer holds it once a task, and it"
+    " is stepped as often."
+)
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)
-    return networks, torch.optim.SGD([p for network in networks.values() for p in network.parameters()], lr=rate)
+    return networks, torch.optim.SGD(
+        [p for network in networks.values() for p in network.parameters()], lr=rate
+    )
 
 
-@networks_on_one_trunk.mistake("The optimizer holds the first network only: the other tasks' heads are never trained.")
+@networks_on_one_trunk.mistake(
+    "The optimizer holds the first network only: the other tasks' heads are never trained."
+)
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)
     return networks, torch.optim.SGD(next(iter(networks.values())).parameters(), lr=rate)
@@ -477,7 +615,9 @@ def _(trunk, heads, rate):
 
 @networks_on_one_trunk.mistake("The optimizer holds the heads only: the trunk stays as it was.")
 def _(trunk, heads, rate):
-    return _on(trunk, heads), torch.optim.SGD([p for head in heads.values() for p in head.parameters()], lr=rate)
+    return _on(trunk, heads), torch.optim.SGD(
+        [p for head in heads.values() for p in head.parameters()], lr=rate
+    )
 
 
 @networks_on_one_trunk.mistake("The optimizer holds the trunk only: the heads stay as they were.")
@@ -485,19 +625,30 @@ def _(trunk, heads, rate):
     return _on(trunk, heads), torch.optim.SGD(trunk.parameters(), lr=rate)
 
 
-@networks_on_one_trunk.mistake("One trunk for all, but it is a copy of the one that was given: whoever holds the original sees nothing of the training.")
+@networks_on_one_trunk.mistake(
+    "One trunk for all, but it is a copy of the one that was given: whoever holds the original sees"
+    " nothing of the training."
+)
 def _(trunk, heads, rate):
     networks = _on(deepcopy(trunk), heads)
     return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate)
 
 
-@networks_on_one_trunk.mistake("One trunk for all, but the heads are copies: whoever holds the given ones sees nothing of their training.")
+@networks_on_one_trunk.mistake(
+    "One trunk for all, but the heads are copies: whoever holds the given ones sees nothing of"
+    " their training."
+)
 def _(trunk, heads, rate):
     networks = _on(trunk, {t: deepcopy(head) for t, head in heads.items()})
     return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate)
 
 
-@networks_on_one_trunk.mistake("The learning rate is divided by the number of tasks. The sum of the losses is what is to be descended, at the given rate.")
+@networks_on_one_trunk.mistake(
+    "The learning rate is divided by the number of tasks. The sum of the losses is what is to be"
+    " descended, at the given rate."
+)
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)
-    return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate / len(heads))
+    return networks, torch.optim.SGD(
+        nn.ModuleList(networks.values()).parameters(), lr=rate / len(heads)
+    )

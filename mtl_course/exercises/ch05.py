@@ -6,16 +6,18 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
+from ..multitask.weighting import Uncertainty, Weighting
 from .inputs import whole
-from ..weighting import Uncertainty, Weighting
 
 
-# ------------------------------------------------------------------------------------------------------------- 1. labels that are missing
+# ----------------------------------------------------------------------- 1. labels that are missing
 def _table(empty):
     def draw(g):
         n, tasks = whole(g, 6, 10), whole(g, 3, 5)
         prediction, target = torch.randn(2, n, tasks, generator=g)
-        for t in range(tasks):  # another number of labels in every column: a single one in the first, one less than all in the second
+        # another number of labels in every column: a single one in the first, one less than all in
+        # the second
+        for t in range(tasks):
             rows = torch.randperm(n, generator=g)[: t if t else n - 1]
             target[rows, t] = float("nan")
         if empty:
@@ -29,8 +31,14 @@ def _table(empty):
     [_table(False), _table(True)],
     points=2,
     hints=(
-        "Three things to settle: which entries are known, by how many to divide in each column, and what to do where there are none.",
-        "NaN times zero is NaN, in the forward pass and in the backward pass. So put the unknown errors to 0 with torch.where before you square, not after.",
+        (
+            "Three things to settle: which entries are known, by how many to divide in each column,"
+            " and what to do where there are none."
+        ),
+        (
+            "NaN times zero is NaN, in the forward pass and in the backward pass. So put the"
+            " unknown errors to 0 with torch.where before you square, not after."
+        ),
     ),
 )
 def partial_losses(prediction, target):
@@ -53,53 +61,73 @@ def _(answer, prediction, target):
     return bool(torch.allclose(answer(prediction, target), answer(other, target), rtol=1e-4))
 
 
-@partial_losses.mistake("You divide by all N rows, so a task with few labels gets a small loss, and with it a small weight. Divide by the known ones.")
+@partial_losses.mistake(
+    "You divide by all N rows, so a task with few labels gets a small loss, and with it a small"
+    " weight. Divide by the known ones."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return (torch.where(known, prediction - target.nan_to_num(), 0) ** 2).mean(0)
 
 
-@partial_losses.mistake("A missing label is taken for the label 0. The task would learn to predict zero there.")
+@partial_losses.mistake(
+    "A missing label is taken for the label 0. The task would learn to predict zero there."
+)
 def _(prediction, target):
     return ((prediction - target.nan_to_num()) ** 2).mean(0)
 
 
-@partial_losses.mistake("The squared errors are added up; the loss of a task is their mean over its known labels.")
+@partial_losses.mistake(
+    "The squared errors are added up; the loss of a task is their mean over its known labels."
+)
 def _(prediction, target):
     return (torch.where(~target.isnan(), prediction - target.nan_to_num(), 0) ** 2).sum(0)
 
 
-@partial_losses.mistake("The losses are right, but their gradient is NaN: the unknown entries went through the square before they were put to 0.")
+@partial_losses.mistake(
+    "The losses are right, but their gradient is NaN: the unknown entries went through the square"
+    " before they were put to 0."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return torch.where(known, (prediction - target) ** 2, 0).sum(0) / known.sum(0).clamp(min=1)
 
 
-@partial_losses.mistake("A task without any label gives NaN here, as 0 / 0 or the nanmean of nothing, and one NaN makes the sum of all losses NaN. It should give 0.")
+@partial_losses.mistake(
+    "A task without any label gives NaN here, as 0 / 0 or the nanmean of nothing, and one NaN makes"
+    " the sum of all losses NaN. It should give 0."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return (torch.where(known, prediction - target.nan_to_num(), 0) ** 2).sum(0) / known.sum(0)
 
 
-@partial_losses.mistake("Zero times NaN is NaN: multiplying by the mask does not remove the unknown entries.")
+@partial_losses.mistake(
+    "Zero times NaN is NaN: multiplying by the mask does not remove the unknown entries."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return (known * (prediction - target) ** 2).sum(0) / known.sum(0).clamp(min=1)
 
 
-@partial_losses.mistake("You divide by the number of known labels of all tasks together. Each task has its own mean.")
+@partial_losses.mistake(
+    "You divide by the number of known labels of all tasks together. Each task has its own mean."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return (torch.where(known, prediction - target.nan_to_num(), 0) ** 2).sum(0) / known.sum()
 
 
-@partial_losses.mistake("This is one number. Return one loss a task, [T]: they have different units, and weights come later.")
+@partial_losses.mistake(
+    "This is one number. Return one loss a task, [T]: they have different units, and weights come"
+    " later."
+)
 def _(prediction, target):
     known = ~target.isnan()
     return (torch.where(known, prediction - target.nan_to_num(), 0) ** 2).sum() / known.sum()
 
 
-# --------------------------------------------------------------------------------------------------------- 2. noise levels as parameters
+# -------------------------------------------------------------------- 2. noise levels as parameters
 def _levels(g):
     tasks = whole(g, 3, 6)
     regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
@@ -112,8 +140,14 @@ def _levels(g):
     [_levels],
     points=2,
     hints=(
-        "Look at equations 5 and 6: how does sigma^2 follow from s, and what is log sigma in terms of s?",
-        "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2. The factor 1/2 in front of the loss is there for regressions only.",
+        (
+            "Look at equations 5 and 6: how does sigma^2 follow from s, and what is log sigma in"
+            " terms of s?"
+        ),
+        (
+            "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2. The factor 1/2 in"
+            " front of the loss is there for regressions only."
+        ),
     ),
 )
 def noisy_total(losses, s, regression):
@@ -131,14 +165,20 @@ def noisy_total(losses, s, regression):
     ### END SOLUTION
 
 
-@noisy_total.law("a loss in another unit, with its noise level in that unit, changes the total by a constant")
+@noisy_total.law(
+    "a loss in another unit, with its noise level in that unit, changes the total by a constant"
+)
 def _(answer, losses, s, regression):
     moved = answer(100 * losses, s + torch.tensor(100.0).log(), regression)
     constant = len(s) * torch.tensor(10.0).log()
-    return bool(torch.isclose(moved - constant, answer(losses, s, regression), rtol=1e-3, atol=1e-3))
+    return bool(
+        torch.isclose(moved - constant, answer(losses, s, regression), rtol=1e-3, atol=1e-3)
+    )
 
 
-def _total(losses, s, regression, precision=lambda s: torch.exp(-s), log=lambda s: s / 2, half=(0.5, 1.0)):
+def _total(
+    losses, s, regression, precision=lambda s: torch.exp(-s), log=lambda s: s / 2, half=(0.5, 1.0)
+):
     return (torch.where(regression, *half) * precision(s) * losses + log(s)).sum()
 
 
@@ -147,7 +187,9 @@ def _(losses, s, regression):
     return _total(losses, s, regression, log=lambda s: s)
 
 
-@noisy_total.mistake("You divide by sigma, exp(s / 2). The likelihood has the variance sigma^2 = exp(s) there.")
+@noisy_total.mistake(
+    "You divide by sigma, exp(s / 2). The likelihood has the variance sigma^2 = exp(s) there."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression, precision=lambda s: torch.exp(-s / 2))
 
@@ -157,12 +199,18 @@ def _(losses, s, regression):
     return _total(losses, s, regression, precision=torch.exp)
 
 
-@noisy_total.mistake("The term log sigma is missing. Without it s grows for ever, all weights go to zero, and nothing is learned.")
+@noisy_total.mistake(
+    "The term log sigma is missing. Without it s grows for ever, all weights go to zero, and"
+    " nothing is learned."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression, log=torch.zeros_like)
 
 
-@noisy_total.mistake("The factor 1/2 belongs to the Gaussian of a regression; you use it for the cross-entropies too.")
+@noisy_total.mistake(
+    "The factor 1/2 belongs to the Gaussian of a regression; you use it for the cross-entropies"
+    " too."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression, half=(0.5, 0.5))
 
@@ -172,27 +220,37 @@ def _(losses, s, regression):
     return _total(losses, s, regression, half=(1.0, 1.0))
 
 
-@noisy_total.mistake("The factors are exchanged: 1/2 for the squared errors, 1 for the cross-entropies.")
+@noisy_total.mistake(
+    "The factors are exchanged: 1/2 for the squared errors, 1 for the cross-entropies."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression, half=(1.0, 0.5))
 
 
-@noisy_total.mistake("You take s for the variance itself. It is its logarithm, and may be negative.")
+@noisy_total.mistake(
+    "You take s for the variance itself. It is its logarithm, and may be negative."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression, precision=lambda s: 1 / s, log=lambda s: torch.log(s) / 2)
 
 
-@noisy_total.mistake("You take a mean over the tasks. Independent tasks multiply their likelihoods, so the logarithms add.")
+@noisy_total.mistake(
+    "You take a mean over the tasks. Independent tasks multiply their likelihoods, so the"
+    " logarithms add."
+)
 def _(losses, s, regression):
     return _total(losses, s, regression) / len(s)
 
 
-@noisy_total.mistake("You keep s from being negative, so no task can have a noise below 1. In which unit would that be?")
+@noisy_total.mistake(
+    "You keep s from being negative, so no task can have a noise below 1. In which unit would"
+    " that be?"
+)
 def _(losses, s, regression):
     return _total(losses, s.clamp(min=0), regression)
 
 
-# ------------------------------------------------------------------------------------------------------------ 3. as low as it can get
+# -------------------------------------------------------------------------- 3. as low as it can get
 def _final(g):
     tasks = whole(g, 3, 6)
     regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
@@ -206,8 +264,14 @@ def _final(g):
     [_final],
     points=2,
     hints=(
-        "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task, with factor 1/2 or 1. Where is the derivative zero?",
-        "At exp(s) = 2 * factor * L. Put this back: the first term becomes a constant, whatever L is.",
+        (
+            "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task, with factor"
+            " 1/2 or 1. Where is the derivative zero?"
+        ),
+        (
+            "At exp(s) = 2 * factor * L. Put this back: the first term becomes a constant, whatever"
+            " L is."
+        ),
     ),
 )
 def lowest_total(losses, regression):
@@ -227,19 +291,27 @@ def lowest_total(losses, regression):
 def _(answer, losses, regression):
     s, total = answer(losses, regression)
     near = [_total(losses, s + step, regression) for step in (-0.3, 0.3)]
-    return bool(torch.isclose(_total(losses, s, regression), total, rtol=1e-3, atol=1e-4) and total < min(near))
+    return bool(
+        torch.isclose(_total(losses, s, regression), total, rtol=1e-3, atol=1e-4)
+        and total < min(near)
+    )
 
 
 def _at(s, losses, regression):
     return s, _total(losses, s, regression)
 
 
-@lowest_total.mistake("This holds for the squared errors. For a cross-entropy, without the factor 1/2, the optimum is elsewhere.")
+@lowest_total.mistake(
+    "This holds for the squared errors. For a cross-entropy, without the factor 1/2, the optimum is"
+    " elsewhere."
+)
 def _(losses, regression):
     return _at(losses.log(), losses, regression)
 
 
-@lowest_total.mistake("This holds for the cross-entropies. A squared error comes with the factor 1/2.")
+@lowest_total.mistake(
+    "This holds for the cross-entropies. A squared error comes with the factor 1/2."
+)
 def _(losses, regression):
     return _at((2 * losses).log(), losses, regression)
 
@@ -259,24 +331,36 @@ def _(losses, regression):
     return _at(-torch.where(regression, losses, 2 * losses).log(), losses, regression)
 
 
-@lowest_total.mistake("The noise levels are right. In the total each task's first term is 1/2 at the optimum, and it is missing.")
+@lowest_total.mistake(
+    "The noise levels are right. In the total each task's first term is 1/2 at the optimum, and it"
+    " is missing."
+)
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
     return s, s.sum() / 2
 
 
-@lowest_total.mistake("The noise levels are right. Each task's first term is 1/2 at the optimum, not 1, whether regression or not.")
+@lowest_total.mistake(
+    "The noise levels are right. Each task's first term is 1/2 at the optimum, not 1, whether"
+    " regression or not."
+)
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
     return s, (1 + s / 2).sum()
 
 
-@lowest_total.mistake("Small losses get s = 0 here. Nothing forbids a negative s, nor a negative total: a density may be larger than 1.")
+@lowest_total.mistake(
+    "Small losses get s = 0 here. Nothing forbids a negative s, nor a negative total: a density may"
+    " be larger than 1."
+)
 def _(losses, regression):
     return _at(torch.where(regression, losses, 2 * losses).log().clamp(min=0), losses, regression)
 
 
-@lowest_total.mistake("The noise levels are right, the total is cut off at 0. It may be negative: a density may be larger than 1.")
+@lowest_total.mistake(
+    "The noise levels are right, the total is cut off at 0. It may be negative: a density may be"
+    " larger than 1."
+)
 def _(losses, regression):
     s, total = _at(torch.where(regression, losses, 2 * losses).log(), losses, regression)
     return s, total.clamp(min=0) if total < 0 else (0.5 + s / 2).clamp(min=0).sum()
@@ -288,22 +372,33 @@ def _(losses, regression):
     return s, (0.5 + s / 2).mean()
 
 
-# -------------------------------------------------------------------------------------------------------------------- 4. spot the bug
+# ---------------------------------------------------------------------------------- 4. spot the bug
 def _training(learned):
     def draw(g):
         d, tasks = whole(g, 2, 5), whole(g, 2, 4)
-        model, combine = nn.Linear(d, tasks), Uncertainty([True] * tasks) if learned else Weighting()
+        model, combine = nn.Linear(d, tasks), (
+            Uncertainty([True] * tasks) if learned else Weighting()
+        )
         with torch.no_grad():
             for p in [*model.parameters(), *combine.parameters()]:
                 p.copy_(1 + torch.rand(p.shape, generator=g))
         x, y = torch.randn(8, d, generator=g), torch.randn(8, tasks, generator=g)
-        return model, combine, 0.02 + 0.05 * float(torch.rand(1, generator=g)), 0.5 + float(torch.rand(1, generator=g)), x, y
+        return (
+            model,
+            combine,
+            0.02 + 0.05 * float(torch.rand(1, generator=g)),
+            0.5 + float(torch.rand(1, generator=g)),
+            x,
+            y,
+        )
 
     return draw
 
 
 def _three_steps(answer, model, combine, rate, decay, x, y):
-    """All parameters after three steps with the optimizer that the answer builds: what it holds, and how, shows there."""
+    """All parameters after three steps with the optimizer that the answer builds: what it holds,
+    and how, shows there.
+    """
     model, combine = copy.deepcopy(model), copy.deepcopy(combine)
     optimizer = answer(model, combine, rate, decay)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -338,7 +433,10 @@ def _forgetful(model, combine, rate, decay):
     starter=_forgetful,
     hints=(
         "Which parameters change in a step? Print combine.log_variance before and after.",
-        "An optimizer takes groups: a list of dicts with `params` and options of their own, such as `weight_decay`.",
+        (
+            "An optimizer takes groups: a list of dicts with `params` and options of their own,"
+            " such as `weight_decay`."
+        ),
     ),
 )
 def joint_optimizer(model, combine, rate, decay):
@@ -350,46 +448,76 @@ def joint_optimizer(model, combine, rate, decay):
     return torch.optim.AdamW(groups, lr=rate)
 
 
-@joint_optimizer.mistake("The optimizer holds the model only. The noise levels keep their first value for ever, and nothing complains.")
+@joint_optimizer.mistake(
+    "The optimizer holds the model only. The noise levels keep their first value for ever, and"
+    " nothing complains."
+)
 def _(model, combine, rate, decay):
     return torch.optim.AdamW([p for p in model.parameters()], lr=rate, weight_decay=decay)
 
 
-@joint_optimizer.mistake("The weighting's parameters are decayed too: pulled to s = 0, which is a variance of 1 in whatever unit the loss happens to have.")
+@joint_optimizer.mistake(
+    "The weighting's parameters are decayed too: pulled to s = 0, which is a variance of 1 in"
+    " whatever unit the loss happens to have."
+)
 def _(model, combine, rate, decay):
-    return torch.optim.AdamW([*model.parameters(), *combine.parameters()], lr=rate, weight_decay=decay)
+    return torch.optim.AdamW(
+        [*model.parameters(), *combine.parameters()], lr=rate, weight_decay=decay
+    )
 
 
-@joint_optimizer.mistake("Nothing is decayed now. The model is to keep its weight decay; the weighting is to have none.")
+@joint_optimizer.mistake(
+    "Nothing is decayed now. The model is to keep its weight decay; the weighting is to have none."
+)
 def _(model, combine, rate, decay):
-    return torch.optim.AdamW([*model.parameters(), *combine.parameters()], lr=rate, weight_decay=0.0)
+    return torch.optim.AdamW(
+        [*model.parameters(), *combine.parameters()], lr=rate, weight_decay=0.0
+    )
 
 
-@joint_optimizer.mistake("A group without a weight decay of its own gets the optimizer's: AdamW's default is 0.01, not 0.")
+@joint_optimizer.mistake(
+    "A group without a weight decay of its own gets the optimizer's: AdamW's default is 0.01,"
+    " not 0."
+)
 def _(model, combine, rate, decay):
-    groups = [{"params": list(model.parameters()), "weight_decay": decay}, {"params": list(combine.parameters())}]
+    groups = [
+        {"params": list(model.parameters()), "weight_decay": decay},
+        {"params": list(combine.parameters())},
+    ]
     return torch.optim.AdamW(groups, lr=rate)
 
 
 @joint_optimizer.mistake("The decays are exchanged: the weighting is decayed and the model is not.")
 def _(model, combine, rate, decay):
-    groups = [{"params": list(model.parameters()), "weight_decay": 0.0}, {"params": list(combine.parameters()), "weight_decay": decay}]
+    groups = [
+        {"params": list(model.parameters()), "weight_decay": 0.0},
+        {"params": list(combine.parameters()), "weight_decay": decay},
+    ]
     return torch.optim.AdamW(groups, lr=rate)
 
 
-@joint_optimizer.mistake("This is Adam, which adds the decay to the gradient, where Adam's scaling distorts it. The task asks for AdamW.")
+@joint_optimizer.mistake(
+    "This is Adam, which adds the decay to the gradient, where Adam's scaling distorts it. The task"
+    " asks for AdamW."
+)
 def _(model, combine, rate, decay):
-    groups = [{"params": list(model.parameters()), "weight_decay": decay}, {"params": list(combine.parameters()), "weight_decay": 0.0}]
+    groups = [
+        {"params": list(model.parameters()), "weight_decay": decay},
+        {"params": list(combine.parameters()), "weight_decay": 0.0},
+    ]
     return torch.optim.Adam(groups, lr=rate)
 
 
 @joint_optimizer.mistake("The learning rate is not used: AdamW takes its default of 0.001.")
 def _(model, combine, rate, decay):
-    groups = [{"params": list(model.parameters()), "weight_decay": decay}, {"params": list(combine.parameters()), "weight_decay": 0.0}]
+    groups = [
+        {"params": list(model.parameters()), "weight_decay": decay},
+        {"params": list(combine.parameters()), "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups)
 
 
-# ------------------------------------------------------------------------------------------------------------------ 5. GradNorm's target
+# ----------------------------------------------------------------------------- 5. GradNorm's target
 def _progress(g):
     tasks = whole(g, 3, 6)
     first = 0.5 + 2 * torch.rand(tasks, generator=g)
@@ -403,8 +531,14 @@ def _progress(g):
     points=3,
     grad=False,
     hints=(
-        "In this order: the sizes w_t |g_t| and their mean; each loss relative to its first value; these ratios relative to their mean.",
-        "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean(). In the derivative of |w_t |g_t| - target| the target is a constant.",
+        (
+            "In this order: the sizes w_t |g_t| and their mean; each loss relative to its first"
+            " value; these ratios relative to their mean."
+        ),
+        (
+            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean(). In the derivative of"
+            " |w_t |g_t| - target| the target is a constant."
+        ),
     ),
 )
 def gradnorm_target(weights, norms, losses, first, alpha):
@@ -430,18 +564,36 @@ def gradnorm_target(weights, norms, losses, first, alpha):
 def _(answer, weights, norms, losses, first, alpha):
     unit = torch.ones_like(losses)
     unit[0] = 100
-    here, there = answer(weights, norms, losses, first, alpha), answer(weights / unit, norms * unit, losses * unit, first * unit, alpha)
-    return bool(torch.allclose(here[0], there[0], rtol=1e-3) and torch.allclose(here[1] * unit, there[1], rtol=1e-3))
+    here, there = answer(weights, norms, losses, first, alpha), answer(
+        weights / unit, norms * unit, losses * unit, first * unit, alpha
+    )
+    return bool(
+        torch.allclose(here[0], there[0], rtol=1e-3)
+        and torch.allclose(here[1] * unit, there[1], rtol=1e-3)
+    )
 
 
-def _goal(weights, norms, losses, first, alpha, sizes=None, ratio=None, relative=lambda r: r / r.mean(), slope=None):
+def _goal(
+    weights,
+    norms,
+    losses,
+    first,
+    alpha,
+    sizes=None,
+    ratio=None,
+    relative=lambda r: r / r.mean(),
+    slope=None,
+):
     sizes = weights * norms if sizes is None else sizes
     ratio = losses / first if ratio is None else ratio
     target = sizes.mean() * relative(ratio) ** alpha
     return target, norms * torch.sign(weights * norms - target) if slope is None else slope(target)
 
 
-@gradnorm_target.mistake("The rates are upside down. A task whose loss has fallen less has the larger ratio, and is to get the larger gradient.")
+@gradnorm_target.mistake(
+    "The rates are upside down. A task whose loss has fallen less has the larger ratio, and is to"
+    " get the larger gradient."
+)
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=first / losses)
 
@@ -451,12 +603,17 @@ def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, sizes=norms)
 
 
-@gradnorm_target.mistake("The ratios are not divided by their mean, so all targets shrink as training goes on.")
+@gradnorm_target.mistake(
+    "The ratios are not divided by their mean, so all targets shrink as training goes on."
+)
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, relative=lambda r: r)
 
 
-@gradnorm_target.mistake("You compare the losses themselves. Divide each by its first value, or the one with the largest unit is always last.")
+@gradnorm_target.mistake(
+    "You compare the losses themselves. Divide each by its first value, or the one with the largest"
+    " unit is always last."
+)
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=losses)
 
@@ -472,19 +629,43 @@ def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, 0)
 
 
-@gradnorm_target.mistake("The targets are right. The derivative with respect to w_t has the factor |g_t|, which is missing.")
+@gradnorm_target.mistake(
+    "The targets are right. The derivative with respect to w_t has the factor |g_t|, which is"
+    " missing."
+)
 def _(weights, norms, losses, first, alpha):
-    return _goal(weights, norms, losses, first, alpha, slope=lambda target: torch.sign(weights * norms - target))
+    return _goal(
+        weights,
+        norms,
+        losses,
+        first,
+        alpha,
+        slope=lambda target: torch.sign(weights * norms - target),
+    )
 
 
-@gradnorm_target.mistake("The targets are right. The slope has the wrong sign: where the size is above its target, |size - target| grows with w_t.")
+@gradnorm_target.mistake(
+    "The targets are right. The slope has the wrong sign: where the size is above its target, |size"
+    " - target| grows with w_t."
+)
 def _(weights, norms, losses, first, alpha):
-    return _goal(weights, norms, losses, first, alpha, slope=lambda target: norms * torch.sign(target - weights * norms))
+    return _goal(
+        weights,
+        norms,
+        losses,
+        first,
+        alpha,
+        slope=lambda target: norms * torch.sign(target - weights * norms),
+    )
 
 
-@gradnorm_target.mistake("The targets are right. The second value is to be the derivative, not the distance itself.")
+@gradnorm_target.mistake(
+    "The targets are right. The second value is to be the derivative, not the distance itself."
+)
 def _(weights, norms, losses, first, alpha):
-    return _goal(weights, norms, losses, first, alpha, slope=lambda target: (weights * norms - target).abs())
+    return _goal(
+        weights, norms, losses, first, alpha, slope=lambda target: (weights * norms - target).abs()
+    )
 
 
 @gradnorm_target.mistake("The size is summed over the tasks; GradNorm takes their mean.")

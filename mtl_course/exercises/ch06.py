@@ -2,13 +2,14 @@
 
 import torch
 
-from ..balancing import upgrad
 from ..checks.exercise import exercise
+from ..multitask.balancing import upgrad
 from .inputs import whole
 
 
 def _gradients(g, tasks, size, scale=None):
-    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small."""
+    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small.
+    """
     J = torch.randn(tasks, size, generator=g, dtype=torch.float64)
     J = J - 0.9 * J.mean(0)
     return J if scale is None else J * torch.as_tensor(scale, dtype=torch.float64)[:, None]
@@ -18,7 +19,7 @@ def _gram(J):
     return J @ J.T
 
 
-# --------------------------------------------------------------------------------------------------- 1. an epsilon with a unit
+# ------------------------------------------------------------------------ 1. an epsilon with a unit
 def _usual(g):
     return (_gram(_gradients(g, 3, 6)),)
 
@@ -52,7 +53,10 @@ def _with_epsilon(G):
     starter=_with_epsilon,
     hints=(
         "What does the function return for G and for 1e-16 G? The angles are the same.",
-        "The epsilon is there for one case only, a gradient of zero. Treat that case by itself, and divide by the true norms elsewhere.",
+        (
+            "The epsilon is there for one case only, a gradient of zero. Treat that case by itself,"
+            " and divide by the true norms elsewhere."
+        ),
     ),
 )
 def cosines(G):
@@ -66,36 +70,49 @@ def _(answer, G):
     return torch.allclose(answer(G), answer(1e-20 * G), atol=1e-9)
 
 
-@cosines.mistake("Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1, and everything beside gradients of size 1e-6.")
+@cosines.mistake(
+    "Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1, and everything beside"
+    " gradients of size 1e-6."
+)
 def _(G):
     return _with_epsilon(G)
 
 
-@cosines.mistake("The epsilon is inside the norms now, but it is still absolute: norms below it are replaced, and the cosines of small gradients are lost.")
+@cosines.mistake(
+    "The epsilon is inside the norms now, but it is still absolute: norms below it are replaced,"
+    " and the cosines of small gradients are lost."
+)
 def _(G):
     norms = G.diagonal().sqrt().clamp_min(1e-4)
     return G / (norms[:, None] * norms)
 
 
-@cosines.mistake("Without any epsilon a gradient of zero divides 0 by 0, which is NaN. Its cosines should be 0.")
+@cosines.mistake(
+    "Without any epsilon a gradient of zero divides 0 by 0, which is NaN. Its cosines should be 0."
+)
 def _(G):
     norms = G.diagonal().sqrt()
     return G / (norms[:, None] * norms)
 
 
-@cosines.mistake("Relative to the whole matrix is better than absolute, but a task whose gradient is far smaller than another's still drowns in it.")
+@cosines.mistake(
+    "Relative to the whole matrix is better than absolute, but a task whose gradient is far smaller"
+    " than another's still drowns in it."
+)
 def _(G):
     norms = G.diagonal().sqrt()
     return G / (norms[:, None] * norms + 1e-8 * G.trace())
 
 
-@cosines.mistake("A Gram matrix has squared norms on its diagonal: take the root before you divide by them.")
+@cosines.mistake(
+    "A Gram matrix has squared norms on its diagonal: take the root before you divide by them."
+)
 def _(G):
     squares = torch.where(G.diagonal() > 0, G.diagonal(), 1.0)
     return G / (squares[:, None] * squares)
 
 
-# ----------------------------------------------------------------------------------------------------- 2. two tasks, closed form
+# ------------------------------------------------------------------------ 2. two tasks, closed form
 def _inside(g):
     J = _gradients(g, 2, 4)
     J[1] = J[1] * (1.5 + torch.rand((), generator=g, dtype=torch.float64)) - 0.5 * J[0]
@@ -103,10 +120,14 @@ def _inside(g):
 
 
 def _short(which):
-    """Both point the same way, and the task `which` is so short that it is the shortest combination by itself."""
+    """Both point the same way, and the task `which` is so short that it is the shortest combination
+    by itself.
+    """
 
     def draw(g):
-        J = torch.randn(1, 4, generator=g, dtype=torch.float64) + 0.1 * torch.randn(2, 4, generator=g, dtype=torch.float64)
+        J = torch.randn(1, 4, generator=g, dtype=torch.float64) + 0.1 * torch.randn(
+            2, 4, generator=g, dtype=torch.float64
+        )
         J[which] *= 0.2
         return (_gram(J),)
 
@@ -118,8 +139,14 @@ def _short(which):
     points=2,
     grad=False,
     hints=(
-        "Write w = (a, 1 - a). The squared length is a parabola in a: a^2 G11 + 2 a (1 - a) G12 + (1 - a)^2 G22. Where is its vertex?",
-        "The vertex is (G22 - G12) / (G11 + G22 - 2 G12). If it lies outside [0, 1], the end nearer to it is the answer.",
+        (
+            "Write w = (a, 1 - a). The squared length is a parabola in a: a^2 G11 + 2 a (1 - a) G12"
+            " + (1 - a)^2 G22. Where is its vertex?"
+        ),
+        (
+            "The vertex is (G22 - G12) / (G11 + G22 - 2 G12). If it lies outside [0, 1], the end"
+            " nearer to it is the answer."
+        ),
     ),
 )
 def mgda_pair(G):
@@ -142,7 +169,9 @@ def _(answer, G):
         return float(w @ G @ w)
 
     grid = torch.linspace(0, 1, 101, dtype=G.dtype, device=G.device)
-    return length(answer(G)) <= min(length(torch.stack([a, 1 - a])) for a in grid) + 1e-9 * float(G.trace())
+    return length(answer(G)) <= min(length(torch.stack([a, 1 - a])) for a in grid) + 1e-9 * float(
+        G.trace()
+    )
 
 
 def _pair(a):
@@ -153,7 +182,10 @@ def _vertex(G):
     return (G[1, 1] - G[0, 1]) / (G[0, 0] + G[1, 1] - 2 * G[0, 1])
 
 
-@mgda_pair.mistake("The vertex of the parabola may lie outside [0, 1], and then a weight is negative. The shortest *convex* combination is at an end.")
+@mgda_pair.mistake(
+    "The vertex of the parabola may lie outside [0, 1], and then a weight is negative. The shortest"
+    " *convex* combination is at an end."
+)
 def _(G):
     return _pair(_vertex(G))
 
@@ -168,12 +200,18 @@ def _(G):
     return _pair(G[1, 1] / (G[0, 0] + G[1, 1]))
 
 
-@mgda_pair.mistake("The sign of G12 is turned: the parabola's leading coefficient is |g1 - g2|^2 = G11 + G22 - 2 G12.")
+@mgda_pair.mistake(
+    "The sign of G12 is turned: the parabola's leading coefficient is |g1 - g2|^2 = G11 + G22 - 2"
+    " G12."
+)
 def _(G):
     return _pair(((G[1, 1] + G[0, 1]) / (G[0, 0] + G[1, 1] + 2 * G[0, 1])).clamp(0, 1))
 
 
-@mgda_pair.mistake("These weights give both gradients the same length: that is the bisector, IMTL-G for two tasks. MGDA wants the shortest combination.")
+@mgda_pair.mistake(
+    "These weights give both gradients the same length: that is the bisector, IMTL-G for two tasks."
+    " MGDA wants the shortest combination."
+)
 def _(G):
     norms = G.diagonal().sqrt()
     return norms.flip(0) / norms.sum()
@@ -184,14 +222,19 @@ def _(G):
     return G.new_full((2,), 0.5)
 
 
-@mgda_pair.mistake("A weight below 0 is caught, one above 1 is not, so the other weight becomes negative. Clip at both ends.")
+@mgda_pair.mistake(
+    "A weight below 0 is caught, one above 1 is not, so the other weight becomes negative. Clip at"
+    " both ends."
+)
 def _(G):
     return _pair(_vertex(G).clamp_min(0))
 
 
-# -------------------------------------------------------------------------------------------------------------- 3. projections
+# ----------------------------------------------------------------------------------- 3. projections
 def _others(g, tasks):
-    return [[j for j in torch.randperm(tasks, generator=g).tolist() if j != i] for i in range(tasks)]
+    return [
+        [j for j in torch.randperm(tasks, generator=g).tolist() if j != i] for i in range(tasks)
+    ]
 
 
 def _conflicting_pair(g):
@@ -210,8 +253,14 @@ def _several(g):
     points=3,
     grad=False,
     hints=(
-        "Two loops: over the tasks i, and for each over the tasks j of orders[i]. What is projected is a running copy of gradient i.",
-        "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j) / (g_j . g_j) g_j. g_j is the original gradient.",
+        (
+            "Two loops: over the tasks i, and for each over the tasks j of orders[i]. What is"
+            " projected is a running copy of gradient i."
+        ),
+        (
+            "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j) /"
+            " (g_j . g_j) g_j. g_j is the original gradient."
+        ),
     ),
 )
 def pcgrad_direction(J, orders):
@@ -241,7 +290,15 @@ def _(answer, J, orders):
     return bool((pair @ answer(pair, [[1], [0]]) >= -1e-9 * pair.square().sum()).all())
 
 
-def _pcgrad(J, orders, when=lambda dot: dot < 0, along=lambda J, copies, i, j: J[j], size=lambda v: v @ v, dot_of=lambda J, copy, i: copy, sign=1):
+def _pcgrad(
+    J,
+    orders,
+    when=lambda dot: dot < 0,
+    along=lambda J, copies, i, j: J[j],
+    size=lambda v: v @ v,
+    dot_of=lambda J, copy, i: copy,
+    sign=1,
+):
     """PCGrad with one thing changed: what the mistakes below are made of."""
     copies = [row.clone() for row in J]
     for i, order in enumerate(orders):
@@ -253,32 +310,48 @@ def _pcgrad(J, orders, when=lambda dot: dot < 0, along=lambda J, copies, i, j: J
     return torch.stack(copies).sum(0)
 
 
-@pcgrad_direction.mistake("You project every time. A gradient that does not conflict (dot product not negative) is left as it is.")
+@pcgrad_direction.mistake(
+    "You project every time. A gradient that does not conflict (dot product not negative) is left"
+    " as it is."
+)
 def _(J, orders):
     return _pcgrad(J, orders, when=lambda dot: True)
 
 
-@pcgrad_direction.mistake("You project where the gradients agree. A conflict is a negative dot product.")
+@pcgrad_direction.mistake(
+    "You project where the gradients agree. A conflict is a negative dot product."
+)
 def _(J, orders):
     return _pcgrad(J, orders, when=lambda dot: dot > 0)
 
 
-@pcgrad_direction.mistake("The others have been projected already when you use them. Project onto the normal plane of the *original* g_j.")
+@pcgrad_direction.mistake(
+    "The others have been projected already when you use them. Project onto the normal plane of the"
+    " *original* g_j."
+)
 def _(J, orders):
     return _pcgrad(J, orders, along=lambda J, copies, i, j: copies[j])
 
 
-@pcgrad_direction.mistake("The part along g_j is (copy . g_j) / (g_j . g_j) g_j: divide by the squared norm, not by the norm.")
+@pcgrad_direction.mistake(
+    "The part along g_j is (copy . g_j) / (g_j . g_j) g_j: divide by the squared norm, not by the"
+    " norm."
+)
 def _(J, orders):
     return _pcgrad(J, orders, size=lambda v: v.norm())
 
 
-@pcgrad_direction.mistake("Each dot product is taken with the original g_i. Use the running copy, or the second projection undoes part of the first.")
+@pcgrad_direction.mistake(
+    "Each dot product is taken with the original g_i. Use the running copy, or the second"
+    " projection undoes part of the first."
+)
 def _(J, orders):
     return _pcgrad(J, orders, dot_of=lambda J, copy, i: J[i])
 
 
-@pcgrad_direction.mistake("The sign is turned: you add the conflicting part once more instead of taking it away.")
+@pcgrad_direction.mistake(
+    "The sign is turned: you add the conflicting part once more instead of taking it away."
+)
 def _(J, orders):
     return _pcgrad(J, orders, sign=-1)
 
@@ -288,24 +361,33 @@ def _(J, orders):
     return _pcgrad(J, orders) / len(J)
 
 
-@pcgrad_direction.mistake("The order is not used: gradient i is to be held against the tasks in the order of orders[i].")
+@pcgrad_direction.mistake(
+    "The order is not used: gradient i is to be held against the tasks in the order of orders[i]."
+)
 def _(J, orders):
     return _pcgrad(J, [sorted(order) for order in orders])
 
 
-@pcgrad_direction.mistake("Only the first conflict of each task is resolved: go on through the rest of its order.")
+@pcgrad_direction.mistake(
+    "Only the first conflict of each task is resolved: go on through the rest of its order."
+)
 def _(J, orders):
     return _pcgrad(J, [order[:1] for order in orders])
 
 
-# --------------------------------------------------------------------------------------------------------- 4. who is on the table
+# --------------------------------------------------------------------------- 4. who is on the table
 def _split(tasks):
-    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 a task; the parameters are shuffled."""
+    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 a task; the parameters
+    are shuffled.
+    """
 
     def draw(g):
         trunk = _gradients(g, tasks, 6, (1 + torch.arange(tasks)) / 2)
         if tasks == 2:
-            trunk[1] = trunk[1] - (0.5 + (trunk[0] @ trunk[1]).clamp_min(0) / (trunk[0] @ trunk[0])) * trunk[0]
+            trunk[1] = (
+                trunk[1]
+                - (0.5 + (trunk[0] @ trunk[1]).clamp_min(0) / (trunk[0] @ trunk[0])) * trunk[0]
+            )
         heads = torch.block_diag(*(1 + torch.rand(tasks, 1, 3, generator=g, dtype=torch.float64)))
         order = torch.randperm(6 + 3 * tasks, generator=g)
         shared = torch.arange(6 + 3 * tasks) < 6
@@ -337,8 +419,14 @@ def _everything(gradients, shared):
     device=False,
     starter=_everything,
     hints=(
-        "Two tasks can conflict only where both have a gradient. What do the heads add to the Gram matrix, and where?",
-        "Take the Gram matrix of gradients[:, shared]. Then the trunk gets w @ gradients and a head the sum of the gradients, unweighted.",
+        (
+            "Two tasks can conflict only where both have a gradient. What do the heads add to the"
+            " Gram matrix, and where?"
+        ),
+        (
+            "Take the Gram matrix of gradients[:, shared]. Then the trunk gets w @ gradients and a"
+            " head the sum of the gradients, unweighted."
+        ),
     ),
 )
 def step_direction(gradients, shared):
@@ -352,23 +440,34 @@ def _(answer, gradients, shared):
     return torch.allclose(answer(gradients, shared)[~shared], gradients.sum(0)[~shared])
 
 
-@step_direction.mistake("The heads are on the operating table: they lengthen every gradient, so conflicts look smaller, and they are weighted themselves.")
+@step_direction.mistake(
+    "The heads are on the operating table: they lengthen every gradient, so conflicts look smaller,"
+    " and they are weighted themselves."
+)
 def _(gradients, shared):
     return _everything(gradients, shared)
 
 
-@step_direction.mistake("The Gram matrix is the trunk's now, but the heads are still multiplied by the trunk's weights: a task that loses the bargain stops to learn.")
+@step_direction.mistake(
+    "The Gram matrix is the trunk's now, but the heads are still multiplied by the trunk's weights:"
+    " a task that loses the bargain stops to learn."
+)
 def _(gradients, shared):
     trunk = gradients[:, shared]
     return upgrad(trunk @ trunk.T) @ gradients
 
 
-@step_direction.mistake("The heads are free now, but they still lengthen the gradients in the Gram matrix, so the trunk's conflicts are not resolved.")
+@step_direction.mistake(
+    "The heads are free now, but they still lengthen the gradients in the Gram matrix, so the"
+    " trunk's conflicts are not resolved."
+)
 def _(gradients, shared):
     return torch.where(shared, upgrad(gradients @ gradients.T) @ gradients, gradients.sum(0))
 
 
-@step_direction.mistake("The heads get no gradient at all: they would stay as they were initialised.")
+@step_direction.mistake(
+    "The heads get no gradient at all: they would stay as they were initialised."
+)
 def _(gradients, shared):
     trunk = gradients[:, shared]
     return torch.where(shared, upgrad(trunk @ trunk.T) @ gradients, torch.zeros_like(gradients[0]))
@@ -379,16 +478,21 @@ def _(gradients, shared):
     return gradients.sum(0)
 
 
-@step_direction.mistake("The heads get the mean of the gradients, which is theirs divided by T: under the sum of the losses they get all of it.")
+@step_direction.mistake(
+    "The heads get the mean of the gradients, which is theirs divided by T: under the sum of the"
+    " losses they get all of it."
+)
 def _(gradients, shared):
     trunk = gradients[:, shared]
     return torch.where(shared, upgrad(trunk @ trunk.T) @ gradients, gradients.mean(0))
 
 
-# ------------------------------------------------------------------------------------------------------------- 5. the bargain
+# ----------------------------------------------------------------------------------- 5. the bargain
 def _bargain(g):
     tasks = whole(g, 2, 5)
-    return _gram(_gradients(g, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(tasks, generator=g, dtype=torch.float64)
+    return _gram(_gradients(g, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(
+        tasks, generator=g, dtype=torch.float64
+    )
 
 
 @exercise(
@@ -396,8 +500,14 @@ def _bargain(g):
     points=3,
     grad=False,
     hints=(
-        "The gradient of w^T G w / 2 - sum log w is G w - 1/w; its matrix of second derivatives is G plus the diagonal of 1/w^2.",
-        "Newton's step s solves (second derivatives) s = gradient. The decrement is sqrt(gradient . s); go by s / (1 + decrement), downhill.",
+        (
+            "The gradient of w^T G w / 2 - sum log w is G w - 1/w; its matrix of second derivatives"
+            " is G plus the diagonal of 1/w^2."
+        ),
+        (
+            "Newton's step s solves (second derivatives) s = gradient. The decrement is"
+            " sqrt(gradient . s); go by s / (1 + decrement), downhill."
+        ),
     ),
 )
 def nash_step(G, w):
@@ -432,7 +542,10 @@ def _newton(G, w, slope=None, hessian=None, damp=lambda d: 1 + d, decrement=torc
     return w - s / damp(decrement((slope @ s).clamp_min(0)))
 
 
-@nash_step.mistake("The full Newton step, without damping: far from the solution it can make a weight negative, where the logarithm has no value.")
+@nash_step.mistake(
+    "The full Newton step, without damping: far from the solution it can make a weight negative,"
+    " where the logarithm has no value."
+)
 def _(G, w):
     return _newton(G, w, damp=lambda d: 1)
 
@@ -442,7 +555,9 @@ def _(G, w):
     return _newton(G, w, slope=G @ w + 1 / w)
 
 
-@nash_step.mistake("The logarithm has a second derivative too: its diagonal 1/w^2 is missing in the matrix.")
+@nash_step.mistake(
+    "The logarithm has a second derivative too: its diagonal 1/w^2 is missing in the matrix."
+)
 def _(G, w):
     return _newton(G, w, hessian=G)
 
@@ -452,7 +567,10 @@ def _(G, w):
     return _newton(G, w, hessian=G + torch.diag(1 / w))
 
 
-@nash_step.mistake("The dot product of the gradients is missing in the matrix of second derivatives, which is G plus a diagonal.")
+@nash_step.mistake(
+    "The dot product of the gradients is missing in the matrix of second derivatives, which is G"
+    " plus a diagonal."
+)
 def _(G, w):
     return _newton(G, w, hessian=torch.diag(1 / w**2))
 
@@ -467,12 +585,18 @@ def _(G, w):
     return _newton(G, w, decrement=lambda x: x)
 
 
-@nash_step.mistake("This repeats w = 1 / (G w), which need not converge and may turn negative. Newton's step uses the second derivatives.")
+@nash_step.mistake(
+    "This repeats w = 1 / (G w), which need not converge and may turn negative. Newton's step uses"
+    " the second derivatives."
+)
 def _(G, w):
     return 1 / (G @ w)
 
 
-@nash_step.mistake("A step along the gradient only: Newton's step solves a system with the matrix of second derivatives.")
+@nash_step.mistake(
+    "A step along the gradient only: Newton's step solves a system with the matrix of second"
+    " derivatives."
+)
 def _(G, w):
     slope = G @ w - 1 / w
     return w - slope / (1 + slope.norm())

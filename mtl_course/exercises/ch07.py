@@ -14,9 +14,11 @@ def _randn(g, *shape):
     return torch.randn(shape, generator=g, dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------------------ 1. the penalty of a graph
+# ------------------------------------------------------------------------ 1. the penalty of a graph
 def _graph(g):
-    """Directed ties, with a diagonal that must not count: what affinities look like before anyone has cleaned them."""
+    """Directed ties, with a diagonal that must not count: what affinities look like before anyone
+    has cleaned them.
+    """
     tasks, d = whole(g, 3, 6), whole(g, 2, 4)
     return _randn(g, tasks, d), 0.2 + _rand(g, tasks, tasks)
 
@@ -25,8 +27,14 @@ def _graph(g):
     [_graph],
     points=2,
     hints=(
-        "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of S_ij and S_ji.",
-        "Without loops: make S symmetric; then Q = diag(row sums) - S, in which the diagonal of S cancels. The penalty is the trace of W^T Q W.",
+        (
+            "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of S_ij"
+            " and S_ji."
+        ),
+        (
+            "Without loops: make S symmetric; then Q = diag(row sums) - S, in which the diagonal of"
+            " S cancels. The penalty is the trace of W^T Q W."
+        ),
     ),
 )
 def laplacian_penalty(W, S):
@@ -58,24 +66,35 @@ def _(W, S):
     return _pairs(W, S).sum()
 
 
-@laplacian_penalty.mistake("Halved once too often: the mean of the two directions is one half already, and each pair counts once.")
+@laplacian_penalty.mistake(
+    "Halved once too often: the mean of the two directions is one half already, and each pair"
+    " counts once."
+)
 def _(W, S):
     return _pairs(W, S).sum() / 4
 
 
-@laplacian_penalty.mistake("The degrees include the diagonal of S: a task is no neighbour of itself, and moving all tasks together should cost nothing.")
+@laplacian_penalty.mistake(
+    "The degrees include the diagonal of S: a task is no neighbour of itself, and moving all tasks"
+    " together should cost nothing."
+)
 def _(W, S):
     S = (S + S.T) / 2
     off = S - torch.diag(S.diagonal())
     return (W * ((torch.diag(S.sum(0)) - off) @ W)).sum()
 
 
-@laplacian_penalty.mistake("The sign is turned: the Laplacian is degrees minus similarities, and a penalty is not negative.")
+@laplacian_penalty.mistake(
+    "The sign is turned: the Laplacian is degrees minus similarities, and a penalty is not"
+    " negative."
+)
 def _(W, S):
     return -_pairs(W, S).sum() / 2
 
 
-@laplacian_penalty.mistake("This is tr(W^T S W): it rewards large dot products. The degrees on the diagonal are missing.")
+@laplacian_penalty.mistake(
+    "This is tr(W^T S W): it rewards large dot products. The degrees on the diagonal are missing."
+)
 def _(W, S):
     S = (S + S.T) / 2
     return (W * ((S - torch.diag(S.diagonal())) @ W)).sum()
@@ -86,7 +105,10 @@ def _(W, S):
     return (_pairs(W, (S + S.T) / 2 * 0 + 1).clamp_min(1e-30).sqrt() * (S + S.T) / 2).sum() / 2
 
 
-@laplacian_penalty.mistake("You take the row sums of S as it is. With directed ties, the degrees on the diagonal are those of (S + S^T) / 2.")
+@laplacian_penalty.mistake(
+    "You take the row sums of S as it is. With directed ties, the degrees on the diagonal are those"
+    " of (S + S^T) / 2."
+)
 def _(W, S):
     off = S - torch.diag(S.diagonal())
     return (W * ((torch.diag(off.sum(1)) - off) @ W)).sum()
@@ -97,11 +119,17 @@ def _(W, S):
     return (((W[:, None] - W) ** 2).sum(-1) * S.triu(1)).sum()
 
 
-# ------------------------------------------------------------------------------------------------------ 2. lookahead affinity
+# ---------------------------------------------------------------------------- 2. lookahead affinity
 def _shared(g):
     n, d, k, tasks = whole(g, 6, 9), whole(g, 2, 4), whole(g, 2, 4), whole(g, 3, 5)
     scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
-    return _randn(g, n, d), scale * _randn(g, n, tasks), _randn(g, k, d), _randn(g, tasks, k), 0.05 + 0.05 * float(_rand(g, 1))
+    return (
+        _randn(g, n, d),
+        scale * _randn(g, n, tasks),
+        _randn(g, k, d),
+        _randn(g, tasks, k),
+        0.05 + 0.05 * float(_rand(g, 1)),
+    )
 
 
 @exercise(
@@ -109,8 +137,14 @@ def _shared(g):
     points=3,
     grad=False,
     hints=(
-        "Write a function W -> the T losses. Then, for each task i: its gradient at W, a step from W, and all T losses there.",
-        "The heads V stay as they are. Every task's step starts from the same W. Row i of Z is 1 - losses(W - rate * g_i) / losses(W).",
+        (
+            "Write a function W -> the T losses. Then, for each task i: its gradient at W, a step"
+            " from W, and all T losses there."
+        ),
+        (
+            "The heads V stay as they are. Every task's step starts from the same W. Row i of Z is"
+            " 1 - losses(W - rate * g_i) / losses(W)."
+        ),
     ),
 )
 def step_affinity(x, y, W, V, rate):
@@ -137,10 +171,24 @@ def _(answer, x, y, W, V, rate):
     scaled_y, scaled_V = y.clone(), V.clone()
     scaled_y[:, 0] *= factor
     scaled_V[0] *= factor
-    return torch.allclose(answer(x, scaled_y, W, scaled_V, rate)[1:, 0], answer(x, y, W, V, rate)[1:, 0])
+    return torch.allclose(
+        answer(x, scaled_y, W, scaled_V, rate)[1:, 0], answer(x, y, W, V, rate)[1:, 0]
+    )
 
 
-def _affinity(x, y, W, V, rate, gain=lambda after, before, i: 1 - after / before, sign=1, keep=False, unit=False, sums=False, heads=False):
+def _affinity(
+    x,
+    y,
+    W,
+    V,
+    rate,
+    gain=lambda after, before, i: 1 - after / before,
+    sign=1,
+    keep=False,
+    unit=False,
+    sums=False,
+    heads=False,
+):
     """Lookahead affinity with one thing changed: what the mistakes below are made of."""
 
     def losses(W, V=V):
@@ -158,7 +206,10 @@ def _affinity(x, y, W, V, rate, gain=lambda after, before, i: 1 - after / before
     return torch.stack(rows)
 
 
-@step_affinity.mistake("Rows and columns are exchanged: row i is the task that steps, column j the task whose loss is looked at.")
+@step_affinity.mistake(
+    "Rows and columns are exchanged: row i is the task that steps, column j the task whose loss is"
+    " looked at."
+)
 def _(*args):
     return _affinity(*args).T
 
@@ -166,23 +217,39 @@ def _(*args):
 step_affinity.variants(
     _affinity,
     {
-        "This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.":
-            {"gain": lambda after, before, i: after / before},
-        "The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.":
-            {"gain": lambda after, before, i: before - after},
-        "You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.":
-            {"gain": lambda after, before, i: (before - after) / before[i]},
-        "You divide by the loss after the step; the drop is relative to the loss before.": {"gain": lambda after, before, i: before / after - 1},
+        "This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.": {
+            "gain": lambda after, before, i: after / before
+        },
+        "The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.": {
+            "gain": lambda after, before, i: before - after
+        },
+        "You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.": {
+            "gain": lambda after, before, i: (before - after) / before[i]
+        },
+        "You divide by the loss after the step; the drop is relative to the loss before.": {
+            "gain": lambda after, before, i: before / after - 1
+        },
         "The step goes uphill.": {"sign": -1},
-        "The steps add up: each task must step from the same W, so go back before the next one.": {"keep": True},
-        "The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.": {"unit": True},
-        "All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.": {"sums": True},
-        "The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.": {"heads": True},
+        "The steps add up: each task must step from the same W, so go back before the next one.": {
+            "keep": True
+        },
+        "The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.": {
+            "unit": True
+        },
+        "All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.": {
+            "sums": True
+        },
+        "The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.": {
+            "heads": True
+        },
     },
 )
 
 
-@step_affinity.mistake("This is the first order, rate * g_i . g_j / L_j. Take the step, and look at the losses there: they curve.")
+@step_affinity.mistake(
+    "This is the first order, rate * g_i . g_j / L_j. Take the step, and look at the losses there:"
+    " they curve."
+)
 def _(x, y, W, V, rate):
     def losses(W):
         return ((x @ W.T @ V.T - y) ** 2).mean(0)
@@ -191,7 +258,10 @@ def _(x, y, W, V, rate):
     return rate * (J @ J.T) / losses(W)
 
 
-@step_affinity.mistake("Your steps are half as long as they should be: the gradient of a mean of squares has a factor 2.")
+@step_affinity.mistake(
+    "Your steps are half as long as they should be: the gradient of a mean of squares has a"
+    " factor 2."
+)
 def _(x, y, W, V, rate):
     return _affinity(x, y, W, V, rate / 2)
 
@@ -201,11 +271,14 @@ def _(x, y, W, V, rate):
     return _affinity(x, y, W, V, 1.0)
 
 
-# --------------------------------------------------------------------------------------------------------- 3. cut the graph in two
+# -------------------------------------------------------------------------- 3. cut the graph in two
 def _two_groups(g):
-    """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must not be taken for groups."""
+    """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must
+    not be taken for groups.
+    """
     tasks = whole(g, 9, 12)
-    order = torch.cat([torch.randperm(2, generator=g), 2 + torch.randperm(tasks - 2, generator=g)])  # the first two lie apart
+    # the first two lie apart
+    order = torch.cat([torch.randperm(2, generator=g), 2 + torch.randperm(tasks - 2, generator=g)])
     label = torch.zeros(tasks, dtype=torch.bool)
     label[order[[0, *range(2, whole(g, 3, 5))]]] = True
     S = torch.where(label[:, None] == label, 1.0, 0.1) * (0.9 + 0.2 * _rand(g, tasks, tasks))
@@ -217,7 +290,9 @@ def _two_groups(g):
 
 
 def _no_groups(g):
-    """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees cuts elsewhere."""
+    """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees
+    cuts elsewhere.
+    """
     while True:
         tasks = whole(g, 8, 11)
         S = (_rand(g, tasks, tasks) ** 3).triu(1) + 0.01
@@ -247,8 +322,14 @@ def _scaled(S):
     points=2,
     grad=False,
     hints=(
-        "Among unit vectors x orthogonal to (1, ..., 1), x^T Q x is smallest for the eigenvector of the second smallest eigenvalue of Q = D - S.",
-        "torch.linalg.eigh returns eigenvalues in ascending order; the second column of eigenvectors is the one. Its signs are the groups; turn them so that task 0 has a 0.",
+        (
+            "Among unit vectors x orthogonal to (1, ..., 1), x^T Q x is smallest for the"
+            " eigenvector of the second smallest eigenvalue of Q = D - S."
+        ),
+        (
+            "torch.linalg.eigh returns eigenvalues in ascending order; the second column of"
+            " eigenvectors is the one. Its signs are the groups; turn them so that task 0 has a 0."
+        ),
     ),
 )
 def cut(S):
@@ -277,43 +358,62 @@ def _(answer, S):
     return bool(sides[T] == sides[T - 1]) and int(sides[0]) == 0
 
 
-@cut.mistake("Everything lands in one group: the first eigenvector of a Laplacian is constant. The second one cuts.")
+@cut.mistake(
+    "Everything lands in one group: the first eigenvector of a Laplacian is constant. The second"
+    " one cuts."
+)
 def _(S):
     return torch.zeros(len(S), dtype=torch.int64, device=S.device)
 
 
-@cut.mistake("This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart. eigh sorts in ascending order.")
+@cut.mistake(
+    "This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart. eigh"
+    " sorts in ascending order."
+)
 def _(S):
     return _side(_laplacian(S), -1)
 
 
-@cut.mistake("The groups are right, but task 0 has a 1. The sign of an eigenvector is arbitrary, so turn it.")
+@cut.mistake(
+    "The groups are right, but task 0 has a 1. The sign of an eigenvector is arbitrary, so turn it."
+)
 def _(S):
     return 1 - _side(_laplacian(S), 1)
 
 
-@cut.mistake("You scale the Laplacian by the degrees. That is a good cut, too, but another one; take D - S as it is.")
+@cut.mistake(
+    "You scale the Laplacian by the degrees. That is a good cut, too, but another one; take D - S"
+    " as it is."
+)
 def _(S):
     return _side(_scaled(S), 1)
 
 
-@cut.mistake("This is a row of the matrix of eigenvectors. They are its columns: eigenvectors[:, 1].")
+@cut.mistake(
+    "This is a row of the matrix of eigenvectors. They are its columns: eigenvectors[:, 1]."
+)
 def _(S):
     side = torch.linalg.eigh(_laplacian(S)).eigenvectors[1] > 0
     return (side != side[0]).long()
 
 
-@cut.mistake("This is the third eigenvector: it cuts once more, across the first cut. Counting starts at 0, so the second is [:, 1].")
+@cut.mistake(
+    "This is the third eigenvector: it cuts once more, across the first cut. Counting starts at 0,"
+    " so the second is [:, 1]."
+)
 def _(S):
     return _side(_laplacian(S), 2)
 
 
-@cut.mistake("You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S make up for that.")
+@cut.mistake(
+    "You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S"
+    " make up for that."
+)
 def _(S):
     return _side(S, -2)
 
 
-# ------------------------------------------------------------------------------------------------------ 4. the score of a grouping
+# ----------------------------------------------------------------------- 4. the score of a grouping
 def _groups(g):
     tasks = whole(g, 6, 9)
     order = torch.randperm(tasks, generator=g).tolist()
@@ -345,7 +445,10 @@ def _inflated(gains, groups):
     starter=_inflated,
     hints=(
         "What does the function return for a group of one task? What should it?",
-        "Take the diagonal out of the sum, and divide by the number of *others* in the group, one less than its size.",
+        (
+            "Take the diagonal out of the sum, and divide by the number of *others* in the group,"
+            " one less than its size."
+        ),
     ),
 )
 def promised_gain(gains, groups):
@@ -370,7 +473,10 @@ def _score(gains, groups, own=False, size=lambda n: max(n - 1, 1), over=None):
     return total / (len(gains) if over is None else over(groups))
 
 
-@promised_gain.mistake("The diagonal still counts, so a task alone gets the largest number of its row. A task gains nothing from itself.")
+@promised_gain.mistake(
+    "The diagonal still counts, so a task alone gets the largest number of its row. A task gains"
+    " nothing from itself."
+)
 def _(gains, groups):
     return _inflated(gains, groups)
 
@@ -378,23 +484,32 @@ def _(gains, groups):
 promised_gain.variants(
     _score,
     {
-        "The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.": {"size": lambda n: n},
+        "The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.": {
+            "size": lambda n: n
+        },
         "The right divisor, but the diagonal is still in the sum.": {"own": True},
         "This is the sum over tasks. Divide by their number.": {"over": lambda groups: 1},
-        "This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.": {"over": len},
-        "You add the gains from all others of the group; the promise is their average, or the largest group always wins.": {"size": lambda n: 1},
-        "This is the mean over the tasks that have company. Those alone count too, with gain 0.":
-            {"over": lambda groups: sum(len(g) for g in groups if len(g) > 1)},
+        "This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.": {
+            "over": len
+        },
+        "You add the gains from all others of the group; the promise is their average, or the largest group always wins.": {
+            "size": lambda n: 1
+        },
+        "This is the mean over the tasks that have company. Those alone count too, with gain 0.": {
+            "over": lambda groups: sum(len(g) for g in groups if len(g) > 1)
+        },
     },
 )
 
 
-@promised_gain.mistake("Tasks alone are right, but in a larger group the diagonal still counts as a gain.")
+@promised_gain.mistake(
+    "Tasks alone are right, but in a larger group the diagonal still counts as a gain."
+)
 def _(gains, groups):
     return _inflated(gains, [group for group in groups if len(group) > 1])
 
 
-# ----------------------------------------------------------------------------------------------------- 5. a hub that hurts
+# ------------------------------------------------------------------------------ 5. a hub that hurts
 def _star(kind):
     def draw(g):
         n, hub_n, leaves = whole(g, 2, 9), whole(g, 10, 60), whole(g, 3, 12)
@@ -408,8 +523,14 @@ def _star(kind):
     [_star(kind) for kind in ("weak", "usual", "strong")],
     points=3,
     hints=(
-        "By symmetry all leaves have one estimate u. Set the derivatives with respect to u and to the hub's h to zero: two equations.",
-        "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam. Hub, whose data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0.",
+        (
+            "By symmetry all leaves have one estimate u. Set the derivatives with respect to u and"
+            " to the hub's h to zero: two equations."
+        ),
+        (
+            "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam. Hub, whose"
+            " data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0."
+        ),
     ),
 )
 def hub_pull(n, hub_n, leaves, lam):
@@ -433,12 +554,18 @@ def _(answer, n, hub_n, leaves, lam):
     return abs(answer(n, hub_n, leaves, 1e4) - hub_n / (hub_n + leaves * n)) < 1e-3
 
 
-@hub_pull.mistake("That is the pull of a hub that does not move. The leaves pull at it as well, all of them together.")
+@hub_pull.mistake(
+    "That is the pull of a hub that does not move. The leaves pull at it as well, all of them"
+    " together."
+)
 def _(n, hub_n, leaves, lam):
     return lam / (n + lam)
 
 
-@hub_pull.mistake("That is pooling, the limit of a firm tie. With a finite lam the leaves keep some of their own mean.")
+@hub_pull.mistake(
+    "That is pooling, the limit of a firm tie. With a finite lam the leaves keep some of their own"
+    " mean."
+)
 def _(n, hub_n, leaves, lam):
     return hub_n / (hub_n + leaves * n)
 
@@ -458,18 +585,26 @@ def _(n, hub_n, leaves, lam):
     return leaves * hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
 
 
-@hub_pull.mistake("The strength is doubled: each tie is one term of the sum, so it pulls with lam at either end.")
+@hub_pull.mistake(
+    "The strength is doubled: each tie is one term of the sum, so it pulls with lam at either end."
+)
 def _(n, hub_n, leaves, lam):
     lam = 2 * lam
     return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
 
 
-@hub_pull.mistake("The numbers of examples are left out: every task counts as one example here. A task with many examples is harder to move, and pulls harder.")
+@hub_pull.mistake(
+    "The numbers of examples are left out: every task counts as one example here. A task with many"
+    " examples is harder to move, and pulls harder."
+)
 def _(n, hub_n, leaves, lam):
     return lam / ((1 + lam) + leaves * lam)
 
 
-@hub_pull.mistake("The strength is halved: the derivative of lam (u - h)^2 has the same 2 as that of the squared errors, so it cancels.")
+@hub_pull.mistake(
+    "The strength is halved: the derivative of lam (u - h)^2 has the same 2 as that of the squared"
+    " errors, so it cancels."
+)
 def _(n, hub_n, leaves, lam):
     lam = lam / 2
     return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)

@@ -11,7 +11,7 @@ from ..checks.exercise import exercise
 from .inputs import whole
 
 
-# ------------------------------------------------------------------------------------------------------- 1. sizes of the maps
+# ----------------------------------------------------------------------------- 1. sizes of the maps
 def _layers(g):
     """A side and four layers (kernel, stride, padding), of which some leave a remainder."""
     side = whole(g, 28, 41)
@@ -29,7 +29,10 @@ def _imagenet(side):
     points=1,
     grad=False,
     hints=(
-        "How many times does a window of k pixels fit into side + 2 p pixels if it moves by s? The first place counts, too.",
+        (
+            "How many times does a window of k pixels fit into side + 2 p pixels if it moves by s?"
+            " The first place counts, too."
+        ),
         "The new side is (side + 2 p - k) // s + 1, and the next layer starts from it.",
     ),
 )
@@ -72,7 +75,9 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: (n + p - k) // s + 1, layers, side)
 
 
-@map_sides.mistake("The first place is missing: a window that fits exactly has one place, not none.")
+@map_sides.mistake(
+    "The first place is missing: a window that fits exactly has one place, not none."
+)
 def _(side, layers):
     return _sides(lambda n, k, s, p: (n + 2 * p - k) // s, layers, side)
 
@@ -82,7 +87,9 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: -((k - n - 2 * p) // s) + 1, layers, side)
 
 
-@map_sides.mistake("Every layer starts from the image. It starts from the map of the layer before it.")
+@map_sides.mistake(
+    "Every layer starts from the image. It starts from the map of the layer before it."
+)
 def _(side, layers):
     return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side, carry=False)
 
@@ -97,12 +104,18 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: n // s, layers, side)
 
 
-@map_sides.mistake("You round n / s up, whatever kernel and padding are. That is right only where the padding makes up for the kernel, 2 p = k - 1.")
+@map_sides.mistake(
+    "You round n / s up, whatever kernel and padding are. That is right only where the padding"
+    " makes up for the kernel, 2 p = k - 1."
+)
 def _(side, layers):
     return _sides(lambda n, k, s, p: -(-n // s), layers, side)
 
 
-@map_sides.mistake("The stride comes too early: first take the kernel off, side + 2 p - k, then divide by the stride.")
+@map_sides.mistake(
+    "The stride comes too early: first take the kernel off, side + 2 p - k, then divide by the"
+    " stride."
+)
 def _(side, layers):
     return _sides(lambda n, k, s, p: max((n + 2 * p) // s - k + 1, 1), layers, side)
 
@@ -112,15 +125,19 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side)[-1]
 
 
-# -------------------------------------------------------------------------------------------------------------- 2. the stem
+# -------------------------------------------------------------------------------------- 2. the stem
 def _stem_case(side, kernel):
     def draw(g):
-        return torch.randn(2, 3, side, side, generator=g), torch.randn(4, 3, kernel, kernel, generator=g) / kernel
+        return (
+            torch.randn(2, 3, side, side, generator=g),
+            torch.randn(4, 3, kernel, kernel, generator=g) / kernel,
+        )
 
     return draw
 
 
-# Plain names, since the byte code of `F.conv2d` depends on how F was imported, and an unchanged starter is known by it.
+# Plain names, since the byte code of `F.conv2d` depends on how F was imported, and an unchanged
+# starter is known by it.
 def _large_stem(x, weight):
     """First map of a residual network for images of about 32
     pixels: [B, 3, H, W] -> [B, C, H, W], the side unchanged.
@@ -138,8 +155,14 @@ def _large_stem(x, weight):
     points=1,
     starter=_large_stem,
     hints=(
-        "Two of the operations make the map smaller. Which, and what do they become at full resolution?",
-        "Stride 1, padding k // 2, and no pooling at all: a max-pool of stride 1 keeps the side, but blurs what the convolution has found.",
+        (
+            "Two of the operations make the map smaller. Which, and what do they become at full"
+            " resolution?"
+        ),
+        (
+            "Stride 1, padding k // 2, and no pooling at all: a max-pool of stride 1 keeps the"
+            " side, but blurs what the convolution has found."
+        ),
     ),
 )
 def first_map(x, weight):
@@ -153,24 +176,37 @@ def _(answer, x, weight):
     return answer(x, weight).shape == (len(x), len(weight), *x.shape[2:])
 
 
-@first_map.mistake("As it came, it leaves a quarter of the side: the convolution halves the map, and so does the max-pool.")
+@first_map.mistake(
+    "As it came, it leaves a quarter of the side: the convolution halves the map, and so does the"
+    " max-pool."
+)
 def _(x, weight):
     return _large_stem(x, weight)
 
 
-@first_map.mistake("The convolution still has stride 2: three of four places are never looked at from their own centre.")
+@first_map.mistake(
+    "The convolution still has stride 2: three of four places are never looked at from their own"
+    " centre."
+)
 def _(x, weight):
     return relu(conv2d(x, weight, stride=2, padding=weight.shape[-1] // 2))
 
 
 @first_map.mistake("The max-pool is still there, and halves the map.")
 def _(x, weight):
-    return max_pool2d(relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=2, padding=1)
+    return max_pool2d(
+        relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=2, padding=1
+    )
 
 
-@first_map.mistake("A max-pool of stride 1 keeps the side and still blurs: each place now repeats its neighbours. Leave it out.")
+@first_map.mistake(
+    "A max-pool of stride 1 keeps the side and still blurs: each place now repeats its neighbours."
+    " Leave it out."
+)
 def _(x, weight):
-    return max_pool2d(relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=1, padding=1)
+    return max_pool2d(
+        relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=1, padding=1
+    )
 
 
 @first_map.mistake("Without padding the map loses k - 1 pixels a side.")
@@ -188,11 +224,15 @@ def _(x, weight):
     return relu(conv2d(x, weight, padding=1))
 
 
-# ------------------------------------------------------------------------------------------------------------ 3. two loaders
+# ----------------------------------------------------------------------------------- 3. two loaders
 def _loaders(long, short, size):
     def draw(g):
         passes = -(-long // short) + 1
-        return torch.randperm(long, generator=g), torch.stack([torch.randperm(short, generator=g) for _ in range(passes)]), size
+        return (
+            torch.randperm(long, generator=g),
+            torch.stack([torch.randperm(short, generator=g) for _ in range(passes)]),
+            size,
+        )
 
     return draw
 
@@ -217,7 +257,10 @@ def _zipped(long, shuffles, size):
     starter=_zipped,
     hints=(
         "zip ends with the shorter list. How many rows of the longer set are never seen?",
-        "Lay the rounds of the shorter set end to end, shuffles.flatten(), cut as many rows as the longer set has, and split both alike.",
+        (
+            "Lay the rounds of the shorter set end to end, shuffles.flatten(), cut as many rows as"
+            " the longer set has, and split both alike."
+        ),
     ),
 )
 def paired_batches(long, shuffles, size):
@@ -227,66 +270,96 @@ def paired_batches(long, shuffles, size):
 
 @paired_batches.law("every row of the longer set is there once")
 def _(answer, long, shuffles, size):
-    return torch.equal(torch.cat([a for a, _ in answer(long, shuffles, size)]).sort().values, torch.arange(len(long), device=long.device))
+    return torch.equal(
+        torch.cat([a for a, _ in answer(long, shuffles, size)]).sort().values,
+        torch.arange(len(long), device=long.device),
+    )
 
 
-@paired_batches.mistake("zip still ends with the shorter set: most of the longer one is never seen.")
+@paired_batches.mistake(
+    "zip still ends with the shorter set: most of the longer one is never seen."
+)
 def _(long, shuffles, size):
     return _zipped(long, shuffles, size)
 
 
-@paired_batches.mistake("The first order comes round again and again, as with itertools.cycle, which stores it: every round needs its own shuffle.")
+@paired_batches.mistake(
+    "The first order comes round again and again, as with itertools.cycle, which stores it: every"
+    " round needs its own shuffle."
+)
 def _(long, shuffles, size):
     short = shuffles[0].repeat(len(shuffles))[: len(long)]
     return list(zip(long.split(size), short.split(size), strict=True))
 
 
-@paired_batches.mistake("The last, smaller pair is dropped: some rows of the longer set are never seen.")
+@paired_batches.mistake(
+    "The last, smaller pair is dropped: some rows of the longer set are never seen."
+)
 def _(long, shuffles, size):
     short = shuffles.flatten()
     return [(long[k : k + size], short[k : k + size]) for k in range(0, len(long) - size + 1, size)]
 
 
-@paired_batches.mistake("The longer set is cut to the length of the shorter one. It is the shorter one that comes again.")
+@paired_batches.mistake(
+    "The longer set is cut to the length of the shorter one. It is the shorter one that comes"
+    " again."
+)
 def _(long, shuffles, size):
     n = shuffles.shape[1]
     return list(zip(long[:n].split(size), shuffles[0].split(size), strict=True))
 
 
-@paired_batches.mistake("All rounds of the shorter set are used up, and the longer one is repeated for it: an epoch is one pass over the longer set.")
+@paired_batches.mistake(
+    "All rounds of the shorter set are used up, and the longer one is repeated for it: an epoch is"
+    " one pass over the longer set."
+)
 def _(long, shuffles, size):
     short = shuffles.flatten()
     return list(zip(long.repeat(2)[: len(short)].split(size), short.split(size), strict=True))
 
 
-@paired_batches.mistake("The last pair has fewer rows of the longer set than of the shorter: take as many of each.")
+@paired_batches.mistake(
+    "The last pair has fewer rows of the longer set than of the shorter: take as many of each."
+)
 def _(long, shuffles, size):
     short = shuffles.flatten()
     return [(long[k : k + size], short[k : k + size]) for k in range(0, len(long), size)]
 
 
-@paired_batches.mistake("Batches of the first round come again and again, as with itertools.cycle over a loader: the same rows in the same order, and too few at a round's end.")
+@paired_batches.mistake(
+    "Batches of the first round come again and again, as with itertools.cycle over a loader: the"
+    " same rows in the same order, and too few at a round's end."
+)
 def _(long, shuffles, size):
     return list(zip(long.split(size), itertools.cycle(shuffles[0].split(size))))
 
 
-@paired_batches.mistake("Each round is cut into batches by itself, so a round ends with a batch that is too small: lay the rounds end to end first.")
+@paired_batches.mistake(
+    "Each round is cut into batches by itself, so a round ends with a batch that is too small: lay"
+    " the rounds end to end first."
+)
 def _(long, shuffles, size):
     return list(zip(long.split(size), [part for order in shuffles for part in order.split(size)]))
 
 
-@paired_batches.mistake("The rows of the shorter set are drawn from the transposed table: rounds are mixed, and some rows come twice before others come once.")
+@paired_batches.mistake(
+    "The rows of the shorter set are drawn from the transposed table: rounds are mixed, and some"
+    " rows come twice before others come once."
+)
 def _(long, shuffles, size):
     short = shuffles.T.flatten()[: len(long)]
     return list(zip(long.split(size), short.split(size), strict=True))
 
 
-@paired_batches.mistake("Every batch starts at the first row of the shorter set again. It should go on where it stopped.")
+@paired_batches.mistake(
+    "Every batch starts at the first row of the shorter set again. It should go on where it"
+    " stopped."
+)
 def _(long, shuffles, size):
     return [(rows, shuffles.flatten()[: len(rows)]) for rows in long.split(size)]
 
 
-# ---------------------------------------------------------------------------------------------------------- 4. label spaces
+# ---------------------------------------------------------------------------------- 4. label spaces
 _WORDS = ["apple", "bus", "cat", "deer", "elm", "fox", "goat", "hat", "ivy", "jar"]
 
 
@@ -296,7 +369,9 @@ def _spaces(a, b, shared):
     def draw(g):
         order = torch.randperm(len(_WORDS), generator=g).tolist()
         first, rest = order[:a], order[a:]
-        second = [first[k] for k in torch.randperm(a, generator=g)[:shared].tolist()] + rest[: b - shared]
+        second = [first[k] for k in torch.randperm(a, generator=g)[:shared].tolist()] + rest[
+            : b - shared
+        ]
         second = [second[k] for k in torch.randperm(b, generator=g).tolist()]
         names = [[_WORDS[k] for k in chosen] for chosen in (first, second)]
         labels = torch.cat([torch.arange(b), torch.randint(b, (3,), generator=g)])
@@ -310,8 +385,14 @@ def _spaces(a, b, shared):
     points=2,
     grad=False,
     hints=(
-        "Which new number does each class of the second set get? Write that as a table, one entry a class, then look the labels up in it.",
-        "Go through names_b: a name that is known keeps its number, a new one gets the next. torch.tensor(table)[labels] looks all labels up at once.",
+        (
+            "Which new number does each class of the second set get? Write that as a table, one"
+            " entry a class, then look the labels up in it."
+        ),
+        (
+            "Go through names_b: a name that is known keeps its number, a new one gets the next."
+            " torch.tensor(table)[labels] looks all labels up at once."
+        ),
     ),
 )
 def one_space(names_a, names_b, labels):
@@ -343,12 +424,18 @@ def _(answer, names_a, names_b, labels):
     return len(set(names)) == len(names) and (names_a, names_b) == (a, b)
 
 
-@one_space.mistake("Only an offset: a class that both sets have gets two numbers, and the network is punished for seeing that they are one.")
+@one_space.mistake(
+    "Only an offset: a class that both sets have gets two numbers, and the network is punished for"
+    " seeing that they are one."
+)
 def _(names_a, names_b, labels):
     return names_a + names_b, labels + len(names_a)
 
 
-@one_space.mistake("The names are right, but the labels are only moved by the number of classes of a. Look each one up.")
+@one_space.mistake(
+    "The names are right, but the labels are only moved by the number of classes of a. Look each"
+    " one up."
+)
 def _(names_a, names_b, labels):
     return names_a + [name for name in names_b if name not in names_a], labels + len(names_a)
 
@@ -358,10 +445,16 @@ def _(names_a, names_b, labels):
     return names_a + [name for name in names_b if name not in names_a], labels
 
 
-@one_space.mistake("The names are sorted: the classes of a lose their numbers, and a head that was trained for them is lost.")
+@one_space.mistake(
+    "The names are sorted: the classes of a lose their numbers, and a head that was trained for"
+    " them is lost."
+)
 def _(names_a, names_b, labels):
     names = sorted({*names_a, *names_b})
-    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+    return (
+        names,
+        torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels],
+    )
 
 
 @one_space.mistake("b comes first: the classes of a must keep their numbers.")
@@ -369,13 +462,23 @@ def _(names_a, names_b, labels):
     return names_b + [name for name in names_a if name not in names_b], labels
 
 
-@one_space.mistake("Only classes that b has are listed after you are done with it. Keep those that only a has.")
+@one_space.mistake(
+    "Only classes that b has are listed after you are done with it. Keep those that only a has."
+)
 def _(names_a, names_b, labels):
-    names = [name for name in names_a if name in names_b] + [name for name in names_b if name not in names_a]
-    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+    names = [name for name in names_a if name in names_b] + [
+        name for name in names_b if name not in names_a
+    ]
+    return (
+        names,
+        torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels],
+    )
 
 
-@one_space.mistake("The labels are changed one class after the other in one tensor: a label that is new already is changed again. Compare with the old labels.")
+@one_space.mistake(
+    "The labels are changed one class after the other in one tensor: a label that is new already is"
+    " changed again. Compare with the old labels."
+)
 def _(names_a, names_b, labels):
     names, new = names_a + [name for name in names_b if name not in names_a], labels.clone()
     for old, name in enumerate(names_b):
@@ -386,20 +489,30 @@ def _(names_a, names_b, labels):
 @one_space.mistake("The new classes are sorted. They come in the order in which b lists them.")
 def _(names_a, names_b, labels):
     names = names_a + sorted(name for name in names_b if name not in names_a)
-    return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels]
+    return (
+        names,
+        torch.tensor([names.index(name) for name in names_b], device=labels.device)[labels],
+    )
 
 
-@one_space.mistake("You return the table, one entry a class. Look the labels up in it: one entry an image.")
+@one_space.mistake(
+    "You return the table, one entry a class. Look the labels up in it: one entry an image."
+)
 def _(names_a, names_b, labels):
     names = names_a + [name for name in names_b if name not in names_a]
     return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)
 
 
-# --------------------------------------------------------------------------------------------------------- 5. balanced heads
+# -------------------------------------------------------------------------------- 5. balanced heads
 def _heads(rows, classes):
     def draw(g):
-        logits = {f"set{k}": 3 * torch.randn(n, c, generator=g) for k, (n, c) in enumerate(zip(rows, classes, strict=True))}
-        return logits, {name: torch.randint(z.shape[1], (len(z),), generator=g) for name, z in logits.items()}
+        logits = {
+            f"set{k}": 3 * torch.randn(n, c, generator=g)
+            for k, (n, c) in enumerate(zip(rows, classes, strict=True))
+        }
+        return logits, {
+            name: torch.randint(z.shape[1], (len(z),), generator=g) for name, z in logits.items()
+        }
 
     return draw
 
@@ -408,8 +521,14 @@ def _heads(rows, classes):
     [_heads((4, 9), (10, 100)), _heads((6, 2, 3), (3, 5, 30))],
     points=2,
     hints=(
-        "What is the cross-entropy of a head that knows nothing, and gives each of its C classes the probability 1 / C?",
-        "For each head F.cross_entropy(logits, y), which is the mean over its own rows, divided by math.log(C); then the mean over the heads.",
+        (
+            "What is the cross-entropy of a head that knows nothing, and gives each of its C"
+            " classes the probability 1 / C?"
+        ),
+        (
+            "For each head F.cross_entropy(logits, y), which is the mean over its own rows, divided"
+            " by math.log(C); then the mean over the heads."
+        ),
     ),
 )
 def balanced_loss(logits, targets):
@@ -432,7 +551,10 @@ def balanced_loss(logits, targets):
 
 @balanced_loss.law("it is 1 where no head knows anything")
 def _(answer, logits, targets):
-    return abs(float(answer({name: torch.zeros_like(z) for name, z in logits.items()}, targets)) - 1) < 1e-5
+    return (
+        abs(float(answer({name: torch.zeros_like(z) for name, z in logits.items()}, targets)) - 1)
+        < 1e-5
+    )
 
 
 @balanced_loss.law("to show a head its rows twice changes nothing")
@@ -447,12 +569,17 @@ def _each(logits, targets, loss):
     return [loss(z, targets[name]) for name, z in logits.items()]
 
 
-@balanced_loss.mistake("The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of the head with 10, and makes up two thirds of the sum.")
+@balanced_loss.mistake(
+    "The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of"
+    " the head with 10, and makes up two thirds of the sum."
+)
 def _(logits, targets):
     return torch.stack(_each(logits, targets, F.cross_entropy)).mean()
 
 
-@balanced_loss.mistake("You pool the rows of all heads: the head with more rows in this batch decides.")
+@balanced_loss.mistake(
+    "You pool the rows of all heads: the head with more rows in this batch decides."
+)
 def _(logits, targets):
     def total(z, y):
         return F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1])
@@ -460,37 +587,70 @@ def _(logits, targets):
     return torch.stack(_each(logits, targets, total)).sum() / sum(len(y) for y in targets.values())
 
 
-@balanced_loss.mistake("You divide by the number of classes. A head that knows nothing has the loss ln C, not C.")
+@balanced_loss.mistake(
+    "You divide by the number of classes. A head that knows nothing has the loss ln C, not C."
+)
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / z.shape[1])).mean()
+    return torch.stack(
+        _each(logits, targets, lambda z, y: F.cross_entropy(z, y) / z.shape[1])
+    ).mean()
 
 
-@balanced_loss.mistake("The sum of the losses over the sum of the ln C: it starts at 1, but the head with 100 classes still adds twice as much as the head with 10. Divide each.")
+@balanced_loss.mistake(
+    "The sum of the losses over the sum of the ln C: it starts at 1, but the head with 100 classes"
+    " still adds twice as much as the head with 10. Divide each."
+)
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, F.cross_entropy)).sum() / sum(math.log(z.shape[1]) for z in logits.values())
+    return torch.stack(_each(logits, targets, F.cross_entropy)).sum() / sum(
+        math.log(z.shape[1]) for z in logits.values()
+    )
 
 
-@balanced_loss.mistake("ln C is subtracted. Then the start is the same, but the gradient of the larger head is as large as before: divide by it.")
+@balanced_loss.mistake(
+    "ln C is subtracted. Then the start is the same, but the gradient of the larger head is as"
+    " large as before: divide by it."
+)
 def _(logits, targets):
-    return 1 + torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) - math.log(z.shape[1]))).mean()
+    return (
+        1
+        + torch.stack(
+            _each(logits, targets, lambda z, y: F.cross_entropy(z, y) - math.log(z.shape[1]))
+        ).mean()
+    )
 
 
-@balanced_loss.mistake("This is the sum over the tasks: a batch with three tasks would count three times.")
+@balanced_loss.mistake(
+    "This is the sum over the tasks: a batch with three tasks would count three times."
+)
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(z.shape[1]))).sum()
+    return torch.stack(
+        _each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(z.shape[1]))
+    ).sum()
 
 
-@balanced_loss.mistake("You take the logarithm of the number of rows. What a head can be wrong about is its number of classes.")
+@balanced_loss.mistake(
+    "You take the logarithm of the number of rows. What a head can be wrong about is its number of"
+    " classes."
+)
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(len(z)))).mean()
+    return torch.stack(
+        _each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log(len(z)))
+    ).mean()
 
 
-@balanced_loss.mistake("The base of the logarithm: cross-entropy is in nats, so divide by the natural logarithm.")
+@balanced_loss.mistake(
+    "The base of the logarithm: cross-entropy is in nats, so divide by the natural logarithm."
+)
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log2(z.shape[1]))).mean()
+    return torch.stack(
+        _each(logits, targets, lambda z, y: F.cross_entropy(z, y) / math.log2(z.shape[1]))
+    ).mean()
 
 
-@balanced_loss.mistake("Each loss is divided by its own value, so every gradient has the same scale and the loss is always 1: use the loss of a head that knows nothing.")
+@balanced_loss.mistake(
+    "Each loss is divided by its own value, so every gradient has the same scale and the loss is"
+    " always 1: use the loss of a head that knows nothing."
+)
 def _(logits, targets):
     def relative(z, y):
         loss = F.cross_entropy(z, y)
@@ -501,4 +661,10 @@ def _(logits, targets):
 
 @balanced_loss.mistake("The losses are summed over the rows: a head with more rows has more say.")
 def _(logits, targets):
-    return torch.stack(_each(logits, targets, lambda z, y: F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1]))).mean()
+    return torch.stack(
+        _each(
+            logits,
+            targets,
+            lambda z, y: F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1]),
+        )
+    ).mean()

@@ -9,11 +9,18 @@ from ..checks.exercise import exercise
 from .inputs import filled, whole
 
 
-# -------------------------------------------------------------------------------------------------- 1. a rate for every layer
+# ------------------------------------------------------------------------ 1. a rate for every layer
 def _blocks(g, count, norm):
-    """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps a BatchNorm, and a ReLU; and a head."""
+    """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps
+    a BatchNorm, and a ReLU; and a head.
+    """
     width = whole(g, 3, 6)
-    layers = [nn.Sequential(nn.Linear(width, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()) for _ in range(count)]
+    layers = [
+        nn.Sequential(
+            nn.Linear(width, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()
+        )
+        for _ in range(count)
+    ]
     return [filled(layer, g) for layer in [*layers, nn.Linear(width, 2)]]
 
 
@@ -33,8 +40,13 @@ def _rates(answer, layers, rate, decay):
     layers = copy.deepcopy(layers)
     groups = answer(layers, rate, decay)
     if isinstance(groups, dict):
-        raise TypeError('This is a single dict: return a list of them, one {"params": [...], "lr": ...} for each rate.')
-    if not isinstance(groups, list | tuple) or not all(isinstance(group, dict) and {"params", "lr"} <= set(group) for group in groups):
+        raise TypeError(
+            'This is a single dict: return a list of them, one {"params": [...], "lr": ...} for'
+            " each rate."
+        )
+    if not isinstance(groups, list | tuple) or not all(
+        isinstance(group, dict) and {"params", "lr"} <= set(group) for group in groups
+    ):
         return groups
     found = {}
     for group in groups:
@@ -56,8 +68,14 @@ def _rates(answer, layers, rate, decay):
     grad=False,
     device=False,
     hints=(
-        "Count from the end: the head is divided by decay 0 times, the layer below it once, the one below that twice.",
-        "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad], 'lr': ...}. parameters() of a container has those of all its parts.",
+        (
+            "Count from the end: the head is divided by decay 0 times, the layer below it once, the"
+            " one below that twice."
+        ),
+        (
+            "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad], 'lr':"
+            " ...}. parameters() of a container has those of all its parts."
+        ),
     ),
 )
 def layer_rates(layers, rate, decay):
@@ -81,17 +99,28 @@ def layer_rates(layers, rate, decay):
     ### END SOLUTION
 
 
-def _grouped(layers, rate_of, wanted=lambda p: p.requires_grad, parameters=lambda layer: layer.parameters()):
+def _grouped(
+    layers, rate_of, wanted=lambda p: p.requires_grad, parameters=lambda layer: layer.parameters()
+):
     last = len(layers) - 1
-    return [{"params": [p for p in parameters(layer) if wanted(p)], "lr": rate_of(last - k)} for k, layer in enumerate(layers)]
+    return [
+        {"params": [p for p in parameters(layer) if wanted(p)], "lr": rate_of(last - k)}
+        for k, layer in enumerate(layers)
+    ]
 
 
-@layer_rates.mistake("The order is turned round: the layer at the input is the one to go slowest, and the head is to have the full rate.")
+@layer_rates.mistake(
+    "The order is turned round: the layer at the input is the one to go slowest, and the head is to"
+    " have the full rate."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** (len(layers) - 1 - up))
 
 
-@layer_rates.mistake("The head itself is divided by decay already: it is to have `rate`, the layer below it `rate / decay`.")
+@layer_rates.mistake(
+    "The head itself is divided by decay already: it is to have `rate`, the layer below it `rate /"
+    " decay`."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** (up + 1))
 
@@ -101,17 +130,26 @@ def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate * decay**up)
 
 
-@layer_rates.mistake("The rates fall in a straight line, 1, 1/decay, 1/(2 decay), ...: each layer is to be divided by decay once more than the one above.")
+@layer_rates.mistake(
+    "The rates fall in a straight line, 1, 1/decay, 1/(2 decay), ...: each layer is to be divided"
+    " by decay once more than the one above."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / (decay * up) if up else rate)
 
 
-@layer_rates.mistake("The layer right below the head has the head's rate still: it is to be divided by decay once already.")
+@layer_rates.mistake(
+    "The layer right below the head has the head's rate still: it is to be divided by decay once"
+    " already."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** max(up - 1, 0))
 
 
-@layer_rates.mistake("All layers below the head have one rate. Each is to be divided by decay once more than the one above it.")
+@layer_rates.mistake(
+    "All layers below the head have one rate. Each is to be divided by decay once more than the one"
+    " above it."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay if up else rate)
 
@@ -121,30 +159,55 @@ def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay**up)[:-1]
 
 
-@layer_rates.mistake("A frozen parameter is in a group. With weight decay or momentum an optimizer may still move what it holds: leave it out.")
+@layer_rates.mistake(
+    "A frozen parameter is in a group. With weight decay or momentum an optimizer may still move"
+    " what it holds: leave it out."
+)
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay**up, wanted=lambda p: True)
 
 
-@layer_rates.mistake("Only matrices are in the groups: biases and the two vectors of a BatchNorm are parameters as well.")
+@layer_rates.mistake(
+    "Only matrices are in the groups: biases and the two vectors of a BatchNorm are parameters as"
+    " well."
+)
 def _(layers, rate, decay):
-    return _grouped(layers, lambda up: rate / decay**up, wanted=lambda p: p.requires_grad and p.ndim > 1)
+    return _grouped(
+        layers, lambda up: rate / decay**up, wanted=lambda p: p.requires_grad and p.ndim > 1
+    )
 
 
-@layer_rates.mistake("A layer may hold several modules, such as a BatchNorm after its linear map, and the parameters of one are in no group: ask the layer for parameters().")
+@layer_rates.mistake(
+    "A layer may hold several modules, such as a BatchNorm after its linear map, and the parameters"
+    " of one are in no group: ask the layer for parameters()."
+)
 def _(layers, rate, decay):
-    return _grouped(layers, lambda up: rate / decay**up, parameters=lambda layer: next(m for m in layer.modules() if not isinstance(m, nn.Sequential)).parameters())
+    return _grouped(
+        layers,
+        lambda up: rate / decay**up,
+        parameters=lambda layer: next(
+            m for m in layer.modules() if not isinstance(m, nn.Sequential)
+        ).parameters(),
+    )
 
 
-@layer_rates.mistake("Every layer's group holds the layers below it as well, so a parameter is in several groups. torch.optim refuses that.")
+@layer_rates.mistake(
+    "Every layer's group holds the layers below it as well, so a parameter is in several groups."
+    " torch.optim refuses that."
+)
 def _(layers, rate, decay):
     return [
-        {"params": [p for layer in layers[: k + 1] for p in layer.parameters() if p.requires_grad], "lr": rate / decay ** (len(layers) - 1 - k)}
+        {
+            "params": [
+                p for layer in layers[: k + 1] for p in layer.parameters() if p.requires_grad
+            ],
+            "lr": rate / decay ** (len(layers) - 1 - k),
+        }
         for k in range(len(layers))
     ]
 
 
-# ----------------------------------------------------------------------------------------------- 2. half frozen: spot the bug
+# --------------------------------------------------------------------- 2. half frozen: spot the bug
 def _for_stages(counts):
     def draw(g):
         layers = _blocks(g, 3, True)
@@ -154,13 +217,17 @@ def _for_stages(counts):
 
 
 def _after_stages(answer, layers, counts, x):
-    """What epochs with these counts, one after another, change in each layer: weights, statistics, and what a layer does to one row."""
+    """What epochs with these counts, one after another, change in each layer: weights, statistics,
+    and what a layer does to one row.
+    """
     layers = copy.deepcopy(layers)
     model = nn.Sequential(*layers)
     found = []
     for count in counts:
         model.train()
-        before = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in layers]
+        before = [
+            {name: value.clone() for name, value in layer.state_dict().items()} for layer in layers
+        ]
         returned = answer(layers, count)
         wants = [[p.requires_grad for p in layer.parameters()] for layer in layers]
         loss = model(x).square().mean()
@@ -168,9 +235,23 @@ def _after_stages(answer, layers, counts, x):
         if free:
             for p, g in zip(free, torch.autograd.grad(loss, free, allow_unused=True)):
                 p.data -= 0.1 * (torch.zeros_like(p) if g is None else g)
-        moved = [[not torch.equal(value, b[name]) for name, value in layer.state_dict().items() if "running" in name] for layer, b in zip(layers, before)]
+        moved = [
+            [
+                not torch.equal(value, b[name])
+                for name, value in layer.state_dict().items()
+                if "running" in name
+            ]
+            for layer, b in zip(layers, before)
+        ]
         modes = [layer.training for layer in layers]
-        found.append({"wants gradients": wants, "statistics move": moved, "in training mode": modes, "in place": returned is None or returned is layers})
+        found.append(
+            {
+                "wants gradients": wants,
+                "statistics move": moved,
+                "in training mode": modes,
+                "in place": returned is None or returned is layers,
+            }
+        )
     return found
 
 
@@ -197,8 +278,14 @@ def _only_gradients(layers, count):
     device=False,
     starter=_only_gradients,
     hints=(
-        "Two bugs. What does a BatchNorm do in a forward pass in training mode, whatever its parameters want? And what opens a layer again?",
-        "Go through all layers. Those below: requires_grad_(False) and eval(). Those above: requires_grad_(True); model.train() has been called already.",
+        (
+            "Two bugs. What does a BatchNorm do in a forward pass in training mode, whatever its"
+            " parameters want? And what opens a layer again?"
+        ),
+        (
+            "Go through all layers. Those below: requires_grad_(False) and eval(). Those above:"
+            " requires_grad_(True); model.train() has been called already."
+        ),
     ),
 )
 def set_stage(layers, count):
@@ -208,18 +295,27 @@ def set_stage(layers, count):
         layer.train(k >= closed)
 
 
-@set_stage.mistake("The weights below stand still, but their BatchNorm is in training mode: statistics drift; and a layer once closed is never opened again.")
+@set_stage.mistake(
+    "The weights below stand still, but their BatchNorm is in training mode: statistics drift; and"
+    " a layer once closed is never opened again."
+)
 def _(layers, count):
     _only_gradients(layers, count)
 
 
-@set_stage.mistake("Statistics stand still now, but a layer once closed is never opened again: set requires_grad to True above the line.")
+@set_stage.mistake(
+    "Statistics stand still now, but a layer once closed is never opened again: set requires_grad"
+    " to True above the line."
+)
 def _(layers, count):
     for layer in layers[: len(layers) - count]:
         layer.requires_grad_(False).eval()
 
 
-@set_stage.mistake("Layers open again now, but below the line BatchNorm is still in training mode: its running statistics drift.")
+@set_stage.mistake(
+    "Layers open again now, but below the line BatchNorm is still in training mode: its running"
+    " statistics drift."
+)
 def _(layers, count):
     for k, layer in enumerate(layers):
         layer.requires_grad_(k >= len(layers) - count)
@@ -231,7 +327,9 @@ def _(layers, count):
         layer.requires_grad_(k < count).train(k < count)
 
 
-@set_stage.mistake("One layer too many is closed: with count = 1 the head, at least, is to be trained.")
+@set_stage.mistake(
+    "One layer too many is closed: with count = 1 the head, at least, is to be trained."
+)
 def _(layers, count):
     for k, layer in enumerate(layers):
         layer.requires_grad_(k > len(layers) - count).train(k > len(layers) - count)
@@ -243,21 +341,28 @@ def _(layers, count):
         layer.requires_grad_(k >= len(layers) - count - 1).train(k >= len(layers) - count - 1)
 
 
-@set_stage.mistake("All layers are in evaluation mode, the open ones too: their BatchNorm should follow the new data.")
+@set_stage.mistake(
+    "All layers are in evaluation mode, the open ones too: their BatchNorm should follow the new"
+    " data."
+)
 def _(layers, count):
     for k, layer in enumerate(layers):
         layer.requires_grad_(k >= len(layers) - count).eval()
 
 
-@set_stage.mistake("The modes are right, but the parameters below the line still want gradients: the optimizer moves them.")
+@set_stage.mistake(
+    "The modes are right, but the parameters below the line still want gradients: the optimizer"
+    " moves them."
+)
 def _(layers, count):
     for k, layer in enumerate(layers):
         layer.requires_grad_(True).train(k >= len(layers) - count)
 
 
-# ----------------------------------------------------------------------------------------------------- 3. the probe comes first
+# ------------------------------------------------------------------------- 3. the probe comes first
 def _linear_network(n, d, k):
-    """Features with orthonormal rows, which keeps the steps stable, and targets that no head fits."""
+    """Features with orthonormal rows, which keeps the steps stable, and targets that no head fits.
+    """
 
     def draw(g):
         def normal(*shape):
@@ -277,8 +382,14 @@ def _linear_network(n, d, k):
     rtol=1e-6,
     atol=1e-9,
     hints=(
-        "The probe is a least-squares problem with the features X @ B.T: torch.linalg.lstsq(X @ B.T, y).solution.",
-        "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B is the outer product of v with X.T @ r / n. Find both, then step.",
+        (
+            "The probe is a least-squares problem with the features X @ B.T: torch.linalg.lstsq(X @"
+            " B.T, y).solution."
+        ),
+        (
+            "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B is the"
+            " outer product of v with X.T @ r / n. Find both, then step."
+        ),
     ),
 )
 def lp_then_ft(B, X, y, rate, steps):
@@ -301,12 +412,18 @@ def lp_then_ft(B, X, y, rate, steps):
     ### END SOLUTION
 
 
-@lp_then_ft.law("no steps leave the features, and where the probe fits exactly, steps change nothing")
+@lp_then_ft.law(
+    "no steps leave the features, and where the probe fits exactly, steps change nothing"
+)
 def _(answer, B, X, y, rate, steps):
     kept, v = answer(B, X, y, rate, 0)
     fitted = X @ B.T @ v
     again, w = answer(B, X, fitted, rate, steps)
-    return torch.equal(kept, B) and torch.allclose(again, B, atol=1e-8) and torch.allclose(w, v, atol=1e-8)
+    return (
+        torch.equal(kept, B)
+        and torch.allclose(again, B, atol=1e-8)
+        and torch.allclose(w, v, atol=1e-8)
+    )
 
 
 def _two_layer(B, X, y, rate, steps, v=None, trunk=1.0, scale=1.0, ordered=None):
@@ -325,12 +442,17 @@ def _two_layer(B, X, y, rate, steps, v=None, trunk=1.0, scale=1.0, ordered=None)
     return B, v
 
 
-@lp_then_ft.mistake("You take one step too few: `steps` of them come after the probe, which is none.")
+@lp_then_ft.mistake(
+    "You take one step too few: `steps` of them come after the probe, which is none."
+)
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, max(steps - 1, 0))
 
 
-@lp_then_ft.mistake("There is no probe: fine-tuning starts from a head of zeros, and the features move while the head learns.")
+@lp_then_ft.mistake(
+    "There is no probe: fine-tuning starts from a head of zeros, and the features move while the"
+    " head learns."
+)
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=torch.zeros_like(B[:, 0]))
 
@@ -343,8 +465,12 @@ def _(B, X, y, rate, steps):
 lp_then_ft.variants(
     _two_layer,
     {
-        "The head moves first and B's gradient is then taken with the new head: both gradients belong to the same point.": {"ordered": "v first"},
-        "B moves first and the head's gradient is then taken with the new B: both gradients belong to the same point.": {"ordered": "B first"},
+        "The head moves first and B's gradient is then taken with the new head: both gradients belong to the same point.": {
+            "ordered": "v first"
+        },
+        "B moves first and the head's gradient is then taken with the new B: both gradients belong to the same point.": {
+            "ordered": "B first"
+        },
         "Your gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
     },
 )
@@ -360,12 +486,17 @@ def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, -rate, steps)
 
 
-@lp_then_ft.mistake("You probe the inputs, not the features, and map the answer into the features' space: solve for v with X @ B.T in the place of X.")
+@lp_then_ft.mistake(
+    "You probe the inputs, not the features, and map the answer into the features' space: solve for"
+    " v with X @ B.T in the place of X."
+)
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=B @ torch.linalg.lstsq(X, y).solution)
 
 
-@lp_then_ft.mistake("In the second phase the head stands still and B alone takes steps: both are to move.")
+@lp_then_ft.mistake(
+    "In the second phase the head stands still and B alone takes steps: both are to move."
+)
 def _(B, X, y, rate, steps):
     v = torch.linalg.lstsq(X @ B.T, y).solution
     for _ in range(steps):
@@ -373,7 +504,10 @@ def _(B, X, y, rate, steps):
     return B, v
 
 
-@lp_then_ft.mistake("The head is fitted again after every step on the features; in the second phase it takes gradient steps like the features.")
+@lp_then_ft.mistake(
+    "The head is fitted again after every step on the features; in the second phase it takes"
+    " gradient steps like the features."
+)
 def _(B, X, y, rate, steps):
     v = torch.linalg.lstsq(X @ B.T, y).solution
     for _ in range(steps):
@@ -382,16 +516,37 @@ def _(B, X, y, rate, steps):
     return B, v
 
 
-# ---------------------------------------------------------------------------------------------------------- 4. the wrong head
-NAMES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck", "bus", "lion", "tiger", "whale"]
+# -------------------------------------------------------------------------------- 4. the wrong head
+NAMES = [
+    "plane",
+    "car",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+    "bus",
+    "lion",
+    "tiger",
+    "whale",
+]
 
 
 def _heads(shared, gone, added):
-    """Heads before and after, with `shared` classes in both, in another order, `gone` only before and `added` only after."""
+    """Heads before and after, with `shared` classes in both, in another order, `gone` only before
+    and `added` only after.
+    """
 
     def draw(g):
         names = [NAMES[i] for i in torch.randperm(len(NAMES), generator=g).tolist()]
-        both, before, after = names[:shared], names[shared : shared + gone], names[shared + gone : shared + gone + added]
+        both, before, after = (
+            names[:shared],
+            names[shared : shared + gone],
+            names[shared + gone : shared + gone + added],
+        )
         turned = [*both[shared // 2 :], *both[: shared // 2]]
         known, wanted = [*both, *before], [*after[: added // 2], *turned, *after[added // 2 :]]
         width = whole(g, 2, 5)
@@ -402,7 +557,9 @@ def _heads(shared, gone, added):
 
 
 def _filled(answer, new, old, known, wanted):
-    """The head that the answer returns, and whether the source's is as it was, now and when the new one is trained."""
+    """The head that the answer returns, and whether the source's is as it was, now and when the new
+    one is trained.
+    """
     new, old = copy.deepcopy(new), copy.deepcopy(old)
     before = [p.detach().clone() for p in old.parameters()]
     head = answer(new, old, list(known), list(wanted))
@@ -445,8 +602,14 @@ def _by_position(new, old, known, wanted):
     device=False,
     starter=_by_position,
     hints=(
-        "The shapes fit, so nothing complains. Which class does row 0 stand for before, and which after?",
-        "For each name at place k of `wanted` that is in `known`, copy row known.index(name) to row k; leave the other rows.",
+        (
+            "The shapes fit, so nothing complains. Which class does row 0 stand for before, and"
+            " which after?"
+        ),
+        (
+            "For each name at place k of `wanted` that is in `known`, copy row known.index(name) to"
+            " row k; leave the other rows."
+        ),
     ),
 )
 def fill_head(new, old, known, wanted):
@@ -473,7 +636,10 @@ def _by_name(new, old, known, wanted, weight=True, bias=True, order=None, other=
     return new
 
 
-@fill_head.mistake("Rows are copied by their place. The classes stand in another order now, so a row speaks for the wrong class, and nothing complains.")
+@fill_head.mistake(
+    "Rows are copied by their place. The classes stand in another order now, so a row speaks for"
+    " the wrong class, and nothing complains."
+)
 def _(new, old, known, wanted):
     return _by_position(new, old, known, wanted)
 
@@ -481,16 +647,21 @@ def _(new, old, known, wanted):
 fill_head.variants(
     _by_name,
     {
-        "The biases stay as they were drawn: a row without its bias is another classifier.": {"bias": False},
+        "The biases stay as they were drawn: a row without its bias is another classifier.": {
+            "bias": False
+        },
         "Only the biases are copied; the weights are those that were drawn.": {"weight": False},
         "The rows of new classes are set to zero: keep what was drawn.": {"other": lambda old: 0.0},
-        "A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.":
-            {"other": lambda old: old.weight.data[-1]},
+        "A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.": {
+            "other": lambda old: old.weight.data[-1]
+        },
     },
 )
 
 
-@fill_head.mistake("A class that the source does not know gets the source's first row: keep what was drawn.")
+@fill_head.mistake(
+    "A class that the source does not know gets the source's first row: keep what was drawn."
+)
 def _(new, old, known, wanted):
     for k, name in enumerate(wanted):
         row = known.index(name) if name in known else 0
@@ -503,12 +674,17 @@ def _(new, old, known, wanted):
     return new
 
 
-@fill_head.mistake("This is the source's own head: it has the source's classes, and the target's training would change it.")
+@fill_head.mistake(
+    "This is the source's own head: it has the source's classes, and the target's training would"
+    " change it."
+)
 def _(new, old, known, wanted):
     return old
 
 
-@fill_head.mistake("The rows are looked up in the sorted names, an order that belongs to neither set.")
+@fill_head.mistake(
+    "The rows are looked up in the sorted names, an order that belongs to neither set."
+)
 def _(new, old, known, wanted):
     return _by_name(new, old, known, wanted, order=sorted(known))
 

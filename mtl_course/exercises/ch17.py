@@ -21,7 +21,7 @@ def _normal(g, *shape, scale=1.0):
     return scale * torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
-# ---------------------------------------------------------------------------------------------------------------- 1. one inner step
+# -------------------------------------------------------------------------------- 1. one inner step
 def _small_network(g):
     _import_functions()
     W, v = _normal(g, 3, 2), _normal(g, 3)
@@ -29,11 +29,15 @@ def _small_network(g):
 
 
 def _tanh_network(params, x):
-    return torch.tanh(x @ params["layer.weight"].T + 0.5) @ params["head"]  # with the 0.5 no change of signs leaves it as it is
+    # with the 0.5 no change of signs leaves it as it is
+    return torch.tanh(x @ params["layer.weight"].T + 0.5) @ params["head"]
 
 
 def _own(W, v):
-    return {"layer.weight": W.detach().clone().requires_grad_(), "head": v.detach().clone().requires_grad_()}
+    return {
+        "layer.weight": W.detach().clone().requires_grad_(),
+        "head": v.detach().clone().requires_grad_(),
+    }
 
 
 def _mse(x, y):
@@ -41,7 +45,9 @@ def _mse(x, y):
 
 
 def _after_a_step(answer, W, v, x, y, rate):
-    """The stepped parameters, what became of the given ones, and the gradient of a function of the new ones for the old."""
+    """The stepped parameters, what became of the given ones, and the gradient of a function of the
+    new ones for the old.
+    """
     params = _own(W, v)
     kept = {name: p.detach().clone() for name, p in params.items()}
     new = answer(_mse(x, y), params, rate)
@@ -55,16 +61,26 @@ def _after_a_step(answer, W, v, x, y, rate):
     return {
         "new": {name: p.detach() for name, p in new.items()},
         "start is unchanged": all(torch.equal(kept[name], p) for name, p in params.items()),
-        "gradient through the step": [torch.zeros_like(p) if s is None else s for p, s in zip(params.values(), slopes)],
+        "gradient through the step": [
+            torch.zeros_like(p) if s is None else s for p, s in zip(params.values(), slopes)
+        ],
     }
 
 
 @exercise(
     _small_network,
-    points=2, call=_after_a_step, grad=False,
+    points=2,
+    call=_after_a_step,
+    grad=False,
     hints=(
-        "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes. Build a new dict from p - rate * slope.",
-        "For a step that can be differentiated again the slopes need a graph of their own: create_graph=True. No detach, no .data, no .backward().",
+        (
+            "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes. Build"
+            " a new dict from p - rate * slope."
+        ),
+        (
+            "For a step that can be differentiated again the slopes need a graph of their own:"
+            " create_graph=True. No detach, no .data, no .backward()."
+        ),
     ),
 )
 def inner_step(loss, params, rate):
@@ -98,12 +114,15 @@ def _detached(new):
 inner_step.variants(
     _step,
     {
-        "The values are right, but the slopes count as constants: the second-order term is missing, and this is FOMAML. Ask for create_graph=True.":
-            {"graph": False},
-        "The values are right, but nothing leads back to the start: p was detached (or .data was taken), so there is nothing to meta-learn.":
-            {"after": _detached},
-        "The slopes lead back to the start, p itself does not: it was detached. The identity in I - rate * Hessian is lost.":
-            {"of": lambda p: p.detach()},
+        "The values are right, but the slopes count as constants: the second-order term is missing, and this is FOMAML. Ask for create_graph=True.": {
+            "graph": False
+        },
+        "The values are right, but nothing leads back to the start: p was detached (or .data was taken), so there is nothing to meta-learn.": {
+            "after": _detached
+        },
+        "The slopes lead back to the start, p itself does not: it was detached. The identity in I - rate * Hessian is lost.": {
+            "of": lambda p: p.detach()
+        },
         "The step goes uphill: subtract the slopes.": {"sign": 1},
     },
 )
@@ -119,7 +138,10 @@ def _(loss, params, rate):
     return _step(loss, params, 1 / rate)
 
 
-@inner_step.mistake("The given parameters were changed in place. The next task needs the same start: build new tensors.")
+@inner_step.mistake(
+    "The given parameters were changed in place. The next task needs the same start: build new"
+    " tensors."
+)
 def _(loss, params, rate):
     slopes = torch.autograd.grad(loss(params), list(params.values()))
     for p, g in zip(params.values(), slopes):
@@ -127,7 +149,10 @@ def _(loss, params, rate):
     return params
 
 
-@inner_step.mistake("One parameter after the other: the second slope was taken where the first parameter had moved already. Take all slopes at the same point.")
+@inner_step.mistake(
+    "One parameter after the other: the second slope was taken where the first parameter had moved"
+    " already. Take all slopes at the same point."
+)
 def _(loss, params, rate):
     new = dict(params)
     for name, p in params.items():
@@ -143,7 +168,10 @@ def _(loss, params, rate):
 @inner_step.law("a rate of 0 leaves every parameter where it is")
 def _(answer, W, v, x, y, rate):
     params = _own(W, v)
-    return all(torch.equal(p.detach(), params[name].detach()) for name, p in answer(_mse(x, y), params, 0.0).items())
+    return all(
+        torch.equal(p.detach(), params[name].detach())
+        for name, p in answer(_mse(x, y), params, 0.0).items()
+    )
 
 
 @inner_step.law("nothing is written into .grad, which belongs to the outer loop: no .backward()")
@@ -153,23 +181,35 @@ def _(answer, W, v, x, y, rate):
     return all(p.grad is None for p in params.values())
 
 
-# ---------------------------------------------------------------------------------------------------- 2. the start in closed form
+# ---------------------------------------------------------------------- 2. the start in closed form
 def _bowls(tasks, size):
     def draw(g):
         Q = torch.linalg.qr(_normal(g, tasks, size, size)).Q
         curvature = 0.3 + 2.2 * torch.rand(tasks, size, generator=g, dtype=torch.float64)
         H = Q @ torch.diag_embed(curvature) @ Q.transpose(1, 2)
-        return (H + H.transpose(1, 2)) / 2, _normal(g, tasks, size, scale=2.0), 0.2 + 0.1 * float(torch.rand((), generator=g))
+        return (
+            (H + H.transpose(1, 2)) / 2,
+            _normal(g, tasks, size, scale=2.0),
+            0.2 + 0.1 * float(torch.rand((), generator=g)),
+        )
 
     return draw
 
 
 @exercise(
     [_bowls(2, 2), _bowls(4, 3)],
-    points=2, grad=False, rtol=1e-5,
+    points=2,
+    grad=False,
+    rtol=1e-5,
     hints=(
-        "After the step the distance to the centre is (I - rate H_t)(theta - c_t). Put it into the loss: it is a bowl again, with another matrix M_t.",
-        "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves (sum of M_t) theta = sum of M_t c_t.",
+        (
+            "After the step the distance to the centre is (I - rate H_t)(theta - c_t). Put it into"
+            " the loss: it is a bowl again, with another matrix M_t."
+        ),
+        (
+            "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves (sum"
+            " of M_t) theta = sum of M_t c_t."
+        ),
     ),
 )
 def maml_start(H, C, rate):
@@ -194,7 +234,9 @@ def _identity(H):
 
 
 def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
-    """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H: what the mistakes below are made of."""
+    """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H: what the
+    mistakes below are made of.
+    """
     M = matrix(H, _identity(H) - rate * H)
     return torch.linalg.solve(mean(M, 0), torch.einsum("tij,tj->i", M, C))
 
@@ -202,16 +244,27 @@ def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
 maml_start.variants(
     _start,
     {
-        "This is the joint minimum, the start with the smallest loss *before* adaptation. The rate has to come in.": {"matrix": lambda H, K: H},
-        "This is where FOMAML rests: the factor (I - rate H_t) comes twice, once from the step and once from differentiating through it.":
-            {"matrix": lambda H, K: H @ K},
-        "H_t itself is missing between the two factors: they say how far the centre still is, H_t says what that costs.":
-            {"matrix": lambda H, K: K @ K},
-        "You solve for the mean matrix with the sum of the pulls, or the other way round: both sums, or both means.": {"mean": torch.mean},
-        "This is the mean of the centres: the curvatures are not used.": {"matrix": lambda H, K: _identity(H).expand_as(H)},
-        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only: torch.eye.":
-            {"matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))},
-        "With * you multiply entry by entry. Products of matrices are written with @.": {"matrix": lambda H, K: K * H * K},
+        "This is the joint minimum, the start with the smallest loss *before* adaptation. The rate has to come in.": {
+            "matrix": lambda H, K: H
+        },
+        "This is where FOMAML rests: the factor (I - rate H_t) comes twice, once from the step and once from differentiating through it.": {
+            "matrix": lambda H, K: H @ K
+        },
+        "H_t itself is missing between the two factors: they say how far the centre still is, H_t says what that costs.": {
+            "matrix": lambda H, K: K @ K
+        },
+        "You solve for the mean matrix with the sum of the pulls, or the other way round: both sums, or both means.": {
+            "mean": torch.mean
+        },
+        "This is the mean of the centres: the curvatures are not used.": {
+            "matrix": lambda H, K: _identity(H).expand_as(H)
+        },
+        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only: torch.eye.": {
+            "matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))
+        },
+        "With * you multiply entry by entry. Products of matrices are written with @.": {
+            "matrix": lambda H, K: K * H * K
+        },
     },
 )
 
@@ -221,7 +274,9 @@ def _(H, C, rate):
     return _start(H, C, -rate)
 
 
-@maml_start.mistake("Each factor has the rate once: (I - rate H_t) on both sides is not I - rate^2 H_t^2.")
+@maml_start.mistake(
+    "Each factor has the rate once: (I - rate H_t) on both sides is not I - rate^2 H_t^2."
+)
 def _(H, C, rate):
     return _start(H, C, rate, matrix=lambda H, K: H - rate**2 * H @ H @ H)
 
@@ -231,15 +286,26 @@ def _(answer, H, C, rate):
     return torch.allclose(answer(H[:1].expand_as(H).contiguous(), C, rate), C.mean(0), atol=1e-8)
 
 
-# ------------------------------------------------------------------------------------------------- 3. what first order leaves out
+# ------------------------------------------------------------------- 3. what first order leaves out
 def _two_losses(scale):
-    """The slopes of two losses sum log cosh(A theta - b) [* scale]; a start, a rate, and how far apart the differences are taken."""
+    """The slopes of two losses sum log cosh(A theta - b) [* scale]; a start, a rate, and how far
+    apart the differences are taken.
+    """
 
     def draw(g):
         _import_functions()
         size = int(torch.randint(2, 5, (), generator=g))
         A, B = _normal(g, size + 2, size), _normal(g, size + 2, size)
-        return A, B, _normal(g, size + 2), _normal(g, size + 2), _normal(g, size), 0.1 + 0.2 * float(torch.rand((), generator=g)), 1e-4, scale
+        return (
+            A,
+            B,
+            _normal(g, size + 2),
+            _normal(g, size + 2),
+            _normal(g, size),
+            0.1 + 0.2 * float(torch.rand((), generator=g)),
+            1e-4,
+            scale,
+        )
 
     return draw
 
@@ -256,10 +322,20 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
 
 @exercise(
     [_two_losses(1.0), _two_losses(1e4), _two_losses(1e-6)],
-    points=3, call=_with_slopes, grad=False, rtol=1e-4, atol=1e-6,
+    points=3,
+    call=_with_slopes,
+    grad=False,
+    rtol=1e-4,
+    atol=1e-6,
     hints=(
-        "The chain rule gives (I - rate H) g' with g' the query's slope at the stepped theta. FOMAML is g'. What is left?",
-        "H v is the change of the slope along v: (slope(theta + h v) - slope(theta - h v)) / (2 h), with h so small that h |v| = reach.",
+        (
+            "The chain rule gives (I - rate H) g' with g' the query's slope at the stepped theta."
+            " FOMAML is g'. What is left?"
+        ),
+        (
+            "H v is the change of the slope along v: (slope(theta + h v) - slope(theta - h v)) / (2"
+            " h), with h so small that h |v| = reach."
+        ),
     ),
 )
 def dropped_term(slope, judge, theta, rate, reach):
@@ -280,29 +356,48 @@ def dropped_term(slope, judge, theta, rate, reach):
     ### END SOLUTION
 
 
-def _dropped(slope, judge, theta, rate, reach, of=None, at=0, before=False, h=None, factor=1, plus=0, back=1):
-    """The answer with one thing changed; `at` and `plus`: how many steps from the start, and how often FOMAML's gradient is added."""
+def _dropped(
+    slope, judge, theta, rate, reach, of=None, at=0, before=False, h=None, factor=1, plus=0, back=1
+):
+    """The answer with one thing changed; `at` and `plus`: how many steps from the start, and how
+    often FOMAML's gradient is added.
+    """
     stepped = theta - rate * slope(theta)
     g = judge(theta if before else stepped)
     h, at = reach / g.norm() if h is None else h(reach), theta + at * (stepped - theta)
     turned = (of or (lambda slope, judge: slope))(slope, judge)
-    return plus * g - factor * rate * (turned(at + h * g) - turned(at - back * h * g)) / ((1 + back) * h)
+    return plus * g - factor * rate * (turned(at + h * g) - turned(at - back * h * g)) / (
+        (1 + back) * h
+    )
 
 
 dropped_term.variants(
     _dropped,
     {
-        "The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'.": {"factor": -1},
+        "The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'.": {
+            "factor": -1
+        },
         "This is MAML's whole gradient. The question is what FOMAML leaves out of it.": {"plus": 1},
-        "This is FOMAML's gradient, the query's slope at the stepped point: what it leaves out comes on top.": {"plus": 1, "factor": 0},
-        "The query's slope is taken before the step. Take it at theta - rate * slope(theta).": {"before": True},
-        "The Hessian belongs to the start, where the inner step was taken; you take it at the stepped point.": {"at": 1},
-        "You go h g' with the same h however long g' is: with a loss in other units the points lie far away, or on top of each other. "
-        "Divide by its length.": {"h": lambda reach: reach},
+        "This is FOMAML's gradient, the query's slope at the stepped point: what it leaves out comes on top.": {
+            "plus": 1,
+            "factor": 0,
+        },
+        "The query's slope is taken before the step. Take it at theta - rate * slope(theta).": {
+            "before": True
+        },
+        "The Hessian belongs to the start, where the inner step was taken; you take it at the stepped point.": {
+            "at": 1
+        },
+        "You go h g' with the same h however long g' is: with a loss in other units the points lie far away, or on top of each other. Divide by its length.": {
+            "h": lambda reach: reach
+        },
         "A factor of 2: the two points are 2 h apart along g'.": {"factor": 2},
-        "The Hessian is that of the query loss here. The step was taken on the support, so it is the support's slope that turns.":
-            {"of": lambda slope, judge: judge},
-        "One of the two points is theta itself. Differences from one side are far less exact: take a point on either side.": {"back": 0},
+        "The Hessian is that of the query loss here. The step was taken on the support, so it is the support's slope that turns.": {
+            "of": lambda slope, judge: judge
+        },
+        "One of the two points is theta itself. Differences from one side are far less exact: take a point on either side.": {
+            "back": 0
+        },
     },
 )
 
@@ -312,16 +407,21 @@ def _(slope, judge, theta, rate, reach):
     return _dropped(slope, judge, theta, rate, reach) / rate
 
 
-@dropped_term.mistake("The term is left in the direction of g' only: its length is lost. Divide by h, not by reach.")
+@dropped_term.mistake(
+    "The term is left in the direction of g' only: its length is lost. Divide by h, not by reach."
+)
 def _(slope, judge, theta, rate, reach):
     return _dropped(slope, judge, theta, rate, reach) / judge(theta - rate * slope(theta)).norm()
 
 
-# ----------------------------------------------------------------------------------------------------------------------- 4. Reptile
+# --------------------------------------------------------------------------------------- 4. Reptile
 def _regressions(count):
     def draw(g):
         size = int(torch.randint(2, 4, (), generator=g))
-        tasks = [(_normal(g, n, size), _normal(g, n, scale=2.0)) for n in torch.randint(3, 7, (count,), generator=g).tolist()]
+        tasks = [
+            (_normal(g, n, size), _normal(g, n, scale=2.0))
+            for n in torch.randint(3, 7, (count,), generator=g).tolist()
+        ]
         rate, toward = (0.1 + 0.3 * torch.rand(2, generator=g)).tolist()
         return _normal(g, size), tasks, rate, int(torch.randint(2, 5, (), generator=g)), toward
 
@@ -330,9 +430,15 @@ def _regressions(count):
 
 @exercise(
     [_regressions(2), _regressions(4)],
-    points=2, grad=False, rtol=1e-6, atol=1e-8,
+    points=2,
+    grad=False,
+    rtol=1e-6,
+    atol=1e-8,
     hints=(
-        "Two loops: over the tasks, each from its own copy of theta, and over the steps. The gradient is X' (X own - y) / n.",
+        (
+            "Two loops: over the tasks, each from its own copy of theta, and over the steps. The"
+            " gradient is X' (X own - y) / n."
+        ),
         "Collect where the tasks end. The answer is theta + toward * (their mean - theta).",
     ),
 )
@@ -357,7 +463,21 @@ def reptile_update(theta, tasks, rate, steps, toward):
     ### END SOLUTION
 
 
-def _reptile(theta, tasks, rate, steps, toward, chained=False, frozen=False, n=len, of=len, scale=1.0, only=slice(None), keep=1, away=True):
+def _reptile(
+    theta,
+    tasks,
+    rate,
+    steps,
+    toward,
+    chained=False,
+    frozen=False,
+    n=len,
+    of=len,
+    scale=1.0,
+    only=slice(None),
+    keep=1,
+    away=True,
+):
     """The answer with one thing changed: what the mistakes below are made of."""
     ends, own = [], theta
     for X, y in tasks[only]:
@@ -372,20 +492,27 @@ def _reptile(theta, tasks, rate, steps, toward, chained=False, frozen=False, n=l
 reptile_update.variants(
     _reptile,
     {
-        "The second task starts where the first one ended. Each task starts at theta.": {"chained": True},
+        "The second task starts where the first one ended. Each task starts at theta.": {
+            "chained": True
+        },
         "You add the tasks' moves up; Reptile takes their mean.": {"of": lambda ends: 1},
-        "The gradient is taken at theta in every step: take it where the task has got to. With more than one step that is the whole point of Reptile.":
-            {"frozen": True},
+        "The gradient is taken at theta in every step: take it where the task has got to. With more than one step that is the whole point of Reptile.": {
+            "frozen": True
+        },
         "The gradients lack the 1 / n: the loss is a mean over the examples.": {"n": lambda y: 1},
         "The gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
         "Only the last task moves the start.": {"only": slice(-1, None)},
         "This is the move alone; add it to theta.": {"keep": 0},
-        "You add where the tasks ended, not how far they moved: subtract theta from each end.": {"away": False},
+        "You add where the tasks ended, not how far they moved: subtract theta from each end.": {
+            "away": False
+        },
     },
 )
 
 
-@reptile_update.mistake("You go all the way to the mean of the adapted parameters: `toward` is not used.")
+@reptile_update.mistake(
+    "You go all the way to the mean of the adapted parameters: `toward` is not used."
+)
 def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps, 1.0)
 
@@ -395,12 +522,17 @@ def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps, -toward)
 
 
-@reptile_update.mistake("One inner step is taken, whatever `steps` says: with one step Reptile is joint training.")
+@reptile_update.mistake(
+    "One inner step is taken, whatever `steps` says: with one step Reptile is joint training."
+)
 def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, 1, toward)
 
 
-@reptile_update.mistake("`own = theta` and then `own -= ...` moves theta itself. Write own = own - ..., or start from theta.clone().")
+@reptile_update.mistake(
+    "`own = theta` and then `own -= ...` moves theta itself. Write own = own - ..., or start from"
+    " theta.clone()."
+)
 def _(theta, tasks, rate, steps, toward):
     away = 0
     for X, y in tasks:
@@ -416,12 +548,21 @@ def _(theta, tasks, rate, steps, toward):
     return _reptile(theta, tasks, rate, steps - 1, toward)
 
 
-# ------------------------------------------------------------------------------------------------------- 5. apply to new tasks: bugs
+# ---------------------------------------------------------------------- 5. apply to new tasks: bugs
 def _new_tasks(count):
     def draw(g):
         _import_functions()
-        tasks = [(_normal(g, n, 2), _normal(g, n), _normal(g, 3, 2)) for n in torch.randint(4, 8, (count,), generator=g).tolist()]
-        return _normal(g, 3, 2), _normal(g, 3), tasks, 0.1 + 0.1 * float(torch.rand((), generator=g)), int(torch.randint(2, 4, (), generator=g))
+        tasks = [
+            (_normal(g, n, 2), _normal(g, n), _normal(g, 3, 2))
+            for n in torch.randint(4, 8, (count,), generator=g).tolist()
+        ]
+        return (
+            _normal(g, 3, 2),
+            _normal(g, 3),
+            tasks,
+            0.1 + 0.1 * float(torch.rand((), generator=g)),
+            int(torch.randint(2, 4, (), generator=g)),
+        )
 
     return draw
 
@@ -431,7 +572,10 @@ def _applied(answer, W, v, tasks, rate, steps):
     found = answer(_tanh_network, params, tasks, rate, steps)
     if not isinstance(found, list | tuple) or not all(isinstance(p, torch.Tensor) for p in found):
         return found
-    return {"predictions": [p.detach() for p in found], "start afterwards": {name: p.detach() for name, p in params.items()}}
+    return {
+        "predictions": [p.detach() for p in found],
+        "start afterwards": {name: p.detach() for name, p in params.items()},
+    }
 
 
 def _too_early(f, params, tasks, rate, steps):
@@ -458,10 +602,16 @@ def _too_early(f, params, tasks, rate, steps):
 
 @exercise(
     _new_tasks(2),
-    points=3, call=_applied, grad=False, starter=_too_early,
+    points=3,
+    call=_applied,
+    grad=False,
+    starter=_too_early,
     hints=(
         "Two bugs. When are the predictions taken? And where does the second task start?",
-        "Make `own` a new dict for each task, own = {name: p - rate * slope ...} in each step, and predict with it after the last step.",
+        (
+            "Make `own` a new dict for each task, own = {name: p - rate * slope ...} in each step,"
+            " and predict with it after the last step."
+        ),
     ),
 )
 def predict_new(f, params, tasks, rate, steps):
@@ -478,7 +628,21 @@ def predict_new(f, params, tasks, rate, steps):
     return predictions
 
 
-def _predicted(f, params, tasks, rate, steps, early=False, in_place=False, query=True, scale=1.0, restart=False, fewer=0, sign=-1, chained=False):
+def _predicted(
+    f,
+    params,
+    tasks,
+    rate,
+    steps,
+    early=False,
+    in_place=False,
+    query=True,
+    scale=1.0,
+    restart=False,
+    fewer=0,
+    sign=-1,
+    chained=False,
+):
     """The answer with one thing changed: what the mistakes below are made of."""
     found, own = [], params
     for x, y, asked in tasks:
@@ -498,14 +662,22 @@ def _predicted(f, params, tasks, rate, steps, early=False, in_place=False, query
 predict_new.variants(
     _predicted,
     {
-        "Both bugs are still there: predictions before the steps, and a start that the first task moves for all others.":
-            {"early": True, "in_place": True},
-        "The predictions come after the steps now, but p.data moves the start itself: the second task starts where the first one ended. "
-        "A copy of the dict still holds the same tensors.": {"in_place": True},
-        "Each task starts afresh now, but the predictions are still taken before its steps, so they are all the start's.": {"early": True},
-        "The start stays as it is now, but `own` goes on from one task to the next: set it to params inside the loop over the tasks.":
-            {"chained": True},
-        "You predict for the support, which was adapted to; the question is the query.": {"query": False},
+        "Both bugs are still there: predictions before the steps, and a start that the first task moves for all others.": {
+            "early": True,
+            "in_place": True,
+        },
+        "The predictions come after the steps now, but p.data moves the start itself: the second task starts where the first one ended. A copy of the dict still holds the same tensors.": {
+            "in_place": True
+        },
+        "Each task starts afresh now, but the predictions are still taken before its steps, so they are all the start's.": {
+            "early": True
+        },
+        "The start stays as it is now, but `own` goes on from one task to the next: set it to params inside the loop over the tasks.": {
+            "chained": True
+        },
+        "You predict for the support, which was adapted to; the question is the query.": {
+            "query": False
+        },
         "One step is taken, whatever `steps` says.": {"restart": True},
         "The slopes are added: the steps go uphill.": {"sign": 1},
         "The loss here is the mean of the squared errors, without a factor 1/2.": {"scale": 0.5},

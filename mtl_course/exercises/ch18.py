@@ -6,9 +6,11 @@ from torch.nn import functional as F
 from ..checks.exercise import exercise
 
 
-# --------------------------------------------------------------------------------------------------------- 1. prototypes
+# ------------------------------------------------------------------------------------ 1. prototypes
 def _features(counts, d):
-    """Support features of classes with these numbers of examples, in mixed order, and queries; float64."""
+    """Support features of classes with these numbers of examples, in mixed order, and queries;
+    float64.
+    """
 
     def draw(g):
         y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -23,8 +25,14 @@ def _features(counts, d):
     [_features([2, 2, 2], 4), _features([1, 3, 2, 4], 3)],
     points=2,
     hints=(
-        "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the squared distances.",
-        "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last dimension.",
+        (
+            "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the"
+            " squared distances."
+        ),
+        (
+            "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last"
+            " dimension."
+        ),
     ),
 )
 def nearest_prototype(z, y, query, ways):
@@ -51,7 +59,15 @@ def _away(query, points):
     return (query[:, None] - points).square().sum(-1)
 
 
-def _nearest(z, y, query, ways, centre=lambda rows: rows.mean(0), away=_away, of=lambda far: (-far).softmax(-1)):
+def _nearest(
+    z,
+    y,
+    query,
+    ways,
+    centre=lambda rows: rows.mean(0),
+    away=_away,
+    of=lambda far: (-far).softmax(-1),
+):
     """The answer with one thing changed: what the mistakes below are made of."""
     return of(away(query, torch.stack([centre(z[y == k]) for k in range(ways)])))
 
@@ -59,39 +75,58 @@ def _nearest(z, y, query, ways, centre=lambda rows: rows.mean(0), away=_away, of
 nearest_prototype.variants(
     _nearest,
     {
-        "The distance is not squared. With the square the classifier is linear in the features, and Gaussians stand behind it.":
-            {"of": lambda far: (-far.sqrt()).softmax(-1)},
-        "The prototype is a sum: divide by the number of examples of the class.": {"centre": lambda rows: rows.sum(0)},
-        "The sign is turned round: the farthest class gets the highest probability.": {"of": lambda far: far.softmax(-1)},
-        "The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.":
-            {"of": lambda far: (-far).softmax(0)},
-        "The squared distance is a sum over the features, not their mean.":
-            {"away": lambda query, points: (query[:, None] - points).square().mean(-1)},
+        "The distance is not squared. With the square the classifier is linear in the features, and Gaussians stand behind it.": {
+            "of": lambda far: (-far.sqrt()).softmax(-1)
+        },
+        "The prototype is a sum: divide by the number of examples of the class.": {
+            "centre": lambda rows: rows.sum(0)
+        },
+        "The sign is turned round: the farthest class gets the highest probability.": {
+            "of": lambda far: far.softmax(-1)
+        },
+        "The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.": {
+            "of": lambda far: (-far).softmax(0)
+        },
+        "The squared distance is a sum over the features, not their mean.": {
+            "away": lambda query, points: (query[:, None] - points).square().mean(-1)
+        },
         "These are logits: a softmax over the classes is missing.": {"of": lambda far: -far},
-        "These are log-probabilities: take softmax, not log_softmax.": {"of": lambda far: (-far).log_softmax(-1)},
-        "You halve the squared distance, as a Gaussian of unit width does. Equation 2 does not.": {"of": lambda far: (-far / 2).softmax(-1)},
-        "That is a scalar product, not a distance: a prototype that is far from zero wins too often.":
-            {"away": lambda query, points: -query @ points.T},
+        "These are log-probabilities: take softmax, not log_softmax.": {
+            "of": lambda far: (-far).log_softmax(-1)
+        },
+        "You halve the squared distance, as a Gaussian of unit width does. Equation 2 does not.": {
+            "of": lambda far: (-far / 2).softmax(-1)
+        },
+        "That is a scalar product, not a distance: a prototype that is far from zero wins too often.": {
+            "away": lambda query, points: -query @ points.T
+        },
     },
-)  # fmt: skip
+)
 
 
-@nearest_prototype.mistake("You take it that the support comes sorted by class. Ask y which rows belong to a class.")
+@nearest_prototype.mistake(
+    "You take it that the support comes sorted by class. Ask y which rows belong to a class."
+)
 def _(z, y, query, ways):
     shots = len(z) // ways
     return (-_away(query, z[: ways * shots].reshape(ways, shots, -1).mean(1))).softmax(-1)
 
 
-@nearest_prototype.mistake("You sum up the probabilities of the examples, as a nearest-neighbour rule would: the mean over a class comes before the distance.")
+@nearest_prototype.mistake(
+    "You sum up the probabilities of the examples, as a nearest-neighbour rule would: the mean over"
+    " a class comes before the distance."
+)
 def _(z, y, query, ways):
     each = (-_away(query, z)).softmax(-1)
     return torch.stack([each[:, y == k].sum(-1) for k in range(ways)], -1)
 
 
-# ------------------------------------------------------------------------------------------- 2. an episode: spot the bugs
+# --------------------------------------------------------------------- 2. an episode: spot the bugs
 def _labelled(classes, allowed, ways, shots, queries):
     def draw(g):
-        y = torch.arange(classes).repeat_interleave(shots + queries + torch.randint(2, (classes,), generator=g))
+        y = torch.arange(classes).repeat_interleave(
+            shots + queries + torch.randint(2, (classes,), generator=g)
+        )
         y = y[torch.randperm(len(y), generator=g)]
         return y, torch.randperm(classes, generator=g)[:allowed].tolist(), ways, shots, queries
 
@@ -99,7 +134,11 @@ def _labelled(classes, allowed, ways, shots, queries):
 
 
 def _numbers(rows):
-    return torch.stack(list(rows)) if isinstance(next(iter(rows)), torch.Tensor) else torch.as_tensor(rows)
+    return (
+        torch.stack(list(rows))
+        if isinstance(next(iter(rows)), torch.Tensor)
+        else torch.as_tensor(rows)
+    )
 
 
 def _drawn(answer, y, classes, ways, shots, queries, times=25):
@@ -113,8 +152,9 @@ def _drawn(answer, y, classes, ways, shots, queries, times=25):
     found = episodes(0, times)
     if any(s.shape != (ways, shots) or q.shape != (ways, queries) for s, q in found):
         raise ValueError(
-            f"Support and query are to be {ways} rows of {shots} and {ways} rows of {queries} row numbers; "
-            f"yours have the shapes {tuple(found[0][0].shape)} and {tuple(found[0][1].shape)}."
+            f"Support and query are to be {ways} rows of {shots} and {ways} rows of {queries} row"
+            f" numbers; yours have the shapes {tuple(found[0][0].shape)} and"
+            f" {tuple(found[0][1].shape)}."
         )
     rows = torch.stack([torch.cat(pair, 1) for pair in found])  # [times, ways, shots + queries]
     of = y[rows]
@@ -133,7 +173,9 @@ def _drawn(answer, y, classes, ways, shots, queries, times=25):
         "different classes in a task": all(len(set(t.tolist())) == ways for t in of[..., 0]),
         "only classes that are allowed": set(of.flatten().tolist()) <= set(classes),
         "all of them at some time": set(of.flatten().tolist()) >= set(classes),
-        "support and query share a row": any(len(set(t.tolist())) < t.numel() for t in rows.flatten(1)),
+        "support and query share a row": any(
+            len(set(t.tolist())) < t.numel() for t in rows.flatten(1)
+        ),
         "other examples of a class in other supports": vary(rows[..., :shots], shots),
         "other examples of a class in other queries": vary(rows[..., shots:], queries),
         "the same again from the same seed": same(again, episodes(3, 3)),
@@ -170,8 +212,14 @@ def _leaking(y, classes, ways, shots, queries, generator):
     device=False,
     starter=_leaking,
     hints=(
-        "Two leaks. From which classes does it draw? And can an example be in the support and among the queries?",
-        "Shuffle `classes`, y.new_tensor(classes), not the labels that y has; and let the queries begin where the support ends.",
+        (
+            "Two leaks. From which classes does it draw? And can an example be in the support and"
+            " among the queries?"
+        ),
+        (
+            "Shuffle `classes`, y.new_tensor(classes), not the labels that y has; and let the"
+            " queries begin where the support ends."
+        ),
     ),
 )
 def draw_task(y, classes, ways, shots, queries, generator):
@@ -186,7 +234,10 @@ def draw_task(y, classes, ways, shots, queries, generator):
     return support, query
 
 
-@draw_task.mistake("Two leaks, still: any class of y may be drawn, those that were trained on as well; and a query can be one of the support's own examples.")
+@draw_task.mistake(
+    "Two leaks, still: any class of y may be drawn, those that were trained on as well; and a query"
+    " can be one of the support's own examples."
+)
 def _(y, classes, ways, shots, queries, generator):
     return _leaking(y, classes, ways, shots, queries, generator)
 
@@ -199,8 +250,21 @@ def _allowed(y, classes, ways, generator):
     return [classes[i] for i in _order(len(classes), generator)]
 
 
-def _task(y, classes, ways, shots, queries, generator, choose=_allowed, order=_order, apart=True, drawer=lambda g: g):
-    """An episode with one thing changed: which classes, the order of their examples, queries apart from the support, who draws."""
+def _task(
+    y,
+    classes,
+    ways,
+    shots,
+    queries,
+    generator,
+    choose=_allowed,
+    order=_order,
+    apart=True,
+    drawer=lambda g: g,
+):
+    """An episode with one thing changed: which classes, the order of their examples, queries apart
+    from the support, who draws.
+    """
     generator, parts = drawer(generator), []
     for c in choose(y, classes, ways, generator)[:ways]:
         mine = (y == c).nonzero().flatten()
@@ -212,26 +276,37 @@ def _task(y, classes, ways, shots, queries, generator, choose=_allowed, order=_o
 draw_task.variants(
     _task,
     {
-        "Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.":
-            {"choose": lambda y, classes, ways, g: _order(int(y.max()) + 1, g)},
-        "The classes are right now. But a query can be one of the support's own examples: accuracy would measure memory.":
-            {"apart": False},
-        "You draw positions in `classes` and use them as labels: classes[c] is the label.":
-            {"choose": lambda y, classes, ways, g: _order(len(classes), g)},
-        "A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.":
-            {"choose": lambda y, classes, ways, g: [classes[i] for i in torch.randint(len(classes), (ways,), generator=g)]},
-        "The classes are the first ones of the list every time: draw them.": {"choose": lambda y, classes, ways, g: classes},
-        "The examples of a class come in the order of the data every time: some are always support and some never: draw them.":
-            {"order": lambda n, g: torch.arange(n)},
-        "The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.":
-            {"drawer": lambda g: None},
-        "You seed a generator of your own, so that every episode is the same: draw with `generator`, as it comes.":
-            {"drawer": lambda g: torch.Generator().manual_seed(0)},
+        "Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.": {
+            "choose": lambda y, classes, ways, g: _order(int(y.max()) + 1, g)
+        },
+        "The classes are right now. But a query can be one of the support's own examples: accuracy would measure memory.": {
+            "apart": False
+        },
+        "You draw positions in `classes` and use them as labels: classes[c] is the label.": {
+            "choose": lambda y, classes, ways, g: _order(len(classes), g)
+        },
+        "A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.": {
+            "choose": lambda y, classes, ways, g: [
+                classes[i] for i in torch.randint(len(classes), (ways,), generator=g)
+            ]
+        },
+        "The classes are the first ones of the list every time: draw them.": {
+            "choose": lambda y, classes, ways, g: classes
+        },
+        "The examples of a class come in the order of the data every time: some are always support and some never: draw them.": {
+            "order": lambda n, g: torch.arange(n)
+        },
+        "The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.": {
+            "drawer": lambda g: None
+        },
+        "You seed a generator of your own, so that every episode is the same: draw with `generator`, as it comes.": {
+            "drawer": lambda g: torch.Generator().manual_seed(0)
+        },
     },
-)  # fmt: skip
+)
 
 
-# ------------------------------------------------------------------------------------------- 3. whose mean and variance?
+# ---------------------------------------------------------------------- 3. whose mean and variance?
 def _norm_inputs(n, q, d):
     def draw(g):
         def normal(*shape):
@@ -247,7 +322,10 @@ def _norm_inputs(n, q, d):
     [_norm_inputs(5, 4, 3), _norm_inputs(4, 3, 2)],
     points=2,
     hints=(
-        "One mean and one variance a feature, from the support alone; the queries are normalised with the same two numbers.",
+        (
+            "One mean and one variance a feature, from the support alone; the queries are"
+            " normalised with the same two numbers."
+        ),
         "support.var(0, unbiased=False), and eps belongs under the root, next to the variance.",
     ),
 )
@@ -276,10 +354,18 @@ def _(answer, support, query, weight, bias, eps):
 
 
 def _normed(
-    support, query, weight, bias, eps,
-    of=lambda s, q: (s, s), root=lambda x, eps: (x.var(0, unbiased=False) + eps).sqrt(), then=lambda z, weight, bias: z * weight + bias,
-):  # fmt: skip
-    """The answer with one thing changed: whose statistics support and queries get, what they are divided by, what follows."""
+    support,
+    query,
+    weight,
+    bias,
+    eps,
+    of=lambda s, q: (s, s),
+    root=lambda x, eps: (x.var(0, unbiased=False) + eps).sqrt(),
+    then=lambda z, weight, bias: z * weight + bias,
+):
+    """The answer with one thing changed: whose statistics support and queries get, what they are
+    divided by, what follows.
+    """
     pairs = zip((support, query), of(support, query), strict=True)
     return tuple(then((x - whose.mean(0)) / root(whose, eps), weight, bias) for x, whose in pairs)
 
@@ -287,22 +373,30 @@ def _normed(
 support_norm.variants(
     _normed,
     {
-        "Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.":
-            {"of": lambda s, q: (s, q)},
-        "Mean and variance are taken over support and queries together: what is said about one query depends on the others.":
-            {"of": lambda s, q: (torch.cat([s, q]),) * 2},
-        "The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.":
-            {"of": lambda s, q: (q, q)},
-        "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).":
-            {"root": lambda x, eps: (x.var(0) + eps).sqrt()},
-        "eps is added to the standard deviation: it belongs under the root, next to the variance.":
-            {"root": lambda x, eps: x.std(0, unbiased=False) + eps},
-        "eps is missing: a feature that is the same in all of the support would be divided by zero.":
-            {"root": lambda x, eps: x.std(0, unbiased=False)},
+        "Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.": {
+            "of": lambda s, q: (s, q)
+        },
+        "Mean and variance are taken over support and queries together: what is said about one query depends on the others.": {
+            "of": lambda s, q: (torch.cat([s, q]),) * 2
+        },
+        "The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.": {
+            "of": lambda s, q: (q, q)
+        },
+        "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).": {
+            "root": lambda x, eps: (x.var(0) + eps).sqrt()
+        },
+        "eps is added to the standard deviation: it belongs under the root, next to the variance.": {
+            "root": lambda x, eps: x.std(0, unbiased=False) + eps
+        },
+        "eps is missing: a feature that is the same in all of the support would be divided by zero.": {
+            "root": lambda x, eps: x.std(0, unbiased=False)
+        },
         "weight and bias are missing.": {"then": lambda z, weight, bias: z},
-        "You divide by the variance: take its root.": {"root": lambda x, eps: x.var(0, unbiased=False) + eps},
+        "You divide by the variance: take its root.": {
+            "root": lambda x, eps: x.var(0, unbiased=False) + eps
+        },
     },
-)  # fmt: skip
+)
 
 
 @support_norm.mistake("The support comes back as it was: it goes through the layer, too.")
@@ -310,12 +404,19 @@ def _(support, query, weight, bias, eps):
     return support.clone(), _normed(support, query, weight, bias, eps)[1]
 
 
-@support_norm.mistake("The mean runs over the features of an example, as in LayerNorm: one mean and one variance a feature, over the examples.")
+@support_norm.mistake(
+    "The mean runs over the features of an example, as in LayerNorm: one mean and one variance a"
+    " feature, over the examples."
+)
 def _(support, query, weight, bias, eps):
-    return tuple((x - x.mean(1, True)) / (x.var(1, unbiased=False, keepdim=True) + eps).sqrt() * weight + bias for x in (support, query))
+    return tuple(
+        (x - x.mean(1, True)) / (x.var(1, unbiased=False, keepdim=True) + eps).sqrt() * weight
+        + bias
+        for x in (support, query)
+    )
 
 
-# -------------------------------------------------------------------------------------------- 4. the head of Baseline++
+# ------------------------------------------------------------------------ 4. the head of Baseline++
 def _head_inputs(q, d, classes):
     def draw(g):
         lengths = 0.5 + 2 * torch.rand(q, 1, generator=g, dtype=torch.float64)
@@ -331,7 +432,10 @@ def _head_inputs(q, d, classes):
     points=1,
     hints=(
         "The cosine is the scalar product of two vectors that were both divided by their lengths.",
-        "z @ weight.T holds the scalar products, and z.norm(dim=1)[:, None] * weight.norm(dim=1) the products of the lengths.",
+        (
+            "z @ weight.T holds the scalar products, and z.norm(dim=1)[:, None] *"
+            " weight.norm(dim=1) the products of the lengths."
+        ),
     ),
 )
 def direction_logits(z, weight, scale):
@@ -351,7 +455,9 @@ def direction_logits(z, weight, scale):
 @direction_logits.law("longer features or longer weights change nothing")
 def _(answer, z, weight, scale):
     found = answer(z, weight, scale)
-    return torch.allclose(answer(7 * z, weight, scale), found) and torch.allclose(answer(z, 5 * weight, scale), found)
+    return torch.allclose(answer(7 * z, weight, scale), found) and torch.allclose(
+        answer(z, 5 * weight, scale), found
+    )
 
 
 def _unit(rows):
@@ -362,31 +468,47 @@ def _as_is(rows):
     return rows
 
 
-def _cosines(z, weight, scale, features=_unit, weights=_unit, times=lambda found, scale: scale * found):
-    """The answer with one thing changed: what is done to the features, to the weights, and with the scale."""
+def _cosines(
+    z, weight, scale, features=_unit, weights=_unit, times=lambda found, scale: scale * found
+):
+    """The answer with one thing changed: what is done to the features, to the weights, and with the
+    scale.
+    """
     return times(features(z) @ weights(weight).T, scale)
 
 
 direction_logits.variants(
     _cosines,
     {
-        "That is a linear head: neither the features nor the weights are divided by their lengths.":
-            {"features": _as_is, "weights": _as_is},
-        "Only the features are divided by their length: a class with a long weight wins too often.": {"weights": _as_is},
-        "Only the weights are divided by their length: the features' length still counts.": {"features": _as_is},
-        "The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.":
-            {"times": lambda found, scale: found},
-        "You divide by the lengths of the columns: a length is that of a row, over its features.":
-            {part: lambda rows: F.normalize(rows, dim=0) for part in ("features", "weights")},
-        "You divide by the squared lengths.":
-            {part: lambda rows: rows / rows.square().sum(-1, True) for part in ("features", "weights")},
+        "That is a linear head: neither the features nor the weights are divided by their lengths.": {
+            "features": _as_is,
+            "weights": _as_is,
+        },
+        "Only the features are divided by their length: a class with a long weight wins too often.": {
+            "weights": _as_is
+        },
+        "Only the weights are divided by their length: the features' length still counts.": {
+            "features": _as_is
+        },
+        "The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.": {
+            "times": lambda found, scale: found
+        },
+        "You divide by the lengths of the columns: a length is that of a row, over its features.": {
+            part: lambda rows: F.normalize(rows, dim=0) for part in ("features", "weights")
+        },
+        "You divide by the squared lengths.": {
+            part: lambda rows: rows / rows.square().sum(-1, True)
+            for part in ("features", "weights")
+        },
         "You divide by the scale: multiply.": {"times": lambda found, scale: found / scale},
-        "These are probabilities: return the logits, without a softmax.": {"times": lambda found, scale: (scale * found).softmax(-1)},
+        "These are probabilities: return the logits, without a softmax.": {
+            "times": lambda found, scale: (scale * found).softmax(-1)
+        },
     },
-)  # fmt: skip
+)
 
 
-# ------------------------------------------------------------------------------------------------------ 5. two spreads
+# ----------------------------------------------------------------------------------- 5. two spreads
 def _accuracies(seeds, episodes):
     def draw(g):
         level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=g, dtype=torch.float64)
@@ -400,8 +522,14 @@ def _accuracies(seeds, episodes):
     points=2,
     grad=False,
     hints=(
-        "Half an interval: 1.96 times the standard deviation over the episodes of one training, divided by the root of their number.",
-        "accuracy.std(1) gives one deviation a training; accuracy.mean(1).std() is the other spread, of which no root is taken.",
+        (
+            "Half an interval: 1.96 times the standard deviation over the episodes of one training,"
+            " divided by the root of their number."
+        ),
+        (
+            "accuracy.std(1) gives one deviation a training; accuracy.mean(1).std() is the other"
+            " spread, of which no root is taken."
+        ),
     ),
 )
 def two_spreads(accuracy):
@@ -422,7 +550,9 @@ def two_spreads(accuracy):
     ### END SOLUTION
 
 
-def _both(accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=lambda a: a.mean(1).std()):
+def _both(
+    accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=lambda a: a.mean(1).std()
+):
     """The answer with one of the two spreads, or both, changed."""
     return accuracy.mean(), half(accuracy), spread(accuracy)
 
@@ -430,19 +560,33 @@ def _both(accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=l
 two_spreads.variants(
     _both,
     {
-        "half is the spread of single episodes: an interval of the mean divides it by the root of their number.":
-            {"half": lambda a: 1.96 * a.std(1)},
-        "half is divided by the number of episodes: take its root.": {"half": lambda a: 1.96 * a.std(1) / a.shape[1]},
-        "half is a standard error: times 1.96 makes it a 95 % interval's half.": {"half": lambda a: a.std(1) / a.shape[1] ** 0.5},
-        "half is the whole width, from end to end.": {"half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5},
-        "All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.":
-            {"half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))},
-        "The deviations divide by the number itself: a sample divides by one less.":
-            {"half": lambda a: 1.96 * a.std(1, unbiased=False) / a.shape[1] ** 0.5, "spread": lambda a: a.mean(1).std(unbiased=False)},
-        "The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.":
-            {"spread": lambda a: a.mean(1).std() / len(a) ** 0.5},
-        "The last one is the spread of all episodes: first the mean of each training, then their deviation.":
-            {"spread": lambda a: a.std()},
-        "The last one is a standard deviation as it is, without 1.96.": {"spread": lambda a: 1.96 * a.mean(1).std()},
+        "half is the spread of single episodes: an interval of the mean divides it by the root of their number.": {
+            "half": lambda a: 1.96 * a.std(1)
+        },
+        "half is divided by the number of episodes: take its root.": {
+            "half": lambda a: 1.96 * a.std(1) / a.shape[1]
+        },
+        "half is a standard error: times 1.96 makes it a 95 % interval's half.": {
+            "half": lambda a: a.std(1) / a.shape[1] ** 0.5
+        },
+        "half is the whole width, from end to end.": {
+            "half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5
+        },
+        "All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.": {
+            "half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))
+        },
+        "The deviations divide by the number itself: a sample divides by one less.": {
+            "half": lambda a: 1.96 * a.std(1, unbiased=False) / a.shape[1] ** 0.5,
+            "spread": lambda a: a.mean(1).std(unbiased=False),
+        },
+        "The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.": {
+            "spread": lambda a: a.mean(1).std() / len(a) ** 0.5
+        },
+        "The last one is the spread of all episodes: first the mean of each training, then their deviation.": {
+            "spread": lambda a: a.std()
+        },
+        "The last one is a standard deviation as it is, without 1.96.": {
+            "spread": lambda a: 1.96 * a.mean(1).std()
+        },
     },
-)  # fmt: skip
+)

@@ -12,9 +12,11 @@ from ..checks.exercise import exercise
 from .inputs import filled, whole
 
 
-# ------------------------------------------------------------------------------------------------------------ 1. EWC's penalty
+# --------------------------------------------------------------------------------- 1. EWC's penalty
 def _after_a_task(new):
-    """Parameters, anchor and Fisher diagonal of a network with two old tensors, and a third one, `new`, that came later."""
+    """Parameters, anchor and Fisher diagonal of a network with two old tensors, and a third one,
+    `new`, that came later.
+    """
 
     def draw(g):
         shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,)}
@@ -32,8 +34,14 @@ def _after_a_task(new):
     [_after_a_task(True), _after_a_task(False)],
     points=1,
     hints=(
-        "For each name of the anchor: Fisher value times squared distance, summed over all entries. Then half of the strength.",
-        "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for name in anchor)",
+        (
+            "For each name of the anchor: Fisher value times squared distance, summed over all"
+            " entries. Then half of the strength."
+        ),
+        (
+            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for name"
+            " in anchor)"
+        ),
     ),
 )
 def ewc_penalty(params, anchor, fisher, strength):
@@ -60,27 +68,51 @@ def _(answer, params, anchor, fisher, strength):
     return float(answer({**params, **anchor}, anchor, fisher, strength)) == 0
 
 
-def _pull(params, anchor, fisher, strength, term=lambda p, a, f: f * (p - a) ** 2, factor=0.5, moving=lambda p: p):
+def _pull(
+    params,
+    anchor,
+    fisher,
+    strength,
+    term=lambda p, a, f: f * (p - a) ** 2,
+    factor=0.5,
+    moving=lambda p: p,
+):
     """The penalty with one thing changed."""
-    return factor * strength * sum(term(moving(params[name]), anchor[name], fisher[name]).sum() for name in anchor)
+    return (
+        factor
+        * strength
+        * sum(term(moving(params[name]), anchor[name], fisher[name]).sum() for name in anchor)
+    )
 
 
 ewc_penalty.variants(
     _pull,
     {
-        "Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.": {"factor": 1.0},
+        "Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.": {
+            "factor": 1.0
+        },
         "The distance is not squared.": {"term": lambda p, a, f: f * (p - a).abs()},
-        "The Fisher values are squared along with the distance: they are squared gradients already.":
-            {"term": lambda p, a, f: (f * (p - a)) ** 2},
-        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).":
-            {"term": lambda p, a, f: (p - a) ** 2},
-        "The pull is towards zero, not towards the anchor: this is weight decay.": {"term": lambda p, a, f: f * p**2},
-        "A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.":
-            {"term": lambda p, a, f: (f * (p - a) ** 2).mean()},
-        "You divide by the Fisher values: what mattered most is then the most free.": {"term": lambda p, a, f: (p - a) ** 2 / f},
-        "The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.":
-            {"moving": torch.Tensor.detach},
-        "The gradients point away from the anchor: the penalty is to be positive.": {"factor": -0.5},
+        "The Fisher values are squared along with the distance: they are squared gradients already.": {
+            "term": lambda p, a, f: (f * (p - a)) ** 2
+        },
+        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).": {
+            "term": lambda p, a, f: (p - a) ** 2
+        },
+        "The pull is towards zero, not towards the anchor: this is weight decay.": {
+            "term": lambda p, a, f: f * p**2
+        },
+        "A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.": {
+            "term": lambda p, a, f: (f * (p - a) ** 2).mean()
+        },
+        "You divide by the Fisher values: what mattered most is then the most free.": {
+            "term": lambda p, a, f: (p - a) ** 2 / f
+        },
+        "The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.": {
+            "moving": torch.Tensor.detach
+        },
+        "The gradients point away from the anchor: the penalty is to be positive.": {
+            "factor": -0.5
+        },
     },
 )
 
@@ -90,7 +122,7 @@ def _(params, anchor, fisher, strength):
     return _pull(params, anchor, fisher, 1.0)
 
 
-# -------------------------------------------------------------------------------------------------------------- 2. a reservoir
+# ----------------------------------------------------------------------------------- 2. a reservoir
 def _draws(n, size):
     def draw(g):
         return [whole(g, 0, t + 1) for t in range(n)], size
@@ -99,7 +131,9 @@ def _draws(n, size):
 
 
 def _forced(g):
-    """Draws such that both edges occur: a slot just inside, one just outside, and one that is overwritten."""
+    """Draws such that both edges occur: a slot just inside, one just outside, and one that is
+    overwritten.
+    """
     return [0, 0, 1, 2, 3, 2, 1, 0, *[whole(g, 0, t + 1) for t in range(8, 14)]], 3
 
 
@@ -157,20 +191,29 @@ def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None, last=No
 keep_some.variants(
     _reservoir,
     {
-        "Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. "
-        "Keep it only if draws[t] is a slot.": {"slot": lambda draw, t, size: draw % size},
-        "A ring that keeps the latest items: that is a window, and the old tasks are gone from it.":
-            {"slot": lambda draw, t, size: t % size},
-        "The first items stay for ever: later ones must be able to replace them.": {"slot": lambda draw, t, size: size},
-        "The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir "
-        "is full.": {"first": 0},
-        "Slots are counted from 1: draws[t] = 0 is a slot, too.": {"slot": lambda draw, t, size: draw - 1 if draw else size},
+        "Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.": {
+            "slot": lambda draw, t, size: draw % size
+        },
+        "A ring that keeps the latest items: that is a window, and the old tasks are gone from it.": {
+            "slot": lambda draw, t, size: t % size
+        },
+        "The first items stay for ever: later ones must be able to replace them.": {
+            "slot": lambda draw, t, size: size
+        },
+        "The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir is full.": {
+            "first": 0
+        },
+        "Slots are counted from 1: draws[t] = 0 is a slot, too.": {
+            "slot": lambda draw, t, size: draw - 1 if draw else size
+        },
         "The last item of the stream is never offered.": {"last": -1},
     },
 )
 
 
-@keep_some.mistake("The slot is emptied and the item put at the end: it belongs into the very slot that was drawn.")
+@keep_some.mistake(
+    "The slot is emptied and the item put at the end: it belongs into the very slot that was drawn."
+)
 def _(draws, size):
     kept = list(range(size))
     for t in range(size, len(draws)):
@@ -180,10 +223,12 @@ def _(draws, size):
     return kept
 
 
-# ---------------------------------------------------------------------------------------------- 3. scores of the accuracy matrix
+# ----------------------------------------------------------------- 3. scores of the accuracy matrix
 def _matrix(T):
     def draw(g):
-        return torch.rand(T, T, generator=g, dtype=torch.float64), torch.rand(T, generator=g, dtype=torch.float64)
+        return torch.rand(T, T, generator=g, dtype=torch.float64), torch.rand(
+            T, generator=g, dtype=torch.float64
+        )
 
     return draw
 
@@ -194,8 +239,14 @@ def _matrix(T):
     device=False,
     grad=False,
     hints=(
-        "A[-1] is the last row, A.diagonal() is each task right after it was learned, A.diagonal(1) each task right before.",
-        "Both transfers are means over T - 1 tasks: the last task has nothing after it, the first nothing before it.",
+        (
+            "A[-1] is the last row, A.diagonal() is each task right after it was learned,"
+            " A.diagonal(1) each task right before."
+        ),
+        (
+            "Both transfers are means over T - 1 tasks: the last task has nothing after it, the"
+            " first nothing before it."
+        ),
     ),
 )
 def stream_scores(A, b):
@@ -217,7 +268,9 @@ def stream_scores(A, b):
     ### END SOLUTION
 
 
-@stream_scores.law("a learner that neither forgets nor gains has no forgetting and no backward transfer")
+@stream_scores.law(
+    "a learner that neither forgets nor gains has no forgetting and no backward transfer"
+)
 def _(answer, A, b):
     still = A[:1].repeat(len(A), 1)
     _, forgetting, backward, _ = answer(still, b)
@@ -240,7 +293,9 @@ def _forward(A, b):
     return (A.diagonal(1) - b[1:]).mean()
 
 
-def _scores(A, b, average=_average, forgetting=_forgetting, backward=_backward, forward=_forward, turn=False):
+def _scores(
+    A, b, average=_average, forgetting=_forgetting, backward=_backward, forward=_forward, turn=False
+):
     """The four scores with one of them changed."""
     return tuple(score(A.T if turn else A, b) for score in (average, forgetting, backward, forward))
 
@@ -248,36 +303,50 @@ def _scores(A, b, average=_average, forgetting=_forgetting, backward=_backward, 
 stream_scores.variants(
     _scores,
     {
-        "Rows and columns are exchanged: row i is what the network can do after task i.": {"turn": True},
-        "Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.":
-            {"average": lambda A, b: A.mean()},
-        "The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.":
-            {"average": lambda A, b: A.diagonal().mean()},
-        "Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.":
-            {"backward": lambda A, b: (A[-1] - A.diagonal()).mean()},
-        "Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.":
-            {"backward": lambda A, b: -_backward(A, b)},
-        "Forgetting is taken from the accuracy when the task was new. "
-        "Equation 4 takes the best that the task ever had before the end, in any row.":
-            {"forgetting": lambda A, b: -_backward(A, b)},
-        "The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.":
-            {"forgetting": lambda A, b: (A[:, :-1].max(dim=0).values - A[-1, :-1]).mean()},
-        "Forgetting counts the last task, too; nothing has come after it.":
-            {"forgetting": lambda A, b: (A[:-1].max(dim=0).values - A[-1]).mean()},
-        "Forgetting has the wrong sign: the best before the end, minus the end.": {"forgetting": lambda A, b: -_forgetting(A, b)},
-        "Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.":
-            {"forward": lambda A, b: (A.diagonal() - b)[1:].mean()},
-        "Forward transfer reads below the diagonal, a task that was learned before; "
-        "it is the line above the diagonal, A.diagonal(1).": {"forward": lambda A, b: (A.diagonal(-1) - b[1:]).mean()},
-        "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].":
-            {"forward": lambda A, b: (A.diagonal(1) - b[:-1]).mean()},
-        "Forward transfer lacks the start: subtract b, what a network can do without any training.":
-            {"forward": lambda A, b: A.diagonal(1).mean()},
+        "Rows and columns are exchanged: row i is what the network can do after task i.": {
+            "turn": True
+        },
+        "Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.": {
+            "average": lambda A, b: A.mean()
+        },
+        "The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.": {
+            "average": lambda A, b: A.diagonal().mean()
+        },
+        "Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.": {
+            "backward": lambda A, b: (A[-1] - A.diagonal()).mean()
+        },
+        "Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.": {
+            "backward": lambda A, b: -_backward(A, b)
+        },
+        "Forgetting is taken from the accuracy when the task was new. Equation 4 takes the best that the task ever had before the end, in any row.": {
+            "forgetting": lambda A, b: -_backward(A, b)
+        },
+        "The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.": {
+            "forgetting": lambda A, b: (A[:, :-1].max(dim=0).values - A[-1, :-1]).mean()
+        },
+        "Forgetting counts the last task, too; nothing has come after it.": {
+            "forgetting": lambda A, b: (A[:-1].max(dim=0).values - A[-1]).mean()
+        },
+        "Forgetting has the wrong sign: the best before the end, minus the end.": {
+            "forgetting": lambda A, b: -_forgetting(A, b)
+        },
+        "Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.": {
+            "forward": lambda A, b: (A.diagonal() - b)[1:].mean()
+        },
+        "Forward transfer reads below the diagonal, a task that was learned before; it is the line above the diagonal, A.diagonal(1).": {
+            "forward": lambda A, b: (A.diagonal(-1) - b[1:]).mean()
+        },
+        "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].": {
+            "forward": lambda A, b: (A.diagonal(1) - b[:-1]).mean()
+        },
+        "Forward transfer lacks the start: subtract b, what a network can do without any training.": {
+            "forward": lambda A, b: A.diagonal(1).mean()
+        },
     },
 )
 
 
-# -------------------------------------------------------------------------------------------------- 4. distillation: spot the bug
+# -------------------------------------------------------------------- 4. distillation: spot the bug
 def _new_task(g):
     d, n, old, new = 2, 4, 3, 2
     model = filled(nn.Linear(d, old + new), g).double()
@@ -290,7 +359,10 @@ def _trained(answer, model, x, y, old_classes, steps, rate):
     """The parameters that the answer trains to."""
     model = copy.deepcopy(model)
     returned = answer(model, x, y, old_classes, steps, rate)
-    return {"returns the model": returned is model, "parameters": [p.detach().clone() for p in model.parameters()]}
+    return {
+        "returns the model": returned is model,
+        "parameters": [p.detach().clone() for p in model.parameters()],
+    }
 
 
 def _moving(model, x, y, old_classes, steps, rate):
@@ -325,8 +397,14 @@ def _moving(model, x, y, old_classes, steps, rate):
     rtol=1e-6,
     atol=1e-9,
     hints=(
-        "Print how far the target is from the model's own output, at the second step. What is it held to?",
-        "An assignment copies no network. Copy it (copy.deepcopy), or compute the targets once, before the loop.",
+        (
+            "Print how far the target is from the model's own output, at the second step. What is"
+            " it held to?"
+        ),
+        (
+            "An assignment copies no network. Copy it (copy.deepcopy), or compute the targets once,"
+            " before the loop."
+        ),
     ),
 )
 def lwf_steps(model, x, y, old_classes, steps, rate):
@@ -343,9 +421,22 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
 
 
 def _lwf(
-    model, x, y, old_classes, steps, rate, T=2.0, factor=4.0,
-    whole=False, hard=False, late=False, flow=False, swap=False, mean=False, apart=False,
-):  # fmt: skip
+    model,
+    x,
+    y,
+    old_classes,
+    steps,
+    rate,
+    T=2.0,
+    factor=4.0,
+    whole=False,
+    hard=False,
+    late=False,
+    flow=False,
+    swap=False,
+    mean=False,
+    apart=False,
+):
     """The reference with one thing changed."""
     old = copy.deepcopy(model).requires_grad_(False)
     end, start = None if whole else old_classes, old_classes if apart else 0
@@ -362,7 +453,9 @@ def _lwf(
         held = -(target * now.log()).sum(dim=1).mean() / (old_classes if mean else 1)
         loss = F.cross_entropy(logits[:, start:], y - start) + factor * held
         with torch.no_grad():
-            for p, g in zip(model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True):
+            for p, g in zip(
+                model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True
+            ):
                 p -= rate * g
     return model
 
@@ -370,37 +463,49 @@ def _lwf(
 lwf_steps.variants(
     _moving,
     {
-        "`old` is another name of the model itself: it moves along, each step is held to where it is already, "
-        "and all that is left is fine-tuning.": {},
+        "`old` is another name of the model itself: it moves along, each step is held to where it is already, and all that is left is fine-tuning.": {},
     },
 )
 lwf_steps.variants(
     _lwf,
     {
-        "The target is the moving network, and gradients flow through it, too: "
-        "it has to be the network before the first step, as a constant.": {"flow": True},
-        "The copy is taken after the first step; that step has moved the old outputs already.": {"late": True},
-        "The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.":
-            {"factor": 1.0},
+        "The target is the moving network, and gradients flow through it, too: it has to be the network before the first step, as a constant.": {
+            "flow": True
+        },
+        "The copy is taken after the first step; that step has moved the old outputs already.": {
+            "late": True
+        },
+        "The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.": {
+            "factor": 1.0
+        },
         "Target and output have temperature 1: divide both logits by T = 2.": {"T": 1.0},
-        "All logits are held to the old network, the new classes' too, of which it knows nothing.": {"whole": True},
-        "The target is the old network's best guess, as a hard label: keep its probabilities, which say more.": {"hard": True},
-        "Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the "
-        "new ones.": {"swap": True},
-        "A mean over the old classes in the place of their sum: the cross-entropy sums over classes and averages over images.":
-            {"mean": True},
-        "The new task's cross-entropy leaves out the old classes' logits: it is to be over all of them.":
-            {"apart": True},
+        "All logits are held to the old network, the new classes' too, of which it knows nothing.": {
+            "whole": True
+        },
+        "The target is the old network's best guess, as a hard label: keep its probabilities, which say more.": {
+            "hard": True
+        },
+        "Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the new ones.": {
+            "swap": True
+        },
+        "A mean over the old classes in the place of their sum: the cross-entropy sums over classes and averages over images.": {
+            "mean": True
+        },
+        "The new task's cross-entropy leaves out the old classes' logits: it is to be over all of them.": {
+            "apart": True
+        },
     },
 )
 
 
-# ------------------------------------------------------------------------------------------------- 5. recursive least squares
+# ----------------------------------------------------------------------- 5. recursive least squares
 def _forecaster(d):
     def draw(g):
         A = torch.randn(d, d + 2, generator=g, dtype=torch.float64)
         w, x = (torch.randn(d, generator=g, dtype=torch.float64) for _ in range(2))
-        y, forgetting = float(torch.randn((), generator=g)) + 1.0, 0.7 + 0.25 * float(torch.rand((), generator=g))
+        y, forgetting = float(torch.randn((), generator=g)) + 1.0, 0.7 + 0.25 * float(
+            torch.rand((), generator=g)
+        )
         return w.numpy(), (A @ A.T / d).numpy(), x.numpy(), y, forgetting
 
     return draw
@@ -435,7 +540,10 @@ def rls_step(w, P, x, y, forgetting):
 
 @rls_step.law("P becomes the inverse of forgetting P^-1 + x x^T")
 def _(answer, w, P, x, y, forgetting):
-    return np.allclose(answer(w, P, x, y, forgetting)[1], np.linalg.inv(forgetting * np.linalg.inv(P) + np.outer(x, x)))
+    return np.allclose(
+        answer(w, P, x, y, forgetting)[1],
+        np.linalg.inv(forgetting * np.linalg.inv(P) + np.outer(x, x)),
+    )
 
 
 def _gain(P, x, forgetting):
@@ -446,7 +554,9 @@ def _less(P, x, gain):
     return P - np.outer(gain, P @ x)
 
 
-def _rls(w, P, x, y, forgetting, gain=_gain, sign=1, less=_less, divide=lambda forgetting: forgetting):
+def _rls(
+    w, P, x, y, forgetting, gain=_gain, sign=1, less=_less, divide=lambda forgetting: forgetting
+):
     """The step with one thing changed."""
     k = gain(P, x, forgetting)
     return w + sign * k * (y - w @ x), less(P, x, k) / divide(forgetting)
@@ -455,18 +565,25 @@ def _rls(w, P, x, y, forgetting, gain=_gain, sign=1, less=_less, divide=lambda f
 rls_step.variants(
     _rls,
     {
-        "The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.":
-            {"gain": lambda P, x, forgetting: _gain(P, x, 1)},
-        "P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.":
-            {"divide": lambda forgetting: 1},
-        "P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.":
-            {"divide": lambda forgetting: 1 / forgetting},
+        "The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.": {
+            "gain": lambda P, x, forgetting: _gain(P, x, 1)
+        },
+        "P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.": {
+            "divide": lambda forgetting: 1
+        },
+        "P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.": {
+            "divide": lambda forgetting: 1 / forgetting
+        },
         "The error has the wrong sign: truth minus forecast.": {"sign": -1},
-        "The step is along P x without the division by forgetting + x . P x: it overshoots.":
-            {"gain": lambda P, x, forgetting: P @ x},
-        "P is divided by the forgetting factor, but what the example taught is not taken off it.": {"less": lambda P, x, gain: P},
-        "The outer product is of the gain with itself: one factor is the gain, the other P @ x.":
-            {"less": lambda P, x, gain: P - np.outer(gain, gain)},
+        "The step is along P x without the division by forgetting + x . P x: it overshoots.": {
+            "gain": lambda P, x, forgetting: P @ x
+        },
+        "P is divided by the forgetting factor, but what the example taught is not taken off it.": {
+            "less": lambda P, x, gain: P
+        },
+        "The outer product is of the gain with itself: one factor is the gain, the other P @ x.": {
+            "less": lambda P, x, gain: P - np.outer(gain, gain)
+        },
     },
 )
 
@@ -481,12 +598,20 @@ def _(w, P, x, y, forgetting):
     return _rls(w, P, x, y, forgetting)[0], P.copy()
 
 
-@rls_step.mistake("w is the new one, but P was updated first and the gain taken from it: the gain belongs to the old P.")
+@rls_step.mistake(
+    "w is the new one, but P was updated first and the gain taken from it: the gain belongs to the"
+    " old P."
+)
 def _(w, P, x, y, forgetting):
     new = _rls(w, P, x, y, forgetting)[1]
     return w + _gain(new, x, forgetting) * (y - w @ x), new
 
 
-@rls_step.mistake("Only the second term is divided by the forgetting factor: brackets around the difference.")
+@rls_step.mistake(
+    "Only the second term is divided by the forgetting factor: brackets around the difference."
+)
 def _(w, P, x, y, forgetting):
-    return _rls(w, P, x, y, forgetting)[0], P - np.outer(_gain(P, x, forgetting), P @ x) / forgetting
+    return (
+        _rls(w, P, x, y, forgetting)[0],
+        P - np.outer(_gain(P, x, forgetting), P @ x) / forgetting,
+    )

@@ -15,5 +15,9 @@ def filled(module, g):
             p.copy_(0.5 * torch.randn(p.shape, generator=g))
         for name, b in module.named_buffers():
             if b.is_floating_point():
-                b.copy_(torch.rand(b.shape, generator=g) + 0.5 if name.endswith("var") else torch.randn(b.shape, generator=g))
+                b.copy_(
+                    torch.rand(b.shape, generator=g) + 0.5
+                    if name.endswith("var")
+                    else torch.randn(b.shape, generator=g)
+                )
     return module

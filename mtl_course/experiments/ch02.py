@@ -1,7 +1,9 @@
-"""Chapter 2: what a source task gives a target task, over label counts, methods and sources. Needs no Jupyter.
+"""Chapter 2: what a source task gives a target task, over label counts, methods and sources. Needs
+no Jupyter.
 
-Many small networks are trained at once: every tensor of parameters has a leading axis R, one entry a run (seed x setting), and
-`torch.func.vmap` turns one network's gradient into all of theirs. The runs stay independent: only the arithmetic is shared.
+Many small networks are trained at once: every tensor of parameters has a leading axis R, one entry
+a run (seed x setting), and `torch.func.vmap` turns one network's gradient into all of theirs. The
+runs stay independent: only the arithmetic is shared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +17,18 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 from .. import data
-from ..models import Classifier, cnn, mlp
+from ..networks.trunks import Classifier, cnn, mlp
 from ..runtime import device as fastest
-from ..transfer import l2_sp
+from ..transfer.penalties import l2_sp
 
 KINDS = ("digits", "odd or even", "ink", "pixels permuted", "labels shuffled")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment: data sets, network, steps; and the settings each method may try, three each: the same budget."""
+    """Sizes of the experiment: data sets, network, steps; and the settings each method may try,
+    three each: the same budget.
+    """
 
     source: str = "mnist_5k"
     targets: tuple[str, ...] = ("digits",)
@@ -44,29 +48,43 @@ class Plan:
 
 CPU = Plan()
 GPU = Plan(
-    source="mnist", targets=("usps", "svhn", "digits"), size=32, channels=(32, 64, 128), features=256,
-    source_steps=2000, source_batch=128, stops=(50, 100, 200, 400),
-)  # fmt: skip
+    source="mnist",
+    targets=("usps", "svhn", "digits"),
+    size=32,
+    channels=(32, 64, 128),
+    features=256,
+    source_steps=2000,
+    source_batch=128,
+    stops=(50, 100, 200, 400),
+)
 PLANS = {"cpu": CPU, "gpu": GPU}
 
 
-# ------------------------------------------------------------------------------------------------------------ the data
+# ----------------------------------------------------------------------------------------- the data
 def frame(images: np.ndarray, size: int) -> Tensor:
-    """Bring grey or colour images to one size and scale: float32 [N, 1, size, size] with mean 0 and variance 1 over the set.
+    """Bring grey or colour images to one size and scale: float32 [N, 1, size, size] with mean 0 and
+    variance 1 over the set.
 
-    images: uint8 [N, H, W] or [N, H, W, 3]; colour becomes the mean of its channels. Grey digits on black are cut to their bounding box,
-    padded to a square and resized by area, as the makers of the UCI set did; photographs (colour) are only resized.
+    images: uint8 [N, H, W] or [N, H, W, 3]; colour becomes the mean of its channels. Grey digits on
+        black are cut to their bounding box, padded to a square and resized by area, as the makers
+        of the UCI set did; photographs (colour) are only resized.
     """
     if images.ndim == 4:
         x = torch.as_tensor(np.array(images)).float().mean(dim=3)[:, None]
-        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        x = F.interpolate(
+            x, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )
     else:
-        x = torch.stack([F.adaptive_avg_pool2d(torch.from_numpy(cut(image))[None], size) for image in images])
+        x = torch.stack(
+            [F.adaptive_avg_pool2d(torch.from_numpy(cut(image))[None], size) for image in images]
+        )
     return (x - x.mean()) / x.std()
 
 
 def cut(image: np.ndarray) -> np.ndarray:
-    """The square around what is drawn: rows and columns with a pixel above a fifth of the brightest. [H, W] -> float32 [side, side]."""
+    """The square around what is drawn: rows and columns with a pixel above a fifth of the
+    brightest. [H, W] -> float32 [side, side].
+    """
     on = image > 0.2 * image.max()
     rows, columns = np.flatnonzero(on.any(axis=1)), np.flatnonzero(on.any(axis=0))
     box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -78,17 +96,21 @@ def cut(image: np.ndarray) -> np.ndarray:
 
 
 def images_of(name: str, size: int) -> tuple[Tensor, Tensor]:
-    """Images [N, 1, size, size] and labels [N] of a set; of one with a fixed split, its training part."""
+    """Images [N, 1, size, size] and labels [N] of a set; of one with a fixed split, its training
+    part.
+    """
     ds = data.load(name)
     x, y = (ds["x_train"], ds["y_train"]) if "x_train" in ds else (ds["x"], ds["y"])
     return frame(x, size), torch.as_tensor(np.array(y))
 
 
 def source_task(kind: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The images and labels of one kind of source task; the fixed permutations are the same in every call.
+    """The images and labels of one kind of source task; the fixed permutations are the same in
+    every call.
 
-    "digits": as they are. "odd or even": the digit's parity. "ink": which tenth of the set an image's total ink falls in.
-    "pixels permuted": one permutation of the pixels, the same for all images. "labels shuffled": the labels of other images.
+    "digits": as they are. "odd or even": the digit's parity. "ink": which tenth of the set an
+    image's total ink falls in. "pixels permuted": one permutation of the pixels, the same for all
+    images. "labels shuffled": the labels of other images.
     """
     g = torch.Generator().manual_seed(2)
     if kind == "odd or even":
@@ -105,15 +127,19 @@ def source_task(kind: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hold_out(y: Tensor, held: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers of the target for training, validation and test: a random split, the same for every run and method."""
+    """Row numbers of the target for training, validation and test: a random split, the same for
+    every run and method.
+    """
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
     validation, test = order[: held[0]], order[held[0] : sum(held)]
     return order[sum(held) :], validation, test
 
 
-# ------------------------------------------------------------------------------------------------- many runs at a time
+# ------------------------------------------------------------------------------ many runs at a time
 def fresh(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-    """Parameters of newly initialised networks, stacked: name -> [len(seeds), ...]. A seed always gives the same network."""
+    """Parameters of newly initialised networks, stacked: name -> [len(seeds), ...]. A seed always
+    gives the same network.
+    """
     networks = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
@@ -123,7 +149,9 @@ def fresh(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict[str, T
 
 
 def network(plan: Plan) -> Classifier:
-    """The network of a plan: convolutions where it has channels, else two fully connected layers; ten outputs."""
+    """The network of a plan: convolutions where it has channels, else two fully connected layers;
+    ten outputs.
+    """
     if plan.channels:
         trunk = cnn(plan.size, plan.channels, plan.features)
     else:
@@ -147,11 +175,14 @@ def train_runs(
     seed: int = 0,
     amp: torch.dtype | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Train R networks at once by SGD with momentum 0.9; returns their stacked parameters after each number of steps in `stops`.
+    """Train R networks at once by SGD with momentum 0.9; returns their stacked parameters after
+    each number of steps in `stops`.
 
-    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the examples that each run may use.
-    All runs draw the same positions of their rows. rate [R]: learning rates. trunk [R]: factor on the trunk's rate, 0 where it is frozen. strength [R], source: name -> [R, ...]: L2-SP
-    towards `source`, as `transfer.l2_sp`. amp: a lower precision for the forward pass, with the loss scaled by 1024 for fp16's sake.
+    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the
+        examples that each run may use. All runs draw the same positions of their rows. rate [R]:
+        learning rates. trunk [R]: factor on the trunk's rate, 0 where it is frozen. strength [R],
+        source: name -> [R, ...]: L2-SP towards `source`, as `transfer.l2_sp`. amp: a lower
+        precision for the forward pass, with the loss scaled by 1024 for fp16's sake.
     """
     R, n = rows.shape
     device, scale = x.device, 1024.0 if amp == torch.float16 else 1.0
@@ -170,7 +201,9 @@ def train_runs(
     speed = {name: torch.zeros_like(value) for name, value in p.items()}
     kept = []
     for step in range(1, max(stops) + 1):
-        pick = rows if n <= batch else rows[:, torch.randint(n, (batch,), generator=order).to(device)]
+        pick = (
+            rows if n <= batch else rows[:, torch.randint(n, (batch,), generator=order).to(device)]
+        )
         found = gradients(p, x[pick], y[pick], strength, source)
         for name, g in found.items():
             pace = rate * trunk if name.startswith("trunk") else rate
@@ -187,10 +220,12 @@ def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> 
     return vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y
 
 
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 @dataclass(frozen=True)
 class Method:
-    """A line of the comparison: start from the source or not, train the trunk or not, pull towards the source or not."""
+    """A line of the comparison: start from the source or not, train the trunk or not, pull towards
+    the source or not.
+    """
 
     name: str
     transferred: bool
@@ -214,14 +249,25 @@ def settings(method: Method, plan: Plan) -> list[tuple[float, float]]:
 
 
 class Study:
-    """Source networks and one target, ready to compare. `seeds`: one source network, target subset and new head each."""
+    """Source networks and one target, ready to compare. `seeds`: one source network, target subset
+    and new head each.
+    """
 
-    def __init__(self, plan: Plan, seeds: Sequence[int], target: str | None = None, device: torch.device | None = None, report: Callable = print):
+    def __init__(
+        self,
+        plan: Plan,
+        seeds: Sequence[int],
+        target: str | None = None,
+        device: torch.device | None = None,
+        report: Callable = print,
+    ):
         self.plan, self.seeds, self.report = plan, list(seeds), report
         self.device = device or fastest()
         self.amp = torch.float16 if self.device.type == "cuda" else None
         self.model = network(plan).to(self.device)
-        self.x_source, self.y_source = (t.to(self.device) for t in images_of(plan.source, plan.size))
+        self.x_source, self.y_source = (
+            t.to(self.device) for t in images_of(plan.source, plan.size)
+        )
         self.sources: dict[str, dict[str, Tensor]] = {}
         self.known: dict[str, dict] = {}  # what `curves` found for the present target
         self.aim(target or plan.targets[0])
@@ -230,7 +276,9 @@ class Study:
         """Take another target set; the sources stay."""
         self.known = {}
         self.x, self.y = (t.to(self.device) for t in images_of(target, self.plan.size))
-        self.pool, self.validation, self.test = (rows.to(self.device) for rows in hold_out(self.y.cpu(), self.plan.held))
+        self.pool, self.validation, self.test = (
+            rows.to(self.device) for rows in hold_out(self.y.cpu(), self.plan.held)
+        )
 
     def source(self, kind: str = "digits") -> dict[str, Tensor]:
         """Stacked source networks of this kind, one a seed; trained when first asked for."""
@@ -241,45 +289,91 @@ class Study:
             start = fresh(self.plan, self.seeds, self.device)
             rate = torch.full((S,), 0.1, device=self.device)
             stops = [self.plan.source_steps]
-            (self.sources[kind],) = train_runs(self.model, start, x, y, rows, rate, stops=stops, batch=self.plan.source_batch, amp=self.amp)
+            (self.sources[kind],) = train_runs(
+                self.model,
+                start,
+                x,
+                y,
+                rows,
+                rate,
+                stops=stops,
+                batch=self.plan.source_batch,
+                amp=self.amp,
+            )
         return self.sources[kind]
 
     def subsets(self, shots: int) -> Tensor:
-        """Rows of the target to train on, `shots` of every class, one line a seed: int64 [S, 10 * shots]. Larger ones contain smaller."""
+        """Rows of the target to train on, `shots` of every class, one line a seed: int64 [S, 10 *
+        shots]. Larger ones contain smaller.
+        """
         labels = self.y[self.pool].cpu().numpy()
         chosen = np.stack([data.per_class(labels, shots, seed) for seed in self.seeds])
         return self.pool[torch.as_tensor(chosen, device=self.device)]
 
     def start(self, method: Method, kind: str) -> dict[str, Tensor]:
-        """Where a method starts: new networks (seeds apart from the source's), with the source's trunk where it is transferred."""
+        """Where a method starts: new networks (seeds apart from the source's), with the source's
+        trunk where it is transferred.
+        """
         new = fresh(self.plan, [1000 + seed for seed in self.seeds], self.device)
         if not method.transferred:
             return new
-        return {name: self.source(kind)[name] if name.startswith("trunk") else p for name, p in new.items()}
+        return {
+            name: self.source(kind)[name] if name.startswith("trunk") else p
+            for name, p in new.items()
+        }
 
-    def compare(self, shots: int, methods: Sequence[Method] = METHODS, kind: str = "digits") -> dict[str, dict]:
-        """Test accuracy of each method with `shots` labels a class: name -> accuracy a seed, and the setting that validation chose.
+    def compare(
+        self, shots: int, methods: Sequence[Method] = METHODS, kind: str = "digits"
+    ) -> dict[str, dict]:
+        """Test accuracy of each method with `shots` labels a class: name -> accuracy a seed, and
+        the setting that validation chose.
 
-        Every method tries as many settings; the setting and the number of steps with the best mean validation accuracy over the seeds
-        are used for the test. `own` is the same with a choice per seed on a validation set of the size of the training set.
+        Every method tries as many settings; the setting and the number of steps with the best mean
+        validation accuracy over the seeds are used for the test. `own` is the same with a choice
+        per seed on a validation set of the size of the training set.
         """
         rows, S = self.subsets(shots), len(self.seeds)
         lines = [(m, *setting) for m in methods for setting in settings(m, self.plan)]
         starts = {m.name: self.start(m, kind) for m in methods}
-        stacked = {name: torch.cat([starts[m.name][name] for m, _, _ in lines]) for name in starts[methods[0].name]}
+        stacked = {
+            name: torch.cat([starts[m.name][name] for m, _, _ in lines])
+            for name in starts[methods[0].name]
+        }
 
         def column(values):
             return torch.tensor(list(values), device=self.device).repeat_interleave(S)
 
         kept = train_runs(
-            self.model, stacked, self.x, self.y, rows.repeat(len(lines), 1), column(rate for _, rate, _ in lines),
-            trunk=column(m.trunk for m, _, _ in lines), strength=column(strength for _, _, strength in lines),
+            self.model,
+            stacked,
+            self.x,
+            self.y,
+            rows.repeat(len(lines), 1),
+            column(rate for _, rate, _ in lines),
+            trunk=column(m.trunk for m, _, _ in lines),
+            strength=column(strength for _, _, strength in lines),
             source={name: p for name, p in stacked.items() if name.startswith("trunk")},
-            stops=self.plan.stops, batch=self.plan.batch, seed=shots, amp=self.amp,
-        )  # fmt: skip
-        right = [torch.stack([correct(self.model, p, self.x[on], self.y[on]).view(len(lines), S, -1) for p in kept], dim=1)
-                 for on in (self.validation, self.test)]  # [settings, stops, S, images]  # fmt: skip
-        return {m.name: self._choose(m, [i for i, line in enumerate(lines) if line[0] is m], lines, *right, shots) for m in methods}
+            stops=self.plan.stops,
+            batch=self.plan.batch,
+            seed=shots,
+            amp=self.amp,
+        )
+        right = [
+            torch.stack(
+                [
+                    correct(self.model, p, self.x[on], self.y[on]).view(len(lines), S, -1)
+                    for p in kept
+                ],
+                dim=1,
+            )
+            for on in (self.validation, self.test)
+        ]  # [settings, stops, S, images]
+        return {
+            m.name: self._choose(
+                m, [i for i, line in enumerate(lines) if line[0] is m], lines, *right, shots
+            )
+            for m in methods
+        }
 
     def _choose(self, method, mine, lines, validation, test, shots):
         validation, test = validation[mine].float(), test[mine].float().mean(dim=3)
@@ -298,26 +392,39 @@ class Study:
         """`compare` for every number of labels: shots (as text) -> method -> result."""
         for shots in self.plan.shots:
             self.known[str(shots)] = self.compare(shots)
-            mean = ", ".join(f"{name} {np.mean(r['accuracy']):.3f}" for name, r in self.known[str(shots)].items())
+            mean = ", ".join(
+                f"{name} {np.mean(r['accuracy']):.3f}" for name, r in self.known[str(shots)].items()
+            )
             self.report(f"{shots:3d} labels a class: {mean}")
         return dict(self.known)
 
     def kinds(self, kinds: Sequence[str] = KINDS) -> dict[str, dict[str, dict]]:
-        """Probe and fine-tuning from every kind of source, and from scratch, with `kind_shots` labels a class.
+        """Probe and fine-tuning from every kind of source, and from scratch, with `kind_shots`
+        labels a class.
 
         "untrained" is a probe on a random trunk: what the architecture gives without any source.
         """
         probe, tuned = METHODS[1], METHODS[2]
         shots = self.plan.kind_shots
         digits = self.known.get(str(shots)) or self.compare(shots)
-        results = {kind: digits if kind == "digits" else self.compare(shots, [probe, tuned], kind) for kind in kinds}
+        results = {
+            kind: digits if kind == "digits" else self.compare(shots, [probe, tuned], kind)
+            for kind in kinds
+        }
         untrained = self.compare(shots, [replace(probe, transferred=False)])
         results["none"] = {"scratch": digits["scratch"]} | untrained
         return results
 
 
-def run(profile: str = "cpu", seeds: Sequence[int] = range(5), plan: Plan | None = None, report: Callable = print) -> dict:
-    """The whole experiment: target -> {"curves", "kinds"}, accuracies in [0, 1] with one value a seed. Plain JSON."""
+def run(
+    profile: str = "cpu",
+    seeds: Sequence[int] = range(5),
+    plan: Plan | None = None,
+    report: Callable = print,
+) -> dict:
+    """The whole experiment: target -> {"curves", "kinds"}, accuracies in [0, 1] with one value a
+    seed. Plain JSON.
+    """
     plan = plan or PLANS[profile]
     study = Study(plan, seeds, report=report)
     results = {}

@@ -1,4 +1,6 @@
-"""Chapter 3: what makes training fast, one change at a time, and whether it is still right; the fast recipe at full size. Needs no Jupyter."""
+"""Chapter 3: what makes training fast, one change at a time, and whether it is still right; the
+fast recipe at full size. Needs no Jupyter.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from .. import data, recipe
-from ..cost import flops
+from .. import data
 from ..data.augment import crop
-from ..models import cnn, mlp
-from ..precision import Precision, short_type
+from ..networks.cost import flops
+from ..networks.trunks import cnn, mlp
 from ..runtime import device as fastest
+from ..training.precision import Precision, short_type
+from . import ch03_recipe
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,36 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment. With `settings`, the network is the recipe's, and the recipe is run; else a small plain one."""
+    """Sizes of the experiment. With `settings`, the network is the recipe's, and the recipe is run;
+    else a small plain one.
+    """
 
     source: str = "mnist_5k"
     batch: int = 64
     steps: int = 5  # timed steps of a variant in one round
     rounds: int = 5
-    variants: tuple[str, ...] = tuple(VARIANTS)[:4]  # compiling takes longer than all the rest on a CPU
-    settings: recipe.Settings | None = None
+    variants: tuple[str, ...] = tuple(VARIANTS)[
+        :4
+    ]  # compiling takes longer than all the rest on a CPU
+    settings: ch03_recipe.Settings | None = None
 
 
 CPU = Plan()
-GPU = Plan(source="cifar10", batch=1024, steps=40, rounds=7, variants=tuple(VARIANTS), settings=recipe.Settings(compiled=True))
+GPU = Plan(
+    source="cifar10",
+    batch=1024,
+    steps=40,
+    rounds=7,
+    variants=tuple(VARIANTS),
+    settings=ch03_recipe.Settings(compiled=True),
+)
 PLANS = {"cpu": CPU, "gpu": GPU}
 
 
 def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(name, training set, test set) as uint8 images and int64 labels. CIFAR-10 that cannot be downloaded becomes the data root's part of it."""
+    """(name, training set, test set) as uint8 images and int64 labels. CIFAR-10 that cannot be
+    downloaded becomes the data root's part of it.
+    """
     ds = data.load_or_partial(source)
     if "x" in ds:
         rows = np.random.RandomState(0).permutation(len(ds["y"]))
@@ -66,24 +82,40 @@ def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]
     return ds.info.name, train, test
 
 
-# ------------------------------------------------------------------------------------------------------------ variants
+# ----------------------------------------------------------------------------------------- variants
 class Trainer:
     """One way to train: `steps(n)` takes n optimizer steps on batches moved by up to two pixels."""
 
-    def __init__(self, variant: Variant, plan: Plan, train: tuple[Tensor, Tensor], device: torch.device, seed: int = 0):
+    def __init__(
+        self,
+        variant: Variant,
+        plan: Plan,
+        train: tuple[Tensor, Tensor],
+        device: torch.device,
+        seed: int = 0,
+    ):
         self.plan, self.device = plan, device
-        x = recipe.prepare(train[0], train[0], torch.device("cpu")).contiguous()
+        x = ch03_recipe.prepare(train[0], train[0], torch.device("cpu")).contiguous()
         layout = torch.channels_last if variant.last else torch.contiguous_format
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = recipe.network(x[:5000], 10, plan.settings) if plan.settings else nn.Sequential(cnn(x.shape[-1], (8, 16), 32), nn.Linear(32, 10))
+            model = (
+                ch03_recipe.network(x[:5000], 10, plan.settings)
+                if plan.settings
+                else nn.Sequential(cnn(x.shape[-1], (8, 16), 32), nn.Linear(32, 10))
+            )
         self.model = model.to(device, memory_format=layout)
         if variant.compiled:
             self.model.compile()
         self.arithmetic = Precision(short_type(device) if variant.half else None, device)
-        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9
+        )
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.x, self.y = (t.to(device) if variant.resident else t for t in (x.contiguous(memory_format=layout), train[1]))
+        self.x, self.y = (
+            t.to(device) if variant.resident else t
+            for t in (x.contiguous(memory_format=layout), train[1])
+        )
         self.batches = self._resident(seed) if variant.resident else self._loaded(seed)
         self.move = crop(2)
 
@@ -91,14 +123,20 @@ class Trainer:
         order = torch.Generator(self.device).manual_seed(seed)
         while True:
             rows = torch.randperm(len(self.y), generator=order, device=self.device)
-            for some in rows[: len(rows) // self.plan.batch * self.plan.batch].split(self.plan.batch):
+            for some in rows[: len(rows) // self.plan.batch * self.plan.batch].split(
+                self.plan.batch
+            ):
                 yield self.x[some], self.y[some]
 
     def _loaded(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
-            TensorDataset(self.x, self.y), self.plan.batch, shuffle=True, drop_last=True, pin_memory=self.device.type == "cuda",
+            TensorDataset(self.x, self.y),
+            self.plan.batch,
+            shuffle=True,
+            drop_last=True,
+            pin_memory=self.device.type == "cuda",
             generator=torch.Generator().manual_seed(seed),
-        )  # fmt: skip
+        )
         while True:
             for x, y in loader:
                 yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
@@ -128,8 +166,12 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(jobs: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of every job in every round, after one round that is not counted. All jobs take turns, so that a slow minute hits them all."""
+def interleaved(
+    jobs: dict[str, Callable[[], None]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of every job in every round, after one round that is not counted. All jobs take
+    turns, so that a slow minute hits them all.
+    """
     found = {name: [] for name in jobs}
     for k in range(rounds + 1):
         for name, job in jobs.items():
@@ -143,40 +185,61 @@ def throughput(plan: Plan, device: torch.device) -> dict[str, list[float]]:
     """Variant -> images a second, one value a round."""
     _, train, _ = sets(plan.source)
     trainers = {name: Trainer(VARIANTS[name], plan, train, device) for name in plan.variants}
-    spent = interleaved({name: lambda t=t: t.steps(plan.steps) for name, t in trainers.items()}, plan.rounds, device)
+    spent = interleaved(
+        {name: lambda t=t: t.steps(plan.steps) for name, t in trainers.items()}, plan.rounds, device
+    )
     return {name: [plan.steps * plan.batch / s for s in values] for name, values in spent.items()}
 
 
 def agreement(plan: Plan, device: torch.device, seed: int = 0) -> dict[str, float]:
-    """Variant -> distance of its gradient from the plain one on one and the same batch, as a share of the plain gradient's length."""
+    """Variant -> distance of its gradient from the plain one on one and the same batch, as a share
+    of the plain gradient's length.
+    """
     _, train, _ = sets(plan.source)
     found = {}
     for name in plan.variants:
         trainer = Trainer(VARIANTS[name], plan, train, device, seed)
-        rows = torch.from_numpy(np.random.RandomState(seed).permutation(len(train[1]))[: plan.batch])
-        trainer.gradients(trainer.x[rows.to(trainer.x.device)].to(device), train[1][rows].to(device))
+        rows = torch.from_numpy(
+            np.random.RandomState(seed).permutation(len(train[1]))[: plan.batch]
+        )
+        trainer.gradients(
+            trainer.x[rows.to(trainer.x.device)].to(device), train[1][rows].to(device)
+        )
         scale = 1.0 if trainer.arithmetic.scaler is None else trainer.arithmetic.scaler.get_scale()
-        found[name] = torch.cat([p.grad.flatten().double() / scale for p in trainer.model.parameters() if p.requires_grad])
+        found[name] = torch.cat(
+            [
+                p.grad.flatten().double() / scale
+                for p in trainer.model.parameters()
+                if p.requires_grad
+            ]
+        )
     plain = found[plan.variants[0]]
     return {name: float((g - plain).norm() / plain.norm()) for name, g in found.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------- arithmetic
+# --------------------------------------------------------------------------------------- arithmetic
 def operations(model: nn.Module, x: Tensor) -> int:
-    """Operations of a forward and a backward pass of the mean output, a multiplication and an addition being two."""
+    """Operations of a forward and a backward pass of the mean output, a multiplication and an
+    addition being two.
+    """
     return len(x) * flops(model, x, backward=True)
 
 
-# ------------------------------------------------------------------------------------------------------- 16-bit underflow
+# --------------------------------------------------------------------------------- 16-bit underflow
 def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str, float]:
-    """Train a small network on digits, every second pixel, with the loss times `weight`; test accuracy, and the share of zeros in the
-    first gradient of the first layer, over the pixels that vary.
+    """Train a small network on digits, every second pixel, with the loss times `weight`; test
+    accuracy, and the share of zeros in the first gradient of the first layer, over the pixels that
+    vary.
 
-    kind: "float32"; "float16": forward and backward pass in float16 arithmetic; "float16, scaled": the same with a gradient scaler.
-    Adam with a tiny epsilon does not see the weight, so that in exact arithmetic all weights would train alike.
+    kind: "float32"; "float16": forward and backward pass in float16 arithmetic; "float16, scaled":
+        the same with a gradient scaler. Adam with a tiny epsilon does not see the weight, so that
+        in exact arithmetic all weights would train alike.
     """
     _, train, test = sets("mnist_5k")
-    x, x_test = (recipe.prepare(part[0][:, ::2, ::2], train[0], torch.device("cpu")).flatten(1) for part in (train, test))
+    x, x_test = (
+        ch03_recipe.prepare(part[0][:, ::2, ::2], train[0], torch.device("cpu")).flatten(1)
+        for part in (train, test)
+    )
     torch.manual_seed(seed)
     model = nn.Sequential(*mlp([196, 32]), nn.Linear(32, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-16)
@@ -198,20 +261,27 @@ def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str,
     return {"accuracy": float(right), "zeros": zeros}
 
 
-# ------------------------------------------------------------------------------------------------------------- all of it
+# ---------------------------------------------------------------------------------------- all of it
 def fast_recipe(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict:
-    """The recipe, once a seed: accuracy after each epoch and the seconds until then; the name of the set, which may be a part of CIFAR-10."""
+    """The recipe, once a seed: accuracy after each epoch and the seconds until then; the name of
+    the set, which may be a part of CIFAR-10.
+    """
     source, train, test = sets(plan.source)
     settings = replace(plan.settings, precision=short_type(device))
-    runs = [asdict(recipe.train(train, test, settings, seed, device)[1]) for seed in seeds]
+    runs = [asdict(ch03_recipe.train(train, test, settings, seed, device)[1]) for seed in seeds]
     return {"source": source, "images": len(train[1]), "test images": len(test[1]), "runs": runs}
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Throughput and agreement of the variants as plain JSON; with the gpu profile also the recipe, once a seed."""
+    """Throughput and agreement of the variants as plain JSON; with the gpu profile also the recipe,
+    once a seed.
+    """
     plan, device = PLANS[profile], fastest()
     with torch.backends.cudnn.flags(benchmark=True):
-        found = {"images a second": throughput(plan, device), "gradient's distance": agreement(plan, device)}
+        found = {
+            "images a second": throughput(plan, device),
+            "gradient's distance": agreement(plan, device),
+        }
         if plan.settings is not None:
             found["recipe"] = fast_recipe(plan, seeds, device)
     return found

@@ -1,20 +1,24 @@
-"""Chapter 8, what the trunk has learned: digits that two sets have in common, and where each head looks. Needs no Jupyter."""
+"""Chapter 8, what the trunk has learned: digits that two sets have in common, and where each head
+looks. Needs no Jupyter.
+"""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ..models import HardSharing
-from ..train import predict
+from ..multitask.sharing import HardSharing
+from ..training.evaluation import predict
 from .ch08_compare import Data
 
 
 def names_carried(model: HardSharing, held: Data) -> float:
-    """Share of the UCI test images whose features are nearest to the mean of *their own digit* among MNIST's training images.
+    """Share of the UCI test images whose features are nearest to the mean of *their own digit*
+    among MNIST's training images.
 
-    Nobody told the network that the two sets have digits in common. The features of each set are first centred on the set's mean. For
-    the partner "same digits" only, where the label numbers agree.
+    Nobody told the network that the two sets have digits in common. The features of each set are
+    first centred on the set's mean. For the partner "same digits" only, where the label numbers
+    agree.
     """
     features = {}
     for name, part in (("mnist", "train"), ("uci", "test")):
@@ -28,9 +32,11 @@ def names_carried(model: HardSharing, held: Data) -> float:
 
 
 def gaze(model: HardSharing, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where each head looks: task -> mean over the images of |d logit of the true class / d pixel|, [H, W], summing to 1.
+    """Where each head looks: task -> mean over the images of |d logit of the true class / d pixel|,
+    [H, W], summing to 1.
 
-    x: [N, 1, H, W]. Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014, section 3.
+    x: [N, 1, H, W]. Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks",
+        2014, section 3.
     """
     model.eval()
     found = {}
@@ -44,7 +50,9 @@ def gaze(model: HardSharing, x: Tensor, labels: Mapping[str, Tensor]) -> dict[st
 
 
 def upper_left(pixels: Tensor) -> float:
-    """Share of a map [S, S] that lies above its falling-to-the-left diagonal, half of the diagonal with it: 0.5 for an even map."""
+    """Share of a map [S, S] that lies above its falling-to-the-left diagonal, half of the diagonal
+    with it: 0.5 for an even map.
+    """
     place = torch.arange(len(pixels))
     total = place[:, None] + place
     weight = (total < len(pixels) - 1).float() + 0.5 * (total == len(pixels) - 1)

@@ -1,6 +1,8 @@
-"""Chapter 12: a method is a table of learning rates, [steps, layers], and many small networks are trained at once by such tables.
+"""Chapter 12: a method is a table of learning rates, [steps, layers], and many small networks are
+trained at once by such tables.
 
-Their parameters are stacked along a first axis R (method x setting x seed), and `torch.func.vmap` turns one network's outputs into all of theirs.
+Their parameters are stacked along a first axis R (method x setting x seed), and `torch.func.vmap`
+turns one network's outputs into all of theirs.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from ..fine_tuning import layers
+from ..transfer.schedules import layers
 
 METHODS = ("scratch", "linear probe", "full", "L2-SP", "layer-wise", "gradual", "LP-FT")
 DECAY = 2.6  # of layer-wise rates, as Howard and Ruder have it
@@ -18,7 +20,9 @@ PROBE_RATE = 0.03  # of LP-FT's first half
 
 
 def rate_table(method: str, rate: float, steps: int, count: int) -> Tensor:
-    """Learning rates [steps, count layers, from the input to the head] of a method whose largest rate is `rate`; 0 is frozen."""
+    """Learning rates [steps, count layers, from the input to the head] of a method whose largest
+    rate is `rate`; 0 is frozen.
+    """
     table = torch.full((steps, count), float(rate))
     up = torch.arange(count - 1, -1, -1)  # layers above this one
     if method == "linear probe":
@@ -54,28 +58,38 @@ def train_runs(
     batch: int,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Train R networks at once by SGD with momentum 0.9 and a rate for every step and layer; returns their stacked parameters.
+    """Train R networks at once by SGD with momentum 0.9 and a rate for every step and layer;
+    returns their stacked parameters.
 
-    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the examples that each run may use. All runs
-    draw the same positions of their rows. rates [steps, layers, R]; a layer gathers no momentum while its rate is 0, like a parameter
-    without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP towards `source`, by the gradient of
-    `transfer.l2_sp`; a run of strength 0 has none.
+    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the
+        examples that each run may use. All runs draw the same positions of their rows. rates
+        [steps, layers, R]; a layer gathers no momentum while its rate is 0, like a parameter
+        without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP
+        towards `source`, by the gradient of `transfer.l2_sp`; a run of strength 0 has none.
     """
     outputs, number = vmap(lambda p, x: functional_call(model, p, (x,))), layer_of(model)
     held = [] if strength is None else strength.nonzero()[:, 0].tolist()
-    pulled = slice(min(held), max(held) + 1) if held else None  # the runs between the first and the last with a pull
+    pulled = (
+        slice(min(held), max(held) + 1) if held else None
+    )  # the runs between the first and the last with a pull
     order = torch.Generator().manual_seed(seed)
     p = {name: value.clone().requires_grad_() for name, value in start.items()}
     speed = {name: torch.zeros_like(value) for name, value in start.items()}
     for now in rates:
         pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
-        # The gradient of the runs' losses, summed, holds each run's own: no run's loss depends on another's parameters.
-        loss = F.cross_entropy(outputs(p, x[pick]).flatten(0, 1), y[pick].flatten(), reduction="sum") / batch
+        # The gradient of the runs' losses, summed, holds each run's own: no run's loss depends on
+        # another's parameters.
+        loss = (
+            F.cross_entropy(outputs(p, x[pick]).flatten(0, 1), y[pick].flatten(), reduction="sum")
+            / batch
+        )
         with torch.no_grad():
             for name, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
                 shape = -1, *[1] * (g.ndim - 1)
                 if pulled and name in source:
-                    g[pulled] += 2 * strength[pulled].view(shape) * (p[name][pulled] - source[name][pulled])
+                    g[pulled] += (
+                        2 * strength[pulled].view(shape) * (p[name][pulled] - source[name][pulled])
+                    )
                 rate = now[number[name]].view(shape)
                 speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
                 p[name].addcmul_(speed[name], rate, value=-1)
@@ -85,4 +99,8 @@ def train_runs(
 @torch.no_grad()
 def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Share of the examples x [N, ...], y [N] that each of R stacked networks gets right: [R]."""
-    return (vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y).float().mean(dim=1)
+    return (
+        (vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y)
+        .float()
+        .mean(dim=1)
+    )

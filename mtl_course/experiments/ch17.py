@@ -1,8 +1,11 @@
-"""Chapter 17: is a learned starting point better than multi-task pretraining? On sinusoids, and on schools with two kinds of tasks.
+"""Chapter 17: is a learned starting point better than multi-task pretraining? On sinusoids, and on
+schools with two kinds of tasks.
 
-Every method makes one start from the meta-training tasks, and all are judged alike: on new tasks, so many steps of gradient descent on the
-support, then the query loss. The outer rate of training and the inner rate of adapting are chosen for each method on validation tasks, from one
-grid for all; test tasks are drawn apart. Runs that differ in seed and outer rate alone are trained at once (vmap). Needs no Jupyter.
+Every method makes one start from the meta-training tasks, and all are judged alike: on new tasks,
+so many steps of gradient descent on the support, then the query loss. The outer rate of training
+and the inner rate of adapting are chosen for each method on validation tasks, from one grid for
+all; test tasks are drawn apart. Runs that differ in seed and outer rate alone are trained at once
+(vmap). Needs no Jupyter.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +17,12 @@ from torch.func import vmap
 
 from .. import data, meta, records
 from ..data.episodes import Episodes
-from ..functional import Functional, Params
+from ..meta.functional import Functional, Params
 from ..runtime import device as fastest
 from .ch17_families import FAMILIES, Family, Plan, generator, loss_of
 
-# method -> inner steps while training, and the choice for `meta.adapt`; two baselines without an inner loop
+# method -> inner steps while training, and the choice for `meta.adapt`; two baselines without an
+# inner loop
 METHODS: dict[str, tuple[int, dict]] = {
     "pooled": (0, {}),
     "one head a task": (0, {}),
@@ -32,9 +36,15 @@ COUNTS = (0, 1, 2, 5, 10, 20, 50)  # steps on a new task
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # of these steps
 PLANS = {
     "cpu": Plan({"sinusoids": 1000, "schools": 200}),
-    "gpu": Plan({"sinusoids": 10_000, "schools": 1000, "ILEA": 1000}, tasks=25, judged=600, pool=1000),
+    "gpu": Plan(
+        {"sinusoids": 10_000, "schools": 1000, "ILEA": 1000}, tasks=25, judged=600, pool=1000
+    ),
 }
-TRAINING_RATE = {"sinusoids": 0.01, "schools": 0.03, "ILEA": 0.03}  # of the inner steps while training
+TRAINING_RATE = {
+    "sinusoids": 0.01,
+    "schools": 0.03,
+    "ILEA": 0.03,
+}  # of the inner steps while training
 
 
 def starts(family: Family, seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
@@ -47,26 +57,45 @@ def starts(family: Family, seeds: Sequence[int], device: torch.device | str = "c
     return {name: torch.stack([p[name].detach() for p in found]) for name in found[0]}
 
 
-def train(method: str, name: str, families: Sequence[Family], plan: Plan, seeds: Sequence[int], outer: Sequence[float]) -> Params:
-    """Trained starts, name -> [seeds, outer rates, ...]: one run for each family (one a seed) and each rate of Adam.
+def train(
+    method: str,
+    name: str,
+    families: Sequence[Family],
+    plan: Plan,
+    seeds: Sequence[int],
+    outer: Sequence[float],
+) -> Params:
+    """Trained starts, name -> [seeds, outer rates, ...]: one run for each family (one a seed) and
+    each rate of Adam.
 
-    All runs of a seed see the same meta-batches. The last parameters are taken; `meta_train.fit_episodes` is the loop for a single run.
+    All runs of a seed see the same meta-batches. The last parameters are taken; `meta.fit_episodes`
+    is the loop for a single run.
     """
     device = families[0].pool[0].device
     f, begin = Functional(families[0].network().to(device)), starts(families[0], seeds, device)
     if method == "one head a task":  # heads become [seeds, tasks, ...]
         tasks = len(families[0].pool[2])
-        begin = {n: p[:, None].expand(-1, tasks, *p.shape[1:]) if n.startswith("heads") else p for n, p in begin.items()}
-    groups = [{"params": [p.clone().requires_grad_() for p in begin.values()], "lr": rate} for rate in outer]
+        begin = {
+            n: p[:, None].expand(-1, tasks, *p.shape[1:]) if n.startswith("heads") else p
+            for n, p in begin.items()
+        }
+    groups = [
+        {"params": [p.clone().requires_grad_() for p in begin.values()], "lr": rate}
+        for rate in outer
+    ]
     optimizer, generators = torch.optim.Adam(groups), [generator(seed, device) for seed in seeds]
     for _ in range(plan.updates[name]):
         optimizer.zero_grad()
-        params = {n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)}
+        params = {
+            n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)
+        }
         runs = {n: p.flatten(0, 1) for n, p in params.items()}
         _backward(method, TRAINING_RATE[name], f, runs, families, plan, generators, len(outer))
         optimizer.step()
     with torch.no_grad():
-        last = {n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)}
+        last = {
+            n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)
+        }
         if method == "one head a task":  # a new task starts with the mean of the heads
             last = {n: p.mean(2) if n.startswith("heads") else p for n, p in last.items()}
     return last
@@ -75,7 +104,9 @@ def train(method: str, name: str, families: Sequence[Family], plan: Plan, seeds:
 def _backward(method, rate, f, runs, families, plan, generators, outer):
     """Gradients of one update for all runs [seeds * outer, ...]."""
     if method == "one head a task":
-        batches = [_from_pool(family, plan, g) for family, g in zip(families, generators, strict=True)]
+        batches = [
+            _from_pool(family, plan, g) for family, g in zip(families, generators, strict=True)
+        ]
     else:
         batches = [family.draw(g) for family, g in zip(families, generators, strict=True)]
     steps, choice = METHODS[method]
@@ -89,7 +120,9 @@ def _backward(method, rate, f, runs, families, plan, generators, outer):
             heads = {n: p for n, p in runs.items() if n.startswith("heads")}
 
             def own(trunk, heads, ids, x, y):
-                return vmap(lambda head, x, y: of({**trunk, **head}, x, y))({n: h[ids] for n, h in heads.items()}, x, y).mean()
+                return vmap(lambda head, x, y: of({**trunk, **head}, x, y))(
+                    {n: h[ids] for n, h in heads.items()}, x, y
+                ).mean()
 
             vmap(own)(shared, heads, *data_).sum().backward()
             continue
@@ -99,10 +132,15 @@ def _backward(method, rate, f, runs, families, plan, generators, outer):
             vmap(of)(runs, *rows).sum().backward()
         elif method.startswith("Reptile"):
             with torch.no_grad():
-                adapted = vmap(vmap(lambda p, x, y: meta.adapt(of, p, (x, y), steps, rate), (None, 0, 0)))(runs, x, y)
+                adapted = vmap(
+                    vmap(lambda p, x, y: meta.adapt(of, p, (x, y), steps, rate), (None, 0, 0))
+                )(runs, x, y)
             sum(((p - adapted[n].mean(1)).detach() * p).sum() for n, p in runs.items()).backward()
         else:
-            one = vmap(lambda p, x, y, q, j: of(meta.adapt(of, p, (x, y), steps, rate, **choice), q, j), (None, 0, 0, 0, 0))
+            one = vmap(
+                lambda p, x, y, q, j: of(meta.adapt(of, p, (x, y), steps, rate, **choice), q, j),
+                (None, 0, 0, 0, 0),
+            )
             vmap(one)(runs, x, y, query, judged).mean(1).sum().backward()
 
 
@@ -112,35 +150,59 @@ def _for_runs(parts, outer):
 
 
 def _from_pool(family, plan, g):
-    """Kind -> (ids [T], x [T, n, d], y [T, n, ...]) of training tasks, with as many examples as a meta-batch has."""
+    """Kind -> (ids [T], x [T, n, d], y [T, n, ...]) of training tasks, with as many examples as a
+    meta-batch has.
+    """
     x, targets, counts = family.pool
     ids = torch.randperm(len(x), generator=g, device=x.device)[: min(plan.tasks, len(x))]
-    at = (torch.rand(len(ids), plan.shots + plan.queries, generator=g, device=x.device) * counts[ids, None]).long()
+    at = (
+        torch.rand(len(ids), plan.shots + plan.queries, generator=g, device=x.device)
+        * counts[ids, None]
+    ).long()
     return {kind: (ids, x[ids[:, None], at], y[ids[:, None], at]) for kind, y in targets.items()}
 
 
 @torch.no_grad()
-def curves(f: Functional, params: Params, episodes: Episodes, loss: Callable, rates: Sequence[float], only: str = "") -> Tensor:
-    """Mean query loss [len(rates), len(COUNTS)] after so many steps at each rate on each task's support.
+def curves(
+    f: Functional,
+    params: Params,
+    episodes: Episodes,
+    loss: Callable,
+    rates: Sequence[float],
+    only: str = "",
+) -> Tensor:
+    """Mean query loss [len(rates), len(COUNTS)] after so many steps at each rate on each task's
+    support.
 
-    A task whose support loss did not fall keeps the start: anyone who adapts can see that, and one task that diverges would rule the mean.
+    A task whose support loss did not fall keeps the start: anyone who adapts can see that, and one
+    task that diverges would rule the mean.
     """
     of = meta.objective(f, loss)
 
     def one(rate, x, y, query, judged):
         own, found, done, before = params, [], 0, (of(params, x, y), of(params, query, judged))
         for count in COUNTS:
-            own, done = meta.adapt(of, own, (x, y), count - done, rate, first_order=True, only=only), count
+            own, done = (
+                meta.adapt(of, own, (x, y), count - done, rate, first_order=True, only=only),
+                count,
+            )
             found.append(torch.where(of(own, x, y) < before[0], of(own, query, judged), before[1]))
         return torch.stack(found)
 
     tasks = vmap(one, (None, 0, 0, 0, 0))
-    each = vmap(tasks, (0, None, None, None, None))(torch.tensor(rates, device=episodes.support[0].device), *episodes.support, *episodes.query)
-    return torch.nan_to_num(each.mean(1), nan=torch.inf)  # a start that is not finite: its training diverged
+    each = vmap(tasks, (0, None, None, None, None))(
+        torch.tensor(rates, device=episodes.support[0].device), *episodes.support, *episodes.query
+    )
+    return torch.nan_to_num(
+        each.mean(1), nan=torch.inf
+    )  # a start that is not finite: its training diverged
 
 
-def judge(f: Functional, starts: Params, family: Family, outer: Sequence[float], only: str) -> dict[str, dict]:
-    """Kind -> test losses after each number of COUNTS, with the outer and the inner rate that were best for it on validation tasks.
+def judge(
+    f: Functional, starts: Params, family: Family, outer: Sequence[float], only: str
+) -> dict[str, dict]:
+    """Kind -> test losses after each number of COUNTS, with the outer and the inner rate that were
+    best for it on validation tasks.
 
     starts: name -> [outer, ...]. "best": with the number of steps chosen on validation tasks, too.
     """
@@ -148,18 +210,32 @@ def judge(f: Functional, starts: Params, family: Family, outer: Sequence[float],
     for kind in family.losses:
         loss = loss_of(family, kind)
         own = [{n: p[k] for n, p in starts.items()} for k in range(len(outer))]
-        tried = torch.stack([curves(f, p, family.validation[kind], loss, RATES, only) for p in own])  # [outer, rates, counts]
+        tried = torch.stack(
+            [curves(f, p, family.validation[kind], loss, RATES, only) for p in own]
+        )  # [outer, rates, counts]
         chosen = [divmod(int(tried[:, :, c].argmin()), len(RATES)) for c in range(len(COUNTS))]
-        test = {k: curves(f, own[k], family.test[kind], loss, RATES, only) for k in {k for k, _ in chosen}}
+        test = {
+            k: curves(f, own[k], family.test[kind], loss, RATES, only)
+            for k in {k for k, _ in chosen}
+        }
         best = int(tried.flatten(0, 1).amin(0).argmin())
         found[kind] = {
-            "test": [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)], "outer": [outer[k] for k, _ in chosen],
-            "rate": [RATES[r] for _, r in chosen], "best": float(test[chosen[best][0]][chosen[best][1], best]), "steps": COUNTS[best],
-        }  # fmt: skip
+            "test": [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)],
+            "outer": [outer[k] for k, _ in chosen],
+            "rate": [RATES[r] for _, r in chosen],
+            "best": float(test[chosen[best][0]][chosen[best][1], best]),
+            "steps": COUNTS[best],
+        }
     return found
 
 
-def compare(name: str, plan: Plan, seeds: Sequence[int], methods: Sequence[str] = tuple(METHODS), device: torch.device | str = "cpu") -> dict:
+def compare(
+    name: str,
+    plan: Plan,
+    seeds: Sequence[int],
+    methods: Sequence[str] = tuple(METHODS),
+    device: torch.device | str = "cpu",
+) -> dict:
     """Method -> kind -> one row of `judge` a seed; "scratch" adapts networks that were not trained."""
     families = [FAMILIES[name](plan, seed, device) for seed in seeds]
     f, found = Functional(families[0].network().to(device)), {}
@@ -169,17 +245,24 @@ def compare(name: str, plan: Plan, seeds: Sequence[int], methods: Sequence[str] 
         if method != "scratch":
             params = train(method, name, families, plan, seeds, outer)
         only = "heads" if method == "ANIL" else ""
-        rows = [judge(f, {n: p[k] for n, p in params.items()}, family, outer, only) for k, family in enumerate(families)]
+        rows = [
+            judge(f, {n: p[k] for n, p in params.items()}, family, outer, only)
+            for k, family in enumerate(families)
+        ]
         found[method] = {kind: [row[kind] for row in rows] for kind in rows[0]}
     return found
 
 
 def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Family -> method -> kind -> one row a seed, as plain JSON. ILEA is left out where there is no data root that holds it."""
+    """Family -> method -> kind -> one row a seed, as plain JSON. ILEA is left out where there is no
+    data root that holds it.
+    """
     plan, found = PLANS[profile], {}
     for name in plan.updates:
         try:
-            found[name] = compare(name, plan, seeds, device=fastest() if profile == "gpu" else "cpu")
+            found[name] = compare(
+                name, plan, seeds, device=fastest() if profile == "gpu" else "cpu"
+            )
         except data.DataError as error:
             if name != "ILEA":
                 raise
@@ -187,11 +270,18 @@ def run(profile: str, seeds: Sequence[int]) -> dict:
     return found
 
 
-LOWER = (1e-4, 3e-4, 1e-3, 3e-3)  # with the schools most methods chose the lowest outer rate of the plan, so they are run again
+LOWER = (
+    1e-4,
+    3e-4,
+    1e-3,
+    3e-3,
+)  # with the schools most methods chose the lowest outer rate of the plan, so they are run again
 
 
 def run_lower(seeds: Sequence[int]) -> dict:
-    """The schools as in `run`, with lower outer rates: ``python -m mtl_course.experiments.ch17`` writes this record."""
+    """The schools as in `run`, with lower outer rates: ``python -m mtl_course.experiments.ch17``
+    writes this record.
+    """
     return {"schools": compare("schools", replace(PLANS["cpu"], outer=LOWER), seeds)}
 
 

@@ -1,4 +1,6 @@
-"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks; what schools differ in, without a network. Needs no Jupyter."""
+"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks; what schools
+differ in, without a network. Needs no Jupyter.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,14 +13,16 @@ from torch.nn import functional as F
 
 from .. import data
 from ..data.episodes import Episodes, Source, sinusoids, split_classes
-from ..models import HardSharing, mlp
-from ..tasks import classification, regression
+from ..multitask.sharing import HardSharing
+from ..networks.trunks import mlp
+from ..training.tasks import classification, regression
 
 
 @dataclass(frozen=True)
 class Plan:
-    """updates: of `tasks` tasks each. shots, queries: examples of a task. judged: tasks to validate on, and as many to test on (a school comes
-    several times). pool: tasks of the baseline with one head a task. outer: Adam's rates that are tried."""
+    """updates: of `tasks` tasks each. shots, queries: examples of a task. judged: tasks to validate
+    on, and as many to test on (a school comes several times). pool: tasks of the baseline with one
+    head a task. outer: Adam's rates that are tried."""
 
     updates: Mapping[str, int]
     tasks: int = 16
@@ -32,9 +36,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Family:
-    """draw(generator): a meta-batch; validation and test: tasks that training never sees. All are kind of task -> episodes.
+    """draw(generator): a meta-batch; validation and test: tasks that training never sees. All are
+    kind of task -> episodes.
 
-    pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many examples each has [N].
+    pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many
+        examples each has [N].
     """
 
     network: Callable[[], nn.Module]
@@ -46,49 +52,86 @@ class Family:
 
 
 def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """Sinusoids of random amplitude and phase. The baseline with one head a task sees `plan.pool` of them, with 100 examples each."""
-    held = [{"wave": sinusoids(plan.judged, plan.shots, 50, generator(10_000 * (k + 1) + seed, device))} for k in range(2)]
+    """Sinusoids of random amplitude and phase. The baseline with one head a task sees `plan.pool`
+    of them, with 100 examples each.
+    """
+    held = [
+        {"wave": sinusoids(plan.judged, plan.shots, 50, generator(10_000 * (k + 1) + seed, device))}
+        for k in range(2)
+    ]
     known = sinusoids(plan.pool, 50, 50, generator(30_000 + seed, device))
     x, y = (torch.cat(pair, 1) for pair in zip(known.support, known.query, strict=True))
     pool = x, {"wave": y}, torch.full((plan.pool,), 100, device=device)
     network = _network(1, plan.width, {"wave": 1})
-    return Family(network, {"wave": F.mse_loss}, lambda g: {"wave": sinusoids(plan.tasks, plan.shots, plan.queries, g)}, *held, pool)
+    return Family(
+        network,
+        {"wave": F.mse_loss},
+        lambda g: {"wave": sinusoids(plan.tasks, plan.shots, plan.queries, g)},
+        *held,
+        pool,
+    )
 
 
 def _network(inputs, width, outputs):
-    return lambda: HardSharing(mlp([inputs, width, width]), {kind: nn.Linear(width, n) for kind, n in outputs.items()})
+    return lambda: HardSharing(
+        mlp([inputs, width, width]), {kind: nn.Linear(width, n) for kind, n in outputs.items()}
+    )
 
 
 @lru_cache(maxsize=2)
 def students(name: str = "exam") -> tuple[Tensor, Tensor, Tensor]:
-    """Features of a student [N, d] standardised, the exam score [N, 1] standardised, the school [N]; schools with 30 students or more."""
+    """Features of a student [N, d] standardised, the exam score [N, 1] standardised, the school
+    [N]; schools with 30 students or more.
+    """
     table = data.load(name)
     large = np.isin(table.task, np.flatnonzero(np.bincount(table.task) >= 30))
     x, y = table["x"][large], table.y[large]
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
     y = (y - y.mean()) / y.std()
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None], torch.tensor(table.task[large])
+    return (
+        torch.tensor(x, dtype=torch.float32),
+        torch.tensor(y, dtype=torch.float32)[:, None],
+        torch.tensor(table.task[large]),
+    )
 
 
-def schools(plan: Plan, seed: int, device: torch.device | str = "cpu", name: str = "exam") -> Family:
-    """Two kinds of tasks a school: the exam score (a regression), and whether it lies above the median of all (a classification).
+def schools(
+    plan: Plan, seed: int, device: torch.device | str = "cpu", name: str = "exam"
+) -> Family:
+    """Two kinds of tasks a school: the exam score (a regression), and whether it lies above the
+    median of all (a classification).
 
-    A sixth of the schools is held for validation and a quarter for the test. Held schools come again and again with other support.
+    A sixth of the schools is held for validation and a quarter for the test. Held schools come
+    again and again with other support.
     """
     x, score, school = (part.to(device) for part in students(name))
     count = len(school.unique())
     held = {"validation": count // 6, "test": count // 4}
     parts = split_classes(school, {"train": count - sum(held.values()), **held}, seed)
     targets = {"score": score, "above": (score[:, 0] > score.median()).long()}
-    sources = {part: {kind: Source(x, school, groups, targets=y) for kind, y in targets.items()} for part, groups in parts.items()}
+    sources = {
+        part: {kind: Source(x, school, groups, targets=y) for kind, y in targets.items()}
+        for part, groups in parts.items()
+    }
 
     def draw(part, tasks, queries, g):
-        return {kind: source.regression(tasks, plan.shots, queries, g) for kind, source in sources[part].items()}
+        return {
+            kind: source.regression(tasks, plan.shots, queries, g)
+            for kind, source in sources[part].items()
+        }
 
     def repeated(part, g):
-        found = [draw(part, len(parts[part]), 20, g) for _ in range(max(1, plan.judged // len(parts[part])))]
+        found = [
+            draw(part, len(parts[part]), 20, g)
+            for _ in range(max(1, plan.judged // len(parts[part])))
+        ]
         return {
-            kind: Episodes(*(tuple(torch.cat([getattr(f[kind], side)[i] for f in found]) for i in (0, 1)) for side in ("support", "query")))
+            kind: Episodes(
+                *(
+                    tuple(torch.cat([getattr(f[kind], side)[i] for f in found]) for i in (0, 1))
+                    for side in ("support", "query")
+                )
+            )
             for kind in targets
         }
 
@@ -101,13 +144,23 @@ def schools(plan: Plan, seed: int, device: torch.device | str = "cpu", name: str
         torch.stack([mine.sum() for mine in own]),
     )
     network = _network(x.shape[1], plan.width, {"score": 1, "above": 2})
-    judged = [repeated(part, generator(10_000 * (k + 1) + seed, device)) for k, part in enumerate(held)]
+    judged = [
+        repeated(part, generator(10_000 * (k + 1) + seed, device)) for k, part in enumerate(held)
+    ]
     batch = min(plan.tasks, len(parts["train"]))
-    return Family(network, {kind: task.loss for kind, task in tasks.items()}, lambda g: draw("train", batch, plan.queries, g), *judged, pool)
+    return Family(
+        network,
+        {kind: task.loss for kind, task in tasks.items()},
+        lambda g: draw("train", batch, plan.queries, g),
+        *judged,
+        pool,
+    )
 
 
 def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """The same two kinds of tasks from the schools of the Inner London Education Authority (data root only)."""
+    """The same two kinds of tasks from the schools of the Inner London Education Authority (data
+    root only).
+    """
     return schools(plan, seed, device, "school_ilea")
 
 
@@ -123,15 +176,17 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-# ------------------------------------------------------------------------------------------------------ schools, without a network
+# ----------------------------------------------------------------------- schools, without a network
 def _with_ones(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
 
 
 def line_and_level(family: Family) -> tuple[float, float, float]:
-    """No network: one straight line for all training schools, and for a new school the mean miss of its support, shrunk towards 0.
+    """No network: one straight line for all training schools, and for a new school the mean miss of
+    its support, shrunk towards 0.
 
-    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE of the line without and with the level.
+    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE
+    of the line without and with the level.
     """
     x, targets, counts = family.pool
     there = torch.arange(x.shape[1], device=x.device) < counts[:, None]
@@ -143,11 +198,17 @@ def line_and_level(family: Family) -> tuple[float, float, float]:
     held = family.test["score"]
     before, missed = (y - _with_ones(x) @ line for x, y in (held.support, held.query))
     level = own / (own + noise / before.shape[1]) * before.mean(1, keepdim=True)
-    return float(own / (own + noise)), float(missed.square().mean()), float((missed - level).square().mean())
+    return (
+        float(own / (own + noise)),
+        float(missed.square().mean()),
+        float((missed - level).square().mean()),
+    )
 
 
 def between_schools() -> dict[str, float]:
-    """Variance between schools of their level and of their slope on the intake test (both without estimation error), and of what one line for all misses."""
+    """Variance between schools of their level and of their slope on the intake test (both without
+    estimation error), and of what one line for all misses.
+    """
     x, y, school = students()
     x, y = _with_ones(x), y.double()
     missed, found, error = y - x @ torch.linalg.pinv(x) @ y, [], []
@@ -158,4 +219,8 @@ def between_schools() -> dict[str, float]:
         found.append(fit[:, 0])
         error.append((left - own @ fit).square().sum() / (len(own) - 2) * inverse.diagonal())
     level, slope = (torch.stack(found).var(0) - torch.stack(error).mean(0)).tolist()
-    return {"level": level, "slope on the intake test": slope, "misses of one line for all": float(missed.var())}
+    return {
+        "level": level,
+        "slope on the intake test": slope,
+        "misses of one line for all": float(missed.var()),
+    }

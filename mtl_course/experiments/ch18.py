@@ -1,7 +1,9 @@
-"""Chapter 18: prototypes, MAML, ANIL and two baselines that fine-tune a head, on characters, leaves and photographs of classes never seen.
+"""Chapter 18: prototypes, MAML, ANIL and two baselines that fine-tune a head, on characters, leaves
+and photographs of classes never seen.
 
-Every method gets the same images in training, the same number of learning rates to try, and the same test episodes. Settings are chosen on
-episodes of validation classes, test classes are used once. Needs no Jupyter.
+Every method gets the same images in training, the same number of learning rates to try, and the
+same test episodes. Settings are chosen on episodes of validation classes, test classes are used
+once. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from .. import data, meta
 from ..data import cifar_fs
 from ..data.episodes import Episodes, Source, require_disjoint, split_classes
-from ..few_shot import (
+from ..meta.few_shot import (
     CosineHead,
     adapted_logits,
     embed,
@@ -25,11 +27,11 @@ from ..few_shot import (
     prototype_logits,
     query_losses,
 )
-from ..functional import Functional
-from ..meta_train import fit_episodes
-from ..models import Classifier, cnn, conv4, mlp
+from ..meta.fit import fit_episodes
+from ..meta.functional import Functional
+from ..networks.trunks import Classifier, cnn, conv4, mlp
 from ..runtime import device as fastest
-from ..train import fit
+from ..training.loop import fit
 
 METHODS = ("ProtoNet", "MAML", "ANIL", "Baseline", "Baseline++")
 LIVE = ("ProtoNet", "Baseline", "Baseline++")  # what a CPU trains in seconds
@@ -46,37 +48,55 @@ ALL = ((5, 1), (5, 5), (20, 1), (20, 5))  # ways and shots of the test
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment. Training: `steps` meta-steps on `images` images each; the baselines see as many images altogether."""
+    """Sizes of the experiment. Training: `steps` meta-steps on `images` images each; the baselines
+    see as many images altogether.
+    """
 
     sets: tuple[str, ...] = ("omniglot_small", "glyphs")
-    methods: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"omniglot_small": METHODS, "glyphs": LIVE})
+    methods: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"omniglot_small": METHODS, "glyphs": LIVE}
+    )
     # sets to be tested on besides
-    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"glyphs": ("omniglot_small",)})
-    settings: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=lambda: {"omniglot_small": ALL, "glyphs": ALL[:2]})
+    elsewhere: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"glyphs": ("omniglot_small",)}
+    )
+    settings: Mapping[str, tuple[tuple[int, int], ...]] = field(
+        default_factory=lambda: {"omniglot_small": ALL, "glyphs": ALL[:2]}
+    )
     small: bool = True  # 16 x 16 pixels and a narrow network
     width: int = 64
     queries: int = 5
     steps: int = 300
     every: int = 50
     images: int = 120
-    ways: Mapping[str, int] = field(default_factory=lambda: {"ProtoNet": 20, "MAML": 5, "ANIL": 5})  # while training
+    ways: Mapping[str, int] = field(
+        default_factory=lambda: {"ProtoNet": 20, "MAML": 5, "ANIL": 5}
+    )  # while training
     judged: int = 600  # test episodes
     tried: int = 50  # validation episodes for a choice
 
 
 CPU = Plan()
 GPU = Plan(
-    sets=("omniglot", "cifar_fs"), methods={"omniglot": METHODS, "cifar_fs": METHODS}, settings={"omniglot": ALL, "cifar_fs": ALL[:2]},
-    elsewhere={"omniglot": ("glyphs",)}, small=False,
-    steps=1000, every=100, images=360, tried=200,
-)  # fmt: skip
+    sets=("omniglot", "cifar_fs"),
+    methods={"omniglot": METHODS, "cifar_fs": METHODS},
+    settings={"omniglot": ALL, "cifar_fs": ALL[:2]},
+    elsewhere={"omniglot": ("glyphs",)},
+    small=False,
+    steps=1000,
+    every=100,
+    images=360,
+    tried=200,
+)
 PLANS = {"cpu": CPU, "gpu": GPU}
 
 
-# ------------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 @dataclass(frozen=True)
 class Domain:
-    """A data set whose classes are parted: x, y on one device; part -> classes; `name`: what was really loaded."""
+    """A data set whose classes are parted: x, y on one device; part -> classes; `name`: what was
+    really loaded.
+    """
 
     name: str
     x: Tensor
@@ -88,7 +108,9 @@ class Domain:
 
 
 def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:
-    """Characters are parted by script or alphabet, so that no neighbour of a test class was trained on; CIFAR-FS by its published split."""
+    """Characters are parted by script or alphabet, so that no neighbour of a test class was trained
+    on; CIFAR-FS by its published split.
+    """
     if name == "cifar_fs":
         return _photos(device)
     try:
@@ -102,21 +124,41 @@ def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:
         groups, part_of = np.array(ds["scripts"]), ("train", "validation", "train", "test", "test")
     else:
         groups = np.array(ds["alphabet"])
-        background = np.array(ds["background"]) if "background" in ds else np.ones(len(groups), dtype=bool)
+        background = (
+            np.array(ds["background"]) if "background" in ds else np.ones(len(groups), dtype=bool)
+        )
         order = sorted(set(groups[background].tolist()))
-        if background.all():  # the reduced set: half of its alphabets to train on, a quarter each for validation and test
+        # the reduced set: half of its alphabets to train on, a quarter each for validation and test
+        if background.all():
             half, quarter = len(order) // 2, len(order) // 4
-            at = ["train"] * half + ["validation"] * quarter + ["test"] * (len(order) - half - quarter)
-        else:  # the official split; the last five alphabets of the background set are for validation
+            at = (
+                ["train"] * half
+                + ["validation"] * quarter
+                + ["test"] * (len(order) - half - quarter)
+            )
+        else:
+            # the official split; the last five alphabets of the background set are for validation
             at = ["train"] * (len(order) - 5) + ["validation"] * 5
-        part_of = dict(zip(order, at, strict=True)) | {g: "test" for g in set(groups[~background].tolist())}
-    parts = {part: [c for c, g in enumerate(groups.tolist()) if part_of[g] == part] for part in ("train", "validation", "test")}
+        part_of = dict(zip(order, at, strict=True)) | {
+            g: "test" for g in set(groups[~background].tolist())
+        }
+    parts = {
+        part: [c for c, g in enumerate(groups.tolist()) if part_of[g] == part]
+        for part in ("train", "validation", "test")
+    }
     require_disjoint(parts)
-    return Domain(ds.info.name, pictures(ds["x"], plan.small).to(device), torch.from_numpy(np.array(ds["y"])).to(device), parts)
+    return Domain(
+        ds.info.name,
+        pictures(ds["x"], plan.small).to(device),
+        torch.from_numpy(np.array(ds["y"])).to(device),
+        parts,
+    )
 
 
 def pictures(x: np.ndarray, small: bool = True) -> Tensor:
-    """uint8 [N, 28, 28] -> [N, 1, 28, 28] in [0, 1]; small: halved, with a margin of one pixel, [N, 1, 16, 16], which halves often enough."""
+    """uint8 [N, 28, 28] -> [N, 1, 28, 28] in [0, 1]; small: halved, with a margin of one pixel, [N,
+    1, 16, 16], which halves often enough.
+    """
     images = torch.from_numpy(np.array(x))[:, None].float() / 255
     return F.pad(F.avg_pool2d(images, 2), (1, 1, 1, 1)) if small else images
 
@@ -128,21 +170,33 @@ def _photos(device) -> Domain:
     parts = cifar_fs.classes(ds["names"])
     require_disjoint(parts)
     images = torch.from_numpy(x).to(device).permute(0, 3, 1, 2).float() / 255
-    return Domain("cifar_fs" + ds.info.name.removeprefix("cifar100"), (images - 0.48) / 0.26, y.to(device), parts)
+    return Domain(
+        "cifar_fs" + ds.info.name.removeprefix("cifar100"),
+        (images - 0.48) / 0.26,
+        y.to(device),
+        parts,
+    )
 
 
 def leaves(seed: int) -> Domain:
-    """Leaf measurements [N, d], standardised by the training species: 16 species to train on, 6 for validation, 10 to be tested on."""
+    """Leaf measurements [N, d], standardised by the training species: 16 species to train on, 6 for
+    validation, 10 to be tested on.
+    """
     ds = data.load("flavia")
     y = torch.from_numpy(np.array(ds["y"]))
     parts = split_classes(y, {"train": 16, "validation": 6, "test": 10}, seed)
-    x, known = torch.from_numpy(np.array(ds["x"])).float(), torch.isin(y, torch.tensor(parts["train"]))
+    x, known = (
+        torch.from_numpy(np.array(ds["x"])).float(),
+        torch.isin(y, torch.tensor(parts["train"])),
+    )
     return Domain("flavia", (x - x[known].mean(0)) / x[known].std(0), y, parts)
 
 
-# --------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 def trunk(where: Domain, plan: Plan, seed: int, norm: bool = False) -> nn.Sequential:
-    """A freshly drawn network from inputs to `plan.width` features (four times that for photographs), on the inputs' device."""
+    """A freshly drawn network from inputs to `plan.width` features (four times that for
+    photographs), on the inputs' device.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if where.x.ndim == 2:
@@ -160,10 +214,21 @@ def features(net: nn.Module, where: Domain) -> int:
         return net(where.x[:1]).shape[1]
 
 
-def train(method: str, where: Domain, plan: Plan, rate: float, seed: int, ways: int = 5, shots: int = 1, norm: bool = False) -> nn.Module:
-    """A trained trunk (ProtoNet, baselines), or a Classifier with the learned start of a head of `ways` classes (MAML, ANIL).
+def train(
+    method: str,
+    where: Domain,
+    plan: Plan,
+    rate: float,
+    seed: int,
+    ways: int = 5,
+    shots: int = 1,
+    norm: bool = False,
+) -> nn.Module:
+    """A trained trunk (ProtoNet, baselines), or a Classifier with the learned start of a head of
+    `ways` classes (MAML, ANIL).
 
-    Validation: for the episodic methods the loss on episodes of validation classes; for the baselines held-out images of the training classes.
+    Validation: for the episodic methods the loss on episodes of validation classes; for the
+    baselines held-out images of the training classes.
     """
     net = trunk(where, plan, seed, norm)
     width = features(net, where)
@@ -174,7 +239,10 @@ def train(method: str, where: Domain, plan: Plan, rate: float, seed: int, ways: 
         if method.startswith("Baseline"):
             return _classified(method, where, plan, net, width, rate, seed)
         model = Classifier(net, width, ways).to(where.x.device) if method != "ProtoNet" else net
-    ways = min(ways if method != "ProtoNet" else plan.ways["ProtoNet"], *(len(where.parts[part]) for part in ("train", "validation")))
+    ways = min(
+        ways if method != "ProtoNet" else plan.ways["ProtoNet"],
+        *(len(where.parts[part]) for part in ("train", "validation")),
+    )
     tasks = max(1, plan.images // (ways * (shots + plan.queries)))
     known, held_out = where.source("train"), where.source("validation")
     g = torch.Generator(where.x.device).manual_seed(7)
@@ -191,16 +259,29 @@ def train(method: str, where: Domain, plan: Plan, rate: float, seed: int, ways: 
             return torch.cat([losses(episodes, False) for episodes in held]).mean()
 
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    fit_episodes(model, backward, optimizer, plan.steps, validate=validate, every=plan.every, seed=seed, progress=False)
+    fit_episodes(
+        model,
+        backward,
+        optimizer,
+        plan.steps,
+        validate=validate,
+        every=plan.every,
+        seed=seed,
+        progress=False,
+    )
     return model.eval()
 
 
 def _episodic(method: str, model: nn.Module, ways: int) -> Callable[[Episodes, bool], Tensor]:
-    """(episodes, write gradients?) -> losses [T]. MAML's BatchNorm, if it has one, is transductive: see `Functional`."""
+    """(episodes, write gradients?) -> losses [T]. MAML's BatchNorm, if it has one, is transductive:
+    see `Functional`.
+    """
     if method == "MAML":
         f = Functional(model, transductive=True)
         of = {True: meta.meta_backward, False: meta.meta_losses}
-        return lambda episodes, learn: of[learn](f, f.parameters(), episodes, F.cross_entropy, *INNER)
+        return lambda episodes, learn: of[learn](
+            f, f.parameters(), episodes, F.cross_entropy, *INNER
+        )
 
     def losses(episodes, learn):
         if method == "ProtoNet":
@@ -218,28 +299,59 @@ def _episodic(method: str, model: nn.Module, ways: int) -> Callable[[Episodes, b
 
 
 def _classified(method, where, plan, net, width, rate, seed):
-    """The trunk of a network that has learned to tell all the training classes apart, each with a tenth of its images held out."""
+    """The trunk of a network that has learned to tell all the training classes apart, each with a
+    tenth of its images held out.
+    """
     classes = torch.tensor(where.parts["train"], device=where.y.device)
     rows = torch.isin(where.y, classes).nonzero().flatten()
     y = torch.searchsorted(classes, where.y[rows])
-    held = torch.from_numpy(data.per_class(y.cpu().numpy(), max(1, int(torch.bincount(y).min()) // 10), seed)).to(y.device)
+    held = torch.from_numpy(
+        data.per_class(y.cpu().numpy(), max(1, int(torch.bincount(y).min()) // 10), seed)
+    ).to(y.device)
     mine = torch.ones_like(y, dtype=torch.bool).index_fill(0, held, False)
-    model = nn.Sequential(net, CosineHead(width, len(classes)) if method == "Baseline++" else nn.Linear(width, len(classes))).to(y.device)
+    model = nn.Sequential(
+        net,
+        (
+            CosineHead(width, len(classes))
+            if method == "Baseline++"
+            else nn.Linear(width, len(classes))
+        ),
+    ).to(y.device)
     epochs = max(1, round(plan.steps * plan.images / int(mine.sum())))
     parts = [(where.x[rows[at]], y[at]) for at in (mine, ~mine)]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    fit(model, *parts, F.cross_entropy, optimizer, epochs=epochs, batch=plan.images, patience=epochs, seed=seed, progress=False)
+    fit(
+        model,
+        *parts,
+        F.cross_entropy,
+        optimizer,
+        epochs=epochs,
+        batch=plan.images,
+        patience=epochs,
+        seed=seed,
+        progress=False,
+    )
     return net.eval()
 
 
-# ---------------------------------------------------------------------------------------------------------------- judging
+# ------------------------------------------------------------------------------------------ judging
 def choices(method: str) -> tuple:
     """What may be chosen at test time: steps and rate of adaptation."""
-    return ADAPT if method in ("MAML", "ANIL") else TUNE if method.startswith("Baseline") else ((0, 0.0),)
+    return (
+        ADAPT
+        if method in ("MAML", "ANIL")
+        else TUNE
+        if method.startswith("Baseline")
+        else ((0, 0.0),)
+    )
 
 
-def judge(method: str, model: nn.Module, ways: int, choice: tuple[int, float]) -> Callable[[Episodes], Tensor]:
-    """episodes -> logits [T, q, ways] of a trained model; nothing is learned from the queries, save by MAML's BatchNorm where it has one."""
+def judge(
+    method: str, model: nn.Module, ways: int, choice: tuple[int, float]
+) -> Callable[[Episodes], Tensor]:
+    """episodes -> logits [T, q, ways] of a trained model; nothing is learned from the queries, save
+    by MAML's BatchNorm where it has one.
+    """
     steps, rate = choice
 
     @torch.no_grad()
@@ -250,27 +362,46 @@ def judge(method: str, model: nn.Module, ways: int, choice: tuple[int, float]) -
             return prototype_logits(model, episodes, ways)
         if method == "MAML":
             return adapted_logits(Functional(model, transductive=True), episodes, steps, rate)
-        z, query = embed(model.trunk if method == "ANIL" else model, episodes.support[0], episodes.query[0])
+        z, query = embed(
+            model.trunk if method == "ANIL" else model, episodes.support[0], episodes.query[0]
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a new head starts alike for all
-            fresh = CosineHead(z.shape[-1], ways) if method == "Baseline++" else nn.Linear(z.shape[-1], ways)
+            fresh = (
+                CosineHead(z.shape[-1], ways)
+                if method == "Baseline++"
+                else nn.Linear(z.shape[-1], ways)
+            )
         head = model.head if method == "ANIL" else fresh.to(z.device)
         return fine_tuned_logits(head, (z, episodes.support[1]), query, steps, rate)
 
     return logits
 
 
-def best_choice(method: str, model: nn.Module, where: Domain, plan: Plan, ways: int, shots: int) -> tuple[float, tuple[int, float]]:
-    """Accuracy on validation episodes and the choice that reached it, of several equal ones the first."""
+def best_choice(
+    method: str, model: nn.Module, where: Domain, plan: Plan, ways: int, shots: int
+) -> tuple[float, tuple[int, float]]:
+    """Accuracy on validation episodes and the choice that reached it, of several equal ones the
+    first.
+    """
     source, options = where.source("validation"), choices(method)
-    found = [float(episode_accuracy(judge(method, model, ways, o), source, ways, shots, plan.queries, plan.tried, seed=1).mean()) for o in options]
+    found = [
+        float(
+            episode_accuracy(
+                judge(method, model, ways, o), source, ways, shots, plan.queries, plan.tried, seed=1
+            ).mean()
+        )
+        for o in options
+    ]
     return max(found), options[found.index(max(found))]
 
 
 def trained_for(method: str, plan: Plan, ways: int, shots: int) -> tuple[int, int] | None:
-    """Ways and shots that a network for this test is trained with: one shot for all. None where the plan has none.
+    """Ways and shots that a network for this test is trained with: one shot for all. None where the
+    plan has none.
 
-    A head of MAML or ANIL has its number of ways, so that a second training is needed for 20 ways; on a CPU there is none.
+    A head of MAML or ANIL has its number of ways, so that a second training is needed for 20 ways;
+    on a CPU there is none.
     """
     if method in ("MAML", "ANIL"):
         return (ways, 1) if not plan.small or ways == plan.ways[method] else None
@@ -278,20 +409,32 @@ def trained_for(method: str, plan: Plan, ways: int, shots: int) -> tuple[int, in
 
 
 def search(method: str, where: Domain, plan: Plan) -> dict[str, float]:
-    """Training rate -> accuracy on 5-way 1-shot validation episodes, of networks with a seed that is used for nothing else; 0 if it diverges."""
+    """Training rate -> accuracy on 5-way 1-shot validation episodes, of networks with a seed that
+    is used for nothing else; 0 if it diverges.
+    """
     found = {}
     for rate in RATES:
         try:
-            found[f"{rate:g}"] = best_choice(method, train(method, where, plan, rate, 12345), where, plan, 5, 1)[0]
+            found[f"{rate:g}"] = best_choice(
+                method, train(method, where, plan, rate, 12345), where, plan, 5, 1
+            )[0]
         except FloatingPointError:
             found[f"{rate:g}"] = 0.0
     return found
 
 
 def compare(
-    method: str, where: Domain, plan: Plan, rate: float, seed: int, tests: Mapping[str, Domain], settings: Sequence[tuple[int, int]] = ALL
+    method: str,
+    where: Domain,
+    plan: Plan,
+    rate: float,
+    seed: int,
+    tests: Mapping[str, Domain],
+    settings: Sequence[tuple[int, int]] = ALL,
 ) -> dict[str, dict]:
-    """Test set -> "5-way 1-shot" and the like -> mean accuracy, half its 95 % interval over episodes, and what was chosen on validation."""
+    """Test set -> "5-way 1-shot" and the like -> mean accuracy, half its 95 % interval over
+    episodes, and what was chosen on validation.
+    """
     models, rows = {}, {}
     for ways, shots in settings:
         for_this = trained_for(method, plan, ways, shots)
@@ -300,30 +443,66 @@ def compare(
         if for_this not in models:
             models[for_this] = train(method, where, plan, rate, seed, *for_this)
         model = models[for_this]
-        _, choice = best_choice(method, model, where, plan, ways, shots) if len(choices(method)) > 1 else (None, choices(method)[0])
+        _, choice = (
+            best_choice(method, model, where, plan, ways, shots)
+            if len(choices(method)) > 1
+            else (None, choices(method)[0])
+        )
         for name, test in tests.items():
-            accuracy = episode_accuracy(judge(method, model, ways, choice), test.source("test"), ways, shots, plan.queries, plan.judged, seed=2)
+            accuracy = episode_accuracy(
+                judge(method, model, ways, choice),
+                test.source("test"),
+                ways,
+                shots,
+                plan.queries,
+                plan.judged,
+                seed=2,
+            )
             mean, half = interval(accuracy)
-            rows.setdefault(name, {})[f"{ways}-way {shots}-shot"] = {"accuracy": mean, "half": half, "choice": list(choice)}
+            rows.setdefault(name, {})[f"{ways}-way {shots}-shot"] = {
+                "accuracy": mean,
+                "half": half,
+                "choice": list(choice),
+            }
     return rows
 
 
-def run(profile: str = "cpu", seeds: Sequence[int] = range(3), plan: Plan | None = None, report: Callable = print) -> dict:
-    """Training set -> {"rates": method -> rate -> validation accuracy, "tests": test set -> method -> setting -> lists, a value a seed}."""
+def run(
+    profile: str = "cpu",
+    seeds: Sequence[int] = range(3),
+    plan: Plan | None = None,
+    report: Callable = print,
+) -> dict:
+    """Training set -> {"rates": method -> rate -> validation accuracy, "tests": test set -> method
+    -> setting -> lists, a value a seed}.
+    """
     plan, device, results = plan or PLANS[profile], fastest(), {}
     for name in plan.sets:
         where = domain(name, plan, device)
-        tests = {where.name: where} | {d.name: d for d in (domain(other, plan, device) for other in plan.elsewhere.get(name, ()))}
+        tests = {where.name: where} | {
+            d.name: d
+            for d in (domain(other, plan, device) for other in plan.elsewhere.get(name, ()))
+        }
         rates, found = {}, {}
         for method in (*FLOORS, *plan.methods[name]):
             rates[method] = {} if method in FLOORS else search(method, where, plan)
             rate = float(max(rates[method], key=rates[method].get, default="0"))
             report(f"{where.name}: {method}, rate {rate:g}")
             for seed in seeds:
-                for test, settings in compare(method, where, plan, rate, seed, tests, plan.settings[name]).items():
+                for test, settings in compare(
+                    method, where, plan, rate, seed, tests, plan.settings[name]
+                ).items():
                     for setting, row in settings.items():
-                        into = found.setdefault(test, {}).setdefault(method, {}).setdefault(setting, {"accuracy": [], "half": [], "choice": []})
+                        into = (
+                            found.setdefault(test, {})
+                            .setdefault(method, {})
+                            .setdefault(setting, {"accuracy": [], "half": [], "choice": []})
+                        )
                         for key, value in row.items():
                             into[key].append(value)
-        results[where.name] = {"rates": rates, "tests": found, "classes": {part: len(classes) for part, classes in where.parts.items()}}
+        results[where.name] = {
+            "rates": rates,
+            "tests": found,
+            "classes": {part: len(classes) for part, classes in where.parts.items()},
+        }
     return results

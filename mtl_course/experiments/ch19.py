@@ -1,8 +1,8 @@
 """Chapter 19: ten digits, or photographs, in a stream of tasks. Needs no Jupyter.
 
-Every method gets the same number of trials: (learning rate, strength) for those that have a strength, more rates for the others.
-A trial is judged by its average accuracy on validation streams: other class orders than the test streams', and images that no
-test stream has.
+Every method gets the same number of trials: (learning rate, strength) for those that have a
+strength, more rates for the others. A trial is judged by its average accuracy on validation
+streams: other class orders than the test streams', and images that no test stream has.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import continual, data
-from ..continual import Stream
+from .. import data, streams
 from ..data.augment import Augment, compose, crop, flip
-from ..memories import Distillation, Ewc, Replay
-from ..models import Classifier, mlp
-from ..resnet import resnet
+from ..networks.residual import resnet
+from ..networks.trunks import Classifier, mlp
 from ..runtime import device as fastest
+from ..streams.memories import Distillation, Ewc, Replay
+from ..streams.stream import Stream
 
 SCENARIOS = {"task-incremental": True, "class-incremental": False}
 
@@ -35,7 +35,11 @@ class Plan:
     """Sizes of the experiment, and the settings that each method may try: as many for every method."""
 
     source: str = "mnist_5k"
-    sizes: tuple[int, int, int] = (150, 100, 250)  # examples a class for training, validation and test
+    sizes: tuple[int, int, int] = (
+        150,
+        100,
+        250,
+    )  # examples a class for training, validation and test
     per: int = 2  # classes a task
     width: int = 64  # of the two hidden layers; of the last stage, for the residual network
     epochs: int = 5
@@ -51,22 +55,32 @@ class Plan:
 CPU = Plan()
 GPU = tuple(
     Plan(
-        source=name, sizes=sizes, per=per, width=128, batch=64, buffers=buffers, tuning=1, rates=(0.01, 0.03, 0.1, 0.3),
+        source=name,
+        sizes=sizes,
+        per=per,
+        width=128,
+        batch=64,
+        buffers=buffers,
+        tuning=1,
+        rates=(0.01, 0.03, 0.1, 0.3),
         ewc=((0.03, 10.0), (0.03, 100.0), (0.1, 10.0), (0.1, 100.0)),
         distillation=((0.01, 1.0), (0.03, 1.0), (0.03, 3.0), (0.1, 1.0)),
     )
     for name, sizes, per, buffers in (
-        ("cifar10", (4500, 500, 1000), 2, (200, 1000)), ("cifar100", (450, 50, 100), 10, (200, 2000)),
+        ("cifar10", (4500, 500, 1000), 2, (200, 1000)),
+        ("cifar100", (450, 50, 100), 10, (200, 2000)),
     )
-)  # fmt: skip
+)
 
 
-# ------------------------------------------------------------------------------------------------------- data and network
+# --------------------------------------------------------------------------------- data and network
 def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
-    """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, or that of its part where it cannot be had.
+    """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, or that of its
+    part where it cannot be had.
 
-    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes from the training half. A
-    partial set gives what it has: as many of every class as of the smallest, training and validation in the same proportion.
+    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes
+    from the training half. A partial set gives what it has: as many of every class as of the
+    smallest, training and validation in the same proportion.
     """
     ds = data.load_or_partial(plan.source)
     train, validation, test = plan.sizes
@@ -79,7 +93,9 @@ def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
     else:
         y, y_test = (np.array(ds[f"y_{half}"]) for half in ("train", "test"))
         there = np.bincount(y).min()
-        train, validation = (int(n * min(1, there / (train + validation))) for n in (train, validation))
+        train, validation = (
+            int(n * min(1, there / (train + validation))) for n in (train, validation)
+        )
         pool = data.per_class(y, train + validation, seed=0)
         held = data.per_class(y_test, min(test, int(np.bincount(y_test).min())), seed=0)
         images = {"train": (ds["x_train"], y), "test": (ds["x_test"], y_test)}
@@ -89,7 +105,11 @@ def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
     for part, chosen in rows.items():
         x, y = images["test" if part == "test" else "train"]
         x = torch.from_numpy(np.array(x[chosen])).to(device).float() / 255
-        x = (F.avg_pool2d(x[:, None], 2) - 0.13) / 0.28 if x.ndim == 3 else (x.permute(0, 3, 1, 2).contiguous() - 0.48) / 0.26
+        x = (
+            (F.avg_pool2d(x[:, None], 2) - 0.13) / 0.28
+            if x.ndim == 3
+            else (x.permute(0, 3, 1, 2).contiguous() - 0.48) / 0.26
+        )
         found[part] = x, torch.from_numpy(y[chosen]).to(device)
     return found
 
@@ -98,30 +118,51 @@ def stream(found: dict, plan: Plan, known: bool, seed: int, part: str) -> Stream
     """A stream of all classes in an order drawn with `seed`, judged on `part`."""
     classes = int(found["train"][1].max()) + 1
     order = np.random.RandomState(seed).permutation(classes)
-    return continual.split_classes(found["train"], found[part], order, plan.per, known)
+    return streams.split_classes(found["train"], found[part], order, plan.per, known)
 
 
 def network(plan: Plan, x: torch.Tensor, classes: int, seed: int) -> Classifier:
-    """A freshly drawn network with one output a class: two hidden layers for digits, a residual network for photographs."""
+    """A freshly drawn network with one output a class: two hidden layers for digits, a residual
+    network for photographs.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if x.shape[1] == 1:
-            model = Classifier(nn.Sequential(nn.Flatten(), *mlp([x[0].numel(), plan.width, plan.width])), plan.width, classes)
+            model = Classifier(
+                nn.Sequential(nn.Flatten(), *mlp([x[0].numel(), plan.width, plan.width])),
+                plan.width,
+                classes,
+            )
         else:
-            model = Classifier(resnet((1, 1, 1), (plan.width // 4, plan.width // 2, plan.width)), plan.width, classes)
+            model = Classifier(
+                resnet((1, 1, 1), (plan.width // 4, plan.width // 2, plan.width)),
+                plan.width,
+                classes,
+            )
     return model.to(x.device)
 
 
-# -------------------------------------------------------------------------------------------------------- methods and trials
+# ------------------------------------------------------------------------------- methods and trials
 def methods(plan: Plan, known: bool) -> list[str]:
-    """Names of what is compared. "separate", a network a task, has no answer where the task is not told."""
+    """Names of what is compared. "separate", a network a task, has no answer where the task is not
+    told.
+    """
     replays = [f"replay {size}" for size in plan.buffers]
-    return ["fine-tuning", "EWC", "distillation", *replays, *(["separate"] if known else []), "joint"]
+    return [
+        "fine-tuning",
+        "EWC",
+        "distillation",
+        *replays,
+        *(["separate"] if known else []),
+        "joint",
+    ]
 
 
 def trials(method: str, plan: Plan) -> list[tuple[float, float]]:
     """The (learning rate, strength) that a method may try; strength 0 where it has none."""
-    return {"EWC": list(plan.ewc), "distillation": list(plan.distillation)}.get(method) or [(rate, 0.0) for rate in plan.rates]
+    return {"EWC": list(plan.ewc), "distillation": list(plan.distillation)}.get(method) or [
+        (rate, 0.0) for rate in plan.rates
+    ]
 
 
 def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int) -> list:
@@ -136,9 +177,10 @@ def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int)
 def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, seed: int) -> dict:
     """One stream learned by one method: "A", the accuracy matrix, and "stored".
 
-    stored: how many numbers it holds of earlier tasks, besides the network, while the last task is learned. "joint" has the last
-    line of A only and holds the examples of the tasks before; "separate" has its diagonal and holds the other tasks' networks. A
-    run that diverges has an accuracy of 0 everywhere.
+    stored: how many numbers it holds of earlier tasks, besides the network, while the last task is
+        learned. "joint" has the last line of A only and holds the examples of the tasks before;
+        "separate" has its diagonal and holds the other tasks' networks. A run that diverges has an
+        accuracy of 0 everywhere.
     """
     rate, strength = setting
     x, T = tasks.train[0][0], len(tasks)
@@ -149,37 +191,57 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
     size = sum(p.numel() for p in fresh(seed).parameters())
     try:
         if method == "joint":
-            reached = continual.learn_jointly(fresh(seed), tasks, sgd, **options).tolist()
-            return {"A": [reached], "stored": sum(part.numel() for examples in tasks.train[:-1] for part in examples)}
+            reached = streams.learn_jointly(fresh(seed), tasks, sgd, **options).tolist()
+            return {
+                "A": [reached],
+                "stored": sum(part.numel() for examples in tasks.train[:-1] for part in examples),
+            }
         if method == "separate":
-            reached = [float(continual.learn(fresh(seed), continual.only(tasks, t), sgd, **options)) for t in range(T)]
+            reached = [
+                float(streams.learn(fresh(seed), streams.only(tasks, t), sgd, **options))
+                for t in range(T)
+            ]
             return {"A": torch.diag(torch.tensor(reached)).tolist(), "stored": (T - 1) * size}
         kept = memories(method, strength, tasks, plan, seed)
-        A = continual.learn(fresh(seed), tasks, sgd, kept, **options)
+        A = streams.learn(fresh(seed), tasks, sgd, kept, **options)
         return {"A": A.tolist(), "stored": sum(memory.numbers for memory in kept)}
     except FloatingPointError:
         return {"A": torch.zeros(1 if method == "joint" else T, T).tolist(), "stored": 0}
 
 
 def final(method: str, A: list[list[float]]) -> float:
-    """Average accuracy after the last task: of the last line, or, for separate networks, of the diagonal."""
+    """Average accuracy after the last task: of the last line, or, for separate networks, of the
+    diagonal.
+    """
     A = torch.tensor(A)
-    return float(A.diagonal().mean()) if method == "separate" else continual.average_accuracy(A)
+    return float(A.diagonal().mean()) if method == "separate" else streams.average_accuracy(A)
 
 
 def tune(method: str, found: dict, plan: Plan, known: bool) -> list[dict]:
-    """Every trial of a method with its average accuracy on each validation stream. No test image, no test order."""
-    streams = {seed: stream(found, plan, known, seed, "validation") for seed in range(1000, 1000 + plan.tuning)}
+    """Every trial of a method with its average accuracy on each validation stream. No test image,
+    no test order.
+    """
+    streams = {
+        seed: stream(found, plan, known, seed, "validation")
+        for seed in range(1000, 1000 + plan.tuning)
+    }
 
     def judge(setting):
-        return [final(method, one(method, setting, tasks, plan, seed)["A"]) for seed, tasks in streams.items()]
+        return [
+            final(method, one(method, setting, tasks, plan, seed)["A"])
+            for seed, tasks in streams.items()
+        ]
 
     return [{"setting": setting, "validation": judge(setting)} for setting in trials(method, plan)]
 
 
 def untrained(tasks: Stream, plan: Plan, seed: int) -> list[float]:
-    """Accuracy on each task of the network that a seed draws, before any training: what forward transfer is measured from."""
-    return continual.accuracies(network(plan, tasks.train[0][0], len(tasks) * plan.per, seed), tasks, len(tasks) - 1).tolist()
+    """Accuracy on each task of the network that a seed draws, before any training: what forward
+    transfer is measured from.
+    """
+    return streams.accuracies(
+        network(plan, tasks.train[0][0], len(tasks) * plan.per, seed), tasks, len(tasks) - 1
+    ).tolist()
 
 
 def best(tried: list[dict]) -> tuple[float, float]:
@@ -187,27 +249,41 @@ def best(tried: list[dict]) -> tuple[float, float]:
     return max(tried, key=lambda trial: np.mean(trial["validation"]))["setting"]
 
 
-def compare(found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print) -> dict[str, dict]:
-    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed) "A" and "stored" of `one`."""
+def compare(
+    found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print
+) -> dict[str, dict]:
+    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed)
+    "A" and "stored" of `one`.
+    """
     results = {}
     streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
     for method in methods(plan, known):
         tried = tune(method, found, plan, known)
         runs = [one(method, best(tried), tasks, plan, seed) for seed, tasks in streams.items()]
-        results[method] = {"trials": tried, "setting": best(tried)} | {key: [run[key] for run in runs] for key in ("A", "stored")}
+        results[method] = {"trials": tried, "setting": best(tried)} | {
+            key: [run[key] for run in runs] for key in ("A", "stored")
+        }
         mean = np.mean([final(method, run["A"]) for run in runs])
         report(f"{found['name']}, known task {known}, {method}: {best(tried)}, {mean:.3f}")
     return results
 
 
-# -------------------------------------------------------------------------------------------------------------------- run
+# ---------------------------------------------------------------------------------------------- run
 def run(
-    profile: str = "cpu", seeds: Sequence[int] = range(5), plans: Sequence[Plan] | None = None, report: Callable = print
+    profile: str = "cpu",
+    seeds: Sequence[int] = range(5),
+    plans: Sequence[Plan] | None = None,
+    report: Callable = print,
 ) -> dict:
-    """The whole experiment of a profile: set -> scenario -> method -> trials and accuracy matrices, one a seed. Plain JSON."""
+    """The whole experiment of a profile: set -> scenario -> method -> trials and accuracy matrices,
+    one a seed. Plain JSON.
+    """
     device = fastest() if profile == "gpu" else torch.device("cpu")
     results = {}
     for plan in plans or {"cpu": (CPU,), "gpu": GPU}[profile]:
         found = parts(plan, device)
-        results[found["name"]] = {scenario: compare(found, plan, known, seeds, report) for scenario, known in SCENARIOS.items()}
+        results[found["name"]] = {
+            scenario: compare(found, plan, known, seeds, report)
+            for scenario, known in SCENARIOS.items()
+        }
     return results

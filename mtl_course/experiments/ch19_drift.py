@@ -1,4 +1,6 @@
-"""Chapter 19: forecasting series that drift, one quarter after another, by models that learn on and one that does not."""
+"""Chapter 19: forecasting series that drift, one quarter after another, by models that learn on and
+one that does not.
+"""
 
 from collections.abc import Callable
 
@@ -6,19 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
-from ..online import Linear, OnlineSgd, Rls, Window, prequential
+from ..streams.online import Linear, OnlineSgd, Rls, Window, prequential
 
-FIRST, TUNING = 40, 60  # quarters to start with, then quarters on which settings are chosen; the rest is the test
+FIRST, TUNING = (
+    40,
+    60,
+)  # quarters to start with, then quarters on which settings are chosen; the rest is the test
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 FORGETTING = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 WINDOWS = (15, 20, 30, 40, 60, 80, 120)
 
 
 def series() -> tuple[dict[str, NDArray], NDArray]:
-    """Six quarterly US series [202] in % (growth and inflation: a year), from 1959's second quarter; the quarters as years."""
+    """Six quarterly US series [202] in % (growth and inflation: a year), from 1959's second
+    quarter; the quarters as years.
+    """
     ds = data.load("macro")
     column = dict(zip(ds.names.tolist(), np.array(ds.x).T, strict=True))
-    growing = {"GDP": "realgdp", "consumption": "realcons", "investment": "realinv", "prices": "cpi"}
+    growing = {
+        "GDP": "realgdp",
+        "consumption": "realcons",
+        "investment": "realinv",
+        "prices": "cpi",
+    }
     found = {name: 400 * np.diff(np.log(column[key])) for name, key in growing.items()}
     found |= {"bill rate": column["tbilrate"][1:], "unemployment": column["unemp"][1:]}
     return found, np.array(ds.year + (ds.quarter - 1) / 4)[1:]
@@ -27,8 +39,9 @@ def series() -> tuple[dict[str, NDArray], NDArray]:
 def inputs(values: dict[str, NDArray], name: str) -> tuple[NDArray, NDArray, float]:
     """Inputs and targets of a series' forecasts: x [200, 8], y [200], and the unit of y.
 
-    x: 1, all six series a quarter ago, this one two quarters ago. y: its change since a quarter ago.
-    All are divided by their deviation over the first quarters; the weights zero are the forecast "as last time".
+    x: 1, all six series a quarter ago, this one two quarters ago. y: its change since a quarter
+        ago. All are divided by their deviation over the first quarters; the weights zero are the
+        forecast "as last time".
     """
     table = np.column_stack(list(values.values()))
     unit = table[:FIRST].std(axis=0)
@@ -65,7 +78,8 @@ def learners(d: int) -> dict[str, dict[float, Callable[[], Linear]]]:
 
 
 def compare(name: str) -> dict[str, dict]:
-    """Learner -> its test errors in % and their RMSE, the setting with the least RMSE in the tuning quarters, and all of these.
+    """Learner -> its test errors in % and their RMSE, the setting with the least RMSE in the tuning
+    quarters, and all of these.
 
     "mean so far" forecasts the mean of all earlier values: the other forecast that needs no model.
     """
@@ -77,11 +91,18 @@ def compare(name: str) -> dict[str, dict]:
         errors = {setting: unit * prequential(fresh(), x, y) for setting, fresh in settings.items()}
         tried = {setting: rmse(e[start:end]) for setting, e in errors.items()}
         best = min(tried, key=tried.get)
-        found[learner] = {"setting": best, "tuning": tried, "errors": errors[best][end:], "rmse": rmse(errors[best][end:])}
+        found[learner] = {
+            "setting": best,
+            "tuning": tried,
+            "errors": errors[best][end:],
+            "rmse": rmse(errors[best][end:]),
+        }
     level = values[name]
     so_far = (np.cumsum(level) / np.arange(1, len(level) + 1))[1:-1]
     errors = (level[2:] - so_far)[end:]
-    return found | {"mean so far": {"setting": 0, "tuning": {}, "errors": errors, "rmse": rmse(errors)}}
+    return found | {
+        "mean so far": {"setting": 0, "tuning": {}, "errors": errors, "rmse": rmse(errors)}
+    }
 
 
 def rmse(errors: NDArray) -> float:

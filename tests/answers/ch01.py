@@ -1,0 +1,95 @@
+"""Chapter 1: right answers in other clothes, and mutants that compute the same."""
+
+RIGHT = {
+    "joint_gradient": [
+        """
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    grads = [np.zeros_like(W_f), np.zeros_like(b_f), np.zeros_like(W_h), np.zeros_like(b_h)]
+    n = x.shape[0]
+    for i in range(n):
+        f = np.tanh(W_f @ x[i] + b_f)
+        for t in range(len(w)):
+            p = 1 / (1 + np.exp(-(W_h[t] @ f + b_h[t])))
+            r = w[t] * (p - y[i, t]) / n
+            grads[2][t] += r * f
+            grads[3][t] += r
+            d = r * W_h[t] * (1 - f) * (1 + f)
+            grads[0] += np.outer(d, x[i])
+            grads[1] += d
+    return tuple(grads)
+""",
+        """
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    W1, c1, W2, c2 = [torch.tensor(p, requires_grad=True) for p in (W_f, b_f, W_h, b_h)]
+    logits = torch.tanh(torch.tensor(x) @ W1.T + c1) @ W2.T + c2
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(y), reduction="none")
+    (loss.mean(0) @ torch.tensor(w)).backward()
+    return tuple(p.grad.numpy() for p in (W1, c1, W2, c2))
+""",
+    ],
+    "coupled_loss": [
+        """
+def coupled_loss(xs, ys, W, w, lam):
+    errors = torch.stack([torch.nn.functional.mse_loss(x @ v, y) for x, y, v in zip(xs, ys, W)])
+    T = len(W)
+    # sum of squared distances to the mean = sum of squares - T * |mean|^2
+    spread = W.square().sum() - T * W.mean(0).square().sum()
+    return errors @ w + lam * spread
+""",
+        """
+def coupled_loss(xs, ys, W, w, lam):
+    common = sum(W) / len(W)
+    return sum(w[t] * (xs[t] @ W[t] - ys[t]).square().sum() / len(ys[t]) + lam * (W[t] - common) @ (W[t] - common)
+               for t in range(len(W)))
+""",
+    ],
+    "batch_loss": [
+        """
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    f = torch.tanh(torch.nn.functional.linear(x, W_f, b_f))
+    error = torch.nn.functional.linear(f, W_h, b_h) - y
+    return error[rows].square().sum() / len(rows)
+""",
+        """
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    total = 0
+    for x_i, y_i in zip(x[rows], y[rows]):
+        out = W_h @ torch.tanh(W_f @ x_i + b_f) + b_h
+        total = total + ((out - y_i) ** 2).sum()
+    return total / rows.shape[0]
+""",
+    ],
+    "crossing_point": [
+        """
+def crossing_point(sigma, tau, lam):
+    if lam == math.inf:
+        return (sigma / tau) ** 2
+    bottom = lam * tau**2 - 2 * sigma**2
+    return lam * sigma**2 / bottom if bottom > 1e-12 else math.inf
+""",
+        """
+def crossing_point(sigma, tau, lam):
+    best = sigma**2 / tau**2
+    inverse = (1 - 2 * best / lam) / best
+    if inverse <= 1e-12:
+        return math.inf
+    return 1 / inverse
+""",
+    ],
+}
+
+EQUIVALENT = {
+    "batch_loss": {
+        "return ((prediction - target) ** 2).mean(0).sum()  =>  return ((target - prediction) ** 2).mean(0).sum()": (
+            "squares: (a - b)^2 = (b - a)^2"
+        ),
+    },
+    "coupled_loss": {
+        "loss = lam * ((W - W.mean(0)) ** 2).sum()  =>  loss = lam * ((W.mean(0) - W) ** 2).sum()": (
+            "squares: (a - b)^2 = (b - a)^2"
+        ),
+        "loss = loss + w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()  =>  loss = loss + w[t] * ((ys[t] - xs[t] @ W[t]) ** 2).mean()": (
+            "squares: (a - b)^2 = (b - a)^2"
+        ),
+    },
+}

@@ -1,0 +1,106 @@
+"""Chapter 2: right answers in other clothes, and mutants that compute the same."""
+
+RIGHT = {
+    "source_penalty": [
+        """
+def source_penalty(parameters, source, alpha, beta):
+    shared = sum(((parameters[k] - source[k]) ** 2).sum() for k in source)
+    new = sum((v**2).sum() for k, v in parameters.items() if k not in source)
+    return alpha * shared + beta * new
+""",
+        """
+def source_penalty(parameters, source, alpha, beta):
+    terms = []
+    for name in parameters:
+        value = parameters[name].flatten()
+        if name in source:
+            away = value - source[name].detach().flatten()
+            terms.append(alpha * away @ away)
+        else:
+            terms.append(beta * value.norm() ** 2)
+    return torch.stack(terms).sum()
+""",
+    ],
+    "feature_extractor": [
+        """
+def feature_extractor(model):
+    trunk = model.trunk
+    for p in trunk.parameters():
+        p.requires_grad = False
+    trunk.eval()
+    trunk.train = lambda mode=True: trunk
+    return model
+""",
+        """
+def feature_extractor(model):
+    class Fixed(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner.eval().requires_grad_(False)
+
+        def train(self, mode=True):
+            return super().train(False)
+
+        def forward(self, x):
+            return self.inner(x)
+
+    model.trunk = Fixed(model.trunk)
+    return model
+""",
+    ],
+    "fine_tuning": [
+        """
+def fine_tuning(model, classes, rate):
+    old = model.head
+    new = nn.Linear(old.weight.shape[1], classes)
+    nn.init.zeros_(new.bias)
+    model.head = new
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=rate, momentum=0.9)
+    optimizer.add_param_group({"params": list(model.trunk.parameters()), "lr": 0.1 * rate})
+    return model, optimizer
+""",
+        """
+def fine_tuning(model, classes, rate):
+    setattr(model, "head", nn.Linear(next(p.shape[1] for p in model.head.parameters() if p.ndim == 2), classes))
+    options = []
+    for name, p in model.named_parameters():
+        options.append(dict(params=[p], lr=rate if name.startswith("head") else rate / 10, momentum=0.9))
+    return model, torch.optim.SGD(options)
+""",
+    ],
+    "load_trunk": [
+        """
+def load_trunk(model, state):
+    trunk = {}
+    for name, value in state.items():
+        name = name.replace("module.", "", 1) if name.startswith("module.") else name
+        if name.split(".")[0] == "trunk":
+            trunk[name[len("trunk.") :]] = value
+    try:
+        model.trunk.load_state_dict(trunk, strict=True)
+    except RuntimeError as error:
+        raise ValueError(str(error))
+    return model
+""",
+        """
+def load_trunk(model, state):
+    own = model.state_dict()
+    for name in own:
+        if not name.startswith("trunk"):
+            continue
+        found = state.get(name, state.get("module." + name))
+        if found is None:
+            raise ValueError(name)
+        own[name].copy_(found)
+    return model
+""",
+    ],
+}
+
+EQUIVALENT = {
+    "source_penalty": {
+        "total = total + alpha * (p - source[name]).square().sum()  =>  total = total + alpha * (source[name] - p).square().sum()": (
+            "(a - b)^2 = (b - a)^2"
+        ),
+    },
+}

@@ -1,0 +1,110 @@
+"""Chapter 3: right answers in other clothes, and mutants that compute the same."""
+
+RIGHT = {
+    "adam_update": [
+        """
+def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m = m + (1 - b1) * (g - m)
+    s = torch.lerp(g * g, s, b2)
+    c1, c2 = 1 - b1**step, 1 - b2**step
+    length = rate * c2**0.5 / c1
+    return theta - length * m / (s.sqrt() + epsilon * c2**0.5), m, s
+""",
+        """
+def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
+    means = []
+    for old, new, b in ((m, g, b1), (s, g.square(), b2)):
+        means.append(old.mul(b).add(new, alpha=1 - b))
+    top, bottom = (mean.div(1 - b**step) for mean, b in zip(means, (b1, b2)))
+    return theta.addcdiv(top, bottom**0.5 + epsilon, value=-rate), *means
+""",
+    ],
+    "clipped_descent": [
+        """
+def clipped_descent(w, x, y, rate, limit):
+    losses = []
+    for i in range(len(x)):
+        error = x[i] @ w - y[i]
+        losses.append(error.square().mean())
+        g = 2 * error @ x[i] / error.numel()
+        norm = torch.linalg.vector_norm(g)
+        w = w - rate * torch.where(norm > limit, g * (limit / norm), g)
+    return w, torch.stack(losses).mean()
+""",
+        """
+def clipped_descent(w, x, y, rate, limit):
+    w = w.clone()
+    mean = torch.zeros((), dtype=w.dtype, device=w.device)
+    for xb, yb in zip(x.unbind(), y.unbind()):
+        leaf = w.detach().requires_grad_()
+        loss = ((xb @ leaf - yb) ** 2).mean()
+        (g,) = torch.autograd.grad(loss, leaf)
+        mean += loss.detach() / x.shape[0]
+        w = w - rate * limit * g / torch.clamp_min(g.norm(), limit)
+    return w, mean
+""",
+    ],
+    "saved_run": [
+        """
+def saved_run(model, optimizer, order, epoch):
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "order": order.get_state(),
+             "rng": torch.default_generator.get_state(), "epoch": epoch}
+    return deepcopy(parts)
+""",
+        """
+def saved_run(model, optimizer, order, epoch):
+    import io
+    file = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    weights, momentum = torch.load(file)
+    state = dict(model=weights, optimizer=momentum, epoch=epoch)
+    state["order"], state["rng"] = order.get_state(), torch.random.get_rng_state()
+    return state
+""",
+    ],
+    "unscaled_direction": [
+        """
+def unscaled_direction(J, scale, weights, limit):
+    if not torch.isfinite(J).all():
+        return torch.zeros_like(J[0], dtype=torch.float32), 0.5 * scale
+    d = (J.to(torch.float32) / scale * weights[:, None]).sum(dim=0)
+    if d.norm() > limit:
+        d = limit * d / d.norm()
+    return d, scale
+""",
+        """
+def unscaled_direction(J, scale, weights, limit):
+    rows = J.float()
+    bad = (rows - rows).isnan().any()
+    d = torch.einsum("t,tp->p", weights / scale, rows)
+    d = d / torch.clamp_min(torch.linalg.vector_norm(d) / limit, 1.0)
+    return d.masked_fill(bad, 0.0), scale * torch.where(bad, 0.5, 1.0)
+""",
+    ],
+    "layer_floor": [
+        """
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    pixels = n * side * side
+    window = before * kernel * kernel
+    compute = 2.0 * pixels * after * window / peak
+    memory = size * (pixels * (before + after) + window * after) / bandwidth
+    return compute if compute > memory else memory
+""",
+        """
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    shapes = [(n, before, side, side), (n, after, side, side), (after, before, kernel, kernel)]
+    sizes = [a * b * c * d for a, b, c, d in shapes]
+    multiplications = sizes[1] * before * kernel**2
+    return float(max(multiplications / (peak / 2), sum(sizes) * size / bandwidth))
+""",
+    ],
+}
+
+EQUIVALENT = {
+    "layer_floor": {
+        "return max(operations / peak, size * numbers / bandwidth)  =>  return max(size * numbers / bandwidth, operations / peak)": (
+            "the larger of two numbers does not depend on their order"
+        ),
+    },
+}

@@ -1,0 +1,134 @@
+"""Chapter 17: right answers in other clothes, and mutants that compute the same."""
+
+RIGHT = {
+    "inner_step": [
+        """
+def inner_step(loss, params, rate):
+    slopes = torch.func.grad(loss)(params)
+    return {name: params[name] - rate * slopes[name] for name in params}
+""",
+        """
+def inner_step(loss, params, rate):
+    value, new = loss(params), {}
+    for name in params:
+        (g,) = torch.autograd.grad(value, [params[name]], create_graph=True)
+        new[name] = torch.add(params[name], g, alpha=-rate)
+    return new
+""",
+    ],
+    "maml_start": [
+        """
+def maml_start(H, C, rate):
+    total, pull = torch.zeros_like(H[0]), torch.zeros_like(C[0])
+    for A, c in zip(H, C):
+        step = torch.eye(len(c), dtype=H.dtype, device=H.device) - rate * A
+        M = step.T @ A @ step
+        total, pull = total + M, pull + M @ c
+    return torch.linalg.inv(total) @ pull
+""",
+        """
+def maml_start(H, C, rate):
+    M = H - 2 * rate * H @ H + rate**2 * H @ H @ H
+    return torch.linalg.lstsq(M.mean(0), (M @ C[:, :, None]).mean(0)).solution[:, 0]
+""",
+    ],
+    "dropped_term": [
+        """
+def dropped_term(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    _, turned = torch.func.jvp(slope, (theta,), (g,))
+    return -turned * rate
+""",
+        """
+def dropped_term(slope, judge, theta, rate, reach):
+    g = judge(theta - slope(theta) * rate)
+    length = torch.linalg.vector_norm(g)
+    way = g / length
+    change = (slope(theta + reach * way) - slope(theta - reach * way)) / 2 / reach
+    return -(rate * length) * change
+""",
+    ],
+    "reptile_update": [
+        """
+def reptile_update(theta, tasks, rate, steps, toward):
+    ends = []
+    for X, y in tasks:
+        own = theta.clone()
+        for _ in range(steps):
+            own -= rate * ((X @ own - y)[:, None] * X).mean(0)
+        ends.append(own)
+    return torch.lerp(theta, torch.stack(ends).mean(0), toward)
+""",
+        """
+def reptile_update(theta, tasks, rate, steps, toward):
+    new = (1 - toward) * theta
+    for X, y in tasks:
+        n, d = X.shape
+        best = torch.linalg.pinv(X) @ y
+        shrink = torch.linalg.matrix_power(torch.eye(d, dtype=X.dtype, device=X.device) - rate / n * X.T @ X, steps)
+        new = new + toward / len(tasks) * (best + shrink @ (theta - best))
+    return new
+""",
+    ],
+    "predict_new": [
+        """
+def predict_new(f, params, tasks, rate, steps):
+    def adapted(x, y):
+        own = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+        for _ in range(steps):
+            F_ = ((f(own, x) - y) ** 2).mean()
+            F_.backward()
+            with torch.no_grad():
+                for p in own.values():
+                    p -= rate * p.grad
+                    p.grad = None
+        return own
+    return [f(adapted(x, y), query) for x, y, query in tasks]
+""",
+        """
+def predict_new(f, params, tasks, rate, steps):
+    found = []
+    for x, y, query in tasks:
+        own = dict(params)
+        for _ in range(steps):
+            slopes = torch.func.grad(lambda p: torch.nn.functional.mse_loss(f(p, x), y))(own)
+            for name in own:
+                own[name] = own[name] - rate * slopes[name]
+        found.append(f(own, query))
+    return found
+""",
+    ],
+}
+
+_SEQUENCE, _EVEN = (
+    "torch.autograd.grad takes any sequence of inputs",
+    "the factor comes twice, so its sign does not matter",
+)
+EQUIVALENT = {
+    "inner_step": {
+        "slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=True)  =>  slopes = torch.autograd.grad(loss(params), params.values(), create_graph=True)": (
+            _SEQUENCE
+        ),
+    },
+    "maml_start": {
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = rate * H - torch.eye(len(C[0])).to(H)": (
+            _EVEN
+        ),
+        "M = left @ H @ left  =>  M = left @ (left @ H)": "I - rate H commutes with H",
+        "M = left @ H @ left  =>  M = H @ left @ left": "I - rate H commutes with H",
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[1])).to(H) - rate * H": (
+            "all centres have one length"
+        ),
+        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[-1])).to(H) - rate * H": (
+            "all centres have one length"
+        ),
+    },
+    "predict_new": {
+        "slopes = torch.autograd.grad(loss, list(own.values()))  =>  slopes = torch.autograd.grad(loss, own.values())": (
+            _SEQUENCE
+        ),
+        "loss = (f(own, x) - y).square().mean()  =>  loss = (y - f(own, x)).square().mean()": (
+            "the square of a difference"
+        ),
+    },
+}

@@ -1,0 +1,194 @@
+"""Chapter 1: right answers to its exercises in other words, and that its formulas are the package's
+code.
+"""
+
+import ast
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_course.dev import notebooks
+from mtl_course.exercises import ch01 as exercises
+from mtl_course.experiments import ch01
+from mtl_course.multitask import linear
+
+((_, NOTEBOOK),) = notebooks.find(["01"])
+
+
+# -------------------------------------------------------- the notebook's code is the package's code
+def definitions(name):
+    """The functions that the chapter's cell with `name` defines, as name -> function."""
+    for cell in notebooks.read(NOTEBOOK).cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            tree = ast.parse(cell.source)
+            tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+            space = {"np": np, "torch": torch}
+            exec(compile(tree, name, "exec"), space)
+            return space
+    raise AssertionError(f"no cell defines {name}")
+
+
+def test_closed_form_of_the_notebook_is_the_packages():
+    joint_ridge = definitions("joint_ridge")["joint_ridge"]
+    draw = np.random.RandomState(0)
+    xs, ys = [draw.normal(size=(n, 3)) for n in (2, 5, 9)], [draw.normal(size=n) for n in (2, 5, 9)]
+    a, b = (
+        torch.stack(part)
+        for part in zip(
+            *(
+                linear.normal_equations(torch.tensor(x), torch.tensor(y))
+                for x, y in zip(xs, ys, strict=True)
+            ),
+            strict=True,
+        )
+    )
+    for lam, mu in [(0.5, 0.0), (20.0, 3.0)]:
+        for ours, package in zip(
+            joint_ridge(xs, ys, lam, mu), linear.mean_regularised(a, b, lam, mu), strict=True
+        ):
+            np.testing.assert_allclose(ours, package, rtol=1e-10)
+
+
+def test_toy_error_is_the_error_of_mean_regularised_learning():
+    """Equation 10 against the package's estimator on simulated means, and its two ends and minimum."""
+    toy_error = definitions("toy_error")["toy_error"]
+    tasks, n, sigma, tau, runs = 5, 3, 2.0, 1.5, 20_000
+    draw = np.random.RandomState(1)
+    truth = torch.tensor(tau * draw.normal(size=(runs, tasks)))
+    total = n * truth + sigma * n**0.5 * torch.tensor(draw.normal(size=(runs, tasks)))
+    a = torch.full((runs, tasks, 1, 1), float(n), dtype=torch.float64)
+    for lam in (0.4, 3.0):
+        _, w = linear.mean_regularised(a, total[..., None], lam)
+        assert ((w[..., 0] - truth) ** 2).mean() == pytest.approx(
+            toy_error(n, lam, tasks, sigma, tau), rel=0.02
+        )
+    assert toy_error(n, 0.0, tasks, sigma, tau) == pytest.approx(sigma**2 / n)
+    best = sigma**2 / tau**2
+    assert all(
+        toy_error(n, best, tasks, sigma, tau) < toy_error(n, best * k, tasks, sigma, tau)
+        for k in (0.9, 1.1)
+    )
+    assert toy_error(best, 0.0, tasks, sigma, tau) == pytest.approx(
+        toy_error(best, 1e12, tasks, sigma, tau)
+    )
+
+
+def test_crossing_point_is_where_the_toys_errors_meet():
+    toy_error = definitions("toy_error")["toy_error"]
+    for sigma, tau, lam in [(2.0, 1.0, 20.0), (1.0, 1.3, 3.0)]:
+        n = exercises.crossing_point(sigma, tau, lam)
+        assert toy_error(n, lam, 8, sigma, tau) == pytest.approx(toy_error(n, 0.0, 8, sigma, tau))
+    assert (
+        exercises.crossing_point(2.0, 1.0, 8.0) == np.inf
+    )  # twice the best strength still never loses
+
+
+def test_coupled_loss_is_the_objective_at_its_best_common_vector():
+    """Equation 6 with mu = 0, minimised over w_0, is the exercise's objective without w_0."""
+    draw = np.random.RandomState(2)
+    xs, ys = (
+        [torch.tensor(draw.normal(size=(4, 2))) for _ in range(3)],
+        [torch.tensor(draw.normal(size=4)) for _ in range(3)],
+    )
+    a, b = (torch.stack(part) for part in zip(*map(linear.normal_equations, xs, ys), strict=True))
+    w_0, w = linear.mean_regularised(a, b, 0.8)
+    full = (
+        sum(((x @ v - y) ** 2).sum() for x, y, v in zip(xs, ys, w, strict=True))
+        + 0.8 * ((w - w_0) ** 2).sum()
+    )
+    assert float(
+        exercises.coupled_loss(xs, ys, w, torch.full((3,), 4.0, dtype=w.dtype), 0.8)
+    ) == pytest.approx(float(full))
+
+
+# ----------------------------------------------------------------------------------- the experiment
+@pytest.fixture
+def schools():
+    """Two large schools and one that is too small, with one useful feature."""
+    draw = np.random.RandomState(3)
+    task = np.repeat([0, 1, 2], [40, 45, 9])
+    x = draw.normal(size=(len(task), 2))
+    return x, x[:, 0] + 0.1 * draw.normal(size=len(task)), task
+
+
+def test_deal_keeps_every_pupil_of_the_large_schools_once(schools):
+    x, y, task = schools
+    dealt, scores, real = ch01.deal(x, y, task, 0, 6)
+    assert dealt.shape == (2, 45, 2) and real.sum(1).tolist() == [40, 45]
+    for t in range(2):
+        assert sorted(scores[t][real[t]].tolist()) == sorted(y[task == t])
+    assert not torch.equal(scores, ch01.deal(x, y, task, 1, 6)[1])
+
+
+def test_compare_learns_what_is_there_and_nothing_else(schools):
+    found = ch01.compare(*schools, range(3), sizes=(4, 6))
+    assert all(found[name].shape == (3, 2) for name in ("single", "pooled", "joint"))
+    assert all((found[name][:, 1] > 0.8).all() for name in ("pooled", "joint"))
+    chance = ch01.compare(*schools, range(3), sizes=(4, 6), control="random labels")
+    assert all(chance[name].mean() < 0.1 for name in ("single", "pooled", "joint"))
+    with pytest.raises(ValueError, match="control must be one of"):
+        ch01.compare(*schools, range(3), control="shuffled")
+
+
+def test_rotation_cannot_be_noticed_by_a_single_task(schools):
+    plain, turned = (
+        ch01.compare(*schools, range(3), sizes=(4, 6), control=c)
+        for c in ("as they are", "rotated")
+    )
+    np.testing.assert_allclose(turned["single"], plain["single"], atol=1e-10)
+    assert (abs(turned["pooled"] - plain["pooled"]) > 1e-3).all()
+
+
+def test_compare_equals_scikit_learn_on_one_seed(schools):
+    """Single-task and pooled R2 of one seed, by hand with another library's ridge."""
+    from sklearn.linear_model import Ridge
+
+    x, y, real = ch01.deal(*schools, 0, 6)
+    x, y, n = x.numpy(), y.numpy(), 6
+    mean, spread = x[:, :n].reshape(-1, 2).mean(0), x[:, :n].reshape(-1, 2).std(0, ddof=1)
+    z = np.concatenate([(x - mean) / spread, np.ones((*x.shape[:2], 1))], axis=-1)
+    t = y - y[:, :n].mean()
+    held = real.numpy().copy()
+    held[:, : n + ch01.VALIDATION] = False
+
+    def score(fits):
+        predictions = [
+            np.stack([fits(t_, s).predict(z[t_]) for t_ in range(2)])
+            for s in ch01.STRENGTHS.numpy()
+        ]
+        best = min(predictions, key=lambda p: ((p - t)[:, n : n + ch01.VALIDATION] ** 2).mean())
+        return 1 - ((best - t)[held] ** 2).sum() / ((t[held] - t[held].mean()) ** 2).sum()
+
+    def alone(t_, s):
+        return Ridge(alpha=s, fit_intercept=False).fit(z[t_, :n], t[t_, :n])
+
+    def together(t_, s):
+        return Ridge(alpha=s, fit_intercept=False).fit(z[:, :n].reshape(-1, 3), t[:, :n].ravel())
+
+    found = ch01.compare(*schools, [0], sizes=(n,))
+    assert found["single"][0, 0] == pytest.approx(score(alone))
+    assert found["pooled"][0, 0] == pytest.approx(score(together))
+
+
+def test_networks_learn_and_do_not_depend_on_their_neighbours():
+    """A network's score is its own: trained beside another seed's, it is the same."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1400, 4, generator=draw)
+    y = torch.stack([x[:, 0], x[:, 1] - x[:, 2]], dim=1)
+    error, r2 = ch01.train_networks(x, y, [0, 1], 60, [[0, 1]], 16, 1e-2)
+    assert error.shape == (2, 1) and r2.shape == (2, 1, 2) and (r2 > 0.5).all()
+    alone, _ = ch01.train_networks(x, y, [1], 60, [[0, 1]], 16, 1e-2)
+    assert torch.allclose(alone[0], error[1], rtol=1e-3)
+    assert ch01.networks(x, y, [0, 1, 2], 60, 16, joint=False).shape == (3,)
+
+
+def test_columns_that_repeat_the_bias_do_no_harm(schools):
+    """Dummy variables of all groups sum to the bias; no common vector is then determined by the
+    data alone.
+    """
+    x, y, task = schools
+    group = np.arange(len(y)) % 2
+    dummies = np.column_stack([x, group, 1 - group])
+    found, plain = (ch01.compare(table, y, task, range(3), sizes=(6,)) for table in (dummies, x))
+    assert np.isfinite(found["joint"]).all() and (abs(found["joint"] - plain["joint"]) < 0.1).all()

@@ -1,0 +1,212 @@
+"""Chapter 3: right answers of its exercises; each variant is what it says; the experiment runs
+whole.
+"""
+
+import json
+from dataclasses import astuple, replace
+
+import numpy as np
+import pytest
+import torch
+from answers.ch03 import RIGHT
+from exercise_tools import answer_from
+from torch.nn import functional as F
+
+from mtl_course import data
+from mtl_course.checks import check
+from mtl_course.exercises import ch03 as exercises
+from mtl_course.experiments import ch03, ch03_recipe
+
+WAITING = {  # changed parts of a right answer that wait for the device, though they look harmless
+    "torch.stack(losses)": [
+        "torch.tensor(losses)",
+        "w.new_tensor(losses)",
+        "torch.as_tensor(losses, device=w.device)",
+    ],
+    "torch.where(norm > limit, g * (limit / norm), g)": [
+        "torch.stack([g, g * (limit / norm)])[(norm > limit).long()]",
+        "g * min(limit / norm, 1)",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "other"), [(part, other) for part, others in WAITING.items() for other in others]
+)
+def test_a_loop_that_still_waits_is_found_out_and_told_why(part, other, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+    source = RIGHT["clipped_descent"][0]
+    assert part in source
+    result = check(
+        "clipped_descent",
+        answer_from(exercises.clipped_descent, source.replace(part, other)),
+        seed=0,
+        rounds=1,
+    )
+    assert result.state == "wrong" and (
+        "fetched" in result.hint if "losses" in part else "decide" in result.hint
+    )
+
+
+# --------------------------------------------------------------------------------------- experiment
+CPU = torch.device("cpu")
+TINY = replace(ch03.CPU, batch=8, steps=1, rounds=2)
+TINY_GPU = replace(
+    ch03.GPU,
+    source="mnist_5k",
+    batch=16,
+    steps=1,
+    rounds=2,
+    settings=ch03_recipe.Settings(
+        widths=(4, 8, 8), epochs=1, batch=400, mirror=False, compiled=True
+    ),
+)
+
+
+def test_sets_are_disjoint_and_named():
+    name, train, test = ch03.sets("mnist_5k")
+    assert name == "mnist_5k" and len(train[1]) == 4000 and len(test[1]) == 1000
+    seen = {image.tobytes() for image in train[0].numpy()}
+    assert (
+        sum(image.tobytes() in seen for image in test[0].numpy()) <= 1
+    )  # a digit twice in the source would be no fault of ours
+
+
+def test_a_set_that_is_only_a_part_says_so(monkeypatch):
+    class Part(dict):
+        info = data.info("cifar10_partial")
+
+    def load(name):
+        if name == "cifar10":
+            raise data.DataError("no network")
+        x = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+        return (
+            Part(x_train=x, y_train=np.arange(4), x_test=x, y_test=np.arange(4))
+            if name == "cifar10_partial"
+            else None
+        )
+
+    monkeypatch.setattr(data, "load", load)
+    assert ch03.sets("cifar10")[0] == "cifar10_partial"
+    monkeypatch.setattr(
+        data, "load", lambda name: (_ for _ in ()).throw(data.DataError("no network"))
+    )
+    with pytest.raises(data.DataError):
+        ch03.sets("mnist_5k")
+
+
+def test_each_variant_changes_one_thing_of_the_one_before():
+    rows = [astuple(v) for v in ch03.VARIANTS.values()]
+    assert [sum(row) for row in rows] == list(range(5)) and all(
+        a <= b for p, q in zip(rows, rows[1:], strict=False) for a, b in zip(p, q, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ch03.CPU.variants)
+def test_a_variant_is_what_it_says_and_learns(name):
+    variant = ch03.VARIANTS[name]
+    trainer = ch03.Trainer(
+        variant, replace(ch03.CPU, batch=32), tuple(t[:320] for t in ch03.sets("mnist_5k")[1]), CPU
+    )
+    assert (trainer.arithmetic.dtype is torch.bfloat16) == variant.half
+    assert (
+        trainer.model[0][2].weight.is_contiguous(memory_format=torch.channels_last) == variant.last
+    )
+    x, y = next(trainer.batches)
+    assert x.shape == (32, 1, 28, 28) and y.shape == (32,)
+
+    def loss():
+        with torch.no_grad():
+            return float(F.cross_entropy(trainer.model(trainer.x), trainer.y))
+
+    before = loss()
+    trainer.steps(60)
+    assert loss() < 0.95 * before
+
+
+def test_both_ways_to_bring_batches_show_every_image_once_an_epoch():
+    train = tuple(t[:64] for t in ch03.sets("mnist_5k")[1])
+    for resident in (False, True):
+        trainer = ch03.Trainer(
+            ch03.Variant(resident=resident), replace(ch03.CPU, batch=16), train, CPU
+        )
+        for _ in range(2):
+            labels = torch.cat([next(trainer.batches)[1] for _ in range(4)])
+            assert torch.equal(
+                torch.bincount(labels, minlength=10), torch.bincount(train[1], minlength=10)
+            )
+
+
+def test_agreement_sees_a_wrong_gradient(monkeypatch):
+    found = ch03.agreement(TINY, CPU)
+    assert (
+        found["data loader"] == 0
+        and found["data on the device"] < 1e-6
+        and 1e-4 < found["+ 16 bits"] < 0.3
+    )
+    whole = ch03.Trainer.gradients
+    monkeypatch.setattr(
+        ch03.Trainer,
+        "gradients",
+        lambda self, x, y: whole(self, x, (y + 1) % 10 if self.arithmetic.dtype else y),
+    )
+    assert ch03.agreement(TINY, CPU)["+ 16 bits"] > 0.5
+
+
+def test_jobs_take_turns_after_a_round_that_does_not_count():
+    order = []
+    found = ch03.interleaved(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, CPU
+    )
+    assert order == list("ababab") and all(len(values) == 2 for values in found.values())
+
+
+def test_operations_of_a_matrix_product():
+    layer = torch.nn.Linear(20, 30, bias=False)
+    assert (
+        ch03.operations(layer, torch.randn(8, 20)) == 2 * 2 * 8 * 20 * 30
+    )  # forward, and the gradient of the weights
+
+
+def test_underflow_is_the_arithmetic_and_not_the_weight():
+    lost, saved, exact = (
+        ch03.short_run(1e-6, kind, 0, epochs=1)
+        for kind in ("float16", "float16, scaled", "float32")
+    )
+    assert lost["zeros"] == 1 and saved["zeros"] == exact["zeros"] == 0
+    assert (
+        lost["accuracy"] < 0.3 < saved["accuracy"]
+        and abs(saved["accuracy"] - exact["accuracy"]) < 0.1
+    )
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(ch03, "fastest", lambda: CPU)
+    sets = ch03.sets
+    monkeypatch.setattr(
+        ch03,
+        "sets",
+        lambda source: (
+            sets(source)[0],
+            *(tuple(t[:400] for t in part) for part in sets(source)[1:]),
+        ),
+    )
+    monkeypatch.setitem(ch03.PLANS, profile, {"cpu": TINY, "gpu": TINY_GPU}[profile])
+    found = ch03.run(profile, [0, 1])
+    assert json.loads(json.dumps(found)) == found
+    assert all(len(values) == 2 and min(values) > 0 for values in found["images a second"].values())
+    assert (
+        found["images a second"].keys()
+        == found["gradient's distance"].keys()
+        == set(ch03.PLANS[profile].variants)
+    )
+    if profile == "gpu":
+        assert (
+            compiled
+            and found["recipe"]["source"] == "mnist_5k"
+            and found["recipe"]["images"] == 400
+        )
+        assert [len(run["accuracy"]) for run in found["recipe"]["runs"]] == [1, 1]

@@ -1,0 +1,216 @@
+"""Chapter 6: the composed images, the table of promises, the record against a run, the benchmark's
+ways against each other.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchmark_tools import load
+from promises import KEPT, PROMISES
+
+from mtl_course import data, records
+from mtl_course.data import two_digits
+from mtl_course.experiments import ch06
+
+
+# --------------------------------------------------------------------------------------------- data
+def test_source_digits_of_the_parts_are_disjoint_and_balanced():
+    y = data.load("mnist_5k").y
+    rows = two_digits.parts(y, {"train": 300, "validation": 100, "test": 100}, seed=3)
+    assert (
+        len(np.unique(np.concatenate(list(rows.values()))))
+        == sum(len(r) for r in rows.values())
+        == 5000
+    )
+    assert all(
+        (np.bincount(y[rows[part]]) == n).all()
+        for part, n in (("train", 300), ("validation", 100), ("test", 100))
+    )
+
+
+def test_left_digit_is_at_the_top_left_and_the_brighter_pixel_stays():
+    left, right = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
+    left[0, 0, 0], left[0, 3, 3], right[0, 1, 1], right[0, 3, 3] = 255, 51, 102, 255
+    image = two_digits.compose(left, right, shift=2, size=6)[0, 0]
+    assert image.shape == (6, 6) and image.dtype == torch.float32
+    expected = torch.zeros(6, 6)
+    expected[0, 0], expected[3, 3], expected[5, 5] = 1.0, 0.4, 1.0
+    torch.testing.assert_close(image, expected)
+
+
+def test_labels_are_those_of_the_digits_and_independent_of_each_other():
+    ds = data.load("mnist_5k")
+    x = np.repeat(ds.y.astype(np.uint8)[:, None, None], 4, axis=1).repeat(
+        4, axis=2
+    )  # an image that is its label
+    images, labels = two_digits.pairs(x, ds.y, 20_000, seed=0, shift=4, size=8)
+    torch.testing.assert_close(255 * images[:, 0, 0, 0], labels["left"].float())
+    torch.testing.assert_close(255 * images[:, 0, 7, 7], labels["right"].float())
+    joint = torch.zeros(10, 10).index_put_(
+        (labels["left"], labels["right"]), torch.ones(20_000), accumulate=True
+    )
+    assert (
+        float(((joint - 200) ** 2 / 200).sum()) < 150
+    )  # chi-squared with 99 degrees of freedom: 150 has p < 0.001
+
+
+# ----------------------------------------------------------------------------------------- promises
+def test_table_of_promises():
+    """Chapter 6's table: a share of 1 exactly where the property tests of `test_balancing` stand
+    behind it.
+    """
+    found = ch06.promises()
+    assert {
+        method: tuple(share == 1 for share in row.values()) for method, row in found.items()
+    } == KEPT
+    assert all(tuple(row) == PROMISES for row in found.values())
+
+
+# --------------------------------------------------------------------------------------- experiment
+TINY = replace(
+    ch06.CPU,
+    digits=(30, 10, 10),
+    pairs=(256, 64, 64),
+    epochs=2,
+    rates=(1e-3, 3e-3, 1e-2),
+    ratios=(0.5, 1.0, 2.0),
+    radii=(0.2, 0.5, 0.8),
+)
+
+
+def test_every_method_gets_as_many_trials():
+    for plan in (ch06.CPU, ch06.GPU):
+        assert {
+            len(ch06.trials(method, plan)) for method in (*ch06.TASKS, "sum", *ch06.SURGERY)
+        } == {9}
+        every = ch06.trials("sum, all", plan)
+        assert len(every) == 27 and all(trial in every for trial in ch06.trials("sum", plan))
+        assert [t["rate"] for t in every if t["ratio"] == 1] == [
+            t["rate"] for t in ch06.trials("mgda", plan)
+        ]
+        assert {
+            min(t["rate"] for t in ch06.trials(m, plan)) for m in ("sum", "cagrad", "mgda")
+        } == {plan.rates[0]}
+        assert {
+            max(t["rate"] for t in ch06.trials(m, plan)) for m in ("sum", "cagrad", "mgda")
+        } == {plan.rates[-1]}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [TINY, replace(TINY, size=36, channels=(4, 8), features=16, pairs=(192, 64, 64))],
+    ids=["MLP", "ConvNet"],
+)
+def test_the_whole_experiment_runs_at_a_tiny_size(plan, monkeypatch):
+    monkeypatch.setitem(
+        ch06.PLANS, "cpu", replace(plan, rates=(1e-3, 2e-3, 3e-3), ratios=(1.0,), radii=(0.5,))
+    )
+    found = ch06.run("cpu", [0, 1, 2])
+    assert found["accuracy"].keys() == {
+        "single task",
+        "sum",
+        "sum, equal weights",
+        "sum, all",
+        *ch06.SURGERY,
+    }
+    assert all(
+        len(row[task]) == 3 and all(0 <= a <= 1 for a in row[task])
+        for row in found["accuracy"].values()
+        for task in ch06.TASKS
+    )
+    assert found["left loss x 100"].keys() == {"sum", *ch06.SURGERY}
+    assert (
+        len(found["conflicts"]["0"]["two tasks"]) == 2 * 2
+        and len(found["conflicts"]["0"]["epoch"]) == 2
+    )
+
+
+def test_networks_of_one_seed_start_alike():
+    joint, left = ch06.network(TINY, 5), ch06.network(TINY, 5, ["left"])
+    assert all(torch.equal(p, joint.state_dict()[name]) for name, p in left.state_dict().items())
+
+
+def test_conflicts_are_the_cosines_of_autograd():
+    plan = replace(TINY, epochs=1, pairs=(128, 64, 64))
+    found = ch06.conflicts(plan, 0, 1e-3)
+    table, model = ch06.tables(plan, 0)["train"], ch06.network(plan, 0)
+    batch = next(table.batches(plan.batch, torch.Generator().manual_seed(0)))
+    gradients = {}
+    for part, rows in (("A", slice(0, 64)), ("B", slice(64, 128))):
+        for task in ch06.TASKS:
+            loss = ch06.TASKS[task].loss(model(batch.x[rows])[task], batch.targets[task][1][rows])
+            gradients[task, part] = torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, list(model.trunk.parameters()))]
+            )
+    cosine = torch.nn.functional.cosine_similarity
+    for name, (a, b) in {
+        "two tasks": (("left", "A"), ("right", "A")),
+        "two tasks, other images": (("left", "A"), ("right", "B")),
+        "same task, other images": (("left", "A"), ("left", "B")),
+    }.items():
+        assert found[name][0] == pytest.approx(
+            float(cosine(gradients[a], gradients[b], dim=0)), abs=1e-5
+        )
+
+
+# ---------------------------------------------------------------------------- records and benchmark
+def test_one_seed_of_the_record_is_within_its_spread():
+    record = records.load("06", "cpu")
+    rows, parts = record.results["accuracy"], ch06.tables(ch06.CPU, 0)
+    for method in ("sum", "mgda", "imtl_g"):
+        model, _ = ch06.train(method, rows[method]["setting"][0], ch06.CPU, 0, parts)
+        accuracy = np.mean(list(ch06.test_accuracy(model, parts).values()))
+        recorded = ch06.mean_accuracy(rows[method])
+        assert abs(accuracy - recorded[0]) < 3 * recorded.std(ddof=1) + 0.005, method
+
+
+@pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
+def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
+    bench = load("balanced_step")
+    case = bench.Case(kind, 3)
+    expected = bench.gradients(case, "naive loop")
+    assert {"torchjd", "torchjd, one task at a time"} < bench.WAYS.keys()
+    for way in bench.WAYS.keys() - {
+        "sum of losses",
+        "naive loop",
+        "balanced_backward, approximate",
+    }:
+        found = bench.gradients(case, way)
+        assert float((found - expected).norm() / expected.norm()) < 1e-4, way
+    heads = sum(p.numel() for p in case.heads.parameters())
+    for way in bench.WAYS:  # the heads never enter the balancing
+        torch.testing.assert_close(
+            bench.gradients(case, way)[-heads:], expected[-heads:], rtol=1e-4, atol=1e-6
+        )
+
+
+def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, monkeypatch):
+    bench = load("balanced_step")
+    bench.main(["--quick"])
+    shown = capsys.readouterr().out
+    assert (
+        "MLP; 1.00" in shown
+        and "balanced_backward" in shown
+        and "nash_mtl" in shown
+        and "written" not in shown
+    )
+    used = bench.peak(bench.__file__, "MLP", 8, "balanced_backward")
+    assert (
+        used > 4 * 8 * sum(p.numel() for p in bench.Case("MLP", 1).shared) / 2**20
+    )  # eight gradients of the trunk, at the least
+    monkeypatch.setattr(
+        bench,
+        "measure",
+        lambda kind, T, rounds: {way: {"seconds": 0.01, "ratio": 1.0} for way in bench.WAYS},
+    )
+    monkeypatch.setattr(
+        bench, "weights_from_gram", lambda T, rounds: dict.fromkeys(bench.METHODS, 1.0)
+    )
+    monkeypatch.setattr(bench, "peak", lambda *case: used)
+    monkeypatch.setattr(records.save, "__defaults__", (tmp_path,))
+    bench.main([])
+    record = records.load("06", "timing", tmp_path)
+    assert record.provenance["command"] == "python benchmarks/balanced_step.py"
+    assert record.results["memory"]["MLP"]["torchjd"] == used

@@ -1,0 +1,221 @@
+"""Chapter 7: right answers to its exercises in other words, and its experiments."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_course import check
+from mtl_course.exercises import ch07 as exercises
+from mtl_course.experiments import ch07, ch07_rivers, ch07_schools
+from mtl_course.multitask import affinity, grouping, linear, task_graph
+from mtl_course.multitask.linear import mean_regularised, normal_equations, ridge
+
+
+# -------------------------------------------------------------------- exercises against the package
+def test_exercises_compute_what_the_package_does():
+    draw = torch.Generator().manual_seed(0)
+    W, S = (
+        torch.randn(5, 3, generator=draw, dtype=torch.float64),
+        torch.rand(5, 5, generator=draw, dtype=torch.float64),
+    )
+    torch.testing.assert_close(
+        exercises.laplacian_penalty(W, S), (W * (task_graph.laplacian(S) @ W)).sum()
+    )
+    x, y, V = (
+        torch.randn(s, generator=draw, dtype=torch.float64) for s in ((6, 4), (6, 3), (3, 5))
+    )
+    W = torch.randn(5, 4, generator=draw, dtype=torch.float64)
+    Z = affinity.lookahead(lambda shared: ((x @ shared[0].T @ V.T - y) ** 2).mean(0), [W], 0.1)
+    torch.testing.assert_close(exercises.step_affinity(x, y, W, V, 0.1), Z)
+    gains, groups = np.random.RandomState(0).normal(size=(5, 5)), [[0, 3], [1], [2, 4]]
+    assert float(exercises.promised_gain(torch.tensor(gains), groups)) == pytest.approx(
+        grouping.expected_gain(gains, groups)
+    )
+
+
+def test_a_cut_cannot_be_read_off_the_row_of_task_0():
+    """Nor from degrees: what needs no eigenvector of D - S must not pass for a cut."""
+
+    def by_row(S):
+        return (S[0] < S[0][1:].mean()).long() * (torch.arange(len(S), device=S.device) > 0)
+
+    def above_the_median(S):
+        side = torch.linalg.eigh(torch.diag(S.sum(1)) - S).eigenvectors[:, 1]
+        return ((side > side.median()) != (side[0] > side.median())).long()
+
+    for wrong in (by_row, above_the_median):
+        assert not any(check("cut", wrong, seed=seed).state == "solved" for seed in range(5))
+
+
+def test_hub_pull_may_be_found_by_going_back_and_forth():
+    def hub_pull(n, hub_n, leaves, lam):
+        leaf = 0.0
+        for _ in range(30_000):
+            hub = (hub_n + leaves * lam * leaf) / (hub_n + leaves * lam)
+            leaf = lam * hub / (n + lam)
+        return leaf
+
+    assert check("hub_pull", hub_pull, seed=0).state == "solved"
+
+
+def test_hub_pull_is_the_packages_solution():
+    n, hub_n, leaves, lam = 5, 40, 6, 3.0
+    a = torch.full((leaves + 1, 1, 1), float(n), dtype=torch.float64)
+    a[0] = hub_n
+    b = torch.zeros(leaves + 1, 1, dtype=torch.float64)
+    b[0] = hub_n
+    star = torch.zeros(leaves + 1, leaves + 1, dtype=torch.float64)
+    star[0, 1:] = star[1:, 0] = 1
+    W = linear.related_ridge(a, b, lam * task_graph.laplacian(star))
+    np.testing.assert_allclose(W[1:, 0], exercises.hub_pull(n, hub_n, leaves, lam))
+
+
+# ------------------------------------------------------------------------------------------ schools
+@pytest.fixture(scope="module")
+def pupils():
+    return ch07_schools.schools([0, 1])
+
+
+def test_parts_of_a_draw_are_disjoint_and_the_test_pupils_fixed(pupils):
+    assert pupils.x.shape[:2] == (2, 33)
+    assert (
+        (pupils.train.sum(-1) == 12).all()
+        and (pupils.validation.sum(-1) == ch07_schools.VALIDATION).all()
+        and (pupils.test.sum(-1) >= ch07_schools.TEST).all()
+    )
+    assert not (pupils.train & pupils.test).any() and not (pupils.train & pupils.validation).any()
+    scores = [
+        pupils.y[s] - pupils.y[s][pupils.test[s]][0] for s in range(2)
+    ]  # without the mean of the draw
+    torch.testing.assert_close(scores[0][pupils.test[0]], scores[1][pupils.test[1]])
+    assert not torch.allclose(scores[0][pupils.train[0]], scores[1][pupils.train[1]])
+    small = ch07_schools.schools([0], n=6)
+    assert (small.train.sum(-1) == 6).all()
+    torch.testing.assert_close(
+        small.x[0, :, :6].mean((0, 1))[:4], torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0
+    )
+
+
+def test_camps_turn_every_second_school(pupils):
+    turned = ch07_schools.schools([0, 1], structure="two camps")
+    torch.testing.assert_close(turned.y[:, ::2], pupils.y[:, ::2])
+    torch.testing.assert_close(turned.y[:, 1::2], -pupils.y[:, 1::2])
+    with pytest.raises(ValueError, match="structure must be"):
+        ch07_schools.schools([0], structure="three camps")
+
+
+def test_statistics_see_training_pupils_only(pupils):
+    a, b = ch07_schools.statistics(pupils)
+    x, y = pupils.x[1, 4][pupils.train[1, 4]], pupils.y[1, 4][pupils.train[1, 4]]
+    for found, expected in zip((a[1, 4], b[1, 4]), normal_equations(x, y), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gain_of_one_pair_by_hand(pupils):
+    """One draw, the trial that was taken, one pair of schools, with chapter 1's solver."""
+    gains, taken = ch07_schools.school_gains(pupils)
+    again, same = ch07_schools.school_gains(pupils, taken)
+    np.testing.assert_allclose(gains, again)
+    assert torch.equal(taken, same) and gains.shape == (2, 33, 33)
+    a, b = ch07_schools.statistics(pupils)
+    lam, mu = (float(v[taken[1]]) for v in ch07_schools._grid(a))
+    i, j = 3, 17
+    # lam * (distance to the mean) + mu * ridge, as chapter 1's pair (lam', mu'): v is penalised by
+    # lam + mu, the mean by mu
+    W = mean_regularised(a[1, [i, j]], b[1, [i, j]], lam + mu, 2 * mu * (lam + mu) / lam)[1]
+    alone, _ = ch07_schools.choose(pupils, ridge(a, b, ch07_schools.OWN[:, None, None]))
+
+    def rmse(w, t):
+        rows = pupils.test[1, t]
+        return float(((pupils.x[1, t][rows] @ w - pupils.y[1, t][rows]) ** 2).mean().sqrt())
+
+    assert gains[1, i, j] == pytest.approx(100 * (1 - rmse(W[0], i) / rmse(alone[1, i], i)))
+    assert gains[1, j, i] == pytest.approx(100 * (1 - rmse(W[1], j) / rmse(alone[1, j], j)))
+
+
+def test_every_method_gets_as_many_trials():
+    assert len(ch07_schools.OWN) == len(ch07_schools._grid(ch07_schools.OWN)[0]) == 24
+
+
+def test_lookahead_of_schools_is_the_packages(pupils):
+    weights = ch07_schools.school_methods(pupils)
+    found = ch07_schools.school_affinities(pupils, weights, rate=0.05)
+    x, y, real = pupils.x[0], pupils.y[0], pupils.train[0].double()
+    w = weights["pooled"][0, 0]
+    Z = affinity.lookahead(lambda s: (((x @ s[0] - y) ** 2) * real).sum(1) / real.sum(1), [w], 0.05)
+    np.testing.assert_allclose(found["lookahead"][0], affinity.both_ways(Z), atol=1e-10)
+    assert all(S.shape == (2, 33, 33) for S in found.values())
+    assert (
+        ch07_schools.r2(pupils, weights["all to all"]).min()
+        > ch07_schools.r2(pupils, weights["single task"]).max()
+    )
+
+
+# ------------------------------------------------------------------------------------------- rivers
+TINY = replace(ch07_rivers.CPU, hours=60, width=4, steps=20, every=10, batch=20, rates=(1e-2, 2e-2))
+
+
+def test_hours_of_the_parts_have_nothing_in_common():
+    hour = np.arange(4000)
+    kept, part = (
+        hour % ch07_rivers.BLOCK >= ch07_rivers.GAP,
+        np.array([0, 1, 0, 2])[hour // ch07_rivers.BLOCK % 4],
+    )
+    for k in range(3):
+        for other in range(k):
+            gaps = abs(hour[kept & (part == k)][:, None] - hour[kept & (part == other)])
+            assert gaps.min() > 60 + 48 - 1
+    first, second = (ch07_rivers.rivers(TINY, seed) for seed in (0, 1))
+    assert len(first.train[0]) == 60 and len(first.test[0]) > 1000
+    assert not torch.equal(first.train[1], second.train[1]) and len(first.test[0]) == len(
+        second.test[0]
+    )
+    assert all(
+        torch.isfinite(t).all()
+        for part in (first.train, first.validation, first.test)
+        for t in part
+    )
+
+
+def test_networks_side_by_side_are_networks():
+    """A network of `Many` is the nn.Sequential of its seed, and trains as if it were alone."""
+    nets = ch07_rivers.Many(64, 8, 2, [3, 5])
+    torch.manual_seed(5)
+    layers = torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)
+    x = torch.randn(2, 7, 64)
+    torch.testing.assert_close(nets(x)[1], layers[1](layers[0](x[1]).relu()))
+    draws = [ch07_rivers.rivers(TINY, seed) for seed in (0, 1)]
+    jobs = [(0, (1, 4)), (1, (0, 2)), (1, (1, 4))]
+    together, alone = (
+        ch07_rivers.train(draws, jobs, TINY, 1e-2),
+        ch07_rivers.train(draws, jobs[1:2], TINY, 1e-2),
+    )
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a[1], b[0], rtol=1e-3)
+
+
+def test_delta_m_is_the_mean_relative_gain():
+    alone, together = np.array([[2.0] * 8]), np.array([[1.0] * 4 + [3.0] * 4])
+    assert ch07_rivers.river_delta_m(alone, together)[0] == pytest.approx(0)
+    assert (
+        ch07_rivers.river_delta_m(alone, alone / 2)[0]
+        == pytest.approx(50)
+        == affinity.relative_gain(alone, alone / 2).mean()
+    )
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
+    monkeypatch.setitem(ch07.PLANS, profile, TINY)
+    found = ch07.run(profile, [0, 1])
+    assert len(found["schools"]) == (2 if profile == "cpu" else 6)
+    assert np.shape(found["river"]["gains"]) == (2, 8, 8)
+    ways = found["river"]["groups"]
+    assert ways.keys() == found["river"]["delta_m"].keys() and len(ways) == 5
+    for way, splits in ways.items():
+        for groups in splits:
+            assert sorted(t for g in groups for t in g) == list(range(8)) and len(groups) <= 3, way
+    json.dumps(found)

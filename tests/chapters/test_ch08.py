@@ -1,0 +1,388 @@
+"""Chapter 8: its data sets, what its experiment counts and compares, the pictures' numbers, and
+both profiles at a tiny size.
+"""
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mtl_course import data, records
+from mtl_course.data.batches import Separate
+from mtl_course.experiments import ch08, ch08_compare, ch08_gpu
+from mtl_course.multitask.fit import evaluate_tasks
+from mtl_course.multitask.sharing import HardSharing
+
+
+# --------------------------------------------------------------------------------------------- data
+def test_parts_are_disjoint_balanced_and_remapped_and_the_test_does_not_change():
+    y = torch.arange(600) % 10
+    x = torch.arange(600.0)[:, None]  # an image that is its row number
+    draws = [ch08.drawn(x, y, (6, 7, 8, 9), (20, 10, 30), seed) for seed in (0, 1)]
+    for draw in draws:
+        rows = [draw[part][0].squeeze(1).long() for part in ch08.PARTS]
+        assert len(torch.cat(rows).unique()) == 4 * 60
+        for part, n in zip(ch08.PARTS, (20, 10, 30), strict=True):
+            held, labels = draw[part]
+            assert torch.equal(y[held.squeeze(1).long()] - 6, labels)
+            assert torch.equal(labels.bincount(), torch.full((4,), n))
+    assert torch.equal(
+        draws[0]["test"][0].sort(dim=0).values, draws[1]["test"][0].sort(dim=0).values
+    )
+    assert not torch.equal(draws[0]["train"][0], draws[1]["train"][0])
+
+
+def test_label_sets_have_the_sizes_that_the_chapter_names():
+    same, other = (
+        ch08.label_sets(partner, 5, 0, replace(ch08.SETS, side=4)) for partner in ch08.PARTNERS
+    )
+    assert same.classes == {"mnist": 4, "uci": 4} and other.classes == {"mnist": 6, "uci": 4}
+    for held in (same, other):
+        sizes = {
+            part: {name: len(y) for name, (_, y) in held.parts[part].sets.items()}
+            for part in ch08.PARTS
+        }
+        assert sizes["train"] == {"mnist": 960, "uci": 20} and sizes["test"]["uci"] == 360
+        assert held.steps(64) == 15
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            same.parts["train"].sets["uci"], other.parts["train"].sets["uci"], strict=True
+        )
+    )
+
+
+def test_a_network_alone_sees_as_many_batches_of_as_many_rows():
+    held = ch08.label_sets("other digits", 5, 0, replace(ch08.SETS, side=4))
+    order = torch.Generator().manual_seed(0)
+    joint = [
+        {name: len(y) for name, (_, y) in b.targets.items()}
+        for b in held.parts["train"].batches(64, order)
+    ]
+    for name in held.classes:
+        alone, batch = held.only([name], 64)
+        own = [len(b.x) for b in alone.parts["train"].batches(batch, order)]
+        assert own == [sizes[name] for sizes in joint] and alone.steps(batch) == len(joint) == 15
+        assert alone.classes == {name: held.classes[name]}
+    x, _ = held.only(["uci"], 64)[0].parts["train"].sets["uci"]
+    assert len(x.unique(dim=0)) == 20  # the same twenty images, again and again
+
+
+def test_the_sum_is_that_of_the_two_digits_and_test_images_are_fixed():
+    plan = replace(ch08.DIGITS, side=6)
+    first, second = (ch08.one_image(seed, plan, pairs=(50, 20, 30)) for seed in (0, 1))
+    whole = first.parts["train"].whole().targets
+    assert (
+        torch.equal(whole["left"][1] + whole["right"][1], whole["sum"][1])
+        and first.classes["sum"] == 19
+    )
+    assert torch.equal(first.parts["test"].x, second.parts["test"].x) and not torch.equal(
+        first.parts["train"].x, second.parts["train"].x
+    )
+
+
+def arrays_of_colour(n, classes):
+    """Real images, of handwritten digits, in the arrays of a colour set: not CIFAR, and not called
+    so.
+    """
+    ds = data.load("digits")
+    x = np.repeat(np.asarray(ds.x).reshape(-1, 8, 8)[:n], 4, axis=1).repeat(4, axis=2)
+    x = np.stack([np.clip(x * scale, 0, 255) for scale in (4, 9, 15)], axis=3).astype(np.uint8)
+    y = (np.arange(n) % classes).astype(np.int64)
+    return {"x_train": x, "y_train": y, "x_test": x[: n // 4], "y_test": y[: n // 4]}
+
+
+def test_a_tenth_of_each_class_is_for_validation_and_pixels_are_scaled_by_the_training_part():
+    arrays = arrays_of_colour(400, 4)
+    arrays["x_train"][:, 0, 0, 0], arrays["x_train"][:, 0, 0, 1] = (
+        np.arange(400) % 256,
+        np.arange(400) // 256,
+    )  # the row's number
+    parts = ch08_gpu.colour_parts(arrays, seed=0)
+    assert {part: len(y) for part, (_, y) in parts.items()} == {
+        "train": 360,
+        "validation": 40,
+        "test": 100,
+    }
+    assert torch.equal(parts["validation"][1].bincount(), torch.full((4,), 10))
+    x = parts["train"][0]
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    assert x.shape[1:] == (3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
+    corner = torch.cat([parts[part][0][:, :2, 0, 0] for part in ("train", "validation")])
+    assert len(corner.unique(dim=0)) == 400  # every row once
+    assert len(ch08_gpu.colour_parts(arrays, seed=0, limit=12)["train"][1]) == 12
+    other = ch08_gpu.colour_parts(arrays, seed=1)
+    assert not torch.equal(other["validation"][0], parts["validation"][0]) and torch.equal(
+        other["test"][1], parts["test"][1]
+    )
+
+
+# --------------------------------------------------------------------------------- what is compared
+@pytest.mark.parametrize("plan", [ch08.SETS, ch08.DIGITS, ch08.CIFAR])
+def test_the_wide_network_has_the_parameters_and_multiply_adds_of_two(plan):
+    classes = {"a": 10, "b": 10}
+    wide = ch08.cost(plan.wide, classes)
+    alone = [ch08.cost(plan, {name: 10}) for name in classes]
+    for k in range(2):
+        assert wide[k] == pytest.approx(sum(c[k] for c in alone), rel=0.05)
+        assert ch08.cost(plan, classes)[k] == pytest.approx(
+            alone[0][k], rel=0.15
+        )  # a second head is little
+
+
+def test_the_rate_is_chosen_on_validation_data_of_the_first_two_seeds(monkeypatch):
+    plan = replace(ch08.SETS, rates=(0.1, 0.2, 0.4))
+    held = ch08.label_sets("same digits", 5, 0, replace(plan, side=4))
+    asked = []
+
+    def fake(held, plan, rate, seed, batch):
+        asked.append((seed, rate))
+        good = {
+            (0, 0.1): 0.9,
+            (1, 0.1): 0.1,
+            (0, 0.2): 0.6,
+            (1, 0.2): 0.6,
+            (0, 0.4): 0.1,
+            (1, 0.4): 0.9,
+        }
+        return (seed, rate), good.get((seed, rate), 0.0), {"uci": [0.5]}
+
+    monkeypatch.setattr(ch08_compare, "train", fake)
+    monkeypatch.setattr(ch08_compare, "accuracy", lambda model, held: {"uci": model[1] + model[0]})
+    row, models = ch08.tuned(dict.fromkeys((0, 1, 2), held), ["uci"], plan)
+    assert row["rate"] == 0.2 and row["accuracy"]["uci"] == [0.2, 1.2, 2.2]
+    assert asked[:6] == [(seed, rate) for seed in (0, 1) for rate in plan.rates] and asked[6:] == [
+        (2, 0.2)
+    ]
+    assert models == {seed: (seed, 0.2) for seed in (0, 1, 2)}
+
+
+def test_gains_are_delta_m():
+    rows = {
+        "alone": {"accuracy": {"a": [0.5, 0.8], "b": [0.8, 0.5]}},
+        "joint": {"accuracy": {"a": [0.6, 0.8], "b": [0.8, 0.4]}},
+    }
+    np.testing.assert_allclose(ch08.gains(rows), [10.0, -10.0])
+
+
+# ------------------------------------------------------------------------------------- the pictures
+class Known(nn.Module):
+    """A trunk whose features are the image's first two pixels, and the second head's only the
+    first.
+    """
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2]
+
+
+def test_names_are_carried_where_the_class_means_lie_alike():
+    y = torch.arange(40) % 4
+    corners = torch.tensor([[0.0, 0.0], [0.0, 5.0], [5.0, 0.0], [5.0, 5.0]])
+
+    def sets(shift, order):
+        x = torch.zeros(40, 1, 2, 2)
+        x[:, 0, 0, :] = corners[torch.tensor(order)[y]] + shift
+        return x, y
+
+    def held(order):
+        return ch08.Data(
+            {
+                "train": Separate({"mnist": sets(0.0, [0, 1, 2, 3])}),
+                "test": Separate({"uci": sets(7.0, order)}),
+            },
+            {"mnist": 4, "uci": 4},
+        )
+
+    model = HardSharing(Known(), {})
+    assert (
+        ch08.names_carried(model, held([0, 1, 2, 3])) == 1.0
+    )  # a shift of the whole set does not count
+    assert ch08.names_carried(model, held([1, 0, 2, 3])) == 0.5
+
+
+def test_gaze_is_the_gradient_of_the_true_logit():
+    heads = {name: nn.Linear(2, 2, bias=False) for name in ("left", "right")}
+    with torch.no_grad():
+        heads["left"].weight.copy_(torch.tensor([[3.0, 1.0], [0.0, 1.0]]))
+        heads["right"].weight.copy_(torch.tensor([[0.0, -2.0], [0.0, 0.0]]))
+    x, labels = (
+        torch.randn(4, 1, 2, 2),
+        {"left": torch.tensor([0, 0, 1, 1]), "right": torch.tensor([0, 0, 0, 0])},
+    )
+    found = ch08.gaze(HardSharing(Known(), heads), x, labels)
+    torch.testing.assert_close(found["left"], torch.tensor([[1.5, 1.0], [0.0, 0.0]]) / 2.5)
+    torch.testing.assert_close(found["right"], torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+
+
+def test_upper_left_halves_the_square():
+    assert ch08.upper_left(torch.ones(5, 5)) == pytest.approx(0.5)
+    corner = torch.zeros(4, 4)
+    corner[0, 0] = corner[1, 1] = 2.0
+    assert ch08.upper_left(corner) == 1.0 and ch08.upper_left(corner.flip(0, 1)) == 0.0
+
+
+# --------------------------------------------------------------------------------------- two passes
+def test_two_passes_take_the_same_examples_and_own_statistics_leave_no_trace():
+    plan = replace(ch08.SETS, side=8, widths=(2, 4), epochs=1, batch=120)
+    held = ch08.label_sets("same digits", 5, 0, plan)
+    model = ch08.in_two_passes(held, plan, 0.1, 0)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    assert before["trunk.stem.1.num_batches_tracked"] == 2 * held.steps(120)
+    found = ch08.own_statistics(model, held)
+    assert (
+        found.keys() == held.classes.keys()
+        and all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+        and not model.training
+    )
+    x, y = held.parts["test"].sets["uci"]
+    model.train()
+    assert found["uci"] == pytest.approx(float((model(x)["uci"].argmax(1) == y).float().mean()))
+
+
+def test_one_pass_and_two_passes_agree_where_there_is_no_batch_norm(monkeypatch):
+    """The two loops differ in nothing but what BatchNorm sees."""
+    plan = replace(ch08.SETS, side=4, epochs=1, batch=120)
+    held = ch08.label_sets("same digits", 5, 0, plan)
+
+    def plain(plan, classes, seed):
+        torch.manual_seed(seed)
+        trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh())
+        return HardSharing(trunk, {name: nn.Linear(6, n) for name, n in classes.items()})
+
+    for module in (ch08, ch08_compare):
+        monkeypatch.setattr(module, "network", plain)
+    one, two = ch08.train(held, plan, 0.1, 0)[0], ch08.in_two_passes(held, plan, 0.1, 0)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------ both profiles
+def test_the_cpu_profile_runs_at_a_tiny_size(monkeypatch):
+    tiny = {"widths": (2, 4), "epochs": 1, "rates": (0.1,), "side": 8}
+    monkeypatch.setattr(ch08.small_sets, "__defaults__", (replace(ch08.SETS, batch=120, **tiny),))
+    monkeypatch.setattr(
+        ch08.small_image, "__defaults__", (replace(ch08.DIGITS, batch=248, **tiny),)
+    )
+    found = ch08.run("cpu", [0, 1, 2])
+    assert list(found["label sets"]) == [
+        f"{few} labels, {partner}" for few in (5, 50) for partner in ch08.PARTNERS
+    ]
+    for case, rows in found["label sets"].items():
+        assert rows.keys() == {"alone", "joint"} | (
+            {"joint, wide"} if case.startswith("5 ") else set()
+        )
+        assert all(
+            len(row["accuracy"]["uci"]) == 3 and len(row["history"]["uci"]) == 3
+            for row in rows.values()
+        )
+        assert len(ch08.gains(rows)) == 3
+    uci = [
+        found["label sets"][f"5 labels, {partner}"]["alone"]["accuracy"]["uci"]
+        for partner in ch08.PARTNERS
+    ]
+    assert uci[0] == uci[1]  # trained once
+    assert found["names carried"].keys() == {
+        "untrained",
+        "MNIST alone",
+        "joint, same digits",
+        "joint, other digits",
+    }
+    assert found["two passes"].keys() == {"one batch", "two passes", "two passes, own statistics"}
+    assert found["one image"]["three tasks"]["joint"]["accuracy"].keys() == {"left", "right", "sum"}
+    assert len(found["gaze, upper left"]["left"]) == 3
+
+
+TINY_CIFAR = replace(
+    ch08.CIFAR, widths=(2, 4, 4), depths=(1, 1, 1), epochs=1, rates=(0.1, 0.2), batch=16, limit=96
+)
+
+
+def test_the_full_size_code_runs_on_tiny_arrays(monkeypatch):
+    """The path of the gpu profile, augmentation and schedule included, on a few real images that
+    are not CIFAR.
+    """
+    sets = {
+        name: ch08_gpu.colour_parts(arrays_of_colour(n, c), 0)
+        for name, n, c in (("few", 120, 4), ("many", 240, 12))
+    }
+    held = ch08.Data(
+        {part: Separate({name: s[part] for name, s in sets.items()}) for part in ch08.PARTS},
+        {"few": 4, "many": 12},
+    )
+    monkeypatch.setattr(
+        ch08_gpu,
+        "cifar_pair",
+        lambda seed, plan, device: (held, {"few": "digits", "many": "digits"}),
+    )
+    monkeypatch.setattr(ch08_gpu.full_size, "__defaults__", (TINY_CIFAR, "cpu"))
+    found = ch08.run("gpu", [0, 1, 2])
+    rows = found["label sets"]["CIFAR-10 and CIFAR-100"]
+    assert found["sets"] == {"few": "digits", "many": "digits"} and rows.keys() == {
+        "alone",
+        "joint",
+        "joint, wide",
+    }
+    assert all(len(rows[m]["accuracy"]["many"]) == 3 for m in rows)
+
+
+def test_without_a_network_the_partial_sets_take_their_place_under_their_own_names(monkeypatch):
+    asked, arrays = [], arrays_of_colour(60, 6)
+
+    class Found(dict):
+        info = None
+
+    def load(name):
+        asked.append(name)
+        if name == "cifar100":
+            raise data.DataError("no network")
+        found = Found(arrays)
+        found.info = SimpleNamespace(name=name)
+        return found
+
+    monkeypatch.setattr(data, "load", load)
+    held, names = ch08_gpu.cifar_pair(0, TINY_CIFAR)
+    assert asked == ["cifar10", "cifar100", "cifar100_partial"] and names == {
+        "cifar10": "cifar10",
+        "cifar100": "cifar100_partial",
+    }
+    assert held.classes == {"cifar10": 10, "cifar100": 100} and set(held.parts) == set(ch08.PARTS)
+
+
+@pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
+    whole = data.load
+    monkeypatch.setattr(
+        data, "load", lambda name: whole(name if name.endswith("_partial") else f"{name}_partial")
+    )
+    monkeypatch.setattr(
+        ch08_gpu.full_size, "__defaults__", (replace(TINY_CIFAR, rates=(0.1,)), "cpu")
+    )
+    monkeypatch.setattr(ch08, "fastest", lambda: torch.device("cpu"))
+    found = ch08.run("gpu", [0, 1, 2])
+    assert found["sets"] == {"cifar10": "cifar10_partial", "cifar100": "cifar100_partial"}
+    assert len(found["label sets"]["CIFAR-10 and CIFAR-100"]["joint"]["accuracy"]["cifar100"]) == 3
+
+
+# --------------------------------------------------------------------------------------- the record
+def test_one_seed_of_the_record_is_within_its_spread():
+    record = records.load("08", "cpu")
+    case = record.results["label sets"]["5 labels, same digits"]
+    held = ch08.label_sets("same digits", 5, 2)
+    for method, names in (("alone", ["uci"]), ("joint", ["mnist", "uci"])):
+        own, batch = held.only(names, ch08.SETS.batch)
+        rate = case[method]["rate"]
+        model, _, _ = ch08.train(
+            own, ch08.SETS, rate["uci"] if isinstance(rate, dict) else rate, 2, batch
+        )
+        found = evaluate_tasks(model, ch08_compare.tasks_of(own), own.parts["test"])[1]
+        for name in names:
+            recorded = np.array(case[method]["accuracy"][name])
+            assert abs(found[name] - recorded[2]) < 3 * recorded.std(ddof=1) + 0.01, (method, name)

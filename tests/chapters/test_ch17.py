@@ -1,0 +1,375 @@
+"""Chapter 17: right answers to its exercises; families that do not leak; runs trained together
+against runs alone; the record against a run.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mtl_course import meta, records
+from mtl_course.checks import check
+from mtl_course.data.episodes import Episodes
+from mtl_course.exercises.ch17 import maml_start
+from mtl_course.experiments import ch17, ch17_families
+from mtl_course.experiments.ch17_families import loss_of
+from mtl_course.meta.functional import Functional
+
+TINY = replace(
+    ch17.PLANS["cpu"],
+    updates=dict.fromkeys(ch17_families.FAMILIES, 2),
+    tasks=4,
+    width=8,
+    judged=12,
+    pool=6,
+    outer=(1e-3, 1e-2),
+)
+
+
+def test_a_step_by_backward_is_refused(monkeypatch, tmp_path):
+    """Its values are right, but a second step from its result would find no .grad, and the outer
+    loop's .grad is spoilt.
+    """
+    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+
+    def inner_step(loss, params, rate):
+        loss(params).backward(create_graph=True)
+        return {name: p - rate * p.grad for name, p in params.items()}
+
+    result = check("inner_step", inner_step)
+    assert result.state == "wrong" and next(
+        row.name for row in result.rows if row.ok is False
+    ).startswith("nothing is written into .grad")
+
+
+# ---------------------------------------------------------------------- the chapter's own equations
+def _stepped_losses(values, theta, rate):
+    """Mean over the tasks of value(theta after a step on it), by `meta.adapt`."""
+    params = {"theta": theta}
+
+    def after(value):
+        def of(p, x, y):
+            return value(p["theta"])
+
+        return of(meta.adapt(of, params, (theta, theta), 1, rate), None, None)
+
+    return torch.stack([after(value) for value in values]).mean()
+
+
+def _lowest(value, start):
+    """Where LBFGS ends."""
+    theta = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [theta],
+        max_iter=200,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = value(theta)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return theta.detach()
+
+
+@pytest.mark.parametrize(("tasks", "size"), [(2, 2), (4, 3)])
+def test_equations_3_and_4_are_the_minimum_of_the_loss_after_a_step(tasks, size):
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(tasks, size, size + 2, generator=g, dtype=torch.float64)
+    H, C = A @ A.transpose(1, 2) / size, torch.randn(tasks, size, generator=g, dtype=torch.float64)
+    rate = 0.4 / float(torch.linalg.eigvalsh(H).max())
+    bowls = [lambda theta, h=h, c=c: 0.5 * (theta - c) @ h @ (theta - c) for h, c in zip(H, C)]
+    found = _lowest(
+        lambda theta: _stepped_losses(bowls, theta, rate), torch.zeros(size, dtype=torch.float64)
+    )
+    torch.testing.assert_close(maml_start(H, C, rate), found, rtol=1e-6, atol=1e-7)
+
+
+def test_equation_5_is_the_loss_of_the_network_v_u_x_after_a_step():
+    values = [
+        lambda p, s=s: 0.5 * (p[0] * p[1] - s) ** 2 for s in (-1.0, 1.0)
+    ]  # p = (u, v), E[x^2] = 1
+    for rate in (0.05, 0.2, 0.7):
+        for u in (0.4, 1.5, 3.0):
+            found = _stepped_losses(values, torch.tensor([u, 0.0], dtype=torch.float64), rate)
+            assert float(found) == pytest.approx(0.5 * (1 - rate * u**2) ** 2)
+        end = _lowest(
+            lambda p, rate=rate: _stepped_losses(values, p, rate),
+            torch.tensor([0.8 * rate**-0.5, 0.0], dtype=torch.float64),
+        )
+        assert end.tolist() == pytest.approx([rate**-0.5, 0.0], abs=1e-4)
+
+
+def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficients_even_from_small_noisy_supports():
+    """The start of least mean query loss over 40,000 supports of 10 noisy points a task, from its
+    normal equations.
+    """
+    g = torch.Generator().manual_seed(0)
+    W, spread = (
+        3 * torch.randn(3, 2, generator=g, dtype=torch.float64),
+        torch.tensor([1.0, 0.5], dtype=torch.float64),
+    )
+    total, pull = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for w in W:
+        X = spread * torch.randn(40_000, 10, 2, generator=g, dtype=torch.float64)
+        y = X @ w + 0.5 * torch.randn(40_000, 10, generator=g, dtype=torch.float64)
+        K = (
+            torch.eye(2, dtype=torch.float64) - 0.3 * X.transpose(1, 2) @ X / 10
+        )  # theta' = K theta + moved
+        moved = 0.3 * (X.transpose(1, 2) @ y[..., None])[..., 0] / 10
+        Q = (spread**2).diag()
+        total, pull = (
+            total + (K.transpose(1, 2) @ Q @ K).mean(0),
+            pull + (K.transpose(1, 2) @ Q @ (w - moved)[..., None]).mean(0)[:, 0],
+        )
+    torch.testing.assert_close(torch.linalg.solve(total, pull), W.mean(0), rtol=0, atol=0.05)
+
+
+# ----------------------------------------------------------------------------------------- families
+def test_test_schools_are_never_trained_on():
+    family = ch17_families.schools(replace(TINY, tasks=28), 0)
+
+    def seen(
+        x,
+        # every school has mean features of its own in columns 4 to 8 (intake), which tell schools apart
+    ):
+        return {row[4] for row in x.flatten(0, -2).tolist()}
+
+    def both(episodes):
+        return seen(torch.cat([episodes["score"].support[0], episodes["score"].query[0]], 1))
+
+    g = torch.Generator().manual_seed(0)
+    validated, tested = both(family.validation), both(family.test)
+    pool = {
+        row[4] for x, n in zip(family.pool[0].tolist(), family.pool[2].tolist()) for row in x[:n]
+    }
+    for trained in (both(family.draw(g)), pool):
+        assert not trained & tested and not validated & tested and not trained & validated
+
+
+def test_the_pool_holds_each_training_school_whole():
+    school = ch17_families.students("exam")[2]
+    pool, targets, counts = ch17_families.schools(TINY, 0).pool
+    sizes = torch.unique(school, return_counts=True)[1].tolist()
+    assert len(pool) == len(counts) and all(n in sizes for n in counts.tolist())
+    assert (
+        targets["score"].shape == (*pool.shape[:2], 1) and targets["above"].shape == pool.shape[:2]
+    )
+    ids, drawn, y = ch17._from_pool(
+        ch17_families.schools(TINY, 0), TINY, torch.Generator().manual_seed(0)
+    )["score"]
+    for i, rows, values in zip(ids.tolist(), drawn, y):
+        known = {
+            (*row, value)
+            for row, value in zip(
+                pool[i][: counts[i]].tolist(), targets["score"][i, : counts[i], 0].tolist()
+            )
+        }
+        assert {(*row, value) for row, value in zip(rows.tolist(), values[:, 0].tolist())} <= known
+
+
+def test_a_line_with_a_level_finds_the_level_of_schools_that_differ_by_nothing_else():
+    g = torch.Generator().manual_seed(0)
+    x, level = torch.randn(200, 40, 2, generator=g), 0.5 * torch.randn(200, 1, 1, generator=g)
+    y = x @ torch.tensor([[1.0], [-2.0]]) + level + 0.8 * torch.randn(200, 40, 1, generator=g)
+    whole, held = slice(150), slice(150, None)
+    test = Episodes((x[held, :10], y[held, :10]), (x[held, 10:], y[held, 10:]))
+    family = ch17_families.Family(
+        None, {}, None, {}, {"score": test}, (x[whole], {"score": y[whole]}, torch.full((150,), 40))
+    )
+    share, without, with_level = ch17_families.line_and_level(family)
+    assert share == pytest.approx(0.25 / (0.25 + 0.64), abs=0.05) and without == pytest.approx(
+        0.89, abs=0.12
+    )
+    assert with_level == pytest.approx(0.64 + 0.25 * 0.064 / (0.25 + 0.064), abs=0.06)
+
+
+def test_what_differs_between_schools_is_what_was_put_in(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    x, school = torch.randn(400 * 30, 3, generator=g), torch.arange(400).repeat_interleave(30)
+    own = torch.tensor([0.5, 0.3]) * torch.randn(400, 2, generator=g)
+    y = (
+        x.sum(1)
+        + own[school, 0]
+        + own[school, 1] * x[:, 0]
+        + 0.7 * torch.randn(len(x), generator=g)
+    )
+    monkeypatch.setattr(ch17_families, "students", lambda: (x, y[:, None], school))
+    found = list(ch17_families.between_schools().values())
+    assert found == pytest.approx([0.25, 0.09, 0.25 + 0.09 + 0.49], abs=0.04)
+
+
+# ----------------------------------------------------------------------------- training and judging
+@pytest.mark.parametrize(
+    "method", ["pooled", "MAML", "FOMAML, 5 steps", "ANIL", "Reptile, 5 steps"]
+)
+def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
+    seeds, steps_choice = [0, 3], ch17.METHODS[method]
+    families = [ch17_families.waves(TINY, seed) for seed in seeds]
+    together = ch17.train(method, "sinusoids", families, TINY, seeds, TINY.outer)
+    for s, (seed, family) in enumerate(zip(seeds, families)):
+        for r, rate in enumerate(TINY.outer):
+            f = Functional(family.network())
+            with torch.no_grad():
+                for name, p in f.parameters().items():
+                    p.copy_(ch17.starts(family, [seed])[name][0])
+            optimizer, g = (
+                torch.optim.Adam(f.parameters().values(), lr=rate),
+                torch.Generator().manual_seed(seed),
+            )
+            loss = loss_of(family, "wave")
+            for _ in range(2):
+                optimizer.zero_grad()
+                episodes = family.draw(g)["wave"]
+                if method == "pooled":
+                    (x, y), (query, judged) = episodes.support, episodes.query
+                    F.mse_loss(
+                        f(f.parameters(), torch.cat([x, query], 1).flatten(0, 1))["wave"],
+                        torch.cat([y, judged], 1).flatten(0, 1),
+                    ).backward()
+                elif method.startswith("Reptile"):
+                    meta.reptile_backward(f, f.parameters(), episodes, loss, 5, 0.01)
+                else:
+                    meta.meta_backward(
+                        f, f.parameters(), episodes, loss, steps_choice[0], 0.01, **steps_choice[1]
+                    )
+                optimizer.step()
+            for name, p in f.parameters().items():
+                torch.testing.assert_close(together[name][s, r], p.detach(), rtol=1e-3, atol=2e-5)
+
+
+def test_one_head_a_task_trains_each_head_on_its_own_task_and_a_new_task_gets_their_mean():
+    still = replace(TINY, updates={"sinusoids": 0})
+    family = ch17_families.waves(still, 0)
+    begin = ch17.starts(family, [0])
+    first = ch17.train("one head a task", "sinusoids", [family], still, [0], [1e-2])
+    for name, p in begin.items():
+        torch.testing.assert_close(first[name][0, 0], p[0])
+    moved = ch17.train("one head a task", "sinusoids", [family], TINY, [0], [1e-2])
+    assert all(not torch.equal(moved[name], first[name]) for name in begin)
+
+
+def test_curves_are_the_losses_of_the_package_and_a_task_that_gets_worse_keeps_the_start():
+    family = ch17_families.waves(TINY, 0)
+    f = Functional(family.network())
+    loss, params, held = loss_of(family, "wave"), f.parameters(), family.validation["wave"]
+    found = ch17.curves(f, params, held, loss, [0.01, 1e6])
+    at = ch17.COUNTS.index(5)
+    torch.testing.assert_close(
+        found[0, at], meta.meta_losses(f, params, held, loss, 5, 0.01).mean().detach()
+    )
+    start = meta.meta_losses(f, params, held, loss, 0, 0.0).mean().detach()
+    torch.testing.assert_close(found[1], start.expand(len(ch17.COUNTS)))
+
+
+def test_what_is_reported_was_chosen_on_validation_tasks():
+    family = ch17_families.waves(TINY, 0)
+    f, params = (
+        Functional(family.network()),
+        ch17.train("MAML", "sinusoids", [family], TINY, [0], TINY.outer),
+    )
+    own = {name: p[0] for name, p in params.items()}
+    row = ch17.judge(f, own, family, TINY.outer, "")["wave"]
+    tried = {
+        (outer, rate): ch17.curves(
+            f,
+            {name: p[k] for name, p in own.items()},
+            family.validation["wave"],
+            loss_of(family, "wave"),
+            [rate],
+        )[0]
+        for k, outer in enumerate(TINY.outer)
+        for rate in ch17.RATES
+    }
+    for c in range(len(ch17.COUNTS)):
+        assert (
+            tried[row["outer"][c], row["rate"][c]][c]
+            <= min(curve[c] for curve in tried.values()) + 1e-6
+        )
+    assert row["best"] == row["test"][ch17.COUNTS.index(row["steps"])]
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
+    monkeypatch.setitem(
+        ch17.PLANS, profile, replace(TINY, updates=dict.fromkeys(ch17.PLANS[profile].updates, 1))
+    )
+    monkeypatch.setattr(ch17, "RATES", (0.01, 0.1))
+    monkeypatch.setattr(ch17, "COUNTS", (0, 1))
+    monkeypatch.setattr(ch17, "fastest", lambda: torch.device("cpu"))
+    root = Path(os.environ.get("MTL_COURSE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    monkeypatch.setenv("MTL_COURSE_DATA", str(root))
+    found = ch17.run(profile, [0, 1])
+    there = {
+        name
+        for name in ch17.PLANS[profile].updates
+        if name != "ILEA" or (root / "school_ilea").is_dir()
+    }
+    assert found.keys() == there
+    for name, kinds in found.items():
+        assert kinds.keys() == {"scratch", *ch17.METHODS}
+        for rows in kinds.values():
+            assert rows.keys() == ({"wave"} if name == "sinusoids" else {"score", "above"})
+            assert all(len(row) == 2 and row[0]["best"] > 0 for row in rows.values())
+
+
+def test_rates_at_the_end_of_a_grid_are_those_that_the_text_names():
+    rows = {
+        m: found["wave"]
+        for m, found in records.load("17", "cpu").results["sinusoids"].items()
+        if m != "scratch"
+    }
+    grid = ch17.PLANS["cpu"].outer
+    at_the_end = [
+        m
+        for m, seeds in rows.items()
+        for row in seeds
+        if {grid[0], grid[-1]} & set(row["outer"][1:])
+    ]
+    assert at_the_end == ["Reptile, 5 steps"]
+    assert not any(
+        {ch17.RATES[0], ch17.RATES[-1]} & set(row["rate"][1:])
+        for seeds in rows.values()
+        for row in seeds
+    )
+    lower = records.load("17", "schools").results["schools"]
+    school_rows = [
+        row
+        for m, kinds in lower.items()
+        if m != "scratch"
+        for seeds in kinds.values()
+        for row in seeds
+    ]
+    assert not any(ch17.LOWER[0] in row["outer"] for row in school_rows)
+    moved = [row["rate"][ch17.COUNTS.index(row["steps"])] * row["steps"] for row in school_rows]
+    assert ch17.RATES[0] * 10 < min(moved) and max(moved) < ch17.RATES[-1] * 5, (
+        "rate times steps: well inside what was tried"
+    )
+
+
+def test_one_seed_of_the_record_is_within_its_spread():
+    record, plan = records.load("17", "cpu"), ch17.PLANS["cpu"]
+    at, seed = ch17.COUNTS.index(5), 0
+    family = ch17_families.waves(plan, seed)
+    f = Functional(family.network())
+    for method in ("one head a task", "FOMAML"):
+        rows = record.results["sinusoids"][method]["wave"]
+        outer, rate = rows[seed]["outer"][at], rows[seed]["rate"][at]
+        params = ch17.train(method, "sinusoids", [family], plan, [seed], [outer])
+        again = ch17.curves(
+            f,
+            {name: p[0, 0] for name, p in params.items()},
+            family.test["wave"],
+            loss_of(family, "wave"),
+            [rate],
+        )[0, at]
+        spread = torch.tensor([row["test"][at] for row in rows]).std()
+        assert abs(float(again) - rows[seed]["test"][at]) < 3 * float(spread) + 0.05, method

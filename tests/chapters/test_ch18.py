@@ -1,0 +1,188 @@
+"""Chapter 18: right answers to its exercises; its experiment at a tiny size, on real data; its
+record.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from data_tools import need
+
+from mtl_course import data, records
+from mtl_course.experiments import ch18
+
+
+# --------------------------------------------------------------------------------------- experiment
+def tiny(plan, **options):
+    return replace(plan, **{"steps": 4, "every": 2, "judged": 6, "tried": 2, "width": 8, **options})
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The same way on any machine, and few trials of each kind."""
+    monkeypatch.setattr(ch18, "fastest", lambda: torch.device("cpu"))
+    monkeypatch.setattr(ch18, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(ch18, "TUNE", ((2, 0.1), (2, 1.0)))
+    monkeypatch.setattr(ch18, "ADAPT", ((1, 0.4), (2, 0.4)))
+
+
+def test_glyphs_are_parted_by_script_and_leaves_by_species():
+    glyphs = ch18.domain("glyphs", ch18.CPU)
+    scripts = np.array(data.load("glyphs")["scripts"])
+    used = {part: set(scripts[classes].tolist()) for part, classes in glyphs.parts.items()}
+    assert used == {"train": {0, 2}, "validation": {1}, "test": {3, 4}}
+    assert sum(map(len, glyphs.parts.values())) == len(scripts) and glyphs.x.shape[1:] == (
+        1,
+        16,
+        16,
+    )
+    leaves = ch18.leaves(0)
+    known = torch.isin(leaves.y, torch.tensor(leaves.parts["train"]))
+    torch.testing.assert_close(
+        leaves.x[known].mean(0), torch.zeros(leaves.x.shape[1]), atol=1e-4, rtol=0
+    )
+    assert leaves.x[~known].mean(0).abs().max() > 1e-2
+
+
+def test_omniglot_is_parted_by_alphabet(data_root):
+    need("omniglot_small")
+    ds = data.load("omniglot_small")
+    where = ch18.domain("omniglot_small", ch18.CPU)
+    alphabets = {
+        part: {int(np.array(ds["alphabet"])[c]) for c in classes}
+        for part, classes in where.parts.items()
+    }
+    assert [len(alphabets[part]) for part in ("train", "validation", "test")] == [4, 2, 2]
+    assert len(set.union(*alphabets.values())) == 8
+
+
+def test_every_method_has_as_many_trials():
+    assert len(ch18.TUNE) == len(ch18.ADAPT) and len(set(ch18.TUNE)) == len(ch18.TUNE)
+
+
+@pytest.mark.parametrize("method", ch18.METHODS)
+def test_training_sees_training_classes_only(method, monkeypatch, on_cpu):
+    """Pictures of all other classes are made not to be numbers: the weights stay finite."""
+    plan = tiny(ch18.CPU)
+    where = ch18.domain("glyphs", plan)
+    allowed = where.parts["train"] + where.parts["validation"]
+    other = ~torch.isin(where.y, torch.tensor(allowed))
+    spoiled = replace(where, x=where.x.masked_fill(other[:, None, None, None], float("nan")))
+    a, b = (ch18.train(method, d, plan, 1e-2, 0) for d in (where, spoiled))
+    start = ch18.trunk(where, plan, 0)
+    trunk = a.trunk if hasattr(a, "trunk") else a
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q) for p, q in zip(trunk.parameters(), start.parameters(), strict=True)
+    )
+
+
+def test_anil_with_features_computed_once_is_anil():
+    """The inner loop on the head alone, through chapter 17's code with the trunk in it, gives the
+    same gradients.
+    """
+    from mtl_course import meta
+    from mtl_course.meta.functional import Functional
+    from mtl_course.networks.trunks import Classifier
+
+    plan = tiny(ch18.CPU)
+    where = ch18.domain("glyphs", plan)
+    episodes = where.source("train").classification(3, 5, 1, 5, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    model = Classifier(ch18.trunk(where, plan, 0), plan.width, 5)
+    losses = ch18._episodic("ANIL", model, 5)(episodes, True)
+    mine = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    f = Functional(model)
+    again = meta.meta_backward(
+        f, f.parameters(), episodes, torch.nn.functional.cross_entropy, *ch18.INNER, only="head"
+    )
+    torch.testing.assert_close(losses, again, rtol=1e-4, atol=1e-5)
+    for p, g in zip(model.parameters(), mine, strict=True):
+        torch.testing.assert_close(p.grad, g, rtol=1e-3, atol=1e-5)
+
+
+def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu, data_root):
+    need("omniglot_small")
+    found = ch18.run("cpu", [0, 1], tiny(ch18.CPU), report=lambda line: None)
+    json.dumps(found)
+    assert found.keys() == {"omniglot_small", "glyphs"}
+    table = found["omniglot_small"]["tests"]["omniglot_small"]
+    assert list(table) == [*ch18.FLOORS, *ch18.METHODS]
+    assert set(table["MAML"]) == {"5-way 1-shot", "5-way 5-shot"} and len(table["ProtoNet"]) == 4
+    assert found["glyphs"]["tests"].keys() == {"glyphs", "omniglot_small"}
+    assert all(0 <= a <= 1 for row in table.values() for s in row.values() for a in s["accuracy"])
+
+
+@pytest.mark.parametrize("name", ["omniglot", "cifar_fs"])
+def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu, data_root):
+    """Four convolutions with BatchNorm, on what the data root has of the sets."""
+    need("cifar100_partial" if name == "cifar_fs" else "omniglot_small")
+    plan = tiny(ch18.GPU, sets=(name,), images=60, settings={name: ((5, 1), (5, 5))}, elsewhere={})
+    found = ch18.run("gpu", [0], plan, report=lambda line: None)
+    (result,) = found.values()
+    (table,) = result["tests"].values()
+    assert list(table) == [*ch18.FLOORS, *ch18.METHODS] and all(
+        len(row) == 2 for row in table.values()
+    )
+
+
+def test_a_seed_of_the_record_comes_out_again(data_root):
+    """Prototypes on Omniglot, trained anew, within what the record's own trainings and episodes
+    spread.
+    """
+    need("omniglot_small")
+    record = records.load("18", "cpu").results["omniglot_small"]
+    where = ch18.domain("omniglot_small", ch18.CPU)
+    assert record["classes"] == {part: len(classes) for part, classes in where.parts.items()}
+    rate = float(max(record["rates"]["ProtoNet"], key=record["rates"]["ProtoNet"].get))
+    again = ch18.compare("ProtoNet", where, ch18.CPU, rate, 0, {"same": where}, ((5, 1),))["same"][
+        "5-way 1-shot"
+    ]
+    kept = record["tests"]["omniglot_small"]["ProtoNet"]["5-way 1-shot"]
+    assert (
+        abs(again["accuracy"] - kept["accuracy"][0])
+        < 4 * np.std(kept["accuracy"], ddof=1) + kept["half"][0]
+    )
+    pixels = ch18.compare("pixels", where, ch18.CPU, 0.0, 0, {"same": where}, ((5, 1),))["same"][
+        "5-way 1-shot"
+    ]
+    assert pixels["accuracy"] == pytest.approx(
+        record["tests"]["omniglot_small"]["pixels"]["5-way 1-shot"]["accuracy"][0], abs=2e-3
+    )
+
+
+def test_settings_at_the_edge_of_a_grid_are_those_that_the_text_names():
+    results = records.load("18", "cpu").results
+    ends = min(ch18.RATES), max(ch18.RATES)
+    best = {
+        (where, m): float(max(rates, key=rates.get))
+        for where, r in results.items()
+        for m, rates in r["rates"].items()
+        if rates
+    }
+    assert {key: rate for key, rate in best.items() if rate in ends} == {
+        ("glyphs", "Baseline++"): max(ch18.RATES)
+    }
+    assert all(
+        len(rates) == len(ch18.RATES)
+        for r in results.values()
+        for rates in r["rates"].values()
+        if rates
+    )
+    chosen = {
+        m: [c for s in row.values() for c in s["choice"]]
+        for m, row in results["omniglot_small"]["tests"]["omniglot_small"].items()
+    }
+    most = max(steps for steps, _ in ch18.ADAPT)
+    assert [[steps for steps, _ in chosen[m]].count(most) for m in ("MAML", "ANIL")] == [4, 3]
+    rates = [rate for _, rate in ch18.TUNE]
+    low_high = {
+        m: [[rate for _, rate in chosen[m]].count(edge(rates)) for edge in (min, max)]
+        for m in ("Baseline", "Baseline++")
+    }
+    assert (
+        low_high == {"Baseline": [0, 0], "Baseline++": [0, 2]} and len(chosen["Baseline++"]) == 12
+    )

@@ -1,0 +1,222 @@
+"""Chapter 19: right answers to its exercises; its experiment, its record, the full-size one at tiny
+size; the drifting series.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from data_tools import need
+
+from mtl_course import data, records
+from mtl_course.experiments import ch19, ch19_drift
+
+# --------------------------------------------------------------------------------------- the digits
+TINY = replace(
+    ch19.CPU,
+    sizes=(10, 5, 5),
+    epochs=1,
+    buffers=(4,),
+    samples=5,
+    tuning=2,
+    rates=(0.01, 0.1),
+    ewc=((0.1, 10.0), (0.1, 1e6)),
+    distillation=((0.1, 1.0),),
+)
+QUIET = {"report": lambda said: None}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ch19.parts(TINY)
+
+
+def test_every_method_has_the_same_number_of_trials():
+    for plan in (ch19.CPU, *ch19.GPU):
+        assert {len(ch19.trials(method, plan)) for method in ch19.methods(plan, True)} == {
+            len(plan.rates)
+        }
+
+
+def test_no_image_is_in_two_parts_and_all_have_every_digit_equally_often(digits):
+    pixels = [
+        {tuple(image.tolist()) for image in digits[part][0].flatten(1)}
+        for part in ("train", "validation", "test")
+    ]
+    assert not (pixels[0] & pixels[1] or pixels[0] & pixels[2] or pixels[1] & pixels[2])
+    assert [digits[part][1].bincount().tolist() for part in ("train", "validation", "test")] == [
+        [n] * 10 for n in TINY.sizes
+    ]
+
+
+def test_settings_are_chosen_on_other_orders_and_other_images_than_the_test(digits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        ch19, "stream", lambda *rest, real=ch19.stream: seen.append(rest[-2:]) or real(*rest)
+    )
+    ch19.tune("fine-tuning", digits, TINY, True)
+    assert seen == [(1000, "validation"), (1001, "validation")]
+    test = [ch19.stream(digits, TINY, True, seed, "test") for seed in range(5)]
+    validation = ch19.stream(digits, TINY, True, 1000, "validation")
+    assert all(not torch.equal(validation.train[0][0], tasks.train[0][0]) for tasks in test)
+
+
+def test_results_have_every_method_with_its_matrix_and_what_it_stores():
+    results = ch19.run("cpu", [0, 1], [TINY], **QUIET)
+    assert json.loads(json.dumps(results)) and list(results) == ["mnist_5k"]
+    size = 196 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
+    for scenario, known in ch19.SCENARIOS.items():
+        rows = results["mnist_5k"][scenario]
+        assert list(rows) == ch19.methods(TINY, known) and ("separate" in rows) == known
+        for method, row in rows.items():
+            assert len(row["A"]) == len(row["stored"]) == 2 and all(
+                0 <= v <= 1 for A in row["A"] for line in A for v in line
+            )
+            assert [len(A) for A in row["A"]] == 2 * [1 if method == "joint" else 5]
+            scores = [np.mean(trial["validation"]) for trial in row["trials"]]
+            assert row["setting"] == row["trials"][int(np.argmax(scores))]["setting"]
+        stored = {method: row["stored"][0] for method, row in rows.items()}
+        separate = {"separate": 4 * size} if known else {}
+        expected = {
+            "fine-tuning": 0,
+            "EWC": 2 * size,
+            "distillation": size,
+            "replay 4": 4 * 197,
+            **separate,
+            "joint": 80 * 197,
+        }
+        assert stored == expected, "an example counts as 196 pixels and a label, whoever keeps it"
+
+
+def test_a_diverged_trial_counts_as_zero_and_is_not_chosen(digits):
+    tried = ch19.tune("EWC", digits, replace(TINY, batch=4, epochs=3), False)
+    assert tried[1]["validation"] == [0.0, 0.0] and ch19.best(tried) == (0.1, 10.0)
+
+
+def test_one_seed_of_the_record_comes_out_again():
+    record = records.load("19", "cpu")
+    assert (
+        "with changes" not in record.provenance["commit"] and len(record.provenance["seeds"]) >= 3
+    )
+    found = ch19.parts(ch19.CPU)
+    for scenario, known in ch19.SCENARIOS.items():
+        tasks = ch19.stream(found, ch19.CPU, known, 0, "test")
+        rows = record.results["mnist_5k"][scenario]
+        assert set(rows) == set(ch19.methods(ch19.CPU, known))
+        for method in ("fine-tuning", "EWC", "replay 100", "joint"):
+            row = rows[method]
+            assert row["setting"] == ch19.best(row["trials"]) and len(row["trials"]) == 16
+            again = ch19.one(method, row["setting"], tasks, ch19.CPU, 0)
+            reached = [ch19.final(method, A) for A in row["A"]]
+            spread = max(np.std(reached, ddof=1), 0.01)
+            assert (
+                abs(ch19.final(method, again["A"]) - reached[0]) < 2 * spread
+                and again["stored"] == row["stored"][0]
+            )
+
+
+# -------------------------------------------------------------------------------------- photographs
+@pytest.mark.parametrize("plan", ch19.GPU, ids=lambda plan: plan.source)
+def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
+    plan, monkeypatch, data_root
+):
+    need(f"{plan.source}_partial")
+    part = data.load(f"{plan.source}_partial")
+
+    def whole_cannot_be_had(name):
+        if not name.endswith("_partial"):
+            raise data.DataError("no network")
+        return part
+
+    monkeypatch.setattr(data, "load", whole_cannot_be_had)
+    monkeypatch.setattr(ch19, "fastest", lambda: torch.device("cpu"))
+    tiny = replace(
+        plan,
+        sizes=(1, 1, 1),
+        width=8,
+        epochs=1,
+        buffers=(4,),
+        samples=1,
+        rates=(0.1,),
+        ewc=((0.1, 10.0),),
+        distillation=((0.1, 1.0),),
+    )
+    results = ch19.run("gpu", [0], [tiny], **QUIET)
+    (scenarios,) = results.values()
+    assert list(results) == [f"{plan.source}_partial"] and list(scenarios) == list(ch19.SCENARIOS)
+    for scenario, known in ch19.SCENARIOS.items():
+        assert list(scenarios[scenario]) == ch19.methods(tiny, known)
+        T = {"cifar10": 5, "cifar100": 10}[plan.source]
+        assert all(
+            len(row["A"][0][-1]) == T and len(row["trials"]) == 1
+            for row in scenarios[scenario].values()
+        )
+
+
+def test_a_partial_set_gives_what_it_has_in_the_plans_proportion(monkeypatch):
+    real = data.load(
+        "digits"
+    )  # real digits in the arrays of a set of photographs: 48 and 24 of each of three classes
+
+    class Part(dict):
+        info = data.info("cifar10_partial")
+
+    def photographs(rows):
+        return (15 * real.x[rows].astype(int)).astype(np.uint8)[..., None].repeat(
+            3, axis=3
+        ), real.y[rows]
+
+    train, test = (
+        np.concatenate([np.flatnonzero(real.y == c)[part] for c in range(3)])
+        for part in (slice(48), slice(48, 72))
+    )
+    (x, y), (u, v) = photographs(train), photographs(test)
+    monkeypatch.setattr(
+        data, "load_or_partial", lambda name: Part(x_train=x, y_train=y, x_test=u, y_test=v)
+    )
+    found = ch19.parts(ch19.GPU[0])
+    assert found["name"] == "cifar10_partial"
+    assert [found[part][1].bincount().tolist() for part in ("train", "validation", "test")] == [
+        [43] * 3,
+        [4] * 3,
+        [24] * 3,
+    ]
+
+
+# -------------------------------------------------------------------------------------------- drift
+def test_inputs_of_a_forecast_are_older_than_its_target():
+    values, years = ch19_drift.series()
+    x, y, unit = ch19_drift.inputs(values, "unemployment")
+    level = values["unemployment"]
+    assert x.shape == (200, 8) and len(years) == 202
+    np.testing.assert_allclose(unit * y, np.diff(level)[1:])
+    later = {name: np.where(np.arange(202) >= 150, 0.0, row) for name, row in values.items()}
+    np.testing.assert_array_equal(ch19_drift.inputs(later, "unemployment")[0][:149], x[:149])
+
+
+def test_the_static_model_is_the_fit_to_the_first_quarters_and_the_naive_forecast_has_weights_zero():
+    values, _ = ch19_drift.series()
+    x, y, _ = ch19_drift.inputs(values, "GDP")
+    made = ch19_drift.learners(8)
+    static = made["static"][ch19_drift.FIRST]()
+    for inputs, target in zip(x, y):
+        static.learn(inputs, target)
+    n = ch19_drift.FIRST
+    np.testing.assert_allclose(
+        static.w, np.linalg.solve(x[:n].T @ x[:n] + np.eye(8), x[:n].T @ y[:n]), rtol=1e-6
+    )
+    found = ch19_drift.compare("GDP")
+    np.testing.assert_allclose(found["as last time"]["errors"], np.diff(values["GDP"])[-102:])
+    assert {len(made[name]) for name in ("gradient steps", "least squares", "window")} == {7}
+
+
+def test_a_learners_setting_had_the_least_error_before_the_test():
+    for row in ch19_drift.compare("prices").values():
+        if row["tuning"]:
+            assert row["setting"] == min(row["tuning"], key=row["tuning"].get)
+        assert (
+            row["rmse"] == pytest.approx(np.sqrt(np.mean(row["errors"] ** 2)))
+            and len(row["errors"]) == 102
+        )

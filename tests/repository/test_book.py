@@ -1,0 +1,402 @@
+"""The built book without a browser: whole, strict, self-contained, and true to its sources."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from html.parser import HTMLParser
+from importlib.util import module_from_spec, spec_from_file_location
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from sphinx.errors import ExtensionError
+
+from mtl_course.data import manifest
+from mtl_course.dev import book, diagrams
+
+ROOT = book.ROOT
+TOC = book.toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+PAGES = [*TOC, "search", "genindex"]
+NOTEBOOKS = [page for page in TOC if page.startswith("notebooks/")]
+LOADED = {
+    **dict.fromkeys(("script", "img", "source", "iframe", "embed", "video", "audio"), "src"),
+    "object": "data",
+}
+NOT_LOADED = {
+    "index",
+    "search",
+    "next",
+    "prev",
+    "canonical",
+    "author",
+    "license",
+}  # <link rel=...> that only names a page
+
+
+class Page(HTMLParser):
+    """The tags of a page, its title and its text outside scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.title, self.text, self.inside = [], "", "", []
+        self.feed(html)
+        self.ids = {attributes["id"] for _, attributes in self.tags if attributes.get("id")}
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, {key: value or "" for key, value in attributes}))
+        self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "script" not in self.inside and "style" not in self.inside:
+            self.text += data
+        if "title" in self.inside and "svg" not in self.inside:
+            self.title += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def loads(self):
+        """Addresses that a browser fetches to show the page."""
+        found = [
+            attributes[key]
+            for tag, key in LOADED.items()
+            for attributes in self.all(tag)
+            if key in attributes
+        ]
+        sets = [
+            image["srcset"]
+            for tag in ("img", "source")
+            for image in self.all(tag)
+            if image.get("srcset")
+        ]
+        found += [part.split()[0] for value in sets for part in value.split(",")]
+        return found + [
+            link["href"]
+            for link in self.all("link")
+            if not set(link.get("rel", "").split()) & NOT_LOADED
+        ]
+
+
+@pytest.fixture(scope="module")
+def pages(built_book):
+    return {name: Page((built_book / f"{name}.html").read_text(encoding="utf-8")) for name in PAGES}
+
+
+def extension(name):
+    """One of the book's Sphinx extensions, as a module."""
+    spec = spec_from_file_location(f"book_ext_{name}", ROOT / "book" / "_ext" / f"{name}.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The build
+
+
+def test_every_page_of_the_table_of_contents_is_built(built_book):
+    assert len(TOC) == len(set(TOC)) >= 10
+    assert book.html_pages(built_book) == set(TOC)
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    (tmp_path / "_config.yml").write_text(
+        "title: Small\nauthor: A\nlogo: ''\nonly_build_toc_files: true\n", encoding="utf-8"
+    )
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: one\nchapters:\n- file: two\n- file: three\n", encoding="utf-8"
+    )
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n\nText.\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_a_broken_reference_stops_the_build_each_time(small_book):
+    page = small_book / "two.md"
+    whole = page.read_text(encoding="utf-8")
+    book.build(small_book)
+    page.write_text(whole + "See [this](nowhere.md).\n", encoding="utf-8")
+    for _ in range(2):  # also where Sphinx has seen the page before and would not read it again
+        with pytest.raises(book.BookError, match=r"two\.md.*nowhere\.md"):
+            book.build(small_book)
+    page.write_text(whole, encoding="utf-8")
+    assert book.html_pages(book.build(small_book)) == {"one", "two", "three"}
+
+
+def test_a_page_taken_out_of_the_contents_leaves_the_book(small_book):
+    book.build(small_book)
+    toc = small_book / "_toc.yml"
+    toc.write_text(toc.read_text(encoding="utf-8").replace("- file: three\n", ""), encoding="utf-8")
+    assert book.html_pages(book.build(small_book)) == {"one", "two"}
+
+
+def test_another_jupyter_book_is_refused(monkeypatch):
+    monkeypatch.setattr(book.metadata, "version", lambda name: "2.1.0")
+    with pytest.raises(book.BookError, match=r"2\.1\.0 cannot build"):
+        book.require_tools()
+
+    def missing(name):
+        raise book.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(book.metadata, "version", missing)
+    with pytest.raises(book.BookError, match="make book"):
+        book.require_tools()
+
+
+def test_building_needs_neither_torch_nor_numpy():
+    program = (
+        "import sys\nsys.modules.update(dict.fromkeys(['torch', 'numpy', 'matplotlib', 'sklearn',"
+        " 'nbformat', 'playwright']))\nimport mtl_course.dev.__main__,"
+        " mtl_course.dev.book\nsys.path.insert(0, 'book/_ext')\nimport accessible, cover, datasets,"
+        " offline_math, offline_search, slim\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_zip(built_book, tmp_path):
+    for name in ("a", "b"):
+        book.pack(built_book, tmp_path / f"{name}.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        names = archive.namelist()
+    inside = {name.removeprefix("mtl-course-book/") for name in names}
+    assert all(name.startswith("mtl-course-book/") for name in names) and names == sorted(names)
+    assert {f"{page}.html" for page in PAGES} | {
+        "index.html",
+        "searchindex.js",
+        "_static/mathjax/tex-svg.js",
+    } <= inside
+    assert not [name for name in inside if name.endswith((".map", ".buildinfo", ".pickle"))]
+
+
+# The pages
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_loaded_from_another_host(name, pages):
+    assert pages[name].loads()
+    assert not [address for address in pages[name].loads() if urlsplit(address).netloc]
+
+
+def test_styles_load_nothing_from_another_host(built_book):
+    styles = list(built_book.rglob("*.css"))
+    assert styles
+    for path in styles:
+        found = re.findall(
+            r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//[^)'\"]*",
+            path.read_text(encoding="utf-8"),
+        )
+        assert not found, path.name
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_local_addresses_exist(name, pages, built_book):
+    here = built_book / f"{name}.html"
+    wrong = []
+    for address in [
+        *pages[name].loads(),
+        *(link["href"] for link in pages[name].all("a") if "href" in link),
+    ]:
+        parts = urlsplit(address)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (here.parent / unquote(parts.path)).resolve() if parts.path else here
+        page = (
+            target.relative_to(built_book.resolve() if parts.path else built_book)
+            .with_suffix("")
+            .as_posix()
+        )
+        if not target.is_file() or (
+            page in pages and parts.fragment and unquote(parts.fragment) not in pages[page].ids
+        ):
+            wrong.append(address)
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_names_this_machine_or_starts_a_kernel(name, built_book):
+    html = (built_book / f"{name}.html").read_text(encoding="utf-8")
+    assert str(ROOT) not in html
+    assert "thebe" not in html.lower()
+
+
+@pytest.mark.parametrize("name", TOC)
+def test_title_and_language(name, pages):
+    page = pages[name]
+    assert page.title.strip()
+    assert page.all("h1")
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_titles_differ(pages):
+    titles = [pages[name].title for name in TOC]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("name", TOC)
+def test_images_have_alt_text(name, pages):
+    for image in pages[name].all("img"):
+        alt = image.get("alt", "").strip()
+        assert alt and not alt.lower().endswith((".png", ".svg")), image["src"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_colab_button(name, pages):
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    path = urlsplit(repository["url"]).path.strip("/")
+    address = (
+        f"https://colab.research.google.com/github/{path}/blob/{repository['branch']}/{name}.ipynb"
+    )
+    assert address in [link.get("href") for link in pages[name].all("a")]
+
+
+# Pages made from data
+
+
+def test_data_appendix_shows_every_entry(pages):
+    page = pages["book/appendix/datasets"]
+    text = " ".join(page.text.replace("’", "'").split())
+    links = {link.get("href") for link in page.all("a")}
+    assert manifest.names()
+    for info in manifest.read().values():
+        assert f"data-{info.name}".replace("_", "-") in page.ids
+        assert f'data.load("{info.name}")' in text
+        assert info.title in text and " ".join(info.licence.replace("’", "'").split()) in text
+        assert info.source in links or info.source in text
+
+
+def test_bibliography_lists_every_entry_once(pages, built_book):
+    entries = re.findall(
+        r"^@\w+\{\s*([^,\s]+)", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M
+    )
+    assert entries and len(set(entries)) == len(entries)
+    citations = [
+        div
+        for page in TOC
+        for div in pages[page].all("div")
+        if div.get("class", "").split() == ["citation"]
+    ]
+    assert len(citations) == len(entries), (
+        "an entry of references.bib is not in the bibliography, or is there twice"
+    )
+    assert {div.get("role") for div in citations} == {"listitem"}
+
+
+def test_chinese_terms_are_marked(pages, built_book):
+    html = (built_book / "book" / "appendix" / "glossary.html").read_text(encoding="utf-8")
+    terms = re.findall(r"[\u4e00-\u9fff]+", pages["book/appendix/glossary"].text)
+    assert len(terms) > 20
+    assert all(f'<span lang="zh">{term}</span>' in html for term in terms)
+    mend = extension("accessible").mend
+    context = {"body": '<img alt="任务"><p>任务, task</p>'}
+    mend(None, "", "", context, None)
+    assert context["body"] == '<img alt="任务"><p><span lang="zh">任务</span>, task</p>'
+
+
+def notebook(tmp_path, *cells):
+    path = tmp_path / "notebooks" / "01_mtl_objective.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"cells": list(cells)}), encoding="utf-8")
+
+
+def test_cover_figure_comes_from_the_chapter(tmp_path):
+    cover = extension("cover")
+    app = type("App", (), {"srcdir": str(tmp_path)})
+    with pytest.raises(ExtensionError, match="not there"):
+        cover.write_cover(app)
+    tagged = {"cell_type": "code", "metadata": {"tags": ["cover"]}, "outputs": []}
+    notebook(tmp_path, {"cell_type": "code", "metadata": {}, "outputs": []})
+    with pytest.raises(ExtensionError, match="it has 0"):
+        cover.write_cover(app)
+    notebook(tmp_path, tagged, tagged)
+    with pytest.raises(ExtensionError, match="it has 2"):
+        cover.write_cover(app)
+    notebook(tmp_path, tagged)
+    with pytest.raises(ExtensionError, match="no figure"):
+        cover.write_cover(app)
+    figure = base64.b64encode(b"a picture").decode()
+    notebook(
+        tmp_path,
+        {
+            **tagged,
+            "outputs": [
+                {"data": {"text/plain": "x"}},
+                {"data": {"image/png": [figure[:4], figure[4:]]}},
+            ],
+        },
+    )
+    cover.write_cover(app)
+    target = tmp_path / cover.TARGET
+    assert target.read_bytes() == b"a picture"
+    written = target.stat().st_mtime_ns
+    cover.write_cover(app)
+    assert target.stat().st_mtime_ns == written
+
+
+# The diagrams
+
+
+def test_diagrams_fit_their_sources():
+    assert list(diagrams.FOLDER.glob("*.mmd"))
+    assert diagrams.stale() == []
+
+
+@pytest.mark.parametrize("path", sorted(diagrams.FOLDER.glob("*.svg")), ids=lambda path: path.stem)
+def test_a_diagram_is_a_picture_and_nothing_else(path):
+    svg = path.read_text(encoding="utf-8")
+    assert diagrams.foreign(svg) == []
+    assert re.search(r"<title[^>]*>\w", svg)
+    assert re.search(r'<svg[^>]* width="\d+"', svg) and re.search(r'<svg[^>]* height="\d+"', svg)
+
+
+def test_a_stale_a_missing_and_an_orphaned_diagram_are_found(tmp_path):
+    source = "flowchart TB\n  A --> B\n"
+    for name in ("fits", "changed", "missing"):
+        (tmp_path / f"{name}.mmd").write_text(source, encoding="utf-8")
+        (tmp_path / f"{name}.svg").write_text(
+            f'<svg data-source-sha256="{diagrams.digest(source)}"/>', encoding="utf-8"
+        )
+    (tmp_path / "fits.mmd").write_bytes(
+        b"flowchart TB\r\n  A --> B\r\n"
+    )  # as git may check it out on Windows
+    (tmp_path / "changed.mmd").write_text("flowchart TB\n  A --> C\n", encoding="utf-8")
+    (tmp_path / "missing.svg").unlink()
+    (tmp_path / "orphan.svg").write_text("<svg/>", encoding="utf-8")
+    words = " | ".join(diagrams.stale(tmp_path))
+    assert (
+        "changed.svg does not fit" in words
+        and "missing.svg is missing" in words
+        and "orphan.svg has no source" in words
+    )
+    assert "fits" not in words.replace("does not fit", "")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "<script>x</script>",
+        "<foreignObject/>",
+        "<style>@import 'x.css';</style>",
+        "<image href='https://example.org/x.png'/>",
+        "<style>@font-face{src:url(x.woff)}</style>",
+    ],
+)
+def test_what_a_diagram_must_not_hold_is_found(bad):
+    assert diagrams.foreign(f'<svg xmlns="http://www.w3.org/2000/svg">{bad}</svg>')
+
+
+def test_what_rendering_lacks_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(diagrams.browser, "find", lambda: None)
+    with pytest.raises(diagrams.DiagramError, match="CHROMIUM"):
+        diagrams.render([])
+    monkeypatch.setattr(diagrams, "TOOLS", tmp_path)
+    monkeypatch.setattr(diagrams.shutil, "which", lambda name: None)
+    with pytest.raises(diagrams.DiagramError, match="npm is missing"):
+        diagrams.mermaid_script()

@@ -1,0 +1,85 @@
+"""What the book's pages and the README say of the project is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mtl_course import chapters, check
+from mtl_course.dev.notebooks import ROOT
+
+BOOK = ROOT / "book"
+TEXTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(BOOK.glob("*.md")),
+    *sorted(BOOK.glob("appendix/*.md")),
+]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_example_of_a_card_is_what_a_check_shows(monkeypatch, tmp_path):
+    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+    monkeypatch.setenv("MTL_COURSE_CHECKS", "learn")
+    section = read(BOOK / "how_to_use.md").split("## Do the exercises")[1]
+    answer, call, card = re.findall(r"^```\w+\n(.*?)^```$", section, re.M | re.S)[:3]
+    name = re.fullmatch(r'check\("(\w+)"\)\n', call)[1]
+    seed = int(re.search(r"seed=(\d+)", card)[1])
+    scope = {}
+    exec(answer, scope)
+    assert repr(check(name, scope[name], seed=seed)) == card.rstrip("\n")
+
+
+def test_the_table_of_settings_is_complete():
+    rows = set(re.findall(r"^\| `(MTL_COURSE_\w+)`", read(BOOK / "how_to_use.md"), re.M))
+    used = {
+        name
+        for path in (ROOT / "mtl_course").rglob("*.py")
+        for name in re.findall(r"MTL_COURSE_[A-Z]+", read(path))
+    }
+    assert rows == used
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_every_make_command_exists(path):
+    targets = set(re.findall(r"^(\w+):.*?##", read(ROOT / "Makefile"), re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", read(path), re.M))
+    assert named <= targets
+
+
+def test_the_cover_links_every_chapter():
+    cover = read(BOOK / "intro.md")
+    missing = [
+        chapter.notebook
+        for chapter in chapters.CHAPTERS.values()
+        if f"](../{chapter.notebook})" not in cover
+    ]
+    assert not missing, (
+        "link them on the cover page, and draw them solid in book/diagrams/course_map.mmd"
+    )
+
+
+def test_every_term_of_the_glossary_has_its_chinese():
+    terms = re.findall(
+        r"^(\S.*)\n  (.*)$", read(BOOK / "appendix" / "glossary.md").split("```{glossary}")[1], re.M
+    )
+    terms = [(term, text) for term, text in terms if not term.startswith((":", "```"))]
+    assert len(terms) >= 60
+    assert [
+        term
+        for term, text in terms
+        if not re.match(r"\{zh\}`[^`]*[\u4e00-\u9fff][^`]*`\. \S", text)
+    ] == []
+    assert len({term.lower() for term, _ in terms}) == len(terms)
+
+
+def test_every_reference_can_be_looked_up():
+    entries = re.findall(r"^@\w+\{(\S+),\n(.*?)^\}$", read(BOOK / "references.bib"), re.M | re.S)
+    assert len(entries) >= 25
+    assert len({key for key, _ in entries}) == len(entries)
+    for key, fields in entries:
+        names = set(re.findall(r"^  (\w+)\s*=", fields, re.M))
+        assert {"author", "title", "year"} <= names and names & {"doi", "url", "eprint"}, key
