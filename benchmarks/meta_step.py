@@ -26,7 +26,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from mtl_course import meta
-from mtl_course.data.episodes import Source
+from mtl_course.data.episodes import EpisodeSource
 from mtl_course.meta.functional import Functional
 from mtl_course.networks.trunks import mlp
 
@@ -63,7 +63,7 @@ class Case:
                 nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, WAYS_A_TASK)),
                 (1, 28, 28),
             )
-        source = Source(torch.randn(20 * 20, *shape), torch.arange(20).repeat(20))
+        source = EpisodeSource(torch.randn(20 * 20, *shape), torch.arange(20).repeat(20))
         self.episodes = source.classification(
             TASKS, WAYS_A_TASK, SHOTS, QUERIES, torch.Generator().manual_seed(0)
         )
@@ -182,7 +182,7 @@ def draws(rounds: int) -> dict[str, dict[str, float]]:
     """
     images, found = torch.randint(256, (64 * 600, 28 * 28), dtype=torch.uint8), {}
     for kind, x in (("float32", images / 255), ("bytes", images)):
-        source = Source(x, torch.arange(64).repeat(600))
+        source = EpisodeSource(x, torch.arange(64).repeat(600))
         for ways, shots in ((5, 1), (20, 5)):
             g = torch.Generator().manual_seed(0)
             rows = torch.randint(len(x), (TASKS * ways * (shots + QUERIES),), generator=g)

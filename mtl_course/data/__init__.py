@@ -2,9 +2,9 @@
 
     from mtl_course import data
 
-    exam = data.load("exam")     # a Dataset: exam["x"] or exam.x, exam.y, exam.task, exam.names, exam.info
-    train, test = data.split_per_task(exam.task, n_train=6, seed=0, n_max=36)           # row numbers
-    few = data.per_class(data.load("digits").y, n=5, seed=0)                            # five rows of every class
+    exam = data.load("exam")  # a Dataset: exam["x"] or exam.x, exam.y, exam.task, exam.info
+    train, test = data.split_per_task(exam.task, n_train=6, seed=0, n_max=36)  # row numbers
+    few = data.per_class(data.load("digits").y, n=5, seed=0)  # five rows of every class
 
 `names()` lists the sets, `info(name)` is the manifest's entry: title, tier, source, licence, shape,
 citation, note. Four tiers: E is embedded, P comes once from a published package through pip, R lies
@@ -17,50 +17,31 @@ load of a P or D set writes a line to stderr, so keep a `load` out of notebook c
 compared. What cannot be had raises DataError, which says what to do.
 """
 
-from importlib import import_module
+from .._lazy import exports
 
-from .dataset import Dataset
-from .manifest import DataError, Info, info, names
-
-__all__ = [
-    "DataError",
-    "Dataset",
-    "Info",
-    "info",
-    "load",
-    "load_or_partial",
-    "names",
-    "per_class",
-    "split_per_task",
-]
-
-_TIERS = {"E": "embedded", "P": "packages", "R": "root", "D": "vision"}
-
-
-def load(name: str) -> Dataset:
-    """The data set of this name, fetched into the cache first if need be. DataError if there is
-    none or it cannot be had.
-    """
-    entry = info(name)
-    arrays, origin = import_module(f".tiers.{_TIERS[entry.tier]}", __name__).load(entry)
-    return Dataset(entry, arrays, origin)
-
-
-def load_or_partial(name: str) -> Dataset:
-    """`load(name)`; where that cannot be had, the part of the set that a data root holds, under its
-    own name: see `.info.name`.
-    """
-    try:
-        return load(name)
-    except DataError:
-        if f"{name}_partial" not in names():
-            raise
-        return load(f"{name}_partial")
-
-
-def __getattr__(
-    name: str,
-):  # the splits need NumPy, which the book's build, a reader of the manifest, may lack
-    if name in ("split_per_task", "per_class"):
-        return getattr(import_module(".splits", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "load": "door",
+        "load_or_partial": "door",
+        "names": "manifest",
+        "info": "manifest",
+        "Info": "manifest",
+        "DataError": "manifest",
+        "Dataset": "dataset",
+        "per_class": "splits",
+        "split_per_task": "splits",
+        "Batch": "batches",
+        "Table": "batches",
+        "Separate": "batches",
+        "flip": "augment",
+        "crop": "augment",
+        "cutout": "augment",
+        "corrupt": "corruptions",
+        "Episodes": "episodes",
+        "EpisodeSource": "episodes",
+        "split_classes": "episodes",
+        "require_disjoint": "episodes",
+        "sinusoids": "episodes",
+    },
+)

@@ -2,7 +2,7 @@
 class splits that do not leak.
 
     classes = split_classes(y, {"train": 64, "validation": 16, "test": 20}, seed=0)
-    source = Source(x, y, classes["train"])
+    source = EpisodeSource(x, y, classes["train"])
     episodes = source.classification(tasks=16, ways=5, shots=1, queries=15, generator=g)
 
 A draw is vectorised over tasks, classes and examples and needs nothing from the host. What it costs
@@ -103,7 +103,7 @@ def require_disjoint(parts: Mapping[str, Sequence[int]]) -> None:
             )
 
 
-class Source:
+class EpisodeSource:
     """Examples x [N, ...] grouped by y [N] (int64), of which only the groups `classes` are drawn;
     all tensors stay on x's device.
 
@@ -185,7 +185,7 @@ class Source:
         """
         if self.targets is None:
             raise ValueError(
-                "This source has no targets; give Source(..., targets=...) for regression."
+                "This source has no targets; give EpisodeSource(..., targets=...) for regression."
             )
         if not 1 <= tasks <= len(self.classes):
             raise ValueError(f"{tasks} tasks need as many groups; here are {len(self.classes)}.")

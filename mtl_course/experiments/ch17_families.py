@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import data
-from ..data.episodes import Episodes, Source, sinusoids, split_classes
+from ..data.episodes import Episodes, EpisodeSource, sinusoids, split_classes
 from ..multitask.sharing import HardSharing
 from ..networks.trunks import mlp
 from ..training.tasks import classification, regression
@@ -110,7 +110,7 @@ def schools(
     parts = split_classes(school, {"train": count - sum(held.values()), **held}, seed)
     targets = {"score": score, "above": (score[:, 0] > score.median()).long()}
     sources = {
-        part: {kind: Source(x, school, groups, targets=y) for kind, y in targets.items()}
+        part: {kind: EpisodeSource(x, school, groups, targets=y) for kind, y in targets.items()}
         for part, groups in parts.items()
     }
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .. import data, meta
 from ..data import cifar_fs
-from ..data.episodes import Episodes, Source, require_disjoint, split_classes
+from ..data.episodes import Episodes, EpisodeSource, require_disjoint, split_classes
 from ..meta.few_shot import (
     CosineHead,
     adapted_logits,
@@ -103,8 +103,8 @@ class Domain:
     y: Tensor
     parts: dict[str, list[int]]
 
-    def source(self, part: str) -> Source:
-        return Source(self.x, self.y, self.parts[part])
+    def source(self, part: str) -> EpisodeSource:
+        return EpisodeSource(self.x, self.y, self.parts[part])
 
 
 def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:

@@ -15,7 +15,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data.episodes import Episodes, Source
+from ..data.episodes import Episodes, EpisodeSource
 from .functional import Functional
 from .maml import adapt, objective, require_finite
 
@@ -163,7 +163,7 @@ def adapted_logits(
 @torch.no_grad()
 def episode_accuracy(
     logits_of: Callable[[Episodes], Tensor],
-    source: Source,
+    source: EpisodeSource,
     ways: int,
     shots: int,
     queries: int,

@@ -42,7 +42,7 @@ def small(monkeypatch):
             else Set(x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
         )
 
-    monkeypatch.setattr(ch02.data, "load", load)
+    monkeypatch.setattr("mtl_course.data.door.load", load)
 
 
 def test_run_gives_plain_json_with_one_value_a_seed(small):

@@ -86,10 +86,11 @@ def test_a_set_that_is_only_a_part_says_so(monkeypatch):
             else None
         )
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr("mtl_course.data.door.load", load)
     assert ch03.sets("cifar10")[0] == "cifar10_partial"
     monkeypatch.setattr(
-        data, "load", lambda name: (_ for _ in ()).throw(data.DataError("no network"))
+        "mtl_course.data.door.load",
+        lambda name: (_ for _ in ()).throw(data.DataError("no network")),
     )
     with pytest.raises(data.DataError):
         ch03.sets("mnist_5k")

@@ -344,7 +344,7 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
         found.info = SimpleNamespace(name=name)
         return found
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr("mtl_course.data.door.load", load)
     held, names = ch08_gpu.cifar_pair(0, TINY_CIFAR)
     assert asked == ["cifar10", "cifar100", "cifar100_partial"] and names == {
         "cifar10": "cifar10",
@@ -360,7 +360,8 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
 def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
     whole = data.load
     monkeypatch.setattr(
-        data, "load", lambda name: whole(name if name.endswith("_partial") else f"{name}_partial")
+        "mtl_course.data.door.load",
+        lambda name: whole(name if name.endswith("_partial") else f"{name}_partial"),
     )
     monkeypatch.setattr(
         ch08_gpu.full_size, "__defaults__", (replace(TINY_CIFAR, rates=(0.1,)), "cpu")

@@ -210,7 +210,7 @@ def digits_in_its_place(name):
 
 
 def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monkeypatch):
-    monkeypatch.setattr(data, "load", digits_in_its_place)
+    monkeypatch.setattr("mtl_course.data.door.load", digits_in_its_place)
     monkeypatch.setattr(ch12_gpu, "fastest", lambda: torch.device("cpu"))
     plan = ch12_gpu.Photos(
         depths=(1, 1),
@@ -253,7 +253,7 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
 
 
 def test_photographs_are_split_without_overlap_and_keep_the_test_images_in_range(monkeypatch):
-    monkeypatch.setattr(data, "load", digits_in_its_place)
+    monkeypatch.setattr("mtl_course.data.door.load", digits_in_its_place)
     parts = ch12_gpu.photos("cifar100", torch.device("cpu"), held=40)
     assert [len(parts[part][1]) for part in ("train", "validation", "test")] == [44, 4, 48]
     assert (

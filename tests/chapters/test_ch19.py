@@ -130,7 +130,7 @@ def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
             raise data.DataError("no network")
         return part
 
-    monkeypatch.setattr(data, "load", whole_cannot_be_had)
+    monkeypatch.setattr("mtl_course.data.door.load", whole_cannot_be_had)
     monkeypatch.setattr(ch19, "fastest", lambda: torch.device("cpu"))
     tiny = replace(
         plan,

@@ -8,7 +8,7 @@ import torch
 from mtl_course.checks.devices import PretendedGPU
 from mtl_course.data.episodes import (
     Episodes,
-    Source,
+    EpisodeSource,
     of_rows,
     require_disjoint,
     sinusoids,
@@ -41,7 +41,7 @@ def test_no_class_is_in_two_parts_and_episodes_stay_in_theirs():
         require_disjoint(parts)
         seen = {}
         for name, classes in parts.items():
-            episodes = Source(x, y, classes).classification(50, 2, 3, 4, generator(seed))
+            episodes = EpisodeSource(x, y, classes).classification(50, 2, 3, 4, generator(seed))
             rows = torch.cat([episodes.support[0].flatten(), episodes.query[0].flatten()]).long()
             seen[name] = set(y[rows].tolist())
             assert seen[name] <= set(classes)
@@ -56,7 +56,7 @@ def test_no_class_is_in_two_parts_and_episodes_stay_in_theirs():
 
 def test_support_and_query_share_no_row_and_labels_are_those_of_the_classes():
     x, y = table()
-    episodes = Source(x, y).classification(200, 5, 3, 5, generator())
+    episodes = EpisodeSource(x, y).classification(200, 5, 3, 5, generator())
     assert episodes.support[0].shape == (200, 15, 1) and episodes.query[1].shape == (200, 25)
     for sx, sy, qx, qy in zip(*episodes.support, *episodes.query, strict=True):
         rows = torch.cat([sx, qx]).flatten().long()
@@ -77,7 +77,7 @@ def chi_square(counts):
 
 def test_every_class_every_row_and_every_pair_is_drawn_as_often():
     x, y = table(classes=4)
-    episodes = Source(x, y).classification(8000, 2, 1, 1, generator())
+    episodes = EpisodeSource(x, y).classification(8000, 2, 1, 1, generator())
     (mine, _), (judged, _) = episodes.support, episodes.query
     mine, judged = (
         y.new_tensor(part[..., 0].tolist()) for part in (mine, judged)
@@ -106,7 +106,9 @@ def test_every_row_of_a_large_class_is_as_likely_in_every_place():
     support and who is query.
     """
     y = torch.arange(2).repeat(60)
-    episodes = Source(torch.arange(120)[:, None], y).classification(2000, 2, 3, 3, generator())
+    episodes = EpisodeSource(torch.arange(120)[:, None], y).classification(
+        2000, 2, 3, 3, generator()
+    )
     rows = torch.cat(
         [part[0].view(2000, 2, 3) for part in (episodes.support, episodes.query)], -1
     ).flatten(0, 1)
@@ -118,7 +120,9 @@ def test_every_row_of_a_large_class_is_as_likely_in_every_place():
 def test_images_of_bytes_stay_bytes_and_keep_their_shape():
     x, y = table()
     images = x.byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 5)  # not contiguous
-    a, b = (Source(v, y, targets=v).classification(6, 5, 3, 4, generator()) for v in (images, x))
+    a, b = (
+        EpisodeSource(v, y, targets=v).classification(6, 5, 3, 4, generator()) for v in (images, x)
+    )
     assert a.support[0].dtype == torch.uint8 and a.query[0].shape == (6, 20, 3, 4, 5)
     assert torch.equal(a.support[0][..., 0, 0, 0], b.support[0][..., 0].byte()) and torch.equal(
         a.query[1], b.query[1]
@@ -126,14 +130,14 @@ def test_images_of_bytes_stay_bytes_and_keep_their_shape():
 
 
 def test_the_generator_alone_decides():
-    source = Source(*table())
+    source = EpisodeSource(*table())
     a, b, c = (source.classification(4, 3, 1, 2, generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(a.query[0], b.query[0]) and not torch.equal(a.query[0], c.query[0])
 
 
 def test_groups_are_regressions_with_their_own_targets():
     x, y = table()
-    episodes = Source(x, y, targets=-x).regression(6, 3, 4, generator())
+    episodes = EpisodeSource(x, y, targets=-x).regression(6, 3, 4, generator())
     assert episodes.support[0].shape == (6, 3, 1)
     groups = [
         set(y[torch.cat([s, q]).flatten().long()].tolist())
@@ -168,30 +172,30 @@ X, Y = table()
     "make, words",
     [
         (
-            lambda: Source(X, Y).classification(2, 13, 1, 1, generator()),
+            lambda: EpisodeSource(X, Y).classification(2, 13, 1, 1, generator()),
             "13 ways: a task has at least 2 classes, and this source has 12",
         ),
         (
-            lambda: Source(X, Y).classification(2, 1, 1, 1, generator()),
+            lambda: EpisodeSource(X, Y).classification(2, 1, 1, 1, generator()),
             "1 ways: a task has at least 2",
         ),
         (
-            lambda: Source(X, Y).classification(2, 5, 5, 4, generator()),
+            lambda: EpisodeSource(X, Y).classification(2, 5, 5, 4, generator()),
             "5 shots and 4 queries need 9 examples of every class.* class 0 has 8",
         ),
         (
-            lambda: Source(X, Y).classification(2, 5, 0, 4, generator()),
+            lambda: EpisodeSource(X, Y).classification(2, 5, 0, 4, generator()),
             "0 shots and 4 queries: a task needs at least one of each",
         ),
         (
-            lambda: Source(X, Y, [3, 100]),
+            lambda: EpisodeSource(X, Y, [3, 100]),
             "No example has the label 100; the labels go from 0 to 33",
         ),
-        (lambda: Source(X, Y, []), "There is no class to draw from"),
-        (lambda: Source(X, Y[:5]), "inputs, 5 labels"),
-        (lambda: Source(X, Y).regression(2, 1, 1, generator()), "has no targets"),
+        (lambda: EpisodeSource(X, Y, []), "There is no class to draw from"),
+        (lambda: EpisodeSource(X, Y[:5]), "inputs, 5 labels"),
+        (lambda: EpisodeSource(X, Y).regression(2, 1, 1, generator()), "has no targets"),
         (
-            lambda: Source(X, Y, targets=X).regression(13, 1, 1, generator()),
+            lambda: EpisodeSource(X, Y, targets=X).regression(13, 1, 1, generator()),
             "13 tasks need as many groups; here are 12",
         ),
         (
@@ -229,7 +233,7 @@ def test_episodes_lie_where_the_examples_lie():
     x, rows = gpu.take(X), torch.arange(4).view(2, 2)
     with gpu:
         for y in (Y, gpu.take(Y)):
-            source = Source(x, y, [0, 6, 9, 12], targets=x)
+            source = EpisodeSource(x, y, [0, 6, 9, 12], targets=x)
             found = (
                 source.classification(4, 3, 2, 3, generator()),
                 source.regression(3, 2, 3, generator()),

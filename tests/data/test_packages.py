@@ -412,7 +412,7 @@ def test_a_missing_library_is_said_before_anything_is_fetched(tmp_path, empty_ca
 LOAD = """
 import sys
 from mtl_course import data
-from mtl_course.data import packages
+from mtl_course.data.tiers import packages
 packages.PIP = sys.argv[1:]
 print(data.load("mnist_5k").x.sum())
 """

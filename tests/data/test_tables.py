@@ -120,6 +120,6 @@ def test_a_damaged_table(name, fault, message, tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
     if fault == "truncate":
         (tmp_path / path).write_bytes((manifest.FOLDER / path).read_bytes()[:-100])
-    monkeypatch.setattr("mtl_course.data.embedded.FOLDER", tmp_path)
+    monkeypatch.setattr("mtl_course.data.tiers.embedded.FOLDER", tmp_path)
     with pytest.raises(data.DataError, match=message):
         data.load(name)

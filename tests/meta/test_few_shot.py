@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course.data.episodes import Episodes, Source
+from mtl_course.data.episodes import Episodes, EpisodeSource
 from mtl_course.meta import few_shot
 from mtl_course.meta.functional import Functional
 
@@ -138,7 +138,7 @@ def test_adaptation_of_the_whole_network_equals_a_loop_of_sgd(shots):
 
 def test_every_method_is_judged_on_the_same_episodes():
     x = torch.arange(40.0)[:, None]
-    source, seen = Source(x, torch.arange(8).repeat(5)), []
+    source, seen = EpisodeSource(x, torch.arange(8).repeat(5)), []
 
     def logits(episodes):
         seen.append(episodes.query[0])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import meta
-from mtl_course.data.episodes import Source, sinusoids
+from mtl_course.data.episodes import EpisodeSource, sinusoids
 from mtl_course.dev.notebooks import ROOT
 from mtl_course.meta import few_shot
 from mtl_course.meta.fit import fit_episodes
@@ -93,8 +93,10 @@ def test_prototypes_learn_real_digits_better_than_the_start():
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
     train, held = (
-        Source(x, y, range(5)),
-        Source(x, y, range(5, 10)).classification(50, 5, 1, 5, torch.Generator().manual_seed(1)),
+        EpisodeSource(x, y, range(5)),
+        EpisodeSource(x, y, range(5, 10)).classification(
+            50, 5, 1, 5, torch.Generator().manual_seed(1)
+        ),
     )
     torch.manual_seed(0)
     model = nn.Sequential(mlp([64, 64]), nn.BatchNorm1d(64), nn.Linear(64, 32))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import meta
-from mtl_course.data.episodes import Episodes, Source, sinusoids
+from mtl_course.data.episodes import Episodes, EpisodeSource, sinusoids
 from mtl_course.meta.functional import Functional
 from mtl_course.multitask.sharing import HardSharing
 from mtl_course.networks.trunks import mlp
@@ -519,7 +519,7 @@ def test_an_episode_of_real_digits_runs_end_to_end():
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    source = Source(torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y))
+    source = EpisodeSource(torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y))
     f = Functional(nn.Sequential(mlp([64, 32]), nn.Linear(32, 5)))
     episodes = source.classification(8, 5, 1, 5, torch.Generator().manual_seed(0))
     assert meta.meta_backward(f, f.parameters(), episodes, F.cross_entropy, 1, 0.4).shape == (8,)
