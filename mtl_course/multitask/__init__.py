@@ -11,19 +11,21 @@ __getattr__, __dir__, __all__ = exports(
         "step": "fit",
         "evaluate_tasks": "fit",
         "TaskHistory": "fit",
-        "HardSharing": "sharing",
-        "Network": "sharing",
-        "Shared": "sharing",
-        "OwnTrunks": "sharing",
-        "CrossStitch": "sharing",
-        "MTAN": "sharing",
-        "Parallel": "sharing",
-        "Cascade": "sharing",
-        "Cooperative": "sharing",
-        "MMoE": "experts",
-        "CGC": "experts",
-        "PLE": "experts",
-        "mix": "experts",
+        # what tasks share: patterns and heads
+        "HardSharing": "sharing",  # one trunk for all tasks and one head per task
+        "Network": "sharing",  # a pattern that makes features, and heads that read them
+        "Shared": "sharing",  # pattern: one trunk for all tasks
+        "OwnTrunks": "sharing",  # pattern: a trunk for each task, with their `spread`
+        "CrossStitch": "sharing",  # pattern: columns of layers, mixed after every layer
+        "MTAN": "sharing",  # pattern: one trunk, masked by each task
+        "Parallel": "sharing",  # heads: each task reads its own features
+        "Cascade": "sharing",  # heads: a task also reads earlier outputs
+        "Cooperative": "sharing",  # heads: the tasks exchange drafts
+        # patterns with experts
+        "MMoE": "experts",  # pattern: shared experts, a gate for each task
+        "CGC": "experts",  # one level of `PLE`
+        "PLE": "experts",  # pattern: levels of private and shared experts
+        "mix": "experts",  # what a gate does: a weighted mean of experts
         "Weighting": "weighting",
         "Fixed": "weighting",
         "Uncertainty": "weighting",

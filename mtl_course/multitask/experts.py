@@ -1,36 +1,67 @@
-"""Patterns with experts: each task mixes the outputs of several small networks with a gate of its
-own.
+"""Patterns with experts: each task mixes the outputs of several small networks with its own gate.
 
 They are patterns in the sense of `mtl_course.multitask.sharing`: modules from x to a dict task ->
-features. Gates are modules that give one logit an expert, so ``nn.Linear(d, experts)`` for rows of
+features. A gate is a module that gives one logit per expert: ``nn.Linear(d, experts)`` for rows of
 d numbers, and for images any small network that ends like that.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
 
 
 def mix(logits: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-    """sum_e softmax(logits)_e outputs_e for each example: logits [B, E], outputs E tensors [B, ...]
-    of one shape. ValueError if E differs.
+    """Mix the outputs of experts for each example: sum_e softmax(logits)_e outputs_e.
+
+    Args:
+        logits: [B, E], what the gate gives to each of the E experts.
+        outputs: E tensors [B, ...] of one shape.
+
+    Returns:
+        [B, ...], a weighted mean of the outputs for each example.
+
+    Raises:
+        ValueError: if there is not one logit for each expert.
+
+    Example:
+        >>> outputs = [torch.zeros(2, 3), torch.ones(2, 3)]
+        >>> mix(torch.tensor([[0.0, 0.0], [-100.0, 0.0]]), outputs).tolist()
+        [[0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]
     """
     if logits.shape[1] != len(outputs):
         raise ValueError(
-            f"A gate has {logits.shape[1]} outputs for {len(outputs)} experts; it needs one for"
-            " each."
+            f"A gate has {logits.shape[1]} outputs for {len(outputs)} experts;"
+            " it needs one for each."
         )
     return torch.einsum("be,be...->b...", logits.softmax(dim=1), torch.stack(list(outputs), dim=1))
 
 
 class MMoE(nn.Module):
-    """Multi-gate mixture of experts: z_t = sum_e softmax(gate_t(x))_e expert_e(x). All experts are
-    shared, each task has a gate.
+    """Multi-gate mixture of experts: z_t = sum_e softmax(gate_t(x))_e expert_e(x).
 
-    Source: Ma et al., "Modeling task relationships in multi-task learning with multi-gate
-    mixture-of-experts", KDD 2018, equations 6 to 8.
+    All experts are shared, each task has a gate. With one expert it is hard parameter sharing.
+
+    Args:
+        experts: E modules from x to features of one shape.
+        gates: task -> module from x [B, ...] to logits [B, E].
+
+    Raises:
+        ValueError: when called, if a gate has not one logit for each expert.
+
+    Source:
+        Ma et al., "Modeling task relationships in multi-task learning with multi-gate
+        mixture-of-experts", KDD 2018, equations 6 to 8.
+
+    Example:
+        >>> gates = {"price": nn.Linear(5, 2), "kind": nn.Linear(5, 2)}
+        >>> pattern = MMoE([nn.Linear(5, 8), nn.Linear(5, 8)], gates)
+        >>> x = torch.randn(4, 5)
+        >>> {task: list(z.shape) for task, z in pattern(x).items()}
+        {'price': [4, 8], 'kind': [4, 8]}
+        >>> [round(total, 4) for total in pattern.weights(x)["kind"].sum(dim=1).tolist()]
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, experts: Sequence[nn.Module], gates: Mapping[str, nn.Module]):
@@ -38,6 +69,7 @@ class MMoE(nn.Module):
         self.experts, self.gates = nn.ModuleList(experts), nn.ModuleDict(gates)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Task -> its mixture of the experts' outputs; every expert runs once."""
         outputs = [expert(x) for expert in self.experts]
         return {name: mix(gate(x), outputs) for name, gate in self.gates.items()}
 
@@ -47,79 +79,120 @@ class MMoE(nn.Module):
 
 
 class CGC(nn.Module):
-    """Customised gate control, one level of `PLE`: task t mixes its own experts and the shared
-    ones.
+    """Customised gate control, one level of `PLE`: a task mixes private and shared experts.
 
-    own: task -> its experts; shared: experts for all. gates: task -> logits over its own experts,
-        then the shared ones.
-    shared_gate: logits over all experts, task by task and then the shared ones; the last level has
-        none.
-    forward: task -> input z_t, and the shared input -> task -> features, and the shared features
-        (None without a shared gate).
+    `forward(z, common)` takes task -> input z_t and the input of the shared experts. It returns
+    task -> features, and the shared features for the next level (None without a shared gate).
+
+    Args:
+        private: task -> its private experts, E_t of them.
+        shared: experts for all tasks, E_s of them.
+        gates: task -> module from z_t to logits [B, E_t + E_s], the private experts first.
+        shared_gate: module from the shared input to logits over all experts, task by task and then
+            the shared ones; None for the last level, which has no use for one.
+
+    Raises:
+        ValueError: if `private` and `gates` name different tasks, or when called with a gate that
+            has not one logit for each expert.
+
+    Source:
+        Tang et al., "Progressive layered extraction (PLE)", RecSys 2020.
+
+    Example:
+        >>> private = {"price": [nn.Linear(5, 8)], "kind": [nn.Linear(5, 8)]}
+        >>> gates = {"price": nn.Linear(5, 3), "kind": nn.Linear(5, 3)}  # 1 private + 2 shared
+        >>> level = CGC(private, [nn.Linear(5, 8), nn.Linear(5, 8)], gates)
+        >>> x = torch.randn(4, 5)
+        >>> features, common = level({"price": x, "kind": x}, x)
+        >>> list(features["price"].shape), common
+        ([4, 8], None)
     """
 
     def __init__(
         self,
-        own: Mapping[str, Sequence[nn.Module]],
+        private: Mapping[str, Sequence[nn.Module]],
         shared: Sequence[nn.Module],
         gates: Mapping[str, nn.Module],
         shared_gate: nn.Module | None = None,
     ):
         super().__init__()
-        if own.keys() != gates.keys():
+        if private.keys() != gates.keys():
             raise ValueError(
-                f"The tasks differ: experts for {', '.join(own)}, gates for {', '.join(gates)}."
+                f"The tasks differ: experts for {', '.join(private)}, gates for {', '.join(gates)}."
             )
-        self.own = nn.ModuleDict({name: nn.ModuleList(experts) for name, experts in own.items()})
-        self.shared, self.gates, self.shared_gate = (
-            nn.ModuleList(shared),
-            nn.ModuleDict(gates),
-            shared_gate,
+        self.private = nn.ModuleDict(
+            {name: nn.ModuleList(experts) for name, experts in private.items()}
         )
+        self.shared = nn.ModuleList(shared)
+        self.gates = nn.ModuleDict(gates)
+        self.shared_gate = shared_gate
 
     def forward(
         self, z: Mapping[str, Tensor], common: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        own = {name: [expert(z[name]) for expert in experts] for name, experts in self.own.items()}
-        both = [expert(common) for expert in self.shared]
-        features = {name: mix(gate(z[name]), own[name] + both) for name, gate in self.gates.items()}
+        """Task -> features, and the features of the shared experts' next level."""
+        private = {
+            name: [expert(z[name]) for expert in experts] for name, experts in self.private.items()
+        }
+        shared = [expert(common) for expert in self.shared]
+        features = {
+            name: mix(gate(z[name]), private[name] + shared) for name, gate in self.gates.items()
+        }
         if self.shared_gate is None:
             return features, None
-        return features, mix(
-            self.shared_gate(common), [out for outs in own.values() for out in outs] + both
-        )
+        everything = [*chain.from_iterable(private.values()), *shared]
+        return features, mix(self.shared_gate(common), everything)
 
 
 class PLE(nn.Module):
-    """Progressive layered extraction: levels of own and shared experts; the first reads x, each
-    further one what the last gave.
+    """Progressive layered extraction: levels of private and shared experts.
 
-    levels: `CGC` modules with the same tasks; all but the last need a shared gate if the next has
-        shared experts. Without shared experts nothing is shared.
-    Source: Tang et al., "Progressive layered extraction (PLE)", RecSys 2020.
+    The first level reads x, each further one what the last gave. Without shared experts nothing is
+    shared.
+
+    Args:
+        levels: `CGC` modules with the same tasks. All but the last need a shared gate if the next
+            has shared experts.
+
+    Raises:
+        ValueError: if shared experts would have no input, since the level below has no shared gate.
+
+    Source:
+        Tang et al., "Progressive layered extraction (PLE)", RecSys 2020.
+
+    Example:
+        >>> def level(d, shared_gate):
+        ...     private = {"price": [nn.Linear(d, 8)], "kind": [nn.Linear(d, 8)]}
+        ...     gates = {"price": nn.Linear(d, 2), "kind": nn.Linear(d, 2)}
+        ...     return CGC(private, [nn.Linear(d, 8)], gates, shared_gate)
+        >>> pattern = PLE([level(5, nn.Linear(5, 3)), level(8, None)])
+        >>> {task: list(z.shape) for task, z in pattern(torch.randn(4, 5)).items()}
+        {'price': [4, 8], 'kind': [4, 8]}
     """
 
     def __init__(self, levels: Sequence[CGC]):
         super().__init__()
         self.levels = nn.ModuleList(levels)
-        for before, after in pairwise(levels):
-            if before.shared_gate is None and len(after.shared):
+        for lower, upper in pairwise(levels):
+            if lower.shared_gate is None and len(upper.shared):
                 raise ValueError(
-                    "A level with shared experts follows one without a shared gate, so the shared"
-                    " experts would have no input."
+                    "A level with shared experts follows one without a shared gate,"
+                    " so the shared experts would have no input."
                 )
 
-    def _before_last(self, x):
-        z, common = dict.fromkeys(self.levels[0].own.keys(), x), x
+    def _into_the_last(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the last level reads: task -> z_t, and the shared input."""
+        z, common = dict.fromkeys(self.levels[0].private.keys(), x), x
         for level in self.levels[:-1]:
             z, common = level(z, common)
         return z, common
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features, _ = self.levels[-1](*self._before_last(x))
+        """Task -> features of the last level."""
+        features, _ = self.levels[-1](*self._into_the_last(x))
         return features
 
     def weights(self, x: Tensor) -> dict[str, Tensor]:
-        """Weights of the last level's gates: task -> [B, own + shared experts], rows that sum to 1."""
-        z, _ = self._before_last(x)
+        """Weights of the last level's gates: task -> [B, E_t + E_s], rows that sum to 1."""
+        z, _ = self._into_the_last(x)
         return {name: gate(z[name]).softmax(dim=1) for name, gate in self.levels[-1].gates.items()}

@@ -5,15 +5,18 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "mlp": "trunks",
-        "cnn": "trunks",
-        "conv4": "trunks",
-        "Classifier": "trunks",
-        "resnet": "residual",
-        "ResNet": "residual",
-        "Block": "residual",
-        "parameters": "cost",
-        "flops": "cost",
-        "widest": "cost",
+        # trunks and a classifier
+        "mlp": "trunks",  # fully connected layers
+        "cnn": "trunks",  # a small convolutional trunk for square images
+        "conv4": "trunks",  # the four convolutions of the few-shot literature
+        "Classifier": "trunks",  # a trunk and a linear head
+        # residual networks
+        "resnet": "residual",  # a residual trunk of any depth and width
+        "ResNet": "residual",  # what `resnet` returns: stem, stages, means
+        "Block": "residual",  # two convolutions and a shortcut
+        # what a network costs
+        "parameters": "cost",  # how many numbers are learned
+        "flops": "cost",  # operations for one example
+        "widest": "cost",  # the largest width within a budget of parameters
     },
 )

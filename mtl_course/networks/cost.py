@@ -8,19 +8,44 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(model: nn.Module) -> int:
-    """How many numbers the model has to learn with; those that several parts share count once."""
+    """How many numbers the model has to learn with; what several modules share counts once.
+
+    Args:
+        model: any module; frozen parameters count too.
+
+    Returns:
+        The number of its parameters' entries.
+
+    Example:
+        >>> layer = nn.Linear(6, 6)
+        >>> parameters(layer), parameters(nn.Sequential(layer, layer))
+        (42, 42)
+    """
     return sum(p.numel() for p in model.parameters())
 
 
 def flops(model: nn.Module, x: Tensor, backward: bool = False) -> int:
-    """Floating-point operations of ``model(x)`` for one example, x [B, ...]: a multiplication and
-    an addition count one each.
+    """Floating-point operations of ``model(x)`` for one example.
 
-    So the multiply-adds, in which networks for images are often measured, are half of it. Only
-    matrix products and convolutions are counted, as by torch's counter; norms, activations and
-    pooling are few beside them. With `backward` the gradients of all parameters that are learned
-    count as well (the model then gives one tensor): about three times as much. The model's mode,
+    A multiplication and an addition count one each, so the multiply-adds, in which networks for
+    images are often measured, are half of it. Only matrix products and convolutions are counted, as
+    by torch's counter; norms, activations and pooling are few beside them. The model's mode,
     statistics and gradients are left as they were.
+
+    Args:
+        model: any module; with `backward`, one that gives one tensor.
+        x: [B, ...], inputs on the model's device.
+        backward: whether the gradients of all parameters that are learned count as well: about
+            three times as much.
+
+    Returns:
+        Operations per example, rounded.
+
+    Example:
+        >>> flops(nn.Linear(6, 4), torch.zeros(7, 6))  # 6 multiplications and additions x 4 outputs
+        48
+        >>> flops(nn.Linear(6, 4), torch.zeros(7, 6), backward=True)  # and as many for the weight
+        96
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -28,11 +53,8 @@ def flops(model: nn.Module, x: Tensor, backward: bool = False) -> int:
         with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
             outputs = model(x)
             if backward:
-                torch.autograd.grad(
-                    outputs.mean(),
-                    [p for p in model.parameters() if p.requires_grad],
-                    allow_unused=True,
-                )
+                learned = [p for p in model.parameters() if p.requires_grad]
+                torch.autograd.grad(outputs.mean(), learned, allow_unused=True)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -40,10 +62,23 @@ def flops(model: nn.Module, x: Tensor, backward: bool = False) -> int:
 
 
 def widest(build: Callable[[int], nn.Module], at_most: int) -> int:
-    """The largest width k for which ``build(k)`` has at most this many parameters. ValueError if
-    width 1 has more.
+    """The largest width for which a network stays within a budget of parameters.
 
-    The number must grow with k. Nothing is allocated: the models are built on torch's meta device.
+    Nothing is allocated: the models are built on torch's meta device.
+
+    Args:
+        build: from a width, 1 or more, to a model whose parameters grow in number with it.
+        at_most: the budget, as `parameters` counts.
+
+    Returns:
+        The largest width k with ``parameters(build(k)) <= at_most``.
+
+    Raises:
+        ValueError: if even width 1 has more parameters than that.
+
+    Example:
+        >>> widest(lambda k: nn.Linear(10, k), at_most=100)  # 11 k <= 100
+        9
     """
 
     def fits(width: int) -> bool:

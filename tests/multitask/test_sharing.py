@@ -24,7 +24,7 @@ from mtl_course.multitask.sharing import (
     Shared,
 )
 from mtl_course.multitask.weighting import Penalised
-from mtl_course.networks.cost import flops, parameters, widest
+from mtl_course.networks.cost import flops, parameters
 from mtl_course.networks.trunks import cnn, mlp
 from mtl_course.training.tasks import classification, regression
 
@@ -45,11 +45,11 @@ def heads(k=K):
     return Parallel({"a": nn.Linear(k, 1), "b": nn.Linear(k, 2), "c": nn.Linear(k, 4)})
 
 
-def level(d, own=1, shared=2, last=True, k=K):
-    gates = {t: nn.Linear(d, own + shared) for t in TASKS}
-    total = nn.Linear(d, len(TASKS) * own + shared)
+def level(d, private=1, shared=2, last=True, k=K):
+    gates = {t: nn.Linear(d, private + shared) for t in TASKS}
+    total = nn.Linear(d, len(TASKS) * private + shared)
     return CGC(
-        {t: [mlp([d, k]) for _ in range(own)] for t in TASKS},
+        {t: [mlp([d, k]) for _ in range(private)] for t in TASKS},
         [mlp([d, k]) for _ in range(shared)],
         gates,
         None if last else total,
@@ -106,7 +106,7 @@ def test_who_gets_a_gradient_from_one_task(pattern, x):
             "own": f"pattern.{other}.",
             "mtan": f"pattern.attention.{other}.",
             "mmoe": f"pattern.gates.{other}.",
-            "ple": f"pattern.levels.1.own.{other}.",
+            "ple": f"pattern.levels.1.private.{other}.",
         }
         assert not any(
             name.startswith((f"heads.{other}.", private.get(pattern, "-"))) for name in reached
@@ -133,9 +133,9 @@ def test_cross_stitch_is_its_equation(x):
     with torch.no_grad():
         for alpha in net.stitches:
             alpha.copy_(torch.randn(3, 3))
-    found = net(x)
+    features = net(x)
     for i in range(B):
-        z = {t: x[i] for t in TASKS}
+        z = dict.fromkeys(TASKS, x[i])
         for j in range(2):
             y = {t: net.columns[t][j](z[t]) for t in TASKS}
             z = {
@@ -143,31 +143,31 @@ def test_cross_stitch_is_its_equation(x):
                 for m, t in enumerate(TASKS)
             }
         for t in TASKS:
-            assert torch.allclose(found[t][i], z[t], atol=1e-6)
+            assert torch.allclose(features[t][i], z[t], atol=1e-6)
 
 
 def test_cross_stitch_with_identity_is_separate_networks(x):
     columns = {t: [mlp([D, K]), mlp([K, K])] for t in TASKS}
-    found = CrossStitch(columns, own=1.0)(x)
-    assert all(torch.allclose(found[t], nn.Sequential(*columns[t])(x), atol=1e-7) for t in TASKS)
+    features = CrossStitch(columns, diagonal=1.0)(x)
+    assert all(torch.allclose(features[t], nn.Sequential(*columns[t])(x), atol=1e-7) for t in TASKS)
 
 
-def test_stitches_start_at_own_and_rows_sum_to_one():
-    (alpha,) = CrossStitch({t: [mlp([D, K])] for t in TASKS}, own=0.8).stitches
+def test_stitches_start_at_their_diagonal_and_rows_sum_to_one():
+    (alpha,) = CrossStitch({t: [mlp([D, K])] for t in TASKS}, diagonal=0.8).stitches
     assert torch.allclose(alpha, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]))
-    (alone,) = CrossStitch({"a": [mlp([D, K])]}, own=1.0).stitches
+    (alone,) = CrossStitch({"a": [mlp([D, K])]}, diagonal=1.0).stitches
     assert alone.tolist() == [[1.0]]
 
 
 def test_mmoe_is_its_equation(x):
     net = MMoE([mlp([D, K]) for _ in range(4)], {t: nn.Linear(D, 4) for t in TASKS})
-    found, weights = net(x), net.weights(x)
+    features, weights = net(x), net.weights(x)
     for t in TASKS:
         for i in range(B):
             logits = net.gates[t](x[i]).tolist()
             total = sum(math.exp(v) for v in logits)
             z = sum(math.exp(v) / total * net.experts[e](x[i]) for e, v in enumerate(logits))
-            assert torch.allclose(found[t][i], z, atol=1e-6)
+            assert torch.allclose(features[t][i], z, atol=1e-6)
             assert torch.allclose(
                 weights[t][i], torch.tensor([math.exp(v) / total for v in logits]), atol=1e-6
             )
@@ -175,21 +175,21 @@ def test_mmoe_is_its_equation(x):
 
 def test_mmoe_with_one_expert_is_hard_sharing(x):
     trunk = mlp([D, K])
-    found = MMoE([trunk], {t: nn.Linear(D, 1) for t in TASKS})(x)
-    assert all(torch.allclose(found[t], trunk(x)) for t in TASKS)
+    features = MMoE([trunk], {t: nn.Linear(D, 1) for t in TASKS})(x)
+    assert all(torch.allclose(features[t], trunk(x)) for t in TASKS)
 
 
 def test_ple_is_its_equation(x):
-    net = PLE([level(D, own=2, shared=1, last=False), level(K, own=1, shared=2)])
-    found, weights = net(x), net.weights(x)
+    net = PLE([level(D, private=2, shared=1, last=False), level(K, private=1, shared=2)])
+    features, weights = net(x), net.weights(x)
 
     def softmax(v):
         return torch.tensor([math.exp(a) for a in v]) / sum(math.exp(a) for a in v)
 
     for i in range(B):
-        z, s = {t: x[i] for t in TASKS}, x[i]
+        z, s = dict.fromkeys(TASKS, x[i]), x[i]
         for lv in net.levels:
-            own = {t: [e(z[t]) for e in lv.own[t]] for t in TASKS}
+            own = {t: [e(z[t]) for e in lv.private[t]] for t in TASKS}
             common = [e(s) for e in lv.shared]
             w = {t: softmax(lv.gates[t](z[t]).tolist()) for t in TASKS}
             new = {
@@ -202,15 +202,17 @@ def test_ple_is_its_equation(x):
                     for a, out in zip(softmax(lv.shared_gate(s).tolist()), everyone, strict=True)
                 )
             z = new
-        assert all(torch.allclose(found[t][i], z[t], atol=1e-6) for t in TASKS)
+        assert all(torch.allclose(features[t][i], z[t], atol=1e-6) for t in TASKS)
         assert all(torch.allclose(weights[t][i], w[t], atol=1e-6) for t in TASKS)
 
 
 def test_ple_without_shared_experts_is_separate_networks(x):
-    levels = [level(D, own=1, shared=0, last=True), level(K, own=1, shared=0)]
-    found = PLE(levels)(x)
+    levels = [level(D, private=1, shared=0, last=True), level(K, private=1, shared=0)]
+    features = PLE(levels)(x)
     for t in TASKS:
-        assert torch.allclose(found[t], levels[1].own[t][0](levels[0].own[t][0](x)), atol=1e-7)
+        assert torch.allclose(
+            features[t], levels[1].private[t][0](levels[0].private[t][0](x)), atol=1e-7
+        )
     with pytest.raises(ValueError, match="shared gate"):
         PLE([level(D, last=True), level(K)])
 
@@ -219,14 +221,14 @@ def test_mtan_is_its_equation(x):
     net = MTAN(
         [mlp([D, K]), mlp([K, K])], {t: [nn.Linear(D, K), nn.Linear(2 * K, K)] for t in TASKS}
     )
-    found = net(x)
+    features = net(x)
     for i in range(B):
         p1 = net.blocks[0](x[i])
         p2 = net.blocks[1](p1)
         for t in TASKS:
             z1 = p1 / (1 + torch.exp(-net.attention[t][0](x[i])))
             z2 = p2 / (1 + torch.exp(-net.attention[t][1](torch.cat([p1, z1]))))
-            assert torch.allclose(found[t][i], z2, atol=1e-6)
+            assert torch.allclose(features[t][i], z2, atol=1e-6)
 
 
 def test_mtan_with_open_masks_is_hard_sharing(x):
@@ -236,8 +238,8 @@ def test_mtan_with_open_masks_is_hard_sharing(x):
         for layer in layers:
             nn.init.zeros_(layer.weight)
             nn.init.constant_(layer.bias, 40.0)
-    found = MTAN(blocks, attention)(x)
-    assert all(torch.allclose(found[t], nn.Sequential(*blocks)(x)) for t in TASKS)
+    features = MTAN(blocks, attention)(x)
+    assert all(torch.allclose(features[t], nn.Sequential(*blocks)(x)) for t in TASKS)
 
 
 def test_spread_is_the_squared_distance_from_the_mean():
@@ -274,10 +276,10 @@ def test_cascade_and_cooperative_are_their_equations(x):
 
 def test_a_cascade_passes_later_gradients_to_earlier_heads(x):
     cascade = kinds_of_heads()["cascade"]
-    cascade({t: x[:, :K] for t in TASKS})["c"].sum().backward()
+    cascade(dict.fromkeys(TASKS, x[:, :K]))["c"].sum().backward()
     assert cascade["a"].weight.grad.any() and cascade["b"].weight.grad.any()
     cascade.zero_grad()
-    cascade({t: x[:, :K] for t in TASKS})["a"].sum().backward()
+    cascade(dict.fromkeys(TASKS, x[:, :K]))["a"].sum().backward()
     assert cascade["b"].weight.grad is None and cascade["c"].weight.grad is None
 
 
@@ -292,7 +294,7 @@ def test_convolutions_work_inside():
     def gate(e):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, e))
 
-    found = {
+    features = {
         "stitch": CrossStitch({n: [conv(1, 3), conv(3, 4)] for n in t})(x),
         "mmoe": MMoE(
             [nn.Sequential(conv(1, 3), conv(3, 4)) for _ in range(2)], {n: gate(2) for n in t}
@@ -302,7 +304,7 @@ def test_convolutions_work_inside():
             {n: [nn.Conv2d(1, 3, 3, 2, 1), nn.Conv2d(6, 4, 3, 2, 1)] for n in t},
         )(x),
     }
-    assert all(z[n].shape == (B, 4, 2, 2) for z in found.values() for n in t)
+    assert all(z[n].shape == (B, 4, 2, 2) for z in features.values() for n in t)
     out = Network(Shared(cnn(8, (3,), 6), t), Parallel({n: nn.Linear(6, 1) for n in t}))(x)
     assert out["b"].shape == (B, 1)
 
@@ -373,15 +375,6 @@ def test_a_shared_trunk_is_counted_once():
     )  # one trunk, run three times
 
 
-def test_widest_is_the_last_width_that_fits():
-    for budget in (20, 100, 1001):
-        k = widest(lambda k: mlp([D, k, k]), budget)
-        sizes = [parameters(mlp([D, w, w])) for w in (k, k + 1)]
-        assert sizes[0] <= budget < sizes[1]
-    with pytest.raises(ValueError, match="width 1"):
-        widest(lambda k: mlp([D, k]), 3)
-
-
 # ------------------------------------------------------------------------------------------- errors
 def test_mismatches_name_the_task(x):
     with pytest.raises(ValueError, match="a head for task 'c'"):
@@ -421,7 +414,7 @@ def test_surgery_says_what_it_needs():
 def test_shared_weights_below_parallel_heads_are_balanced_like_hard_sharing():
     """Step for step, with `balancing.upgrad`; networks of other kinds have no `trunk`."""
     x, y = problem()
-    tasks, found = {"a": regression("a"), "b": classification("b")}, []
+    tasks, trained = {"a": regression("a"), "b": classification("b")}, []
     for wrap in (lambda trunk, heads: Network(Shared(trunk, "ab"), Parallel(heads)), HardSharing):
         torch.manual_seed(3)
         model = wrap(mlp([D, K]), {"a": nn.Linear(K, 1), "b": nn.Linear(K, 2)})
@@ -435,8 +428,8 @@ def test_shared_weights_below_parallel_heads_are_balanced_like_hard_sharing():
             epochs=3,
             progress=False,
         )
-        found.append([p.detach() for p in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        trained.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
     assert not hasattr(two_task(Shared(mlp([D, K]), "ab")), "trunk")
     assert not hasattr(
         Network(OwnTrunks({"a": mlp([D, K])}), Parallel({"a": nn.Linear(K, 1)})), "trunk"

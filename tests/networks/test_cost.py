@@ -1,9 +1,10 @@
 """What a network costs: counts by hand, and that counting leaves no trace."""
 
+import pytest
 import torch
 from torch import nn
 
-from mtl_course.networks.cost import flops, parameters
+from mtl_course.networks.cost import flops, parameters, widest
 from mtl_course.networks.trunks import mlp
 
 
@@ -30,9 +31,8 @@ def test_what_is_shared_is_learned_once_and_run_twice():
 def test_backward_adds_the_gradients_of_weights_and_of_activations():
     net, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(3, 6)
     first, second = 2 * 6 * 5, 2 * 5 * 2
-    assert (
-        flops(net, x, backward=True) == 2 * first + 3 * second
-    )  # nobody asks for the gradient of x
+    # nobody asks for the gradient of x
+    assert flops(net, x, backward=True) == 2 * first + 3 * second
     net[0].requires_grad_(False)
     assert flops(net, x, backward=True) == first + 2 * second
     with torch.no_grad():
@@ -44,11 +44,11 @@ def test_counting_leaves_no_trace():
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(12, 2)
     )
     net[1].eval()  # a frozen norm in a model that trains
-    before, draws = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    state, draws = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
     for backward in (False, True):
         flops(net, torch.zeros(1, 1, 4, 4), backward)
     assert [m.training for m in net.modules()] == [True, True, False, True, True, True]
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters()) and torch.equal(
         torch.get_rng_state(), draws
     )
@@ -56,9 +56,15 @@ def test_counting_leaves_no_trace():
 
 def test_a_model_that_fails_gets_its_mode_back():
     net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
-    try:
+    with pytest.raises(RuntimeError):
         flops(net, torch.randn(2, 5))
-    except RuntimeError:
-        assert all(m.training for m in net.modules())
-    else:
-        raise AssertionError("a batch of the wrong width went through")
+    assert all(m.training for m in net.modules())
+
+
+def test_widest_is_the_last_width_that_fits():
+    for budget in (20, 100, 1001):
+        k = widest(lambda k: mlp([4, k, k]), budget)
+        sizes = [parameters(mlp([4, w, w])) for w in (k, k + 1)]
+        assert sizes[0] <= budget < sizes[1]
+    with pytest.raises(ValueError, match="width 1"):
+        widest(lambda k: mlp([4, k]), 3)
