@@ -1,10 +1,9 @@
-"""Where a notebook runs: device, profile, seeds, versions. `setup("01")` is the first call of every
-chapter.
-"""
+"""Where a notebook runs: device, profile, seeds, versions. Each starts with `setup("01")`."""
 
 import os
 import platform
 import random
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +19,77 @@ PROFILES = ("cpu", "gpu")
 
 @dataclass(frozen=True)
 class Session:
-    """What `setup` found: the chapter, a `torch.device`, and the profile (``"cpu"`` or ``"gpu"``)
-    that sizes the experiments.
+    """Where a chapter runs, as `setup` saw it.
+
+    Args:
+        chapter: the chapter, with its title and times.
+        device: the fastest device here.
+        profile: ``"cpu"`` or ``"gpu"``: the size of the experiments.
     """
 
     chapter: chapters.Chapter
     device: torch.device
     profile: str
+
+    def seeds(self, n: int) -> list[int]:
+        """The seeds of an experiment that is repeated n times: 0 to n - 1 unless told otherwise.
+
+        All repetitions of a notebook take their seeds here. So one setting, the environment
+        variable MTL_COURSE_SEEDS, asks whether its claims hold on others: with ``1000:1010`` the
+        seeds are 1000, 1001 and so on, the first n of that range (its end is not in it).
+
+        Args:
+            n: how many.
+
+        Returns:
+            n seeds, in ascending order.
+
+        Raises:
+            ValueError: n is below 1, MTL_COURSE_SEEDS is not of the form ``A:B`` with whole
+                numbers A < B, or its range holds fewer than n.
+
+        Example:
+            >>> import os; os.environ.pop("MTL_COURSE_SEEDS", None) and None
+            >>> session = Session(chapters.find("01"), torch.device("cpu"), "cpu")
+            >>> session.seeds(3)
+            [0, 1, 2]
+        """
+        if n < 1:
+            raise ValueError(f"seeds({n!r}): at least one seed is needed")
+        text = os.environ.get("MTL_COURSE_SEEDS")
+        if not text:
+            return list(range(n))
+        chosen = seed_range(text)
+        if len(chosen) < n:
+            raise ValueError(
+                f"MTL_COURSE_SEEDS={text} gives {len(chosen)} seeds, but this experiment takes {n};"
+                f" give it at least {chosen.start}:{chosen.start + n}"
+            )
+        return list(chosen[:n])
+
+
+def seed_range(text: str) -> range:
+    """The seeds that a text such as ``1000:1010`` names: from the first up to before the second.
+
+    Args:
+        text: two whole numbers A:B, 0 <= A < B.
+
+    Returns:
+        ``range(A, B)``.
+
+    Raises:
+        ValueError: the text is of another form.
+
+    Example:
+        >>> list(seed_range("5:8"))
+        [5, 6, 7]
+    """
+    match = re.fullmatch(r"\s*(\d+):(\d+)\s*", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(
+            f"seeds are given as A:B, such as 1000:1010, two whole numbers with A < B; not {text!r}"
+        )
+    return range(int(match[1]), int(match[2]))
 
 
 def device() -> torch.device:
@@ -35,10 +98,13 @@ def device() -> torch.device:
 
 
 def profile() -> str:
-    """``"gpu"`` where there is a CUDA device, else ``"cpu"``; the environment variable
-    MTL_COURSE_PROFILE overrides it.
+    """``"gpu"`` where there is a CUDA device, else ``"cpu"``, unless MTL_COURSE_PROFILE says so.
 
-    ValueError for any other value of the variable.
+    Returns:
+        The profile.
+
+    Raises:
+        ValueError: the environment variable holds anything but these two.
     """
     chosen = os.environ.get("MTL_COURSE_PROFILE") or ("gpu" if device().type == "cuda" else "cpu")
     if chosen not in PROFILES:
@@ -70,11 +136,27 @@ def environment() -> dict[str, str]:
 
 
 def setup(chapter: str | int, seed: int = 0) -> Session:
-    """Start a chapter: seed everything, set the figure style, and print versions, device, profile
-    and expected time.
+    """Start a chapter: seed everything, set the figure style, say where it runs and how long.
 
-    Raises ValueError for an unknown chapter or profile. A GPU that is asked for but missing is
+    It prints versions, device, profile and expected time. A GPU that is asked for but missing is
     said, not hidden.
+
+    Args:
+        chapter: its number, such as ``"01"`` or 1.
+        seed: of Python, NumPy and torch.
+
+    Returns:
+        The `Session`: chapter, device, profile, and the seeds of its experiments.
+
+    Raises:
+        ValueError: there is no such chapter, or MTL_COURSE_PROFILE names no profile.
+
+    Example:
+        >>> session = setup("01")  # doctest: +ELLIPSIS
+        mtl_course ...
+        Chapter 01 on ...
+        >>> session.chapter.title
+        'The multi-task objective'
     """
     from . import plots
 
@@ -85,14 +167,14 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
     minutes = getattr(here.chapter, here.profile)
     expected = f"about {minutes} min" if minutes else "not timed yet, made for 10 min on a Colab T4"
     print(
-        f"mtl_course {env['mtl_course']}, Python {env['python']}, torch {env['torch']}, numpy"
-        f" {env['numpy']}"
+        f"mtl_course {env['mtl_course']}, Python {env['python']},"
+        f" torch {env['torch']}, numpy {env['numpy']}"
     )
     print(f"Chapter {here.chapter.number} on {env['device']}; profile {here.profile}: {expected}")
     if here.profile == "gpu" and here.device.type == "cpu":
         print(
-            "The profile is gpu but no CUDA device was found: the full-size experiments will be"
-            " slow here."
+            "The profile is gpu but no CUDA device was found:"
+            " the full-size experiments will be slow here."
         )
         print("On Colab: Runtime > Change runtime type > GPU. To go back: MTL_COURSE_PROFILE=cpu.")
     return here
@@ -100,16 +182,30 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
 
 @contextmanager
 def timer(on: torch.device | None = None):
-    """Wall-clock seconds of a block, with the device's queue drained at both ends: ``with timer()
-    as t: ...; t()``.
+    """Wall-clock seconds of a block, with the device's queue drained at both ends.
+
+    A GPU works through a queue: without draining it, a block would end before its work does.
+
+    Args:
+        on: the device whose queue counts (default: the fastest one here).
+
+    Returns:
+        A context manager; what it binds is called for the seconds, inside the block for those so
+        far.
+
+    Example:
+        >>> with timer() as seconds:
+        ...     total = sum(range(1000))
+        >>> 0 < seconds() < 1
+        True
     """
     on = on or device()
 
-    def now():
+    def clock():
         if on.type == "cuda":
             torch.cuda.synchronize(on)
         return time.perf_counter()
 
-    start, end = now(), None
-    yield lambda: (end or now()) - start
-    end = now()
+    start, end = clock(), None
+    yield lambda: (end or clock()) - start
+    end = clock()
