@@ -9,6 +9,7 @@ cell's.
 import base64
 import json
 from pathlib import Path
+from typing import ClassVar
 
 from docutils.parsers.rst.directives import unchanged
 from sphinx.directives.patches import Figure
@@ -59,7 +60,7 @@ def write_cover(app):
 
 class CoverFigure(SphinxDirective, Figure):
     required_arguments = 0
-    option_spec = {"name": unchanged}
+    option_spec: ClassVar[dict] = {"name": unchanged}
 
     def run(self):
         root = Path(self.env.srcdir)

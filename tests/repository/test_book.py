@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 import zipfile
 from html.parser import HTMLParser
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,7 +16,7 @@ import yaml
 from sphinx.errors import ExtensionError
 
 from mtl_course.data import manifest
-from mtl_course.dev import book, diagrams
+from mtl_course.dev import book, diagrams, docstrings, sync
 
 ROOT = book.ROOT
 TOC = book.toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
@@ -151,12 +152,15 @@ def test_another_jupyter_book_is_refused(monkeypatch):
 
 
 def test_building_needs_neither_torch_nor_numpy():
-    program = (
-        "import sys\nsys.modules.update(dict.fromkeys(['torch', 'numpy', 'matplotlib', 'sklearn',"
-        " 'nbformat', 'playwright']))\nimport mtl_course.dev.__main__,"
-        " mtl_course.dev.book\nsys.path.insert(0, 'book/_ext')\nimport accessible, cover, datasets,"
-        " offline_math, offline_search, slim\n"
-    )
+    extensions = ", ".join(sorted(path.stem for path in (ROOT / "book" / "_ext").glob("*.py")))
+    absent = ["torch", "numpy", "matplotlib", "sklearn", "nbformat", "playwright"]
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+sys.path.insert(0, "book/_ext")
+import mtl_course.dev.__main__, mtl_course.dev.book
+import {extensions}
+"""
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
@@ -247,14 +251,44 @@ def test_images_have_alt_text(name, pages):
         assert alt and not alt.lower().endswith((".png", ".svg")), image["src"]
 
 
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_colab_button(name, pages):
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    path = urlsplit(repository["url"]).path.strip("/")
+    path = urlsplit(REPOSITORY["url"]).path.strip("/")
     address = (
-        f"https://colab.research.google.com/github/{path}/blob/{repository['branch']}/{name}.ipynb"
+        f"https://colab.research.google.com/github/{path}/blob/{REPOSITORY['branch']}/{name}.ipynb"
     )
-    assert address in [link.get("href") for link in pages[name].all("a")]
+    links = [link.get("href") for link in pages[name].all("a")]
+    assert (address in links) == sync.published(REPOSITORY["url"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_without_an_address_no_link_leads_nowhere(name, pages):
+    links = [link.get("href", "") for link in pages[name].all("a")]
+    assert not [link for link in links if "/OWNER" in link]
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [("https://github.com/OWNER/mtl-course", False), ("https://github.com/me/course", True)],
+)
+def test_buttons_are_shown_where_they_lead_somewhere(url, shown):
+    address = extension("address")
+    assert sync.published(url) == (address.PLACEHOLDER not in f"{url}/") == shown
+    options = {
+        "repository_url": url,
+        **dict.fromkeys(address.BUTTONS, True),
+        "launch_buttons": {"colab_url": "https://colab", "notebook_interface": "classic"},
+        "navbar_start": [],
+    }
+    config = types.SimpleNamespace(html_theme_options=dict(options))
+    address.hide_buttons(None, config)
+    made = config.html_theme_options
+    assert all(made[button] == shown for button in address.BUTTONS)
+    assert bool(made["launch_buttons"]["colab_url"]) == bool(made["repository_url"]) == shown
+    assert made["navbar_start"] == [] and made["launch_buttons"]["notebook_interface"] == "classic"
 
 
 # Pages made from data
@@ -270,6 +304,92 @@ def test_data_appendix_shows_every_entry(pages):
         assert f'data.load("{info.name}")' in text
         assert info.title in text and " ".join(info.licence.replace("’", "'").split()) in text
         assert info.source in links or info.source in text
+
+
+@pytest.mark.parametrize("room", docstrings.ROOMS)
+def test_every_name_of_a_room_stands_on_its_page(room, pages, built_book):
+    page = pages[f"book/appendix/api/{room}"]
+    text = " ".join(page.text.split())
+    links = {link.get("href") for link in page.all("a")}
+    for name in docstrings.public(room):
+        anchor = f"api-{room}-{name.name}"
+        assert anchor in page.ids and f"#{anchor}" in links
+        assert f"Defined in mtl_course/{room}/{name.module.replace('.', '/')}.py" in text
+        last = name.section("Example").strip().split("\n")[-1].split()
+        assert " ".join(last) in text, f"the example of {name.name} is not shown whole"
+    size = (built_book / f"book/appendix/api/{room}.html").stat().st_size
+    assert size < 1_000_000, f"{size} bytes: a page of its own for some of its names"
+
+
+def listed(source, tmp_path):
+    """The one public name of a made-up room, whose module holds this source."""
+    room = tmp_path / "attic"
+    room.mkdir()
+    init = '__getattr__, __dir__, __all__ = exports(__name__, {"thing": "things"})'
+    (room / "__init__.py").write_text(init, encoding="utf-8")
+    (room / "things.py").write_text(source, encoding="utf-8")
+    return next(docstrings.public("attic"))
+
+
+def test_a_name_without_a_docstring_stops_the_build(tmp_path, monkeypatch):
+    monkeypatch.setattr(docstrings, "PACKAGE", tmp_path)
+    name = listed("def thing(x):\n    return x\n", tmp_path)
+    with pytest.raises(ExtensionError, match=r"attic/things\.py: thing has no docstring"):
+        extension("api").entry(name, docstrings.sections)
+
+
+THING = '''
+class thing(Base):
+    """Adds *two* [x](y) and $a$, as `f(x)` does.
+
+    - one_
+    - two, which
+      goes on
+
+        indented(code)
+
+    Args:
+        x: the first, ``[T, d]``.
+        more: the rest.
+
+    Raises:
+        ValueError: never.
+
+    Example:
+        >>> thing(1)
+        2
+    """
+
+    def __init__(self, x: Tensor, *more: int, at_least: float = 1e-3, a_long_name: str = "yes"):
+        pass
+'''
+
+
+def test_an_entry_shows_what_a_docstring_says_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(docstrings, "PACKAGE", tmp_path)
+    name = listed(THING, tmp_path)
+    shown = extension("api").entry(name, docstrings.sections)
+    code = [node.astext() for node in shown if node.tagname == "literal_block"]
+    assert code[0].split("\n") == [
+        "thing(",
+        "    x: Tensor,",
+        "    *more: int,",
+        "    at_least: float = 0.001,",
+        "    a_long_name: str = 'yes',",
+        ")",
+    ]
+    assert code[1:] == ["indented(code)", ">>> thing(1)\n2"]
+    paragraphs = [node.astext() for node in shown if node.tagname == "paragraph"]
+    assert paragraphs[0] == "Adds *two* [x](y) and $a$, as f(x) does."
+    [items] = [node for node in shown if node.tagname == "bullet_list"]
+    assert [item.astext() for item in items] == ["one_", "two, which goes on"]
+    [arguments] = [node for node in shown if node.tagname == "definition_list"]
+    assert [term.astext() for term in arguments] == ["x\n\nthe first, [T, d].", "more\n\nthe rest."]
+    assert [node.astext() for node in shown if node.tagname == "rubric"] == [
+        "Arguments",
+        "Raises",
+        "Example",
+    ]
 
 
 def test_bibliography_lists_every_entry_once(pages, built_book):
