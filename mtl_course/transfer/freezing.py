@@ -4,17 +4,30 @@ from torch import nn
 
 
 def _stay_in_eval(module: nn.Module, inputs: tuple) -> None:
+    """Forward pre-hook of a frozen module; its presence marks the module as frozen."""
     if module.training:
         module.eval()
 
 
 def freeze(module: nn.Module) -> nn.Module:
     """Fix a module for good: no gradients, and evaluation mode even after ``model.train()``.
-    Returns the module, changed in place.
 
     Evaluation mode matters because BatchNorm moves its running statistics, and dropout drops,
     whenever they run in training mode; `requires_grad` has no say in that. A hook puts the module
     back into it before every forward pass, so no later call undoes it.
+
+    Args:
+        module: a model or a module of it; changed in place.
+
+    Returns:
+        The same module.
+
+    Example:
+        >>> import torch
+        >>> norm = freeze(nn.BatchNorm1d(2))
+        >>> _ = norm.train()(torch.full((3, 2), 5.0))  # would move the statistics of any other
+        >>> norm.running_mean.tolist(), norm.weight.requires_grad
+        ([0.0, 0.0], False)
     """
     module.requires_grad_(False)
     module.eval()
@@ -24,28 +37,56 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def unfreeze(module: nn.Module) -> nn.Module:
-    """Undo `transfer.freeze` for a module and its parts: they want gradients, and ``model.train()``
-    reaches them. Returns it, changed in place.
+    """Undo `freeze` for a module and all modules in it.
+
+    They want gradients again, and ``model.train()`` reaches them.
+
+    Args:
+        module: a model or a module of it; changed in place.
+
+    Returns:
+        The same module.
+
+    Example:
+        >>> import torch
+        >>> norm = unfreeze(freeze(nn.BatchNorm1d(2)))
+        >>> _ = norm.train()(torch.full((3, 2), 5.0))
+        >>> norm.running_mean.tolist(), norm.weight.requires_grad  # a tenth of the way to 5
+        ([0.5, 0.5], True)
     """
-    for part in module.modules():
-        for key, hook in list(part._forward_pre_hooks.items()):
+    for inner in module.modules():
+        for key, hook in list(inner._forward_pre_hooks.items()):
             if hook is _stay_in_eval:
-                del part._forward_pre_hooks[key]
+                del inner._forward_pre_hooks[key]
     return module.requires_grad_(True)
 
 
 def replace_head(model: nn.Module, classes: int, name: str = "head") -> nn.Linear:
-    """Put a fresh linear head with `classes` outputs in the place of ``model.<name>``, on its
-    device and in its dtype; returns it.
+    """Put a fresh linear head in the place of an old one, on its device and in its dtype.
 
-    An optimizer that was built before still holds the old head's parameters: build it anew.
-    TypeError if the old head is no nn.Linear.
+    An optimizer that was built before still has the old head's parameters: build it anew.
+
+    Args:
+        model: changed in place.
+        classes: number of outputs of the new head.
+        name: of the old head in the model, dotted if it lies deeper, such as "head.2".
+
+    Returns:
+        The new head, freshly initialised, with a bias if the old one had one.
+
+    Raises:
+        TypeError: if the old head is no nn.Linear.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 10))
+        >>> replace_head(model, classes=3, name="2")
+        Linear(in_features=8, out_features=3, bias=True)
     """
     old = model.get_submodule(name)
     if not isinstance(old, nn.Linear):
         raise TypeError(
-            f"{name!r} is a {type(old).__name__}, not an nn.Linear: name the last layer, such as"
-            " 'head.2'."
+            f"{name!r} is a {type(old).__name__}, not an nn.Linear:"
+            " name the last layer, such as 'head.2'."
         )
     new = nn.Linear(
         old.in_features,

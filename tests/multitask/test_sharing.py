@@ -121,6 +121,32 @@ def test_who_gets_a_gradient_from_one_task(pattern, x):
     assert pattern == "own" or any(name.startswith(shared[pattern]) for name in reached), reached
 
 
+# ------------------------------------------------------------------------------------ hard sharing
+def test_hard_sharing_shares_the_trunk_and_nothing_else():
+    net = HardSharing(mlp([4, 3]), {"a": nn.Linear(3, 1), "b": nn.Linear(3, 2)})
+    out = net(torch.randn(5, 4))
+    assert {name: tuple(y.shape) for name, y in out.items()} == {"a": (5, 1), "b": (5, 2)}
+    out["a"].sum().backward()
+    assert net.trunk[0].weight.grad is not None and net.heads["a"].weight.grad is not None
+    assert net.heads["b"].weight.grad is None
+    alone = net.trunk[0].weight.grad.clone()
+    net(torch.randn(5, 4))["b"].sum().backward()  # the second task's gradient adds to the trunk's
+    assert not torch.equal(net.trunk[0].weight.grad, alone)
+
+
+def test_hard_sharing_has_one_trunk_in_its_parameters():
+    trunk = mlp([4, 3])
+    net = HardSharing(trunk, {"a": nn.Linear(3, 1), "b": nn.Linear(3, 1)})
+    assert [name for name, _ in net.named_parameters()] == [
+        "trunk.0.weight",
+        "trunk.0.bias",
+        "heads.a.weight",
+        "heads.a.bias",
+        "heads.b.weight",
+        "heads.b.bias",
+    ]
+
+
 # ------------------------------------------------------------------------------- equations as loops
 def test_shared_is_hard_sharing(x):
     trunk, head = mlp([D, K]), heads()
