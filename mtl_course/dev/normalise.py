@@ -21,12 +21,15 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def code_hash(nb) -> str:
-    """Hash of all code cells. A notebook keeps that of the code that was run, so stale outputs
-    show.
+    """Hash of the code cells. A notebook keeps that of the code that was run.
+
+    So stale outputs show. The generated first cell does not count: it names the repository's
+    address, and a notebook need not run again because the course has moved.
     """
     digest = hashlib.sha256()
     for cell in notebooks.code_cells(nb):
-        digest.update(cell.source.encode() + b"\0")
+        if not notebooks.is_first(cell):
+            digest.update(cell.source.encode() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,4 @@
-"""Write the generated parts of the learner notebooks: the first cell, the exercise stubs, the Colab
-link.
-"""
+"""Write the generated parts of the learner notebooks: first cell, exercise stubs, Colab link."""
 
 import argparse
 import ast
@@ -20,9 +18,7 @@ FIRST_CELL = """\
 # On Colab it installs the course's package; elsewhere it is there.
 import importlib, importlib.util, os
 if importlib.util.find_spec("mtl_course") is None:
-    spec = os.environ.get(
-        "MTL_COURSE_SPEC",
-        "git+{url}")
+{spec}
     %pip install -q --no-deps "{{spec}}"
     importlib.invalidate_caches()
     if importlib.util.find_spec("mtl_course") is None:
@@ -31,18 +27,46 @@ if importlib.util.find_spec("mtl_course") is None:
 import mtl_course
 from mtl_course import check, claim, hint, progress, solution, use
 session = mtl_course.setup("{number}")"""
+PUBLISHED = """\
+    spec = os.environ.get(
+        "MTL_COURSE_SPEC",
+{address})"""
+UNPUBLISHED = """\
+    spec = os.environ.get("MTL_COURSE_SPEC")
+    if not spec:
+        raise ImportError(
+            "This copy of the course has no address yet: set "
+            "MTL_COURSE_SPEC to a wheel of its package, or give it "
+            "an address with `make publish URL=...`.")"""
 
 COLAB = re.compile(r"<!-- colab -->.*?<!-- /colab -->", re.S)
+NO_COLAB = "<!-- colab -->On Colab as soon as this copy has an address<!-- /colab -->"
 EXACT = "nbval-check-output"
 
 
+def published(url: str) -> bool:
+    """Whether the repository has an address, or the placeholder that a new copy starts with."""
+    return "/OWNER/" not in f"{url}/"
+
+
 def first_cell(chapter, url: str) -> str:
-    """Source of the generated first cell of a chapter; `url` is the address of the repository."""
-    return FIRST_CELL.format(url=url, number=chapter.number)
+    """Source of the generated first cell of a chapter; `url` is the address of the repository.
+
+    Without an address it refuses with one sentence, unless MTL_COURSE_SPEC says what to install or
+    the package is there.
+    """
+    if published(url):
+        pieces = re.findall(r".{1,50}", f"git+{url}")  # lines of code have at most 72 characters
+        spec = PUBLISHED.format(address="\n".join(f'        "{piece}"' for piece in pieces))
+    else:
+        spec = UNPUBLISHED
+    return FIRST_CELL.format(spec=spec, number=chapter.number)
 
 
 def colab_link(chapter, url: str, branch: str) -> str:
-    """The text link that opens a chapter on Colab, between its markers."""
+    """The link that opens a chapter on Colab, between its markers; none without an address."""
+    if not published(url):
+        return NO_COLAB
     place = url.removeprefix("https://github.com/")
     address = f"https://colab.research.google.com/github/{place}/blob/{branch}/{chapter.notebook}"
     return f"<!-- colab -->[Open this notebook on Colab]({address})<!-- /colab -->"
@@ -61,26 +85,25 @@ def load_exercises(chapter) -> dict:
 
 
 def imports_of(exercise) -> str:
-    """The import statements that an exercise's cell needs to stand alone, one a line, each ending
-    in a line break.
+    """The import statements that an exercise's cell needs to stand alone, one per line.
 
-    They are those of the exercise's module that bind a name used in the stub or in the solution;
-    relative ones are made absolute. ValueError if the solution uses anything else of its module,
-    which a learner's notebook would not have.
+    Each ends in a line break. They are those of the exercise's module that bind a name used in the
+    stub or in the solution; relative ones are made absolute. ValueError if the solution uses
+    anything else of its module, which a learner's notebook would not have.
     """
     module = sys.modules[exercise.reference.__module__]
-    used, own = set(), set()
+    used, bound = set(), set()
     for source in (exercise.stub, exercise.solution):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Name):
-                (used if isinstance(node.ctx, ast.Load) else own).add(node.id)
+                (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
             elif isinstance(node, ast.arg):
-                own.add(node.arg)
+                bound.add(node.arg)
             elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                own.add(node.name)
+                bound.add(node.name)
             elif isinstance(node, ast.alias):
-                own.add(node.asname or node.name.split(".")[0])
-    needed = {name for name in used - own if not hasattr(builtins, name)}
+                bound.add(node.asname or node.name.split(".")[0])
+    needed = {name for name in used - bound if not hasattr(builtins, name)}
     lines = []
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -105,14 +128,15 @@ def imports_of(exercise) -> str:
 
 
 def exercise_cell(exercise, source: str) -> str:
-    """Source of an exercise's cell around `source`: its stub, its solution, or a learner's answer."""
+    """Source of an exercise's cell around `source`: stub, solution, or a learner's answer."""
     imports = imports_of(exercise)
     return f"# EXERCISE {exercise.name}\n{imports}" + ("\n" if imports else "") + source
 
 
 def fill(nb, exercises: dict, text) -> None:
-    """Put ``text(exercise)`` into every exercise cell of a notebook, in place; cells of unknown
-    exercises stay as they are.
+    """Put ``text(exercise)`` into every exercise cell of a notebook, in place.
+
+    Cells of unknown exercises stay as they are.
     """
     for cell in nb.cells:
         exercise = exercises.get(notebooks.exercise_of(cell))
@@ -121,22 +145,37 @@ def fill(nb, exercises: dict, text) -> None:
 
 
 def synced(nb, chapter, exercises: dict, url: str, branch: str):
-    """A copy of a notebook with its generated parts as they should be. A cell that changes loses
-    its outputs.
+    """A copy of a notebook with its generated parts as they should be.
+
+    A cell that changes loses its outputs, except a first cell: what it prints does not depend on
+    the address that it names.
     """
     nb = copy.deepcopy(nb)
     if not any(notebooks.is_first(cell) for cell in nb.cells):
         nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_code_cell(notebooks.FIRST))
     for cell in nb.cells:
-        if notebooks.is_first(cell):
-            _set(cell, first_cell(chapter, url))
-        elif notebooks.checked_by(cell) and EXACT not in cell.metadata.get("tags", []):
+        if notebooks.checked_by(cell) and EXACT not in cell.metadata.get("tags", []):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), EXACT]
+    address(nb, chapter, url, branch)
+    fill(nb, exercises, lambda exercise: exercise.stub)
+    return nb
+
+
+def address(nb, chapter, url: str, branch: str) -> bool:
+    """Write the two cells that name the repository's address, in place; True if one changed.
+
+    A first cell keeps what it printed, which does not depend on the address.
+    """
+    before = [cell.source for cell in nb.cells]
+    for cell in nb.cells:
+        if notebooks.is_first(cell):
+            if f'mtl_course.setup("{chapter.number}")' not in cell.source:
+                cell.outputs, cell.execution_count = [], None
+            cell.source = first_cell(chapter, url)
     card = nb.cells[0]
     if card.cell_type == "markdown":
         card.source = COLAB.sub(lambda _: colab_link(chapter, url, branch), card.source)
-    fill(nb, exercises, lambda exercise: exercise.stub)
-    return nb
+    return before != [cell.source for cell in nb.cells]
 
 
 def _set(cell, source: str) -> None:
@@ -150,16 +189,14 @@ def differences(old, new) -> list[str]:
         return ["the first cell is missing"]
     names = []
     for i, (a, b) in enumerate(zip(old.cells, new.cells, strict=True)):
-        if a.source != b.source or a.metadata != b.metadata:
-            exercise = notebooks.exercise_of(b) or notebooks.checked_by(b)
-            part = (
-                "the first cell"
-                if notebooks.is_first(b)
-                else f"the exercise {exercise}"
-                if exercise
-                else "the Colab link"
-            )
-            names.append(f"{part} (cell {i}) is stale")
+        if a.source == b.source and a.metadata == b.metadata:
+            continue
+        exercise = notebooks.exercise_of(b) or notebooks.checked_by(b)
+        if notebooks.is_first(b):
+            name = "the first cell"
+        else:
+            name = f"the exercise {exercise}" if exercise else "the Colab link"
+        names.append(f"{name} (cell {i}) is stale")
     return names
 
 
@@ -176,16 +213,16 @@ def main(arguments: list[str]) -> int:
     for chapter, path in notebooks.chosen(parser, options.chapters):
         old = notebooks.read(path)
         new = synced(old, chapter, load_exercises(chapter), *notebooks.repository())
-        found = differences(old, new)
-        stale += bool(found)
-        for name in found:
+        stale_cells = differences(old, new)
+        stale += bool(stale_cells)
+        for name in stale_cells:
             print(f"{chapter.notebook}: {name}")
-        if found and not options.check:
+        if stale_cells and not options.check:
             notebooks.write(new, path)
             print(
                 f"{chapter.notebook}: written; run it with: python -m mtl_course.dev execute"
                 f" {chapter.number}"
             )
-        elif not found:
+        elif not stale_cells:
             print(f"{chapter.notebook}: generated cells are up to date")
     return int(options.check and stale > 0)
