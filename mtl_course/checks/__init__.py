@@ -12,28 +12,36 @@ from .rows import Row, draw_cases, examine, share
 from .sandbox import randomness_restored
 from .values import kind
 
-__all__ = ["check", "hint", "solution", "use", "progress", "CheckFailed", "Result"]
+__all__ = ["CheckFailed", "Result", "check", "hint", "progress", "solution", "use"]
 
 MODES = ("learn", "blank", "strict")
 _hints_given: dict[str, int] = {}
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818  it is what a test run says
     """A check does not come out as CI expects it to. Never raised in a learner's notebook."""
 
 
 def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> Result:
-    """Check the answer to an exercise on fresh random inputs, and say what is right, what is wrong
-    and, where it is known, why.
+    """Check the answer to an exercise on fresh random inputs.
 
-    name: of the exercise. answer: the function or class to check; by default what is called `name`
-        in the notebook.
-    seed: repeats a check on the same inputs. rounds: draws from each generator of inputs.
-        ValueError for an unknown name, with the nearest ones. Nothing that the answer does raises
-        here, or leaves a trace.
+    The result says what is right, what is wrong and, where it is known, why. Nothing that the
+    answer does raises here, or leaves a trace. The environment variable MTL_COURSE_CHECKS is for
+    CI: with `blank` everything but "not started" raises CheckFailed, with `strict` everything but
+    "solved".
 
-    The environment variable MTL_COURSE_CHECKS is for CI: with `blank` everything but "not started"
-    raises CheckFailed, with `strict` everything but "solved".
+    Args:
+        name: of the exercise.
+        answer: the function or class to check; by default what is called `name` in the notebook.
+        seed: repeats a check on the same inputs; by default they are new ones.
+        rounds: draws from each generator of inputs.
+
+    Returns:
+        The verdict, which a notebook shows as a card.
+
+    Raises:
+        ValueError: no exercise has this name; the message has the nearest ones.
+        CheckFailed: in CI only, as above.
     """
     exercise, mode = _find(name), _mode()
     if seed is None:
@@ -47,18 +55,18 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
         if mode != "learn":
             raise
         text = (
-            f"This check itself failed, which is no fault of yours: {type(fault).__name__}:"
-            f" {fault}. Please report it."
+            "This check itself failed, which is no fault of yours:"
+            f" {type(fault).__name__}: {fault}. Please report it."
         )
         return Result(exercise, "error", [Row("the check runs", False, text)], 0.0, None, seed)
     note = store.record(result)
     result.notes += [note] if note else []
-    if (
-        mode == "strict"
-        and result.state != "solved"
-        or mode == "blank"
-        and (result.state != "blank" or not result.hint)
-    ):
+    as_asked = {
+        "learn": True,
+        "blank": result.state == "blank" and bool(result.hint),
+        "strict": result.state == "solved",
+    }
+    if not as_asked[mode]:
         raise CheckFailed(f"MTL_COURSE_CHECKS={mode}: {result!r}")
     return result
 
@@ -67,34 +75,22 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
     def verdict(state, rows=(), score=0.0, hint=None, printed=""):
         return Result(exercise, state, list(rows), score, hint, seed, printed)
 
+    name = exercise.name
     if answer is None:
-        return verdict(
-            "missing",
-            hint=(
-                f"There is no `{exercise.name}` here yet. Run the cell of the exercise, then this"
-                " one."
-            ),
-        )
-    if learner.is_reference(exercise, answer) or not given and learner.is_course_code(answer):
-        return verdict(
-            "missing",
-            hint=(
-                f"`{exercise.name}` is the course's own answer here. Run the exercise's cell to"
-                " check yours."
-            ),
-        )
+        told = f"There is no `{name}` here yet. Run the cell of the exercise, then this one."
+        return verdict("missing", hint=told)
+    if learner.is_reference(exercise, answer) or (not given and learner.is_course_code(answer)):
+        told = f"`{name}` is the course's own answer here. Run the exercise's cell to check yours."
+        return verdict("missing", hint=told)
     if not callable(answer):
-        text = (
-            f"`{exercise.name}` is {kind(answer)}, not a function. Run the cell of the exercise"
-            " again."
-        )
-        return verdict("error", [Row("runs on fresh random inputs", False, text)])
+        told = f"`{name}` is {kind(answer)}, not a function. Run the cell of the exercise again."
+        return verdict("error", [Row("runs on fresh random inputs", False, told)])
     cases = draw_cases(exercise, seed, rounds)
-    found = examine(exercise, answer, cases)
-    if found.state == "blank":
+    seen = examine(exercise, answer, cases)
+    if seen.state == "blank":
         return verdict("blank", hint=_first_hint(exercise))
-    hint = None if found.state == "solved" else diagnose(exercise, answer, found, cases)
-    return verdict(found.state, found.rows, exercise.points * share(found), hint, found.printed)
+    hint = None if seen.state == "solved" else diagnose(exercise, answer, seen, cases)
+    return verdict(seen.state, seen.rows, exercise.points * share(seen), hint, seen.printed)
 
 
 def _first_hint(exercise: Exercise) -> str:
@@ -106,8 +102,10 @@ def _first_hint(exercise: Exercise) -> str:
 
 
 def hint(name: str, n: int | None = None) -> None:
-    """Print the next hint of an exercise, a little closer with every call; or the n-th. ValueError
-    for an unknown name.
+    """Print the next hint of an exercise, a little closer with every call; or the n-th.
+
+    Raises:
+        ValueError: no exercise has this name.
     """
     exercise = _find(name)
     if not exercise.hints:
@@ -122,16 +120,22 @@ def hint(name: str, n: int | None = None) -> None:
 
 
 def solution(name: str) -> None:
-    """Print an answer to an exercise. ValueError for an unknown name."""
+    """Print an answer to an exercise.
+
+    Raises:
+        ValueError: no exercise has this name.
+    """
     print(_find(name).solution)
 
 
 def use(name: str):
-    """The learner's answer if it passes its check, else the course's own, so that the rest of a
-    notebook always runs.
+    """The learner's answer if it passes its check, else the course's own.
 
-    Give the result a name of its own, such as ``step = use("joint_gradient")``. ValueError for an
-    unknown name.
+    So the rest of a notebook always runs. Give the result a name of its own, such as
+    ``step = use("joint_gradient")``.
+
+    Raises:
+        ValueError: no exercise has this name.
     """
     exercise = _find(name)
     answer = learner.find(name)
@@ -141,8 +145,9 @@ def use(name: str):
         and not learner.is_course_code(answer)
     ):
         with randomness_restored():
-            found = examine(exercise, answer, draw_cases(exercise, 0, 3))
-        if found.state == "solved":
+            cases = draw_cases(exercise, 0, 3)
+            seen = examine(exercise, answer, cases, stop_at_a_fault=True)
+        if seen.state == "solved":
             print(f"Going on with your own {name}.")
             return answer
     print(f"Going on with the course's {name}; yours takes over once its check passes.")

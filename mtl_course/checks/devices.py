@@ -1,6 +1,4 @@
-"""Does an answer follow its inputs to a GPU? Tried on the real one where there is one, else on one
-that is pretended.
-"""
+"""Does an answer follow its inputs to a GPU? Tried on a real one, else on one that is pretended."""
 
 import contextlib
 import re
@@ -17,36 +15,31 @@ HOST = re.compile(r"convert cuda.* tensor to numpy", re.I)
 
 
 def problem(case, answer, limit: float | None) -> str | None:
-    """What goes wrong on a GPU, in one sentence; "" if nothing does; None if it could not be tried."""
+    """What goes wrong on a GPU, in one sentence; "" if nothing; None if it could not be tried."""
     args = case.draw()
     if any(isinstance(a, torch.optim.Optimizer) for a in args):
         return None
     real = torch.cuda.is_available()
     pretended = PretendedGPU()
-    mode, move = (
-        (contextlib.nullcontext(), torch.Tensor.cuda) if real else (pretended, pretended.take)
-    )
+    mode = contextlib.nullcontext() if real else pretended
+    move = torch.Tensor.cuda if real else pretended.take
 
-    def once():
+    def left_the_gpu():
         moved = _moved(args, move)
         with mode:
             results = [r for r in values.tensors(case.exercise.call(answer, *moved)) if r.numel()]
         return any(not r.is_cuda if real else pretended.place(r) == "cpu" for r in results)
 
-    outcome = run(once, limit, case.seed)
+    outcome = run(left_the_gpu, limit, case.seed)
+    if outcome.stopped:
+        return None
     if outcome.error is None:
-        return (
-            None
-            if outcome.stopped
-            else "The inputs were on the GPU but a result is on the CPU."
-            if outcome.value
-            else ""
-        )
+        return "The inputs were on the GPU but a result is on the CPU." if outcome.value else ""
     text = run(lambda: str(outcome.error), limit).value or ""
     if MIXED.search(text):
         return (
-            "On a GPU your function mixes CPU and GPU tensors. Make new ones with device=x.device,"
-            " zeros_like or new_zeros."
+            "On a GPU your function mixes CPU and GPU tensors."
+            " Make new ones with device=x.device, zeros_like or new_zeros."
         )
     return "On a GPU a tensor has no .numpy(): stay in torch." if HOST.search(text) else None
 
@@ -56,12 +49,11 @@ def _moved(value, move):
         for module in value.modules():
             for name, p in module._parameters.items():
                 if p is not None:
-                    module._parameters[name] = nn.Parameter(
-                        move(p.detach()), requires_grad=p.requires_grad
-                    )
-            for name, b in module._buffers.items():
-                if b is not None:
-                    module._buffers[name] = move(b)
+                    moved = move(p.detach())
+                    module._parameters[name] = nn.Parameter(moved, requires_grad=p.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = move(buffer)
         return value
     if isinstance(value, list | tuple):
         return [_moved(v, move) for v in value]
@@ -71,31 +63,34 @@ def _moved(value, move):
 
 
 class PretendedGPU(TorchFunctionMode):
-    """CPU tensors that pass for CUDA tensors: whose memory was marked. Inside this mode every torch
-    call is followed.
+    """CPU tensors that pass for CUDA tensors: those whose memory was marked.
 
-    What is made from marked tensors is marked; what is made without them is known to be on the CPU;
-    calls that mix the two raise the error that CUDA raises. Unlike torch's fake tensors these have
-    values, so an answer may branch on them. Memory that no call under this mode made (a global
-    tensor, the inside of a vmap) is of unknown place, and may be mixed with either.
+    Inside this mode every torch call is followed. What is made from marked tensors is marked; what
+    is made without them is known to be on the CPU; calls that mix the two raise the error that CUDA
+    raises. Unlike torch's fake tensors these have values, so an answer may branch on them. Memory
+    that no call under this mode made (a global tensor, the inside of a vmap) is of unknown place,
+    and may be mixed with either.
     """
 
     _GPU = torch.device("cuda", 0)
-    _MAY_MIX = {
-        "copy_",
-        "__setitem__",
-        "data",
-        "grad",
-        "type_as",
-        "set_",
-        "is_same_size",
-        "_has_compatible_shallow_copy_type",
-    }
+    _MAY_MIX = frozenset(
+        {
+            "copy_",
+            "__setitem__",
+            "data",
+            "grad",
+            "type_as",
+            "set_",
+            "is_same_size",
+            "_has_compatible_shallow_copy_type",
+        }
+    )
 
     def __init__(self):
         super().__init__()
         self._places: dict[int, str] = {}
-        self._kept = []  # the memory itself, or its address could be given to another tensor
+        # The memory itself, or its address could be given to another tensor.
+        self._kept = []
 
     def take(self, tensor):
         """A copy of `tensor` that passes for a CUDA tensor."""
@@ -140,41 +135,41 @@ class PretendedGPU(TorchFunctionMode):
             kwargs["device"] = "cpu" if goal == "cuda" else goal
         else:
             goal = "cuda" if "cuda" in places else None if None in places else "cpu"
-            host = [t for t, place in zip(given, places) if place == "cpu" and t.ndim]
+            pairs = zip(given, places, strict=True)
+            on_host = any(place == "cpu" and t.ndim for t, place in pairs)
             by_index = name == "__getitem__" and places[0] == "cuda"  # an index may be on the CPU
-            if "cuda" in places and host and name not in self._MAY_MIX and not by_index:
+            if "cuda" in places and on_host and name not in self._MAY_MIX and not by_index:
                 raise RuntimeError(
                     "Expected all tensors to be on the same device, but found cuda:0 and cpu!"
                 )
         result = func(*args, **kwargs)
-        before = {self._address(t) for t in given}
+        addresses = {self._address(t) for t in given}
         for made in values.tensors(result):
-            if goal is not None and self._address(made) not in before:
+            if goal is not None and self._address(made) not in addresses:
                 self._mark(made, goal)
         return result
 
     def _transfer(self, func, name, args, kwargs, places):
-        """x.to(...), x.cuda(), x.cpu(): the same values in other memory, where the place changes."""
+        """x.to(...), x.cuda(), x.cpu(): the same values, in other memory if the place changes."""
         asked = [a for a in [*args[1:], *kwargs.values()] if isinstance(a, str | torch.device)]
         other = places[1] if name == "to" and len(places) > 1 else None
-        goal = (
-            torch.device(asked[0]).type
-            if asked
-            else {"cuda": "cuda", "cpu": "cpu"}.get(name, other or places[0])
-        )
-        if name == "to":
-            on_host = [
-                torch.device("cpu") if isinstance(a, str | torch.device) else a for a in args
-            ]
-            kwargs = {
-                k: torch.device("cpu") if isinstance(v, str | torch.device) else v
-                for k, v in kwargs.items()
-            }
-            result = func(*on_host, **kwargs)
+        if asked:
+            goal = torch.device(asked[0]).type
+        elif name in ("cuda", "cpu"):
+            goal = name
         else:
-            result = args[0]
-        if goal != places[0]:
-            result = result.clone() if self._address(result) == self._address(args[0]) else result
+            goal = other or places[0]
+        result = args[0]
+        if name == "to":
+            kwargs = {key: _on_host(value) for key, value in kwargs.items()}
+            result = func(*map(_on_host, args), **kwargs)
+        if goal != places[0] and self._address(result) == self._address(args[0]):
+            result = result.clone()
         if goal is not None and self.place(result) != goal:
             self._mark(result, goal)
         return result
+
+
+def _on_host(argument):
+    """The argument of a call, with the CPU in place of any device."""
+    return torch.device("cpu") if isinstance(argument, str | torch.device) else argument

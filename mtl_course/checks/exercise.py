@@ -1,5 +1,6 @@
-"""How an exercise is written. Each lives once, in `mtl_course/exercises/`, and everything else is
-derived from it.
+"""How an exercise is written: once, in `mtl_course/exercises/`; all else is derived from it.
+
+`mtl_course/exercises/README.md` has a complete one, explained part by part.
 """
 
 import inspect
@@ -15,9 +16,7 @@ REGISTRY: dict[str, "Exercise"] = {}
 
 
 def source_of(obj) -> str:
-    """The source of a function or class from its `def` or `class` line on, dedented, without
-    decorators.
-    """
+    """The source of a function or class from its `def` or `class` line on, dedented."""
     text = textwrap.dedent(inspect.getsource(obj))
     return text[re.search(r"^(def|class) ", text, re.M).start() :].rstrip()
 
@@ -29,15 +28,18 @@ class Exercise:
     name: stable short name, equal to the name of the function or class that the learner writes.
     reference: the right answer; the part between BEGIN and END markers is what the learner writes.
     inputs: generators ``torch.Generator -> tuple of arguments`` (torch tensors, NumPy arrays,
-        numbers, lists of these);
-        one round of a check draws from each of them.
+        numbers, lists of these); one round of a check draws from each of them.
+    points: what a right answer earns.
+    hints: what `hint(name)` tells, one after the other, each a little closer.
     starter: for "spot the bug": the wrong function that the learner is given to mend; the reference
-        need not repeat its
-        docstring. Without a starter the stub raises.
+        need not repeat its docstring. Without a starter the stub raises.
     call: how the answer (a function, a class) becomes outputs to compare: ``call(answer, *args)``.
-        grad, device: also compare gradients with respect to float tensors; also run on another
-        device.
-    limit: seconds that one call may take. rtol, atol: tolerance of the comparison.
+    grad: whether gradients with respect to float tensors are compared too.
+    device: whether the answer is also run on another device.
+    limit: seconds that one call may take.
+    rtol, atol: tolerance of the comparison.
+    mistakes: (wrong answer, its hint), added by `mistake` and `variants`.
+    laws: (text, property), added by `law`.
     """
 
     name: str
@@ -60,21 +62,17 @@ class Exercise:
 
     @property
     def chapter(self) -> str:
-        """Number of the chapter, from the module that holds it (``mtl_course.exercises.ch01`` ->
-        ``"01"``).
-        """
+        """Number of the chapter: ``"01"`` for ``mtl_course.exercises.ch01``."""
         return self.reference.__module__.rsplit(".ch", 1)[-1]
 
     @property
     def solution(self) -> str:
-        """Source of the reference, as the learner would have written it; without a docstring of its
-        own it has the starter's.
+        """Source of the reference, as the learner would have written it.
+
+        Where it has no docstring of its own it has the starter's.
         """
-        text = "\n".join(
-            line
-            for line in source_of(self.reference).split("\n")
-            if line.strip() not in (BEGIN, END)
-        )
+        lines = source_of(self.reference).split("\n")
+        text = "\n".join(line for line in lines if line.strip() not in (BEGIN, END))
         if self.starter is None or self.reference.__doc__ is not None:
             return text
         docstring = re.search(r'^[ \t]+""".*?"""\n', source_of(self.starter), re.M | re.S)[0]
@@ -82,8 +80,9 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """Source that the learner starts from: the starter, or the reference with a `raise` in
-        place of the answer.
+        """Source that the learner starts from.
+
+        The starter, or the reference with a `raise` in place of the answer.
         """
         if self.starter is not None:
             name = rf"(def|class) {self.starter.__name__}\b"
@@ -96,8 +95,9 @@ class Exercise:
         )
 
     def mistake(self, hint: str):
-        """Decorator: a wrong answer that learners give, and the hint that only an answer behaving
-        like it gets.
+        """Decorator: a wrong answer that learners give.
+
+        hint: what an answer that behaves like it hears, and no other.
         """
 
         def add(wrong):
@@ -107,15 +107,17 @@ class Exercise:
         return add
 
     def variants(self, changed: Callable, mistakes: Mapping[str, Mapping]):
-        """A mistake for each hint -> keyword arguments, with which `changed` is the answer with one
-        thing changed.
+        """A mistake for each hint: `changed`, called with the keyword arguments beside that hint.
+
+        changed: the answer with one thing changed; `mistakes` is hint -> keyword arguments.
         """
         for hint, change in mistakes.items():
             self.mistake(hint)(lambda *args, change=change: changed(*args, **change))
 
     def law(self, text: str):
-        """Decorator: a property ``law(answer, *args)`` that holds (is not False) for every right
-        answer.
+        """Decorator: a property ``law(answer, *args)`` of every right answer.
+
+        It holds where it does not return False (or a false tensor or number).
         """
 
         def add(holds):
@@ -126,19 +128,23 @@ class Exercise:
 
 
 def exercise(inputs, **options):
-    """Decorator that turns a reference into the exercise of the same name. `inputs` is one
-    generator or a list of them.
+    """Decorator that turns a reference into the exercise of the same name.
 
-    Options are the fields of `Exercise`. ValueError if the name is taken.
+    Args:
+        inputs: one generator of inputs, or a list of them.
+        **options: the other fields of `Exercise`.
+
+    Raises:
+        ValueError: an exercise of another chapter has the name.
     """
 
     def register(reference) -> Exercise:
         name = reference.__name__
-        known = REGISTRY.get(name)
-        if known is not None and known.reference.__module__ != reference.__module__:
+        earlier = REGISTRY.get(name)
+        if earlier is not None and earlier.reference.__module__ != reference.__module__:
             raise ValueError(
-                f"Two exercises are called {name!r}: in {known.reference.__module__} and"
-                f" {reference.__module__}."
+                f"Two exercises are called {name!r}:"
+                f" in {earlier.reference.__module__} and {reference.__module__}."
             )
         generators = [inputs] if callable(inputs) else list(inputs)
         REGISTRY[name] = Exercise(name, reference, generators, **options)

@@ -1,11 +1,10 @@
-"""What the learner wrote: where it is, whether it was begun, and which of its lines an error comes
-from.
-"""
+"""What the learner wrote: where it is, whether it was begun, which of its lines raised an error."""
 
 import ast
 import dis
 import functools
 import inspect
+import itertools
 import linecache
 import sys
 import traceback
@@ -18,9 +17,7 @@ PACKAGE = __name__.split(".")[0]
 
 
 def find(name: str):
-    """The object called `name` in the notebook, or where the check was called from; None if there
-    is none.
-    """
+    """The object called `name` in the notebook, else where the check was called from; or None."""
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         return shell.user_ns.get(name)
     frame = inspect.currentframe()
@@ -37,20 +34,20 @@ def is_reference(exercise: Exercise, answer) -> bool:
         answer = answer.func
     if isinstance(answer, Exercise):
         return True
-    own, bare = _bare(exercise.reference), _bare(answer)
-    return bare is own or (_code(own) is not None and _code(bare) is _code(own))
+    reference, answer = _bare(exercise.reference), _bare(answer)
+    same_code = _code(reference) is not None and _code(answer) is _code(reference)
+    return answer is reference or same_code
 
 
 def is_course_code(answer) -> bool:
-    """Whether the object was made by the course's package, such as a name that a notebook imported
-    from it.
-    """
+    """Whether the object is the package's, such as a name that a notebook imported from it."""
     return str(_attribute(answer, "__module__")).split(".")[0] == PACKAGE
 
 
 def untouched(exercise: Exercise, answer) -> bool:
-    """Whether nothing was done yet: an empty body, or the code of the starter (comments and
-    docstring aside).
+    """Whether nothing was done yet: an empty body, or the code of the starter.
+
+    Comments and the docstring do not count.
     """
     if exercise.starter is not None:
         if _parts(answer) and _parts(answer) == _parts(exercise.starter):
@@ -62,12 +59,11 @@ def untouched(exercise: Exercise, answer) -> bool:
     code = _code(_bare(answer))
     if code is None:
         return False
-    steps = [
-        step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP", "CACHE")
-    ]
-    return (
-        len(steps) <= 2 and steps[-1].opname.startswith("RETURN") and steps[0].argval in (None, ...)
-    )
+    steps = (s for s in dis.get_instructions(code) if s.opname not in ("RESUME", "NOP", "CACHE"))
+    start = list(itertools.islice(steps, 3))
+    if len(start) > 2:
+        return False
+    return start[-1].opname.startswith("RETURN") and start[0].argval in (None, ...)
 
 
 def _attribute(thing, name):
@@ -80,11 +76,11 @@ def _attribute(thing, name):
 
 def _bare(answer):
     """The function inside decorators that used functools.wraps."""
-    inner, seen = answer, set()
-    while (wrapped := _attribute(inner, "__wrapped__")) is not None and id(inner) not in seen:
-        seen.add(id(inner))
-        inner = wrapped
-    return inner
+    seen = set()
+    while (inner := _attribute(answer, "__wrapped__")) is not None and id(answer) not in seen:
+        seen.add(id(answer))
+        answer = inner
+    return answer
 
 
 def _code(function) -> CodeType | None:
@@ -94,21 +90,23 @@ def _code(function) -> CodeType | None:
 
 def _functions(answer) -> dict:
     """Name -> function: the answer itself, or the methods of a class."""
-    inner = {"": answer}
+    members = {"": answer}
     if isinstance(answer, type):
-        own = type.__dict__["__dict__"].__get__(
-            answer
-        )  # vars(answer), past a metaclass that refuses
-        inner = {k: _attribute(v, "__func__") or _attribute(v, "fget") or v for k, v in own.items()}
-    return {k: _bare(v) for k, v in inner.items() if _code(_bare(v)) is not None}
+        # vars(answer), past a metaclass that refuses
+        attributes = type.__dict__["__dict__"].__get__(answer)
+        members = {
+            name: _attribute(value, "__func__") or _attribute(value, "fget") or value
+            for name, value in attributes.items()
+        }
+    functions = {name: _bare(value) for name, value in members.items()}
+    return {name: f for name, f in functions.items() if _code(f) is not None}
 
 
 def _parts(answer) -> dict:
     """What the functions of an answer do, without names of files, line numbers and docstrings."""
-    functions = _functions(answer).items()
     return {
-        k: (_essence(f.__code__, f.__doc__), brief(f.__defaults__), brief(f.__kwdefaults__))
-        for k, f in functions
+        name: (_essence(f.__code__, f.__doc__), brief(f.__defaults__), brief(f.__kwdefaults__))
+        for name, f in _functions(answer).items()
     }
 
 
@@ -123,18 +121,17 @@ def _essence(code: CodeType, doc=None):
 
 
 def _tree(answer) -> str | None:
-    """The syntax of an answer, without comments, docstrings and its own name; None where there is
-    no source.
+    """The syntax of an answer, or None where there is no source.
+
+    Comments, docstrings and the answer's own name are left out.
     """
     try:
         tree = ast.parse(source_of(_bare(answer)))
     except Exception:
         return None
     for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.FunctionDef, ast.ClassDef))
-            and ast.get_docstring(node) is not None
-        ):
+        defines = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if defines and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     tree.body[0].name = "_"
     return ast.dump(tree)
@@ -142,43 +139,34 @@ def _tree(answer) -> str | None:
 
 def _codes(answer) -> set:
     """The code objects of an answer, inner functions included."""
-    found, waiting = set(), [f.__code__ for f in _functions(answer).values()]
+    codes, waiting = set(), [f.__code__ for f in _functions(answer).values()]
     while waiting:
         code = waiting.pop()
-        found.add(code)
+        codes.add(code)
         waiting += [c for c in code.co_consts if isinstance(c, CodeType)]
-    return found
+    return codes
 
 
 def raised_by(error: BaseException) -> tuple[CodeType | None, bool]:
-    """The code object that an error comes from, and whether it is a `raise` statement that is
-    written there.
-    """
+    """The code object that an error comes from, and whether a `raise` is written there."""
     trace = error.__traceback__
     if trace is None:
         return None, False
     while trace.tb_next is not None:
         trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return (
-        code,
-        0 <= trace.tb_lasti < len(code.co_code)
-        and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS",
-    )
+    code, at = trace.tb_frame.f_code, trace.tb_lasti
+    inside = 0 <= at < len(code.co_code)
+    return code, inside and dis.opname[code.co_code[at]] == "RAISE_VARARGS"
 
 
 def is_blank(answer, error: BaseException) -> bool:
-    """Whether the error is the `raise NotImplementedError` of the stub: raised by a line of the
-    answer itself.
-    """
+    """Whether a line of the answer itself raised the stub's NotImplementedError."""
     code, raised = raised_by(error)
     return isinstance(error, NotImplementedError) and raised and code in _codes(answer)
 
 
 def own_lines(answer, error: BaseException) -> str:
-    """The learner's own lines of the traceback, outermost first; none of ours and none of a
-    library's.
-    """
+    """The learner's own lines of the traceback, outermost first; none of ours or a library's."""
     files = {code.co_filename for code in _codes(answer)}
     frames = [
         frame

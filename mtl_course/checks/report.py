@@ -1,6 +1,4 @@
-"""What a check shows: the same verdict as text, for a terminal, and as a card that reads on light
-and dark pages.
-"""
+"""What a check shows: the same verdict as text and as a card that reads on light and dark pages."""
 
 import html
 import textwrap
@@ -50,21 +48,18 @@ class Result:
 
     @property
     def headline(self) -> str:
-        points = (
-            f"{self.score:.3g} of {self.exercise.points:g} point{'s' * (self.exercise.points != 1)}"
-        )
-        return f"{self.exercise.name}: {HEADLINES[self.state]}" + (
-            f" ({points})" if self.state in ("solved", "wrong") else ""
-        )
+        headline = f"{self.exercise.name}: {HEADLINES[self.state]}"
+        if self.state not in ("solved", "wrong"):
+            return headline
+        worth = self.exercise.points
+        return f"{headline} ({self.score:.3g} of {worth:g} point{'s' * (worth != 1)})"
 
     @property
     def again(self) -> str | None:
         """The call that repeats this check on the very same inputs, where that is of use."""
-        return (
-            f'check("{self.exercise.name}", seed={self.seed})'
-            if self.state in ("wrong", "error", "timeout")
-            else None
-        )
+        if self.state not in ("wrong", "error", "timeout"):
+            return None
+        return f'check("{self.exercise.name}", seed={self.seed})'
 
     def __repr__(self) -> str:
         lines = [self.headline]
@@ -82,15 +77,12 @@ class Result:
 
     @property
     def _printed(self) -> str:
-        return (
-            textwrap.shorten(self.printed, 300, placeholder=" …")
-            if self.state in ("wrong", "error", "timeout")
-            else ""
-        )
+        if self.state not in ("wrong", "error", "timeout"):
+            return ""
+        return textwrap.shorten(self.printed, 300, placeholder=" …")
 
     def _repr_html_(self) -> str:
-        # Only the border has a colour of its own: text and background are the page's, in light and
-        # dark.
+        # Only the border has a colour of its own: text and background are the page's.
         e = html.escape
         lines = (f"{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}" for row in self.rows)
         items = "".join(f'<li style="list-style:none">{line}</li>' for line in lines)
@@ -117,7 +109,7 @@ def card(border: str, inner: str) -> str:
 
 def _block(text: str) -> str:
     style = (
-        "margin:.2em 0 .4em"
-        " 1.6em;padding:0;white-space:pre-wrap;background:transparent;color:inherit;border:0"
+        "margin:.2em 0 .4em 1.6em;padding:0;white-space:pre-wrap;"
+        "background:transparent;color:inherit;border:0"
     )
     return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -18,7 +18,11 @@ from .sandbox import Outcome, run
 
 @dataclass
 class Row:
-    """One line of the card. ok is None where it was not tried; a row without weight earns nothing."""
+    """One line of the card.
+
+    name: what was asked. ok: whether it holds; None where it was not tried.
+    detail: the counterexample, or why it was not tried. weight: its part of the points.
+    """
 
     name: str
     ok: bool | None = None
@@ -28,8 +32,11 @@ class Row:
 
 @dataclass
 class Examination:
-    """What was found: state (solved, wrong, blank, error, timeout), the rows, and the behaviour
-    that `diagnosis` compares.
+    """What an answer does on the drawn inputs.
+
+    state: solved, wrong, blank, error or timeout. rows: the lines of the card.
+    behaviour: what it returned or raised on each case, which `diagnosis` compares.
+    printed: what it printed.
     """
 
     state: str
@@ -40,40 +47,37 @@ class Examination:
 
 @dataclass
 class Case:
-    """One draw of inputs for an exercise. Every call gets inputs of its own, drawn anew from the
-    same seed.
+    """One draw of inputs for an exercise. Every call gets inputs of its own from the same seed.
+
+    draw_inputs: the generator of inputs, ``torch.Generator -> tuple of arguments``.
+    never_copied: those whose inputs cannot be copied; shared by the cases of a check.
     """
 
     exercise: Exercise
-    generator: Callable
+    draw_inputs: Callable
     seed: int
-    never_copied: set = field(
-        default_factory=set
-    )  # generators whose inputs cannot be copied; shared by the cases of a check
+    never_copied: set[Callable] = field(default_factory=set)
 
     def draw(self) -> tuple:
-        """Inputs of this case that nobody has touched: copies where that is possible, else
-        (modules, optimizers) drawn anew.
+        """Inputs of this case that nobody has touched.
+
+        Copies where that is possible; modules and optimizers are drawn anew.
         """
-        if self.generator not in self.never_copied:
+        if self.draw_inputs not in self.never_copied:
             try:
                 return values.renew(self._first)
             except TypeError:
-                self.never_copied.add(self.generator)
+                self.never_copied.add(self.draw_inputs)
         return self._drawn()
 
     def _drawn(self) -> tuple:
-        outcome = run(
-            lambda: self.generator(torch.Generator().manual_seed(self.seed)), None, self.seed
-        )
+        generator = torch.Generator().manual_seed(self.seed)
+        outcome = run(lambda: self.draw_inputs(generator), None, self.seed)
+        name = self.exercise.name
         if outcome.error is not None:
-            raise RuntimeError(
-                f"The inputs of {self.exercise.name!r} could not be drawn."
-            ) from outcome.error
+            raise RuntimeError(f"The inputs of {name!r} could not be drawn.") from outcome.error
         if not isinstance(outcome.value, tuple):
-            raise TypeError(
-                f"A generator of inputs of {self.exercise.name!r} must return a tuple of arguments."
-            )
+            raise TypeError(f"A generator of inputs of {name!r} must return a tuple of arguments.")
         return outcome.value
 
     def call(self, answer, limit: float | None, prepare: Callable = lambda args: args) -> Outcome:
@@ -91,7 +95,12 @@ class Case:
     @cached_property
     def want(self) -> tuple:
         """(result, arguments after the call) of the reference."""
-        return self._of_reference(self.call(self.exercise.reference, None))
+        outcome = self.call(self.exercise.reference, None)
+        if outcome.error is not None:
+            raise RuntimeError(
+                f"The reference of {self.exercise.name!r} fails for {self.inputs}."
+            ) from outcome.error
+        return outcome.value
 
     @cached_property
     def gradient(self) -> list | None:
@@ -100,27 +109,35 @@ class Case:
         return outcome.value if outcome.error is None else None
 
     @cached_property
+    def runs_on_a_gpu(self) -> bool:
+        """Whether a GPU can be tried: there are tensors, and the reference follows them."""
+        tried = values.tensors(self.inputs_before)
+        return bool(tried) and devices.problem(self, self.exercise.reference, None) == ""
+
+    @cached_property
     def inputs(self) -> str:
-        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``; a `call` that makes
-        others of them names its own.
+        """The inputs in words: ``losses = [0.1, 2] (shape (2,)), weight = 3``.
+
+        A `call` that makes others of them names its own.
         """
-        given = inspect.signature(self.exercise.call).parameters.values()
-        if all(p.kind is not p.VAR_POSITIONAL for p in given):
-            names = [p.name for p in given][1:]
-        else:
-            names = (
-                []
-                if inspect.isclass(self.exercise.reference)
-                else list(inspect.signature(self.exercise.reference).parameters)
-            )
+        names = [p.name for p in self._parameters()]
         texts = map(values.brief, self._first)
         return ", ".join(
             f"{name} = {text}" if name else text
             for name, text in zip_longest(names[: len(self._first)], texts)
         )
 
+    def _parameters(self) -> list[inspect.Parameter]:
+        """What takes the inputs: the parameters of `call`, else those of the reference."""
+        taken = list(inspect.signature(self.exercise.call).parameters.values())
+        if all(p.kind is not p.VAR_POSITIONAL for p in taken):
+            return taken[1:]
+        if inspect.isclass(self.exercise.reference):
+            return []
+        return list(inspect.signature(self.exercise.reference).parameters.values())
+
     @cached_property
-    def before(self) -> list:
+    def inputs_before(self) -> list:
         """The inputs as they are before the call, copied."""
         return values.snapshot(self._first)
 
@@ -128,90 +145,103 @@ class Case:
     def _first(self) -> tuple:
         return self._drawn()
 
-    def _of_reference(self, outcome: Outcome):
-        if outcome.error is not None:
-            raise RuntimeError(
-                f"The reference of {self.exercise.name!r} fails for {self.inputs}."
-            ) from outcome.error
-        return outcome.value
-
 
 def draw_cases(exercise: Exercise, seed: int, rounds: int) -> list[Case]:
     """`rounds` draws from each generator of the exercise; the same seed gives the same cases."""
-    known: set = set()
-    turns = [(r, i) for r in range(rounds) for i in range(len(exercise.inputs))]
-    return [Case(exercise, exercise.inputs[i], seed + 1000 * r + i, known) for r, i in turns]
+    never_copied: set[Callable] = set()
+    return [
+        Case(exercise, draw_inputs, seed + 1000 * r + i, never_copied)
+        for r in range(rounds)
+        for i, draw_inputs in enumerate(exercise.inputs)
+    ]
 
 
-def examine(exercise: Exercise, answer, cases: list[Case]) -> Examination:
-    """Every row of the check of one answer. Never raises for what the answer does."""
+def examine(
+    exercise: Exercise, answer, cases: list[Case], stop_at_a_fault: bool = False
+) -> Examination:
+    """Every row of the check of one answer. Never raises for what the answer does.
+
+    stop_at_a_fault: end with the first row that fails. The state is the same; what follows is not
+        tried, so this is for those who only ask whether an answer is solved.
+    """
     if learner.untouched(exercise, answer):
         return Examination("blank", [])
     runs = Row("runs on fresh random inputs", weight=0)
     typed = Row("right type and shape")
     right = Row("right values", weight=3)
     pure = Row("leaves its inputs unchanged")
-    found = Examination("wrong", [runs, typed, right, pure])
+    seen = Examination("wrong", [runs, typed, right, pure])
     spent, budget = 0.0, exercise.limit * max(3, len(cases) // len(exercise.inputs))
     for case in cases:
-        case.want  # noqa: B018  first, so that what torch imports on a first call (its optimizers: seconds) is not charged to the answer
-        want = (
-            case.want
-        )  # before the answer: what torch imports at first use is not on the learner's time
+        # Before the answer: what torch imports at first use is not on the learner's time.
+        want = case.want
         started = time.monotonic()
         outcome = case.call(answer, exercise.limit)
         spent += time.monotonic() - started
-        found.printed = found.printed or outcome.printed
-        if (
-            outcome.error is not None
-            and not found.behaviour
-            and learner.is_blank(answer, outcome.error)
-        ):
+        seen.printed = seen.printed or outcome.printed
+        first = not seen.behaviour
+        if first and outcome.error is not None and learner.is_blank(answer, outcome.error):
             return Examination("blank", [])
-        if outcome.stopped:
-            runs.ok, runs.detail = (
-                False,
-                f"{_stopped(exercise)} Is there a loop that never ends?\nfor {case.inputs}",
-            )
-            found.state = "timeout"
-        elif spent > budget:
-            runs.ok, runs.detail = (
-                False,
-                f"Stopped after {budget:g} s: each call is slow. Can a loop become one operation?",
-            )
-            found.state = "timeout"
-        elif outcome.error is not None:
-            runs.ok, runs.detail = (
-                False,
-                _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}",
-            )
-            found.state = "error"
-        if runs.ok is False:
-            found.behaviour.append((found.state, runs.detail.split("\n")[0]))
-            return found
-        found.behaviour.append(("value", outcome.value))
+        overspent = budget if spent > budget else None
+        fault = _not_run(exercise, answer, outcome, case, overspent)
+        if fault is not None:
+            seen.state, runs.ok, runs.detail = fault[0], False, fault[1]
+            seen.behaviour.append((seen.state, runs.detail.split("\n")[0]))
+            return seen
+        seen.behaviour.append(("value", outcome.value))
         _compare(exercise, case, outcome.value, want, typed, right, pure)
+        if stop_at_a_fault and _fails(seen):
+            return seen
     runs.ok, typed.ok = True, typed.ok is not False
     if typed.ok:
         right.ok, pure.ok = right.ok is not False, pure.ok is not False
+    for row in _later_rows(exercise, answer, cases, seen):
+        seen.rows.append(row)
+        if stop_at_a_fault and row.ok is False:
+            return seen
+    if not _fails(seen):
+        seen.state = "solved"
+    return seen
+
+
+def _fails(seen: Examination) -> bool:
+    return any(row.ok is False for row in seen.rows)
+
+
+def _not_run(exercise, answer, outcome, case, overspent) -> tuple[str, str] | None:
+    """(state, detail) of a call that came to no end; None if it did.
+
+    overspent: seconds that all calls together may take, once they are spent; else None.
+    """
+    if outcome.stopped:
+        told = f"{_stopped(exercise)} Is there a loop that never ends?\nfor {case.inputs}"
+        return "timeout", told
+    if overspent is not None:
+        told = f"Stopped after {overspent:g} s: each call is slow. Can a loop become one operation?"
+        return "timeout", told
+    if outcome.error is not None:
+        return "error", _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
+    return None
+
+
+def _later_rows(exercise, answer, cases, seen) -> Iterator[Row]:
+    """Gradients and device of an answer whose values are right, and every law."""
+    _, typed, right, _ = seen.rows
     if right.ok:
-        extra = [
-            _gradient_row(exercise, answer, cases, found),
-            _device_row(exercise, answer, cases),
-        ]
-        found.rows += [row for row in extra if row]
-    else:  # still part of what the exercise is worth
-        found.rows += [Row(GRADIENTS)] if _has_gradients(exercise, cases) else []
+        if (row := _gradient_row(exercise, answer, cases, seen)) is not None:
+            yield row
+        if (row := _device_row(exercise, answer, cases)) is not None:
+            yield row
+    elif _has_gradients(exercise, cases):  # still part of what the exercise is worth
+        yield Row(GRADIENTS)
     for text, law in exercise.laws:
-        found.rows.append(_law_row(exercise, answer, cases, text, law) if typed.ok else Row(text))
-    if all(row.ok is not False for row in found.rows):
-        found.state = "solved"
-    return found
+        yield _law_row(exercise, answer, cases, text, law) if typed.ok else Row(text)
 
 
 def _compare(exercise, case, got, wanted, typed, right, pure):
-    """Fill in the three rows that are about one result; a row keeps the first counterexample it
-    met.
+    """Fill in the three rows that are about one result.
+
+    A row keeps the first counterexample that it met.
     """
     (result, after), (want, want_after) = got, wanted
     fault = values.problem(result, want)
@@ -221,20 +251,21 @@ def _compare(exercise, case, got, wanted, typed, right, pure):
         return
     if right.ok is None and not values.same(result, want, exercise.rtol, exercise.atol):
         right.ok = False
-        right.detail = (
-            f"for {case.inputs}\nexpected {values.brief(want)}\n     got {values.brief(result)}"
-        )
+        right.detail = f"for {case.inputs}\n{_expected(want, result)}"
     if pure.ok is None and not values.alike(after, want_after, exercise.rtol, exercise.atol):
         pure.ok = False
-        if values.alike(case.before, want_after, exercise.rtol, exercise.atol):
+        if values.alike(case.inputs_before, want_after, exercise.rtol, exercise.atol):
             pure.detail = (
-                "Your function changed one of its arguments in place. Work on a new value (x = x -"
-                " y, not x -= y)."
+                "Your function changed one of its arguments in place."
+                " Work on a new value (x = x - y, not x -= y)."
             )
         else:
             pure.name = "changes its inputs as asked"
-            told = f"expected {values.brief(want_after)}\n     got {values.brief(after)}"
-            pure.detail = f"for {case.inputs}, after the call\n{told}"
+            pure.detail = f"for {case.inputs}, after the call\n{_expected(want_after, after)}"
+
+
+def _expected(want, got) -> str:
+    return f"expected {values.brief(want)}\n     got {values.brief(got)}"
 
 
 def _stopped(exercise) -> str:
@@ -243,32 +274,26 @@ def _stopped(exercise) -> str:
 
 def _explain(exercise, answer, error) -> str:
     """An error in the learner's words: what was raised, and the learner's own lines."""
-    told = (
-        run(
-            lambda: f"{type(error).__name__}: {error}".strip().rstrip(":")[:500], exercise.limit
-        ).value
-        or type(error).__name__
-    )
+    kind = type(error).__name__
+    told = run(lambda: f"{kind}: {error}".strip().rstrip(":")[:500], exercise.limit).value or kind
     lines = learner.own_lines(answer, error)
     if isinstance(error, NotImplementedError):
         code, raised = learner.raised_by(error)
         if raised and not learner.is_blank(answer, error):
             told += (
-                f"\nIt comes from `{code.co_name}`, which your function calls and which is not"
-                " written yet."
+                f"\nIt comes from `{code.co_name}`,"
+                " which your function calls and which is not written yet."
             )
             if code.co_name in REGISTRY:
                 told += (
-                    " Solve that exercise first, or take the course's answer: helper ="
-                    f' use("{code.co_name}").'
+                    " Solve that exercise first, or take the course's answer:"
+                    f' helper = use("{code.co_name}").'
                 )
     if isinstance(error, KeyboardInterrupt):
         told = "Interrupted."
     if isinstance(error, TypeError) and not lines and not inspect.isclass(answer):
-        told += (
-            "\nYour function is called with"
-            f" ({', '.join(inspect.signature(exercise.reference).parameters)})."
-        )
+        names = ", ".join(inspect.signature(exercise.reference).parameters)
+        told += f"\nYour function is called with ({names})."
     return "\n".join(filter(None, [told, lines]))
 
 
@@ -278,26 +303,32 @@ GRADIENTS = "gradients flow"
 
 
 def gradients(case: Case, answer, limit: float | None) -> Outcome:
-    """Gradients of a weighted sum of the results with respect to every float input and every
-    parameter of a module.
+    """Gradients of a weighted sum of the results.
 
-    The value is None if no result depends on any of them.
+    They are taken with respect to every float input and every parameter of a module. The value is
+    None if no result depends on any of them.
     """
     args = values.over_tensors(_leaf, case.draw())
     leaves = [t for t in values.tensors(args) if t.requires_grad]
 
     def once():
-        results = values.tensors(case.exercise.call(answer, *args))
-        results = [
-            r for r in results if r.requires_grad and (r.is_floating_point() or r.is_complex())
-        ]
+        results = [r for r in values.tensors(case.exercise.call(answer, *args)) if _is_inexact(r)]
+        results = [r for r in results if r.requires_grad]
         if not results or not leaves:
             return None
         total = sum((r * _weights(r)).sum() for r in results)
-        found = torch.autograd.grad(total.real, leaves, allow_unused=True)
-        return [torch.zeros_like(x) if g is None else g.detach() for x, g in zip(leaves, found)]
+        # None where a leaf is not used
+        raw = torch.autograd.grad(total.real, leaves, allow_unused=True)
+        return [
+            torch.zeros_like(leaf) if gradient is None else gradient.detach()
+            for leaf, gradient in zip(leaves, raw, strict=True)
+        ]
 
     return run(once, limit, case.seed)
+
+
+def _is_inexact(t: torch.Tensor) -> bool:
+    return t.is_floating_point() or t.is_complex()
 
 
 def _weights(r: torch.Tensor) -> torch.Tensor:
@@ -315,38 +346,37 @@ def _has_gradients(exercise, cases) -> bool:
     )
 
 
-def _gradient_row(exercise, answer, cases, found) -> Row | None:
+def _gradient_row(exercise, answer, cases, seen) -> Row | None:
     if not _has_gradients(exercise, cases):
         return None
     row = Row(GRADIENTS, True)
     for case in cases[: len(exercise.inputs)]:
         outcome = gradients(case, answer, exercise.limit)
-        found.behaviour.append((type(outcome.error).__name__, outcome.value))
-        if not row.ok:
-            continue
-        if outcome.stopped or outcome.error is not None:
-            row.ok = False
-            told = (
-                _stopped(exercise) if outcome.stopped else _explain(exercise, answer, outcome.error)
-            )
-            row.detail = f"With inputs that need a gradient: {told}"
-        elif (outcome.value is None) != (case.gradient is None):
-            row.ok = False
-            row.detail = (
-                "No gradient reaches the inputs. Look for .item(), .detach(), .data, float(...) or"
-                " torch.tensor(...)."
-                if outcome.value is None
-                else (
-                    "A gradient flows where none should: is a .detach() or torch.no_grad() missing?"
-                )
-            )
-        elif not values.alike(outcome.value, case.gradient, exercise.rtol, exercise.atol):
-            row.ok = False
-            row.detail = (
-                "The values are right but a gradient differs: is a part detached that should not"
-                " be, or is one not?"
-            )
+        seen.behaviour.append((type(outcome.error).__name__, outcome.value))
+        if row.ok and (fault := _gradient_fault(exercise, answer, case, outcome)):
+            row.ok, row.detail = False, fault
     return row
+
+
+def _gradient_fault(exercise, answer, case, outcome) -> str | None:
+    if outcome.stopped:
+        return f"With inputs that need a gradient: {_stopped(exercise)}"
+    if outcome.error is not None:
+        told = _explain(exercise, answer, outcome.error)
+        return f"With inputs that need a gradient: {told}"
+    if outcome.value is None and case.gradient is not None:
+        return (
+            "No gradient reaches the inputs."
+            " Look for .item(), .detach(), .data, float(...) or torch.tensor(...)."
+        )
+    if outcome.value is not None and case.gradient is None:
+        return "A gradient flows where none should: is a .detach() or torch.no_grad() missing?"
+    if not values.alike(outcome.value, case.gradient, exercise.rtol, exercise.atol):
+        return (
+            "The values are right but a gradient differs:"
+            " is a part detached that should not be, or is one not?"
+        )
+    return None
 
 
 # -------------------------------------------------------------- device and laws
@@ -356,8 +386,8 @@ def _device_row(exercise, answer, cases) -> Row | None:
     if not exercise.device:
         return None
     for case in cases[: len(exercise.inputs)]:
-        if not values.tensors(case.before) or devices.problem(case, exercise.reference, None) != "":
-            return None  # no tensors, or the reference itself cannot be tried here
+        if not case.runs_on_a_gpu:
+            return None
         fault = devices.problem(case, answer, exercise.limit)
         if fault is None:
             return Row("works on any device", None, "could not be tried without a GPU", weight=0)
@@ -373,9 +403,8 @@ def _law_row(exercise, answer, cases, text, law) -> Row:
         if outcome.stopped:
             return Row(text, False, _stopped(exercise))
         if outcome.error is not None:
-            return Row(
-                text, False, _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
-            )
+            told = _explain(exercise, answer, outcome.error)
+            return Row(text, False, f"{told}\nfor {case.inputs}")
         if not outcome.value:
             return Row(text, False, f"broken for {case.inputs}")
     return Row(text, True)
@@ -385,20 +414,19 @@ def _holds(verdict: Any) -> bool:
     return verdict is None or bool(verdict)
 
 
-def share(found: Examination) -> float:
+def share(seen: Examination) -> float:
     """The part of the points that the rows earn, from 0 to 1: by weight.
 
     What is only worth something in a right answer (inputs unchanged, gradients, device) earns
     nothing while the values are wrong.
     """
-    if found.state == "solved":
+    if seen.state == "solved":
         return 1.0
-    if found.state != "wrong":
+    if seen.state != "wrong":
         return 0.0
-    by_name = {row.name: row for row in found.rows}
-    right = by_name["right values"].ok is True
+    right = any(row.name == "right values" and row.ok for row in seen.rows)
     needs_right = {"leaves its inputs unchanged", "changes its inputs as asked"}
     earned = sum(
-        row.weight for row in found.rows if row.ok and (right or row.name not in needs_right)
+        row.weight for row in seen.rows if row.ok and (right or row.name not in needs_right)
     )
-    return earned / math.fsum(row.weight for row in found.rows)
+    return earned / math.fsum(row.weight for row in seen.rows)

@@ -18,14 +18,16 @@ import torch
 
 
 class TimedOut(BaseException):
-    """Raised inside a function that runs for too long. Not an Exception, so that `except Exception`
-    does not swallow it.
+    """Raised inside a function that runs for too long.
+
+    Not an Exception, so that `except Exception` does not swallow it.
     """
 
 
 class _Parked(BaseException):
-    """Raised in a thread that swallows TimedOut: while it is being made, in that thread, the thread
-    goes to sleep for good.
+    """Raised in a thread that swallows TimedOut.
+
+    It is made in that thread, and while it is being made the thread goes to sleep for good.
     """
 
     def __init__(self):
@@ -36,8 +38,9 @@ class _Parked(BaseException):
 
 @dataclass
 class Outcome:
-    """What one call did: a value, an error, or neither because it was stopped after its time; and
-    what it printed.
+    """What one call did.
+
+    A value, an error, or neither because it was stopped after its time; and what it printed.
     """
 
     value: Any = None
@@ -47,8 +50,9 @@ class Outcome:
 
 
 def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outcome:
-    """Call `function()` with all random generators seeded, for at most `limit` seconds (None: as
-    long as it takes).
+    """Call `function()` with all random generators seeded, for at most `limit` seconds.
+
+    limit: None is as long as it takes.
 
     Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored
     afterwards: the state of the random generators (Python, NumPy, torch), gradient mode, default
@@ -92,8 +96,8 @@ def _with_alarm(function, limit):
     """On the main thread of Linux and macOS: a timer signal, which also ends a sleep.
 
     A bare `except:` around the loop's body catches the first TimedOut, so the alarm rings again and
-    again, after 1, 2, 3, ...
-    microseconds: soon it falls between the end of the `except` and the start of the next `try`.
+    again, after 1, 2, 3, ... microseconds: soon it falls between the end of the `except` and the
+    start of the next `try`.
     """
     rings = 0
 
@@ -118,11 +122,10 @@ def _with_alarm(function, limit):
 
 
 def _in_thread(function, limit):
-    """Elsewhere (Windows, other threads): in a thread of its own, in which TimedOut is raised from
-    outside.
+    """Elsewhere (Windows, other threads): in a thread of its own.
 
-    A thread that swallows it again and again is put to sleep: it uses no time any more, and the
-    check goes on without it.
+    TimedOut is raised in it from outside. A thread that swallows it again and again is put to
+    sleep: it uses no time any more, and the check goes on without it.
     """
     result: list = []
 
@@ -163,17 +166,15 @@ def _raise_in(thread, exception):
 # Their handlers hold the real stderr, so capturing sys.stderr is not enough.
 _LOGGERS = [logging.getLogger(), logging.getLogger("torch")]
 
-
 _nested = threading.local()
 
 
 @contextlib.contextmanager
 def randomness_restored():
-    """Put the random generators of Python, NumPy and torch back at the end. Inside another such
-    block it does nothing.
+    """Put the random generators of Python, NumPy and torch back at the end.
 
-    `run` does this for one call. Saving NumPy's state takes longer than most calls, so a check does
-    it once around all of them.
+    Inside another such block it does nothing: `run` does this for one call, but saving NumPy's
+    state takes longer than most calls, so a check does it once around all of them.
     """
     if getattr(_nested, "inside", False):
         yield
@@ -202,12 +203,9 @@ def _seed_all(seed):
 
 @contextlib.contextmanager
 def _settings_restored():
-    dtype, device, threads = (
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.get_num_threads(),
-    )
-    folder, handlers = os.getcwd(), [logger.handlers for logger in _LOGGERS]
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    threads, folder = torch.get_num_threads(), os.getcwd()
+    handlers = [logger.handlers for logger in _LOGGERS]
     try:
         torch.set_default_dtype(torch.float32)
         for logger in _LOGGERS:
@@ -230,13 +228,14 @@ def _settings_restored():
             torch.set_num_threads(threads)
         if os.getcwd() != folder:
             os.chdir(folder)
-        for logger, was in zip(_LOGGERS, handlers):
-            logger.handlers = was
+        for logger, kept in zip(_LOGGERS, handlers, strict=True):
+            logger.handlers = kept
 
 
 class _Ear(io.TextIOBase):
-    """Listens to what is printed and keeps the beginning, so that an endless loop of prints fills
-    no memory.
+    """Listens to what is printed and keeps the beginning.
+
+    So an endless loop of prints fills no memory.
     """
 
     room = 2000

@@ -1,4 +1,4 @@
-"""What was solved so far: one small file in the user's home, written so that nothing is ever lost."""
+"""What was solved so far: a small file in the user's home, written so that nothing is lost."""
 
 import contextlib
 import html
@@ -18,7 +18,7 @@ _said: set[str] = set()  # what a kernel was told once
 
 
 def home() -> Path:
-    """Where progress is kept: MTL_COURSE_HOME, else the mounted Drive on Colab, else ~/.mtl_course."""
+    """Where progress is kept: MTL_COURSE_HOME, else Colab's mounted Drive, else ~/.mtl_course."""
     if chosen := os.environ.get("MTL_COURSE_HOME"):
         return Path(chosen).expanduser()
     drive = Path("/content/drive/MyDrive")
@@ -45,8 +45,8 @@ def load() -> tuple[dict[str, dict], str | None]:
         return {}, None
     except OSError as error:
         return {}, _once(
-            f"Progress could not be read from {path} ({error.strerror}); the checks work all the"
-            " same."
+            f"Progress could not be read from {path} ({error.strerror});"
+            " the checks work all the same."
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         aside = next(
@@ -58,15 +58,16 @@ def load() -> tuple[dict[str, dict], str | None]:
             path.replace(aside)
         except OSError:
             return {}, _once(
-                f"The progress file {path} is damaged and could not be moved aside; the checks work"
-                " all the same."
+                f"The progress file {path} is damaged and could not be moved aside;"
+                " the checks work all the same."
             )
         return {}, f"The progress file was damaged. It is kept as {aside}, and a new one was begun."
 
 
 def record(result: Result) -> str | None:
-    """Keep the best result of each exercise. Returns a note for the user, or None; never raises for
-    a problem with the disk.
+    """Keep the best result of each exercise. Returns a note for the user, or None.
+
+    A problem with the disk is such a note; it never raises.
     """
     if result.state in ("blank", "missing"):
         return None
@@ -80,22 +81,21 @@ def record(result: Result) -> str | None:
             return note
     except OSError as error:
         return _once(
-            f"Progress could not be kept in {folder} ({error.strerror or error}); the checks work"
-            " all the same."
+            f"Progress could not be kept in {folder} ({error.strerror or error});"
+            " the checks work all the same."
         )
 
 
-def _better(before: dict | None, result: Result) -> dict:
-    before = before or {"state": "missing", "score": 0.0, "tries": 0}
-    state = max(before["state"], result.state, key=RANK.index)
-    solved = before.get("solved") or (time.strftime("%Y-%m-%d") if state == "solved" else None)
-    score = max(before["score"], round(result.score, 4))
+def _better(entry: dict | None, result: Result) -> dict:
+    entry = entry or {"state": "missing", "score": 0.0, "tries": 0}
+    state = max(entry["state"], result.state, key=RANK.index)
+    today = time.strftime("%Y-%m-%d") if state == "solved" else None
     return {
-        **before,
+        **entry,
         "state": state,
-        "score": score,
-        "tries": before["tries"] + 1,
-        "solved": solved,
+        "score": max(entry["score"], round(result.score, 4)),
+        "tries": entry["tries"] + 1,
+        "solved": entry.get("solved") or today,
     }
 
 
@@ -121,8 +121,9 @@ def _write(path: Path, content: dict) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path, patience: float = 3.0, stale: float = 10.0):
-    """One writer at a time, over all kernels. The lock is a folder: making one is atomic on every
-    file system, Drive included.
+    """One writer at a time, over all kernels.
+
+    The lock is a folder: making one is atomic on every file system, Drive included.
     """
     lock = folder / ".progress.lock"
     end = time.monotonic() + patience
@@ -130,10 +131,8 @@ def _alone(folder: Path, patience: float = 3.0, stale: float = 10.0):
         try:
             lock.mkdir()
             break
-        except (
-            FileExistsError,
-            PermissionError,
-        ):  # Windows says the second while the folder is being removed
+        # Windows says the second while the folder is being removed.
+        except (FileExistsError, PermissionError):
             with contextlib.suppress(OSError):
                 if time.time() - lock.stat().st_mtime > stale:  # left by a kernel that was killed
                     lock.rmdir()

@@ -1,6 +1,4 @@
-"""Nested values: what goes into an answer and what comes out of it. Copied, compared, and put into
-a few words.
-"""
+"""Nested values, which go into an answer and come out of it: copied, compared, put into words."""
 
 import numbers
 from dataclasses import dataclass
@@ -13,9 +11,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Opened:
-    """A module or an optimizer taken apart into plain values, so that it can be compared like any
-    other.
-    """
+    """A module or an optimizer taken apart into plain values, to be compared like any other."""
 
     kind: str
     content: Any
@@ -28,12 +24,10 @@ def open_up(value):
     them are trained, and its mode; an optimizer is its groups: numbers, options and parameters.
     """
     if isinstance(value, nn.Module):
-        parameters = list(value.parameters())
+        parameters, buffers = list(value.parameters()), list(value.buffers())
         trained = [p.requires_grad for p in parameters]
-        return Opened(
-            "module",
-            [parameters, list(value.buffers()), trained, [m.training for m in value.modules()]],
-        )
+        modes = [m.training for m in value.modules()]
+        return Opened("module", [parameters, buffers, trained, modes])
     plain = (bool, int, float, tuple, list)
     groups = [
         {k: v for k, v in group.items() if isinstance(v, plain)} for group in value.param_groups
@@ -42,8 +36,9 @@ def open_up(value):
 
 
 def over_tensors(change, value):
-    """`value` with `change` applied to every tensor in it; lists, tuples and dicts are rebuilt, the
-    rest is passed on.
+    """`value` with `change` applied to every tensor in it.
+
+    Lists, tuples and dicts are rebuilt; the rest is passed on.
     """
     if isinstance(value, Tensor):
         return change(value)
@@ -51,13 +46,9 @@ def over_tensors(change, value):
         return {k: over_tensors(change, v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         items = [over_tensors(change, v) for v in value]
-        return (
-            type(value)(*items)
-            if hasattr(value, "_fields")
-            else tuple(items)
-            if isinstance(value, tuple)
-            else items
-        )
+        if hasattr(value, "_fields"):  # a named tuple
+            return type(value)(*items)
+        return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Opened):
         return Opened(value.kind, over_tensors(change, value.content))
     return value
@@ -65,18 +56,18 @@ def over_tensors(change, value):
 
 def tensors(value) -> list[Tensor]:
     """Every tensor in a nested value; for modules and optimizers, their parameters and buffers."""
-    found: list[Tensor] = []
+    collected: list[Tensor] = []
     if isinstance(value, nn.Module | torch.optim.Optimizer):
         value = open_up(value)
     if isinstance(value, list | tuple):
         for item in value:
-            found += tensors(item)
+            collected += tensors(item)
     elif isinstance(value, dict):
         for item in value.values():
-            found += tensors(item)
+            collected += tensors(item)
     else:
-        over_tensors(found.append, value)
-    return found
+        over_tensors(collected.append, value)
+    return collected
 
 
 def snapshot(value):
@@ -97,8 +88,10 @@ def snapshot(value):
 
 
 def renew(value):
-    """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them; TypeError for
-    anything else.
+    """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them.
+
+    Raises:
+        TypeError: for anything else.
     """
     if isinstance(value, Tensor):
         return value.detach().clone().requires_grad_(value.requires_grad)
@@ -114,7 +107,7 @@ def renew(value):
 
 
 def problem(got, want) -> str | None:
-    """What is wrong with the type, shape or dtype of `got`, in one sentence; None if nothing is.
+    """What is wrong with the type, shape or dtype of `got`, in a sentence; None if nothing is.
 
     A list and a tuple count as the same, and so do a Python number and a NumPy scalar.
     """
@@ -145,55 +138,52 @@ def problem(got, want) -> str | None:
         return next(filter(None, map(problem, got, want)), None)
     if want is None:
         return None if got is None else f"Expected None but got {kind(got)}."
-    return (
-        None
-        if isinstance(got, type(want))
-        else f"Expected {_article(type(want).__name__)} but got {kind(got)}."
-    )
+    if isinstance(got, type(want)):
+        return None
+    return f"Expected {_article(type(want).__name__)} but got {kind(got)}."
 
 
 def _tensor_problem(got, want: Tensor) -> str | None:
     if not isinstance(got, Tensor):
         return (
-            f"Expected a torch.Tensor but got {kind(got)}. Stay in torch: .item(), float() and"
-            " NumPy lose the gradients."
+            f"Expected a torch.Tensor but got {kind(got)}."
+            " Stay in torch: .item(), float() and NumPy lose the gradients."
         )
     if got.layout != want.layout:
         return f"Expected a tensor with layout {want.layout} but got {got.layout}."
     if got.shape != want.shape:
-        reduce = (
-            " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
-        )
-        return f"Expected shape {tuple(want.shape)} but got {tuple(got.shape)}.{reduce}"
+        return _other_shape(tuple(got.shape), tuple(want.shape))
     if got.dtype != want.dtype:
         return f"Expected dtype {want.dtype} but got {got.dtype}."
     if got.device != want.device:
         return (
-            f"Expected a result on {want.device}, where the inputs are, but got one on"
-            f" {got.device}."
+            f"Expected a result on {want.device}, where the inputs are,"
+            f" but got one on {got.device}."
         )
     return None
+
+
+def _other_shape(got: tuple, want: tuple) -> str:
+    told = f"Expected shape {want} but got {got}."
+    if len(want) < len(got):
+        told += " Is a reduction such as .sum() or .mean() missing?"
+    return told
 
 
 def _array_problem(got, want: np.ndarray) -> str | None:
     if not isinstance(got, np.ndarray):
         return f"Expected a NumPy array but got {kind(got)}."
     if got.shape != want.shape:
-        reduce = (
-            " Is a reduction such as .sum() or .mean() missing?" if want.ndim < got.ndim else ""
-        )
-        return f"Expected shape {want.shape} but got {got.shape}.{reduce}"
+        return _other_shape(got.shape, want.shape)
     # The width of the default integer depends on the platform; the width of floats is a choice.
     same = got.dtype.kind in "iu" if want.dtype.kind in "iu" else got.dtype == want.dtype
     return None if same else f"Expected dtype {want.dtype} but got {got.dtype}."
 
 
 def _is_number(value) -> bool:
-    return (
-        isinstance(value, numbers.Number | np.generic)
-        or isinstance(value, np.ndarray)
-        and value.ndim == 0
-    )
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0
+    return isinstance(value, numbers.Number | np.generic)
 
 
 def _number_problem(got, want) -> str | None:
@@ -203,18 +193,16 @@ def _number_problem(got, want) -> str | None:
         return f"Expected a number but got {kind(got)}."
     got_kind, want_kind = (np.asarray(v).dtype.kind.replace("u", "i") for v in (got, want))
     names = {"b": "True or False", "i": "a whole number", "f": "a float", "c": "a complex number"}
-    if (
-        got_kind == want_kind
-        or (want_kind in "fc" and got_kind == "i")
-        or (want_kind == "c" and got_kind == "f")
-    ):
+    serves_as = {"f": "if", "c": "ifc"}.get(want_kind, want_kind)
+    if got_kind in serves_as:
         return None
     return f"Expected {names.get(want_kind, 'a number')} but got {kind(got)}."
 
 
 def same(got, want, rtol: float, atol: float) -> bool:
-    """Whether two values of the same type and shape are equal up to tolerance; NaN equals NaN.
-    Never raises.
+    """Whether two values of the same type and shape are equal up to tolerance. Never raises.
+
+    NaN equals NaN.
     """
     try:
         return _same(got, want, rtol, atol)
@@ -241,7 +229,9 @@ def _same(got, want, rtol, atol) -> bool:
         return all(_same(got[k], want[k], rtol, atol) for k in want)
     if isinstance(want, list | tuple):
         return all(_same(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
-    return got is want or type(got) is type(want) and (_opaque(want) or bool(got == want))
+    if got is want:
+        return True
+    return type(got) is type(want) and (_opaque(want) or bool(got == want))
 
 
 def _opaque(value) -> bool:
@@ -273,8 +263,9 @@ def _article(noun: str) -> str:
 
 
 def brief(value) -> str:
-    """A short text: all of a small array, the first entries of a large one. Never raises, never
-    runs a foreign repr.
+    """A short text: all of a small array, the first entries of a large one.
+
+    Never raises, never runs a foreign repr.
     """
     try:
         return _brief(value)
@@ -284,31 +275,23 @@ def brief(value) -> str:
 
 def _brief(value) -> str:
     if isinstance(value, Tensor):
-        flat = (
-            value.detach().cpu().to_dense()
-            if value.layout != torch.strided
-            else value.detach().cpu()
-        )
-        return _brief_array(
-            flat.tolist(), tuple(flat.shape), flat.numel(), flat.flatten()[:6].tolist()
-        )
+        dense = value.detach().cpu()
+        if dense.layout != torch.strided:
+            dense = dense.to_dense()
+        first = dense.flatten()[:6].tolist()
+        return _brief_array(dense.tolist(), tuple(dense.shape), dense.numel(), first)
     if isinstance(value, np.ndarray):
         return _brief_array(value.tolist(), value.shape, value.size, value.flatten()[:6].tolist())
     if isinstance(value, nn.Module):
-        return (
-            f"a {type(value).__name__} with {sum(p.numel() for p in value.parameters())} parameters"
-        )
+        numbers_in_it = sum(p.numel() for p in value.parameters())
+        return f"a {type(value).__name__} with {numbers_in_it} parameters"
     if isinstance(value, Opened):
         return _article(value.kind) + " with " + _brief(value.content)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_brief, value[:8])) + (", …" if len(value) > 8 else "") + "]"
+        return f"[{', '.join(map(_brief, value[:8]))}{', …' if len(value) > 8 else ''}]"
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{k}: {_brief(v)}" for k, v in list(value.items())[:8])
-            + (", …" if len(value) > 8 else "")
-            + "}"
-        )
+        entries = [f"{k}: {_brief(v)}" for k, v in list(value.items())[:8]]
+        return f"{{{', '.join(entries)}{', …' if len(value) > 8 else ''}}}"
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in (int, float, bool, complex):
@@ -325,11 +308,9 @@ def _brief_array(nested, shape, size, first) -> str:
 
 
 def _numbers(nested) -> str:
-    return (
-        "[" + ", ".join(map(_numbers, nested)) + "]"
-        if isinstance(nested, list)
-        else _number(nested)
-    )
+    if isinstance(nested, list):
+        return "[" + ", ".join(map(_numbers, nested)) + "]"
+    return _number(nested)
 
 
 def _number(x) -> str:
