@@ -1,12 +1,16 @@
 """What one balanced multi-task step costs on a CPU, several ways side by side, as a ratio to one
 step on the sum of the losses.
 
-    python benchmarks/balanced_step.py            all cases; prints tables and writes the record that chapter 6 shows
+    python benchmarks/balanced_step.py            all cases; writes the record that chapter 6 shows
     python benchmarks/balanced_step.py --quick    two tasks, few rounds; writes nothing
 
 One thread, CPU seconds of the process, medians over interleaved rounds, so that a busy moment of
 the machine hits all ways alike. The ways differ in how they find the trunk's task gradients; all
 weigh them with IMTL-G. torchjd is optional: ``pip install torchjd``.
+
+The approximate step has a floor: one forward pass, each head forward and back once, and one
+backward pass of the trunk. What it costs above that is the balancing itself: the task gradients at
+the features brought together, their Gram matrix, the weights, and the weighted sum.
 """
 
 import argparse
@@ -34,7 +38,6 @@ except ImportError:
 
 CLASSES = 10
 MEMORY = [("MLP", 32), ("ConvNet", 32)]
-METHODS = ("mgda", "pcgrad", "cagrad", "imtl_g", "aligned_mtl", "nash_mtl", "upgrad", "dualproj")
 
 
 class Case:
@@ -47,16 +50,11 @@ class Case:
         if kind == "MLP":
             self.trunk, width, self.x = mlp([784, 512, 512, 256]), 256, torch.randn(256, 784)
         else:
-            layers = [
-                m
-                for a, b in ((3, 16), (16, 32), (32, 64))
-                for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-            ]
-            self.trunk, width, self.x = (
-                nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), *mlp([256, 128])),
-                128,
-                torch.randn(64, 3, 32, 32),
-            )
+            layers = []
+            for a, b in ((3, 16), (16, 32), (32, 64)):
+                layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), *mlp([256, 128])]
+            self.trunk, width, self.x = nn.Sequential(*layers), 128, torch.randn(64, 3, 32, 32)
         self.heads = nn.ModuleList(nn.Linear(width, CLASSES) for _ in range(tasks))
         self.labels = torch.randint(CLASSES, (tasks, len(self.x)))
         self.shared = list(self.trunk.parameters())
@@ -88,7 +86,16 @@ class Case:
         z = self.trunk(self.x)
         aliases = [z.detach().requires_grad_() for _ in self.heads]
         torch.stack(self.losses(aliases)).sum().backward()
-        return z, torch.stack([alias.grad for alias in aliases])
+        return z, [alias.grad for alias in aliases]
+
+    def floor(self):
+        """What no balancing at the features can do without. The trunk gets the first task's
+        gradient, as if weights cost nothing.
+        """
+        z, cotangents = self.cut()
+        gradients = torch.autograd.grad(z, self.shared, cotangents[0])
+        for p, g in zip(self.shared, gradients, strict=True):
+            p.grad = g
 
     def sum(self):
         torch.stack(self.losses([self.trunk(self.x)] * len(self.heads))).sum().backward()
@@ -118,7 +125,8 @@ class Case:
     def batched(self):
         """From dL_t/dz on, one batched pass of the trunk."""
         z, cotangents = self.cut()
-        self.spread(torch.autograd.grad(z, self.shared, cotangents, is_grads_batched=True))
+        stacked = torch.stack(cotangents)
+        self.spread(torch.autograd.grad(z, self.shared, stacked, is_grads_batched=True))
 
     def ours(self, approximate=False):
         losses = {str(t): partial(self.loss, t) for t in range(len(self.heads))}
@@ -138,13 +146,15 @@ class Case:
         self.torchjd(chunk=1)
 
 
+APPROXIMATE, FLOOR = "balanced_backward, approximate", "its floor"
 WAYS = {
     "sum of losses": Case.sum,
     "naive loop": Case.naive,
     "loop from the features": Case.loop,
     "batched, layer by layer": Case.batched,
     "balanced_backward": Case.ours,
-    "balanced_backward, approximate": Case.ours_approximate,
+    APPROXIMATE: Case.ours_approximate,
+    FLOOR: Case.floor,
 }
 if torchjd:
     WAYS |= {"torchjd": Case.torchjd, "torchjd, one task at a time": Case.torchjd_one_by_one}
@@ -164,7 +174,7 @@ def gradients(case: Case, way: str) -> torch.Tensor:
 
 def measure(kind: str, tasks: int, rounds: int) -> dict[str, dict[str, float]]:
     """Way -> its median CPU seconds, and the median over rounds of its ratio to the sum of losses
-    in the same round.
+    in the same round; for the approximate step also that of its ratio to its floor.
     """
     case = Case(kind, tasks)
     took = {way: [] for way in WAYS}
@@ -175,38 +185,38 @@ def measure(kind: str, tasks: int, rounds: int) -> dict[str, dict[str, float]]:
             step(case)
             took[way].append(time.process_time() - start)
     took = {way: seconds[1:] for way, seconds in took.items()}  # the first round warms up
-    base = took["sum of losses"]
-    return {
-        way: {
-            "seconds": statistics.median(s),
-            "ratio": statistics.median(a / b for a, b in zip(s, base, strict=True)),
-        }
-        for way, s in took.items()
+
+    def ratio(way, base):
+        return statistics.median(a / b for a, b in zip(took[way], took[base], strict=True))
+
+    cells = {
+        way: {"seconds": statistics.median(seconds), "ratio": ratio(way, "sum of losses")}
+        for way, seconds in took.items()
     }
+    cells[APPROXIMATE]["over floor"] = ratio(APPROXIMATE, FLOOR)
+    return cells
 
 
 def weights_from_gram(tasks: int, rounds: int) -> dict[str, float]:
     """Method -> median milliseconds from a Gram matrix [T, T] to weights, each round with another
     matrix.
     """
-    took = {method: [] for method in METHODS}
+    took = {name: [] for name in balancing.METHODS}
     for seed in range(rounds + 1):
-        J = torch.randn(
-            tasks, 3 * tasks, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-        )
-        G = J @ J.T
-        for method in METHODS:
+        generator = torch.Generator().manual_seed(seed)
+        G = balancing.gram(torch.randn(tasks, 3 * tasks, generator=generator, dtype=torch.float64))
+        for name, weigh in balancing.METHODS.items():
             start = time.process_time()
-            getattr(balancing, method)(G)
-            took[method].append(1e3 * (time.process_time() - start))
-    return {method: statistics.median(ms[1:]) for method, ms in took.items()}
+            weigh(G)
+            took[name].append(1e3 * (time.process_time() - start))
+    return {name: statistics.median(ms[1:]) for name, ms in took.items()}
 
 
 def table(title, columns, rows):
     """Print a table: rows name -> values as text."""
-    print(f"\n{title}\n{'':32}" + "".join(f"{c:>16}" for c in columns))
+    print(f"\n{title}\n{'':36}" + "".join(f"{c:>16}" for c in columns))
     for name, cells in rows.items():
-        print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
+        print(f"{name:36}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def main(arguments=None):
@@ -228,16 +238,16 @@ def main(arguments=None):
         ms = ", ".join(
             f"{1e3 * cell['sum of losses']['seconds']:.1f} ms" for cell in steps[kind].values()
         )
-        table(
-            f"{kind}; {unit} ({ms})",
-            [f"T = {T}" for T in sizes],
-            {w: [f"{c[w]['ratio']:.2f}" for c in steps[kind].values()] for w in WAYS},
-        )
+        cells = steps[kind].values()
+        rows = {way: [f"{cell[way]['ratio']:.2f}" for cell in cells] for way in WAYS}
+        over = [f"{cell[APPROXIMATE]['over floor']:.2f}" for cell in cells]
+        rows["the approximate step over its floor"] = over
+        table(f"{kind}; {unit} ({ms})", [f"T = {T}" for T in sizes], rows)
     weights = {str(T): weights_from_gram(T, 2 * rounds) for T in sizes}
     table(
         "Weights from a Gram matrix, ms",
         [f"T = {T}" for T in sizes],
-        {m: [f"{c[m]:.2f}" for c in weights.values()] for m in METHODS},
+        {name: [f"{cell[name]:.2f}" for cell in weights.values()] for name in balancing.METHODS},
     )
     if options.quick:
         return

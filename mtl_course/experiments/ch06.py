@@ -29,14 +29,9 @@ from ..runtime import device as fastest
 from ..training.tasks import classification
 
 TASKS = {name: classification(name) for name in two_digits.TASKS}
-SURGERY = (
-    "mgda",
-    "pcgrad",
-    "cagrad",
-    "imtl_g",
-    "aligned_mtl",
-    "nash_mtl",
-)  # upgrad is half of pcgrad for two tasks, which Adam does not see
+# Without upgrad, which for two tasks is half of pcgrad, and Adam does not see that; and without
+# dualproj, which was made for continual learning.
+SURGERY = tuple(name for name in balancing.METHODS if name not in ("upgrad", "dualproj"))
 PARTS = ("train", "validation", "test")
 
 
@@ -140,9 +135,7 @@ def combiner(method: str, setting: dict, seed: int):
         return Fixed([2 * ratio / (1 + ratio), 2 / (1 + ratio)])
     if method == "cagrad":
         return partial(balancing.cagrad, c=setting["c"])
-    if method == "pcgrad":
-        return partial(balancing.pcgrad, generator=torch.Generator().manual_seed(seed))
-    return getattr(balancing, method)
+    return balancing.method(method, seed)
 
 
 def train(
@@ -331,28 +324,11 @@ def _halves(model, batch, half):
 
 
 # ----------------------------------------------------------------------------- what methods promise
-METHODS = (
-    "sum",
-    "mgda",
-    "pcgrad",
-    "cagrad",
-    "imtl_g",
-    "aligned_mtl",
-    "nash_mtl",
-    "upgrad",
-    "dualproj",
-)
-
-
 def weights(method: str, G: Tensor) -> Tensor:
-    """The method's weights, PCGrad's with a fixed order; "sum" has ones."""
+    """The method's weights, PCGrad's with the orders of a fixed seed; "sum" has ones."""
     if method == "sum":
         return torch.ones(len(G), dtype=torch.float64)
-    return (
-        balancing.pcgrad(G, torch.Generator().manual_seed(0))
-        if method == "pcgrad"
-        else getattr(balancing, method)(G)
-    )
+    return balancing.method(method)(G)
 
 
 def _random(rng, tasks, size):
@@ -418,7 +394,7 @@ def promises(rounds: int = 40, seed: int = 0) -> dict[str, dict[str, float]]:
         return float((weights(method, J @ J.T) @ J).norm() / J.norm(dim=1).mean()) < 0.02
 
     found = {}
-    for method in METHODS:
+    for method in ("sum", *balancing.METHODS):
         kept = [
             (
                 _conflicts_with_none(method, pair),

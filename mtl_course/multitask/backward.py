@@ -3,7 +3,7 @@ between the tasks.
 
 With features z = trunk(x) and task losses L_t(head_t(z)), the gradient of task t for the trunk is
 g_t = (dz/dtheta)^T dL_t/dz. One backward pass of the sum of the losses, through T detached aliases
-of z, yields every head's gradient and every dL_t/dz. Only then the trunk is walked, T times for the
+of z, yields every head's gradient and every dL_t/dz. Only then is the trunk walked, T times for the
 T gradients, and their Gram matrix is summed layer by layer. The heads never enter the balancing,
 and no graph is left for the caller to retain.
 """
@@ -16,11 +16,31 @@ from torch import Tensor, nn
 
 from ..training.graphs import has_looped
 
+# On a CPU, up to so many tasks go through a dense trunk in one pass,
+AT_ONCE = 8
+# and more of them in groups of so many. A group is as fast there as all together: one group's
+# products already keep the processor busy. What a pass holds in between grows with the group.
+GROUP = 4
+
 
 @dataclass(frozen=True)
 class Balanced:
-    """What `balanced_backward` did: task names, detached losses [T], Gram matrix [T, T] and weights
-    [T] (float64, CPU).
+    """What `balanced_backward` found, beside the gradients that it wrote.
+
+    Args:
+        tasks: names of the tasks that had a loss, in order.
+        losses: [T], detached, in the type and on the device of the losses.
+        gram: Gram matrix [T, T] of the task gradients, float64, on the CPU.
+        weights: what the method made of it, [T], float64, on the CPU.
+
+    Example:
+        >>> theta = nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> losses = {"first": lambda z: z[0], "both": lambda z: z.sum(), "none": lambda z: None}
+        >>> done = balanced_backward(theta * 1, losses, [theta], lambda G: G.new_ones(len(G)))
+        >>> done.tasks, done.losses.tolist()
+        (('first', 'both'), [1.0, 3.0])
+        >>> done.gram.tolist(), done.weights.tolist()
+        ([[1.0, 1.0], [1.0, 2.0]], [1.0, 1.0])
     """
 
     tasks: tuple[str, ...]
@@ -38,56 +58,73 @@ def balanced_backward(
     approximate: bool = False,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Balanced:
-    """Write the head gradients and the balanced trunk gradient into ``.grad``, as
-    ``loss.backward()`` would (they accumulate).
+    """Write the heads' gradients and the trunk's balanced one, in place of `loss.backward()`.
 
-    features: z = trunk(x), of any shape, with its graph.
-    task_losses: task name -> function from features to that task's scalar loss, or to None if the
-        batch has no label for it.
-    shared: the trunk's parameters. weigh: Gram matrix [T, T] -> weights [T], such as
-        `balancing.upgrad`.
-    approximate: take the Gram matrix of dL_t/dz instead of the trunk's gradients. One trunk pass in
-        all instead of T, but what is
-        balanced then is the conflict at the features: two tasks that agree there may still disagree
-        in the parameters.
-    scaler: for float16; losses are scaled, and the weights do not see the scale.
+    As there, they are added to what is in ``.grad``. The heads get the gradients of the plain sum.
+    A loss that is not finite, not a scalar, or missing for every task leaves every ``.grad`` as it
+    was. A task gradient that is not finite, or weights that are not T finite numbers, leave the
+    trunk's as it was.
 
-    Raises ValueError, with no gradient written, if a loss is not finite (it names the task), not a
-    scalar, or no task has a loss; with the heads' gradients written and none for the trunk, if a
-    task's gradient is not finite, or `weigh` does not give T finite weights.
+    With `approximate`, the Gram matrix is that of dL_t/dz instead of the trunk's gradients. That
+    takes one pass through the trunk in all instead of T. What is balanced then is the conflict at
+    the features: two tasks that agree there may still disagree in the parameters.
+
+    Args:
+        features: z = trunk(x), of any shape, with its graph.
+        task_losses: task name -> function from features to the task's scalar loss, or to None if
+            the batch has no label for it.
+        shared: the trunk's parameters; those that want no gradient get none.
+        weigh: Gram matrix [T, T] (float64, CPU) -> weights [T], such as `balancing.upgrad`.
+        approximate: balance at the features.
+        scaler: for float16; the losses are scaled, and the weights do not see the scale.
+
+    Returns:
+        Names, losses, Gram matrix and weights of the tasks that have a loss.
+
+    Raises:
+        ValueError: a loss is not a scalar, no task has a loss, or `weigh` does not give T finite
+            weights.
+        FloatingPointError: a task's loss or gradient is not finite; names the task.
+
+    Example:
+        >>> from mtl_course.multitask import upgrad
+        >>> theta = nn.Parameter(torch.zeros(3))  # a trunk of three numbers, z = theta
+        >>> a, b = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+        >>> losses = {"a": lambda z: a @ z, "b": lambda z: b @ z}
+        >>> done = balanced_backward(theta * 1, losses, [theta], upgrad)
+        >>> done.gram.tolist()  # a and b conflict
+        [[18.0, -22.0], [-22.0, 38.0]]
+        >>> theta.grad  # and this conflicts with neither
+        tensor([0.2924, 1.9006, 1.9006])
     """
     aliases, losses = _losses(features, task_losses)
-    stacked = torch.stack([loss.detach() for loss in losses.values()])
-    _require_finite(tuple(losses), stacked)
+    names, values = tuple(losses), torch.stack(tuple(losses.values()))
+    _require_finite(names, values)
     shared = [p for p in shared if p.requires_grad]
     scale = 1.0 if scaler is None else scaler.get_scale()
     # Forward passes want the caller's autocast; sums of gradients and the Gram matrix want full
     # precision.
     with torch.autocast(features.device.type, enabled=False):
-        total = torch.stack(tuple(losses.values())).sum()
-        (total if scaler is None else scaler.scale(total)).backward()
-        cotangents = torch.stack(
-            [torch.zeros_like(z) if z.grad is None else z.grad for z in aliases]
-        )
-        del aliases, total  # the gradients of all tasks come next: the peak of the memory
+        total = values.sum() if scaler is None else scaler.scale(values.sum())
+        total.backward()
+        cotangents = _stacked_gradients(aliases)
+        # The gradients of all tasks come next, the peak of the memory: let go of the heads' graph.
+        values = values.detach()
+        del aliases, losses, total
         if approximate:
             G = _gram([cotangents], scale)
-            w = _weights(weigh, G, tuple(losses), scaler)
-            combined = torch.autograd.grad(
-                features,
-                shared,
-                torch.tensordot(w.to(cotangents), cotangents, 1),
-                allow_unused=True,
-            )
+            w = _weights(weigh, G, names, scaler)
+            mixed = torch.tensordot(w.to(cotangents), cotangents, 1)
+            combined = torch.autograd.grad(features, shared, mixed, allow_unused=True)
         else:
             layers = _trunk_gradients(features, shared, cotangents)
             G = _gram([g for g in layers if g is not None], scale)
-            w = _weights(weigh, G, tuple(losses), scaler)
+            w = _weights(weigh, G, names, scaler)
             combined = [None if g is None else torch.tensordot(w.to(g), g, 1) for g in layers]
         for parameter, gradient in zip(shared, combined, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    return Balanced(tuple(losses), stacked, G, w)
+    return Balanced(names, values, G, w)
 
 
 def _losses(features, task_losses):
@@ -112,13 +149,24 @@ def _losses(features, task_losses):
     return aliases, losses
 
 
+def _not_finite(names, values) -> list[str]:
+    """The names whose value is infinite or NaN, quoted."""
+    finite = torch.isfinite(values).tolist()
+    return [repr(name) for name, ok in zip(names, finite, strict=True) if not ok]
+
+
 def _require_finite(names, losses):
-    bad = [name for name, ok in zip(names, torch.isfinite(losses).tolist(), strict=True) if not ok]
-    if bad:
-        raise ValueError(
-            f"The loss of task {', '.join(map(repr, bad))} is not finite; no gradient was written."
+    """FloatingPointError that names the tasks whose loss is not finite."""
+    if bad := _not_finite(names, losses):
+        raise FloatingPointError(
+            f"The loss of task {', '.join(bad)} is not finite; no gradient was written."
             " Look at its inputs and rate."
         )
+
+
+def _stacked_gradients(aliases):
+    """dL_t/dz of all tasks, [T, *z]; zero for a task whose loss ignores the features."""
+    return torch.stack([torch.zeros_like(z) if z.grad is None else z.grad for z in aliases])
 
 
 def _trunk_gradients(features, shared, cotangents):
@@ -126,18 +174,15 @@ def _trunk_gradients(features, shared, cotangents):
     do not depend on it.
     """
     tasks, group = len(cotangents), _group(features, len(cotangents))
-    if (
-        group == 1
-        # as lists: with one buffer for all, glibc hands the memory between two passes back and pages it
-        # in anew
-    ):
+    if group == 1:
+        # As lists: with one buffer for all, glibc hands the memory back between two passes and
+        # pages it in anew.
         each = [
             torch.autograd.grad(features, shared, v, retain_graph=t < tasks - 1, allow_unused=True)
             for t, v in enumerate(cotangents)
         ]
-        return [
-            None if layer[0] is None else torch.stack(layer) for layer in zip(*each, strict=True)
-        ]
+        layers = zip(*each, strict=True)
+        return [None if layer[0] is None else torch.stack(layer) for layer in layers]
     if group == tasks:
         return torch.autograd.grad(
             features, shared, cotangents, is_grads_batched=True, allow_unused=True
@@ -145,7 +190,7 @@ def _trunk_gradients(features, shared, cotangents):
     layers = [None] * len(shared)
     for start in range(0, tasks, group):
         rows = slice(start, min(start + group, tasks))
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             features,
             shared,
             cotangents[rows],
@@ -153,7 +198,7 @@ def _trunk_gradients(features, shared, cotangents):
             is_grads_batched=True,
             allow_unused=True,
         )
-        for k, g in enumerate(found):
+        for k, g in enumerate(gradients):
             if g is not None:
                 layers[k] = g.new_empty(tasks, *shared[k].shape) if layers[k] is None else layers[k]
                 layers[k][rows] = g
@@ -161,41 +206,35 @@ def _trunk_gradients(features, shared, cotangents):
 
 
 def _group(features, tasks) -> int:
-    """How many tasks go through the trunk in one pass. Small groups of many tasks are as fast on a
-    CPU, and need much less memory.
-    """
+    """How many tasks go through the trunk in one pass."""
     if has_looped(features.grad_fn):
         return 1
-    return 4 if features.device.type == "cpu" and tasks > 8 else tasks
+    return GROUP if features.device.type == "cpu" and tasks > AT_ONCE else tasks
 
 
 def _gram(layers, scale):
-    """Sum over layers of the Gram matrices of [T, ...] gradients that were multiplied by `scale`;
-    float64, on the CPU.
+    """Gram matrix of task gradients, given as layers [T, ...] that were multiplied by `scale`.
+
+    It is the sum over layers of theirs; float64, on the CPU.
     """
-    G = sum(
-        (flat @ flat.T).double()
-        for flat in (
-            layer.flatten(1).to(torch.promote_types(layer.dtype, torch.float32)) for layer in layers
-        )
-    )
+    G = 0
+    for layer in layers:
+        flat = layer.flatten(1).to(torch.promote_types(layer.dtype, torch.float32))
+        G = G + (flat @ flat.T).double()
     return (G / scale**2).cpu()
 
 
 def _weights(weigh, G, names, scaler):
-    """Weights of the method. Under a scaler an overflow is no error: equal weights pass it on, and
-    the scaler skips the step.
+    """Weights of the method, held against what they must be.
+
+    Under a scaler an overflow is no error: equal weights pass it on, and the scaler skips the step.
     """
     if not torch.isfinite(G).all():
         if scaler is not None:
             return torch.ones(len(G), dtype=torch.float64)
-        bad = [
-            name
-            for name, ok in zip(names, torch.isfinite(G.diagonal()).tolist(), strict=True)
-            if not ok
-        ] or names
-        raise ValueError(
-            f"The gradient of task {', '.join(map(repr, bad))} is not finite, though its loss is."
+        bad = _not_finite(names, G.diagonal()) or map(repr, names)
+        raise FloatingPointError(
+            f"The gradient of task {', '.join(bad)} is not finite, though its loss is."
             " Look for sqrt(0), log(0) or 0/0."
         )
     w = torch.as_tensor(weigh(G), dtype=torch.float64, device="cpu")

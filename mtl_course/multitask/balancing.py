@@ -1,14 +1,20 @@
-"""Gradient balancing: from the Gram matrix of the task gradients to one weight a task.
+"""Gradient balancing: from the Gram matrix of the task gradients to one weight per task.
 
-Let g_1, ..., g_T be the gradients of the task losses with respect to the shared parameters, and G =
-[g_i . g_j] their Gram matrix. Every method here is a pure function ``G -> w`` ([T, T] to [T],
-float64, CPU) and the update direction is d = w_1 g_1 + ... + w_T g_T. No method needs the gradients
-themselves, which have millions of entries; G has T x T.
+Let g_1, ..., g_T be the gradients of the task losses with respect to the shared parameters, and
+G = [g_i . g_j] their Gram matrix. Every method here is a pure function ``G -> w`` ([T, T] to [T],
+float64, CPU), and the update direction is d = w_1 g_1 + ... + w_T g_T. No method needs the
+gradients themselves, which have millions of entries; G has T x T. `METHODS` lists them all.
 
 All of them work on gradients of any scale: tolerances are relative to G, never absolute. The
 methods that solve a quadratic program do it on the cosines C = [G_ij / (|g_i| |g_j|)], so that a
-task with gradients a million times smaller than another's is still resolved.
+task whose gradients are a million times smaller than another's is still resolved.
+
+Every example has the same two gradients, (-4, 1, 1) and (6, 1, 1). They conflict: their dot product
+is -22, and a step along their sum (2, 2, 2) makes the first loss worse. Each example shows the
+weights w and the direction d = w J.
 """
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,31 +26,48 @@ from torch import Tensor
 RANK_TOLERANCE = 1e-12
 
 
+# ---------------------------------------------------------------------------- what all methods need
 def gram(gradients: Tensor) -> Tensor:
-    """Gram matrix [T, T] (float64) of task gradients [T, P]."""
-    g = gradients.to(torch.float64)
-    return g @ g.T
+    """Gram matrix of task gradients: all their dot products.
+
+    Args:
+        gradients: [T, P], row t the gradient of task t; any float type.
+
+    Returns:
+        G [T, T], float64, on the device of `gradients`.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+        >>> gram(J).tolist()
+        [[18.0, -22.0], [-22.0, 38.0]]
+    """
+    J = gradients.to(torch.float64)
+    return J @ J.T
+
+
+def normalised(G):
+    """Norms |g_t| [..., T] and cosines [..., T, T], from Gram matrices [..., T, T].
+
+    A task whose gradient is zero gets the norm 1 and cosines 0. G may be a tensor or an array: the
+    body uses only what both have.
+    """
+    norms = G.diagonal(0, -2, -1).clip(0) ** 0.5
+    norms = norms + (norms == 0)
+    return norms, G / (norms[..., :, None] * norms[..., None, :])
 
 
 def _checked(G: Tensor) -> np.ndarray:
-    """G as a symmetric float64 array; ValueError that names the task if an entry is not finite."""
+    """G as a symmetric float64 array; an error if it is not square, or has an infinity or NaN."""
     if G.ndim != 2 or G.shape[0] != G.shape[1]:
         raise ValueError(f"A Gram matrix is square, [T, T]; this one has shape {tuple(G.shape)}.")
     array = G.detach().to("cpu", torch.float64).numpy()
     bad = np.flatnonzero(~np.isfinite(array.diagonal()))
     if bad.size or not np.isfinite(array).all():
-        raise ValueError(
-            f"The gradient of task {', '.join(map(str, bad)) or '?'} is not finite. Look at that"
-            " task's loss."
+        tasks = ", ".join(map(str, bad)) or "?"
+        raise FloatingPointError(
+            f"The gradient of task {tasks} is not finite. Look at that task's loss."
         )
     return (array + array.T) / 2
-
-
-def _normalised(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Norms |g_t| [T] and cosines [T, T]; a task whose gradient is zero gets norm 1 and cosines 0."""
-    norms = np.sqrt(np.clip(array.diagonal(), 0, None))
-    norms = np.where(norms > 0, norms, 1.0)
-    return norms, array / np.outer(norms, norms)
 
 
 def _root(C: np.ndarray) -> np.ndarray:
@@ -53,18 +76,39 @@ def _root(C: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
 
 
+# -------------------------------------------------------------------------------------- the methods
 def mgda(G: Tensor) -> Tensor:
     """Weights of the shortest convex combination: argmin_{w >= 0, sum w = 1} w^T G w.
 
-    It is zero exactly where no direction improves every task (Pareto stationarity). Source: Sener
-    and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS 2018, after Désidéri
-    2012.
+    The combination is zero exactly where no direction improves every task (Pareto stationarity).
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+
+    Returns:
+        Weights [T], float64, on the CPU; they are not negative and sum to 1.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Sener and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS 2018, after
+        Désidéri 2012.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = mgda(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [0.6, 0.4]
+        >>> (torch.round(w @ J, decimals=4) + 0).tolist()  # + 0: no minus zero
+        [0.0, 1.0, 1.0]
     """
     array = _checked(G)
     zero = array.diagonal() == 0
     if zero.any():
         return torch.from_numpy(zero / zero.sum())
-    norms, C = _normalised(array)
+    norms, C = normalised(array)
     # For w = c p with p on the simplex, |A w|^2 + (sum w - 1)^2 = c^2 |A p|^2 + (c - 1)^2: at every
     # c the same p is best.
     row = norms.min() / norms
@@ -73,40 +117,117 @@ def mgda(G: Tensor) -> Tensor:
     return torch.from_numpy(w / w.sum())
 
 
-def pcgrad(G: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Each gradient is projected onto the normal plane of every other one that it conflicts with;
-    the results are added.
+def pcgrad(G: Tensor, orders: Tensor | Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Add up the gradients, each one projected off every other that it conflicts with.
 
-    The order of the projections is drawn anew for each task from `generator`, as in the paper.
-    Source: Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1.
+    A projected gradient lies in the normal plane of the gradient that it was last projected off; a
+    later projection may undo an earlier one in part, so with three tasks the order matters.
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+        orders: row i lists the tasks that gradient i is held against, first to last, as in [T, T]
+            or as T lists (i itself is skipped); default: drawn anew by torch's own generator, as in
+            the paper. `PCGrad` draws them from a generator of its own.
+
+    Returns:
+        Weights [T], float64, on the CPU; none is below 1.
+
+    Raises:
+        ValueError: G is not square, or there is not one order for each task.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = pcgrad(gram(J))  # with two tasks there is only one order
+        >>> torch.round(w, decimals=4).tolist()
+        [2.2222, 1.5789]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.5848, 3.8012, 3.8012]
     """
     array = _checked(G)
     T = len(array)
-    orders = torch.rand(T, T, generator=generator).argsort(dim=1).numpy()
-    return torch.from_numpy(_pcgrad_in_order(array, orders))
+    orders = np.asarray(_drawn_orders(T, None) if orders is None else orders)
+    if len(orders) != T:
+        raise ValueError(f"There are {len(orders)} orders for {T} tasks; each task needs its own.")
+    W = np.eye(T)  # row i: the i-th projected gradient as a combination of all
+    for i, projected in enumerate(W):
+        for j in orders[i]:
+            # The inner product of the i-th projected gradient and g_j.
+            dot = projected @ array[j]
+            if j != i and dot < 0 < array[j, j]:
+                projected[j] -= dot / array[j, j]
+    return torch.from_numpy(W.sum(axis=0))
 
 
-def _pcgrad_in_order(array: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """PCGrad for given orders [T, T]: row i lists the tasks that gradient i is held against, first
-    to last.
+def _drawn_orders(tasks: int, generator: torch.Generator | None) -> Tensor:
+    """A random order of all tasks in each of the `tasks` rows."""
+    return torch.rand(tasks, tasks, generator=generator).argsort(dim=1)
+
+
+class PCGrad:
+    """`pcgrad` as a method G -> w that draws its orders from a generator of its own.
+
+    So a run does not depend on what else draws random numbers. Its `state_dict` is part of the
+    checkpoints of `fit_tasks`.
+
+    Args:
+        seed: of the generator.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> torch.round(PCGrad(seed=0)(gram(J)) @ J, decimals=4).tolist()
+        [0.5848, 3.8012, 3.8012]
+        >>> G = torch.eye(8) - 0.1  # with more tasks the draws matter, and a seed repeats them
+        >>> torch.equal(PCGrad(seed=1)(G), PCGrad(seed=1)(G))
+        True
     """
-    rows = np.arange(len(array))
-    squares = np.where(array.diagonal() > 0, array.diagonal(), 1.0)
-    W = np.eye(len(array))  # row i: gradient i as a combination of all
-    for j in orders.T:
-        dot = np.einsum("it,ti->i", W, array[:, j])
-        conflict = (dot < 0) & (j != rows)
-        W[rows, j] -= np.where(conflict, dot / squares[j], 0.0)
-    return W.sum(axis=0)
+
+    def __init__(self, seed: int = 0):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, G: Tensor) -> Tensor:
+        """Weights [T] for newly drawn orders."""
+        return pcgrad(G, _drawn_orders(len(G), self.generator))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the generator."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Draw on as the generator of this state would."""
+        self.generator.set_state(state["generator"])
 
 
 def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
-    """The direction within a ball of radius c |g_0| around the mean gradient g_0 that helps the
-    worst task most.
+    """The direction within a ball around the mean gradient that helps the worst task most.
 
-    Solved in its dual, min over w on the simplex of w^T G p + c |g_0| sqrt(w^T G w) with p = (1/T,
-    ..., 1/T). Source: Liu, Liu, Jin, Stone and Liu, "Conflict-averse gradient descent", NeurIPS
-    2021. ValueError for a negative c.
+    The ball has the radius c |g_0|, with g_0 the mean gradient. Solved in its dual: the minimum
+    over w on the simplex of w^T G p + c |g_0| sqrt(w^T G w), with p = (1/T, ..., 1/T).
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+        c: radius of the ball in units of |g_0|, >= 0; 0 gives the mean gradient.
+
+    Returns:
+        Weights [T], float64, on the CPU.
+
+    Raises:
+        ValueError: c is negative, or G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Liu, Liu, Jin, Stone and Liu, "Conflict-averse gradient descent", NeurIPS 2021.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = cagrad(gram(J))
+        >>> torch.round(w, decimals=2).tolist()
+        [0.7, 0.5]
+        >>> torch.round(w @ J, decimals=2).tolist()
+        [0.18, 1.2, 1.2]
     """
     if c < 0:
         raise ValueError(f"c is {c}; it is the radius of a ball and cannot be negative.")
@@ -123,7 +244,7 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
         norm = np.sqrt(max(w @ K @ w, RANK_TOLERANCE))
         return w @ K @ p + radius * norm, K @ p + radius * (K @ w) / norm
 
-    found = minimize(
+    solution = minimize(
         objective,
         p,
         jac=True,
@@ -132,25 +253,43 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
         options={"ftol": 1e-14, "maxiter": 500},
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(T)},
     )
-    w = np.clip(found.x, 0, None)
+    w = np.clip(solution.x, 0, None)
     return torch.from_numpy(p + radius / np.sqrt(max(w @ K @ w, RANK_TOLERANCE)) * w)
 
 
 def imtl_g(G: Tensor) -> Tensor:
-    """The direction with the same projection on every unit gradient: G w proportional to |g_t|,
-    with sum w = 1.
+    """The direction with the same projection on every unit gradient.
 
-    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021. Where the weights that
-    solve it sum to zero they cannot be normalised, and equal weights are returned.
+    G w is proportional to the norms |g_t|, with sum w = 1. Where the weights that solve it sum to
+    zero they cannot be normalised, and equal weights are returned.
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+
+    Returns:
+        Weights [T], float64, on the CPU; they sum to 1, and may be negative.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Liu et al., "Towards impartial multi-task learning", ICLR 2021.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = imtl_g(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [0.5923, 0.4077]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.0767, 1.0, 1.0]
     """
     array = _checked(G)
-    norms, C = _normalised(array)
+    norms, C = normalised(array)
+    has_gradient = (array.diagonal() > 0).astype(float)
     # A ridge, not a pseudo-inverse: that would cut off the very direction that solves it where
     # gradients become opposite.
-    w = (
-        np.linalg.solve(C + RANK_TOLERANCE * np.eye(len(C)), (array.diagonal() > 0).astype(float))
-        / norms
-    )
+    w = np.linalg.solve(C + RANK_TOLERANCE * np.eye(len(C)), has_gradient) / norms
     total = w.sum()
     if abs(total) <= RANK_TOLERANCE * np.abs(w).sum():
         return torch.full((len(array),), 1 / len(array), dtype=torch.float64)
@@ -158,13 +297,32 @@ def imtl_g(G: Tensor) -> Tensor:
 
 
 def aligned_mtl(G: Tensor) -> Tensor:
-    """Rotate the gradients as little as possible to an orthogonal system of equal lengths, then
-    take their mean.
+    """The mean of the gradients after they were turned to a right-angled system of one length.
 
-    Source: Senushkin et al., "Independent component alignment for multi-task learning", CVPR 2023
-    (scale by the smallest singular value that is not zero). Towards the Pareto front that singular
-    value, and with it the update, goes to zero; where it is exactly zero the next one takes its
-    place.
+    The system is the nearest one, and its common length is the smallest singular value of the
+    gradients that is not zero. Towards the Pareto front that singular value, and with it the
+    update, goes to zero; where it is exactly zero the next one takes its place.
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+
+    Returns:
+        Weights [T], float64, on the CPU.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Senushkin et al., "Independent component alignment for multi-task learning", CVPR 2023.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = aligned_mtl(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [0.5591, 0.4083]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.2133, 0.9673, 0.9673]
     """
     array = _checked(G)
     T = len(array)
@@ -178,15 +336,38 @@ def aligned_mtl(G: Tensor) -> Tensor:
 
 
 def nash_mtl(G: Tensor, iterations: int = 100) -> Tensor:
-    """Nash's bargaining solution: w > 0 with G w = 1 / w, so that every task gains in proportion.
+    """Nash's bargaining solution: w > 0 with G w = 1 / w, so that all gain in proportion.
 
     It minimises the convex, self-concordant w^T G w / 2 - sum log w, here by damped Newton steps,
-    which need no line search. Source: Navon et al., "Multi-task learning as a bargaining game",
-    ICML 2022. Tasks without a gradient get the weight 0.
+    which need no line search.
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+        iterations: at most so many Newton steps; ten are usual.
+
+    Returns:
+        Weights [T], float64, on the CPU; positive, but 0 for a task without a gradient.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Navon et al., "Multi-task learning as a bargaining game", ICML 2022.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = nash_mtl(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [0.5915, 0.4071]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.0766, 0.9985, 0.9985]
+        >>> torch.round(gram(J) @ w * w, decimals=4).tolist()  # G w = 1 / w
+        [1.0, 1.0]
     """
     array = _checked(G)
-    has = array.diagonal() > 0
-    norms, C = _normalised(array[np.ix_(has, has)])
+    has_gradient = array.diagonal() > 0
+    norms, C = normalised(array[np.ix_(has_gradient, has_gradient)])
     # Opposite gradients admit no bargain: the ridge bounds the weights there, and is far below the
     # cosines elsewhere.
     C = C + 1e-10 * np.eye(len(C))
@@ -199,7 +380,7 @@ def nash_mtl(G: Tensor, iterations: int = 100) -> Tensor:
         if decrement < 1e-10:
             break
     w = np.zeros(len(array))
-    w[has] = y / norms
+    w[has_gradient] = y / norms
     return torch.from_numpy(w)
 
 
@@ -209,7 +390,7 @@ def _onto_dual_cone(array: np.ndarray, U: np.ndarray) -> np.ndarray:
     The projection is sum_t v_t g_t with v = argmin_{v >= u} v^T G v; with v = u + s it is
     non-negative least squares.
     """
-    norms, C = _normalised(array)
+    norms, C = normalised(array)
     A = _root(C)
     rows = []
     for u in U * norms:
@@ -219,19 +400,117 @@ def _onto_dual_cone(array: np.ndarray, U: np.ndarray) -> np.ndarray:
 
 
 def upgrad(G: Tensor) -> Tensor:
-    """Project each gradient onto the cone of directions that conflict with none, then take the
-    mean.
+    """The mean of the gradients, each one projected onto what conflicts with no task.
 
-    Source: Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024.
+    The directions that conflict with no task are a cone, and each projection is onto the whole of
+    it, so their mean conflicts with none either. For two tasks it is half of PCGrad's update.
+
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+
+    Returns:
+        Weights [T], float64, on the CPU; none is below 1 / T.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = upgrad(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [1.1111, 0.7895]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.2924, 1.9006, 1.9006]
     """
     array = _checked(G)
     return torch.from_numpy(_onto_dual_cone(array, np.eye(len(array)) / len(array)).sum(axis=0))
 
 
 def dualproj(G: Tensor) -> Tensor:
-    """Project the mean gradient onto the cone of directions that conflict with none.
+    """The mean gradient, projected onto the directions that conflict with no task.
 
-    Source: Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017.
+    Args:
+        G: Gram matrix [T, T] of the task gradients.
+
+    Returns:
+        Weights [T], float64, on the CPU; none is below 1 / T.
+
+    Raises:
+        ValueError: G is not square.
+        FloatingPointError: an entry of G is not finite; names the task.
+
+    Source:
+        Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> w = dualproj(gram(J))
+        >>> torch.round(w, decimals=4).tolist()
+        [0.6111, 0.5]
+        >>> torch.round(w @ J, decimals=4).tolist()
+        [0.5556, 1.1111, 1.1111]
     """
     array = _checked(G)
     return torch.from_numpy(_onto_dual_cone(array, np.full((1, len(array)), 1 / len(array)))[0])
+
+
+# ----------------------------------------------------------------------------------------- the list
+METHODS: dict[str, Callable[[Tensor], Tensor]] = {
+    # the shortest mixture: Sener and Koltun, NeurIPS 2018
+    "mgda": mgda,
+    # project each gradient off those it conflicts with, one by one: Yu et al., NeurIPS 2020
+    "pcgrad": pcgrad,
+    # near the mean, best for the worst task: Liu et al., NeurIPS 2021
+    "cagrad": cagrad,
+    # the same projection on every unit gradient: Liu et al., ICLR 2021
+    "imtl_g": imtl_g,
+    # the nearest right-angled system: Senushkin et al., CVPR 2023
+    "aligned_mtl": aligned_mtl,
+    # the bargaining solution: Navon et al., ICML 2022
+    "nash_mtl": nash_mtl,
+    # project each gradient onto what conflicts with none: Quinton and Rey, 2024
+    "upgrad": upgrad,
+    # project the mean onto what conflicts with none: Lopez-Paz and Ranzato, NeurIPS 2017
+    "dualproj": dualproj,
+}
+"""Every method by its name, G [T, T] -> w [T]; experiments, benchmark and tests read it.
+
+A method that is added here shows up in all of them. Its idea and its source are in its docstring.
+"""
+
+
+def method(name: str, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """The method of this name, to be called with one Gram matrix after the other.
+
+    What draws random numbers, PCGrad, does so from a generator of its own.
+
+    Args:
+        name: one of `METHODS`.
+        seed: of that generator; the other methods draw nothing.
+
+    Returns:
+        Function from G [T, T] to weights [T].
+
+    Raises:
+        ValueError: there is no such method; lists those that there are.
+
+    Example:
+        >>> J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        >>> for name in METHODS:
+        ...     print(f"{name:12}", *(f"{w:.2f}" for w in method(name)(gram(J))))
+        mgda         0.60 0.40
+        pcgrad       2.22 1.58
+        cagrad       0.70 0.50
+        imtl_g       0.59 0.41
+        aligned_mtl  0.56 0.41
+        nash_mtl     0.59 0.41
+        upgrad       1.11 0.79
+        dualproj     0.61 0.50
+    """
+    if name not in METHODS:
+        raise ValueError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
+    return PCGrad(seed) if name == "pcgrad" else METHODS[name]

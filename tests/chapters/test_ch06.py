@@ -13,6 +13,7 @@ from promises import KEPT, PROMISES
 from mtl_course import data, records
 from mtl_course.data import two_digits
 from mtl_course.experiments import ch06
+from mtl_course.multitask.balancing import METHODS
 
 
 # --------------------------------------------------------------------------------------------- data
@@ -172,11 +173,8 @@ def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
     case = bench.Case(kind, 3)
     expected = bench.gradients(case, "naive loop")
     assert {"torchjd", "torchjd, one task at a time"} < bench.WAYS.keys()
-    for way in bench.WAYS.keys() - {
-        "sum of losses",
-        "naive loop",
-        "balanced_backward, approximate",
-    }:
+    others = {"sum of losses", "naive loop", bench.APPROXIMATE, bench.FLOOR}
+    for way in bench.WAYS.keys() - others:
         found = bench.gradients(case, way)
         assert float((found - expected).norm() / expected.norm()) < 1e-4, way
     heads = sum(p.numel() for p in case.heads.parameters())
@@ -186,6 +184,28 @@ def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
         )
 
 
+def test_a_method_that_is_added_shows_up_everywhere(monkeypatch):
+    monkeypatch.setitem(METHODS, "mean", lambda G: torch.full((len(G),), 1 / len(G)).double())
+    mean = ch06.promises(rounds=4)["mean"]
+    assert mean["any order"] == mean["sum if none conflicts"] == 1 > mean["scale-free"]
+    assert load("balanced_step").weights_from_gram(2, rounds=1).keys() == METHODS.keys()
+
+
+def test_the_floor_of_the_approximate_step_walks_the_trunk_and_every_head_once(monkeypatch):
+    bench = load("balanced_step")
+    case = bench.Case("MLP", 3)
+    z = case.trunk(case.x)
+    expected = torch.autograd.grad(case.loss(0, z), case.shared)
+    bench.step(case, bench.FLOOR)
+    for p, g in zip(case.shared, expected, strict=True):
+        torch.testing.assert_close(p.grad, g)
+    ticks = iter([0, 9] * len(bench.WAYS) + [x for way in bench.WAYS for x in (0, len(way))])
+    monkeypatch.setattr(bench.time, "process_time", lambda: next(ticks))
+    cell = bench.measure("MLP", 2, 1)[bench.APPROXIMATE]
+    assert cell["over floor"] == len(bench.APPROXIMATE) / len(bench.FLOOR)
+    assert cell["ratio"] == len(bench.APPROXIMATE) / len("sum of losses")
+
+
 def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, monkeypatch):
     bench = load("balanced_step")
     bench.main(["--quick"])
@@ -193,6 +213,7 @@ def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, m
     assert (
         "MLP; 1.00" in shown
         and "balanced_backward" in shown
+        and "the approximate step over its floor" in shown
         and "nash_mtl" in shown
         and "written" not in shown
     )
@@ -200,14 +221,9 @@ def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, m
     assert (
         used > 4 * 8 * sum(p.numel() for p in bench.Case("MLP", 1).shared) / 2**20
     )  # eight gradients of the trunk, at the least
-    monkeypatch.setattr(
-        bench,
-        "measure",
-        lambda kind, T, rounds: {way: {"seconds": 0.01, "ratio": 1.0} for way in bench.WAYS},
-    )
-    monkeypatch.setattr(
-        bench, "weights_from_gram", lambda T, rounds: dict.fromkeys(bench.METHODS, 1.0)
-    )
+    cell = {"seconds": 0.01, "ratio": 1.0, "over floor": 1.0}
+    monkeypatch.setattr(bench, "measure", lambda *_: dict.fromkeys(bench.WAYS, cell))
+    monkeypatch.setattr(bench, "weights_from_gram", lambda *_: dict.fromkeys(METHODS, 1.0))
     monkeypatch.setattr(bench, "peak", lambda *case: used)
     monkeypatch.setattr(records.save, "__defaults__", (tmp_path,))
     bench.main([])

@@ -5,14 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from promises import who
+from promises import KEPT, who
 from torchjd import aggregation
-from torchjd._linalg._dual_cone import (
-    QuadprogProjector,  # not exported: the one way to switch its epsilons off
-)
+
+# Not exported: the one way to switch its epsilons off.
+from torchjd._linalg._dual_cone import QuadprogProjector
 
 from mtl_course.multitask import balancing
 from mtl_course.multitask.balancing import (
+    METHODS,
+    PCGrad,
     aligned_mtl,
     cagrad,
     dualproj,
@@ -24,7 +26,7 @@ from mtl_course.multitask.balancing import (
     upgrad,
 )
 
-METHODS = [mgda, pcgrad, cagrad, imtl_g, aligned_mtl, nash_mtl, upgrad, dualproj]
+EVERY = pytest.mark.parametrize("name", METHODS)
 GOLDEN = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
 
 
@@ -37,7 +39,8 @@ def direction(method, J):
     [
         (mgda, [0.0, 1.0, 1.0]),
         (pcgrad, [0.5848, 3.8012, 3.8012]),
-        (upgrad, [0.2924, 1.9006, 1.9006]),  # for two tasks half of PCGrad's, exactly
+        # for two tasks half of PCGrad's, exactly
+        (upgrad, [0.2924, 1.9006, 1.9006]),
         (imtl_g, [0.0767, 1.0, 1.0]),
         (aligned_mtl, [0.2133, 0.9673, 0.9673]),
         (cagrad, [0.1835, 1.2041, 1.2041]),
@@ -67,29 +70,29 @@ def conflict(method, J):
     that were added up.
     """
     G = gram(J)
-    w = method(G)
-    size = (w.abs() * G.diagonal().sqrt()).sum().clamp_min(1e-100)
-    return ((G @ w) / (G.diagonal().sqrt().clamp_min(1e-100) * size)).min()
+    w, norms = method(G), G.diagonal().sqrt()
+    size = (w.abs() * norms).sum().clamp_min(1e-100)
+    return ((G @ w) / (norms.clamp_min(1e-100) * size)).min()
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+@EVERY
 @settings(max_examples=40, deadline=None)
 @given(J=jacobians())
-def test_weights_are_finite_and_one_a_task(method, J):
-    w = method(gram(J))
+def test_weights_are_finite_and_one_a_task(name, J):
+    w = named(name)(gram(J))
     assert w.shape == (len(J),) and w.dtype == torch.float64 and torch.isfinite(w).all()
 
 
 # -------------------------------------------------------------- the table of promises (promises.py)
 def named(name):
-    """The method of this name; "sum" has ones, and PCGrad a fixed order."""
+    """The method of this name; "sum" has ones, and PCGrad the orders of seed 0."""
     if name == "sum":
         return lambda G: torch.ones(len(G), dtype=torch.float64)
-    return (
-        (lambda G: pcgrad(G, torch.Generator().manual_seed(0)))
-        if name == "pcgrad"
-        else getattr(balancing, name)
-    )
+    return balancing.method(name)
+
+
+def test_a_method_that_is_added_must_say_what_it_promises():
+    assert list(KEPT) == ["sum", *METHODS], "tests/promises.py has a row for every method"
 
 
 @st.composite
@@ -133,11 +136,8 @@ def test_order_of_the_tasks_does_not_matter(name, J, seed):
 @settings(max_examples=40, deadline=None)
 @given(J=generic(), seed=st.integers(0, 10**6))
 def test_unit_of_a_loss_does_not_turn_the_update(name, J, seed):
-    unit = 10 ** (
-        12
-        * torch.rand(len(J), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        - 6
-    )
+    generator = torch.Generator().manual_seed(seed)
+    unit = 10 ** (12 * torch.rand(len(J), 1, dtype=torch.float64, generator=generator) - 6)
     assert same(direction(named(name), unit * J), direction(named(name), J))
 
 
@@ -150,9 +150,8 @@ def test_without_conflict_it_is_the_sum(name, J):
 
 def stuck(J, seed):
     """The gradients but the first, and one more that makes a positive mixture of them zero."""
-    p = 0.2 + torch.rand(
-        len(J) - 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    p = 0.2 + torch.rand(len(J) - 1, 1, dtype=torch.float64, generator=generator)
     return torch.cat([J[1:], -(p * J[1:]).sum(0, keepdim=True)])
 
 
@@ -168,9 +167,10 @@ def test_update_is_short_near_the_front(name, J, seed, away):
     assert direction(named(name), near).norm() < 100 * away * near.norm(dim=1).mean()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in who("rests on the front") if name != "aligned_mtl"]
-)
+REST_ON_IT = [name for name in who("rests on the front") if name != "aligned_mtl"]
+
+
+@pytest.mark.parametrize("name", REST_ON_IT)
 @settings(max_examples=40, deadline=None)
 @given(J=generic(tasks=(3, 8, 32)), seed=st.integers(0, 10**6))
 def test_update_vanishes_on_the_front(name, J, seed):
@@ -189,18 +189,14 @@ def test_aligned_mtl_jumps_on_the_front_itself():
     )
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+@EVERY
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_common_scale_only_scales_the_update(method, scale):
+def test_common_scale_only_scales_the_update(name, scale):
     J = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    seeded = (lambda G: pcgrad(G, torch.Generator().manual_seed(1))) if method is pcgrad else method
-    power = (
-        -1 if method is nash_mtl else 1
-    )  # Nash: w ~ 1 / scale, so d = w J does not change at all
-    factor = 1.0 if power == -1 else scale
-    torch.testing.assert_close(
-        direction(seeded, scale * J), factor * direction(seeded, J), rtol=1e-5, atol=1e-5 * factor
-    )
+    # Nash: w ~ 1 / scale, so d = w J does not change at all.
+    factor = 1.0 if name == "nash_mtl" else scale
+    scaled, plain = direction(named(name), scale * J), direction(named(name), J)
+    torch.testing.assert_close(scaled, factor * plain, rtol=1e-5, atol=1e-5 * factor)
 
 
 @settings(max_examples=60, deadline=None)
@@ -210,12 +206,8 @@ def test_mgda_is_the_shortest_convex_combination(J):
     w = mgda(G)
     assert (w >= 0).all() and abs(w.sum() - 1) < 1e-12
     # KKT: G w >= w^T G w for every task, with equality where w > 0, relative to the sizes involved
-    length = w @ G @ w
-    slack = (
-        (G @ w - length)
-        / G.diagonal().sqrt().clamp_min(1e-100)
-        / (w * G.diagonal().sqrt()).sum().clamp_min(1e-100)
-    )
+    length, norms = w @ G @ w, G.diagonal().sqrt()
+    slack = (G @ w - length) / norms.clamp_min(1e-100) / (w * norms).sum().clamp_min(1e-100)
     assert slack.min() > -1e-6
 
 
@@ -223,9 +215,8 @@ def test_mgda_is_the_shortest_convex_combination(J):
 @given(seed=st.integers(0, 10**6), T=st.sampled_from([2, 3, 8, 32]))
 def test_nash_weights_solve_the_bargaining_equation(seed, T):
     g = torch.Generator().manual_seed(seed)
-    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=g) * 10 ** (
-        6 * torch.rand(T, 1, generator=g) - 3
-    )
+    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=g)
+    J = J * 10 ** (6 * torch.rand(T, 1, generator=g) - 3)
     G = gram(J)
     w = nash_mtl(G)
     assert (w > 0).all()
@@ -293,14 +284,55 @@ def test_pcgrad_equals_the_algorithm_on_the_gradients(seed, T):
     rng = np.random.default_rng(seed)
     J = torch.from_numpy(rng.normal(size=(T, T + 1)))
     orders = np.stack([rng.permutation(T) for _ in range(T)])
-    w = torch.from_numpy(balancing._pcgrad_in_order(gram(J).numpy(), orders))
-    torch.testing.assert_close(w @ J, naive_pcgrad(J, orders))
+    expected = naive_pcgrad(J, orders)
+    torch.testing.assert_close(pcgrad(gram(J), torch.from_numpy(orders)) @ J, expected)
+    others = [[j for j in order if j != i] for i, order in enumerate(orders)]
+    torch.testing.assert_close(pcgrad(gram(J), others) @ J, expected)
 
 
-def test_pcgrad_order_comes_from_the_generator():
+def test_pcgrad_needs_an_order_for_every_task():
+    with pytest.raises(ValueError, match="1 orders for 2 tasks"):
+        pcgrad(gram(GOLDEN), [[1]])
+
+
+def test_a_gradient_too_short_to_be_squared_is_not_projected_upon():
+    """A square of 1e-340 is zero in float64, and the dot product with a long gradient is not."""
+    w = pcgrad(gram(torch.tensor([[1.0, 0.0], [-1e-170, 0.0]], dtype=torch.float64)))
+    torch.testing.assert_close(w, torch.tensor([1.0, 1.0], dtype=torch.float64))
+
+
+def test_pcgrads_orders_come_from_its_own_generator():
     J = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    draws = [pcgrad(gram(J), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    first, same, other = PCGrad(0), PCGrad(0), PCGrad(1)
+    torch.manual_seed(0)
+    draws = [first(gram(J)) for _ in range(4)]
+    torch.manual_seed(1)
+    assert all(torch.equal(same(gram(J)), w) for w in draws)
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], other(gram(J)))
+    assert torch.equal(balancing.method("pcgrad", seed=1)(gram(J)), PCGrad(1)(gram(J)))
+
+
+def test_pcgrad_without_orders_draws_them_from_torchs_generator():
+    J = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    draws = []
+    for seed in (0, 0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            draws.append(pcgrad(gram(J)))
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_pcgrads_state_dict_goes_on_with_the_same_orders():
+    J = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    whole, resumed = PCGrad(0), PCGrad(5)
+    whole(gram(J))
+    resumed.load_state_dict(whole.state_dict())
+    assert all(torch.equal(whole(gram(J)), resumed(gram(J))) for _ in range(4))
+
+
+def test_an_unknown_method_is_told_the_known_ones():
+    with pytest.raises(ValueError, match="no method 'pc_grad'; there are mgda, pcgrad, cagrad"):
+        balancing.method("pc_grad")
 
 
 def test_without_conflict_projections_change_nothing():
@@ -310,20 +342,38 @@ def test_without_conflict_projections_change_nothing():
     torch.testing.assert_close(dualproj(gram(J)), torch.full((3,), 1 / 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-def test_bad_gradients_are_named(method):
+@EVERY
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_gradients_are_named(name, bad):
     G = gram(GOLDEN)
-    G[1, 1] = float("nan")
-    with pytest.raises(ValueError, match="task 1 is not finite"):
-        method(G)
+    G[1, 1] = bad
+    with pytest.raises(FloatingPointError, match="task 1 is not finite"):
+        named(name)(G)
     with pytest.raises(ValueError, match=r"\[T, T\]"):
-        method(torch.zeros(2, 3))
+        named(name)(torch.zeros(2, 3))
+
+
+def test_norms_and_cosines_of_a_tensor_and_of_an_array_are_the_same():
+    J = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    G = torch.stack([gram(J), gram(2 * J)])
+    norms, cosines = balancing.normalised(G)
+    assert norms.tolist() == [[5, 1, 1], [10, 1, 2]]
+    assert cosines[0].tolist() == cosines[1].tolist() == [[1, 0, 0.6], [0, 0, 0], [0.6, 0, 1]]
+    for tensor, array in zip((norms, cosines), balancing.normalised(G.numpy()), strict=True):
+        assert isinstance(array, np.ndarray) and tensor.tolist() == array.tolist()
+
+
+# ------------------------------------------------------------------------------- against torchjd
+def shifted(T):
+    """Gradients [T, 3T] in general position, with some conflicts."""
+    generator = torch.Generator().manual_seed(T)
+    return torch.randn(T, 3 * T, dtype=torch.float64, generator=generator) - 0.3
 
 
 @pytest.mark.parametrize("T", [2, 3, 8, 32])
 def test_against_torchjd(T):
     projector = QuadprogProjector(norm_eps=0, reg_eps=0)
-    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    J = shifted(T)
     for method, oracle in [
         (upgrad, aggregation.UPGrad(projector=projector)),
         (dualproj, aggregation.DualProj(projector=projector)),
@@ -335,21 +385,19 @@ def test_against_torchjd(T):
 
 @pytest.mark.parametrize("T", [2, 3, 8, 32])
 def test_pcgrad_equals_torchjds_with_the_same_permutations(T):
-    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    J = shifted(T)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        orders = np.stack([torch.randperm(T).numpy() for _ in range(T)])
+        orders = torch.stack([torch.randperm(T) for _ in range(T)])
         torch.manual_seed(5)
         expected = aggregation.PCGrad()(J)
-    torch.testing.assert_close(
-        torch.from_numpy(balancing._pcgrad_in_order(gram(J).numpy(), orders)) @ J, expected
-    )
+    torch.testing.assert_close(pcgrad(gram(J), orders) @ J, expected)
 
 
 @pytest.mark.parametrize("T", [2, 3, 8, 32])
 @pytest.mark.parametrize("c", [0.2, 0.5])
 def test_cagrad_equals_torchjds(T, c):
-    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    J = shifted(T)
     expected = aggregation.CAGrad(c=c, norm_eps=0.0)(J)
     torch.testing.assert_close(
         direction(lambda G: cagrad(G, c), J), expected, rtol=0, atol=1e-4 * float(expected.norm())
@@ -358,7 +406,7 @@ def test_cagrad_equals_torchjds(T, c):
 
 @pytest.mark.parametrize("T", [2, 3, 8, 32])
 def test_nash_equals_torchjds_fairgrad_on_normalised_gradients(T):
-    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=torch.Generator().manual_seed(T)) - 0.3
+    J = shifted(T)
     J = J / J.norm(dim=1, keepdim=True)
     torch.testing.assert_close(
         direction(nash_mtl, J), aggregation.FairGrad(alpha=1.0)(J), rtol=1e-5, atol=1e-6
