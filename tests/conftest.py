@@ -8,6 +8,21 @@ from data_tools import HERE
 
 from mtl_course.dev import book
 
+# Modules of many long tests that share no fixture: their tests go to the workers one by one.
+SINGLY = ("tests/exercises/test_exercises.py",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Whole modules, the largest first; then the tests of `SINGLY`, so that no worker idles."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if nodeid.startswith(SINGLY) else super()._split_scope(nodeid)
+
+    return Scheduler(config, log) if config.getvalue("dist") == "loadscope" else None
+
 
 @pytest.fixture
 def data_root(monkeypatch):

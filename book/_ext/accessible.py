@@ -4,7 +4,8 @@ something to do.
 A diagram, or a figure of several panels, that is too wide for a phone scrolls in a box of its own,
 which a keyboard must be able to reach (the theme sees to code and tables). Docutils gives the
 entries of a bibliography a role that ARIA has withdrawn. The empty corner of a table heads nothing.
-Chinese terms are marked as Chinese, so that they are pronounced, and drawn, as such.
+Chinese terms are marked as Chinese, so that they are pronounced, and drawn, as such. The arrow that
+unfolds a part of the contents has no name.
 """
 
 import re
@@ -23,6 +24,23 @@ MENDS = [
 ]
 
 
+LATE = 900  # after the theme has added what it draws the contents with
+
+
+def name_arrows(app, pagename, templatename, context, doctree):
+    draw = context.get("generate_toctree_html")
+    if draw is None:  # the pages that Sphinx adds without the theme's frame
+        return
+
+    def drawn(*arguments, **options):
+        contents = draw(*arguments, **options)
+        for arrow in contents.find_all("summary") if hasattr(contents, "find_all") else ():
+            arrow["aria-label"] = "Pages below this one"
+        return contents
+
+    context["generate_toctree_html"] = drawn
+
+
 def mend(app, pagename, templatename, context, doctree):
     for pattern, new in MENDS:
         context["body"] = pattern.sub(new, context.get("body", ""))
@@ -30,4 +48,5 @@ def mend(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("html-page-context", mend)
+    app.connect("html-page-context", name_arrows, priority=LATE)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,20 +1,22 @@
-"""Run every test: the package and the book, the notebooks as a learner meets them, their solved
-editions, and the lints.
+"""Run every test: package and book, learner notebooks, their solved editions, and the lints.
 
-Whatever follows the options goes to pytest: ``python -m mtl_course.dev test -- -k claims``.
+At the end stand the ten slowest tests. ``--fast`` is for work: it leaves out the notebooks, the
+browser, the Colab twin and what is marked slow. Whatever follows the options goes to pytest:
+``python -m mtl_course.dev test --fast -- -k claims``.
 """
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import execute
+from . import execute, sample
 from .notebooks import ROOT
 
 CELL_TIMEOUT = 300  # seconds; a chapter's slowest cell takes some ten on two cores
@@ -28,12 +30,19 @@ NBVAL = [
     "120",
 ]
 NO_TESTS = 5  # pytest's exit code
+SLOWEST = 10  # tests that the summary names
+FAST = ["-m", "not slow and not browser and not colab"]
+RUFF = {
+    "ruff check": ["check", "--quiet", "."],
+    "ruff format": ["format", "--check", "--quiet", "."],
+}
 
 
 @dataclass
 class Outcome:
-    """What a part of the run gave: counts of tests, seconds, and why it failed where no test says
-    so.
+    """What a part of the run gave.
+
+    Counts of tests, seconds, why it failed where no test says so, and (seconds, name) of each test.
     """
 
     part: str
@@ -42,17 +51,18 @@ class Outcome:
     skipped: int = 0
     seconds: float = 0.0
     problem: str = ""
+    times: list[tuple[float, str]] = field(default_factory=list)
 
     def __str__(self):
         counts = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-        return f"{self.part:18} {counts:40} {self.seconds:6.0f} s" + (
-            f"  {self.problem}" if self.problem else ""
-        )
+        problem = f"  {self.problem}" if self.problem else ""
+        return f"{self.part:18} {counts:40} {self.seconds:6.0f} s{problem}"
 
 
 def counts(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped tests in a JUnit report; an error while setting up or collecting
-    is a failure.
+    """Passed, failed and skipped tests in a JUnit report.
+
+    An error while setting up or collecting is a failure.
     """
     passed = failed = skipped = 0
     for case in ET.parse(report).iter("testcase"):
@@ -66,9 +76,19 @@ def counts(report: Path) -> tuple[int, int, int]:
     return passed, failed, skipped
 
 
+def times(report: Path) -> list[tuple[float, str]]:
+    """Seconds and name of each test in a JUnit report, with its fixtures."""
+    cases = ET.parse(report).iter("testcase")
+    return [
+        (float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}")
+        for case in cases
+    ]
+
+
 def environment(home: Path, checks: str | None) -> dict[str, str]:
-    """Environment of a part: as `execute` has it, one thread a process; `checks` None (package
-    tests) sets no mode.
+    """Environment of a part: as `execute` has it, with one thread per process.
+
+    `checks` is the mode in which notebooks run; None, for the package's own tests, sets no mode.
     """
     env = {**execute.environment(str(home), checks or "learn"), "OMP_NUM_THREADS": "1"}
     if checks is None:
@@ -85,9 +105,7 @@ def pytest_part(
     checks: str | None = None,
     may_be_empty: bool = False,
 ) -> Outcome:
-    """Run pytest in its own process. `checks` is the mode in which notebooks run; the package's own
-    tests set theirs.
-    """
+    """Run pytest in its own process; `checks` is the mode of notebooks, as for `environment`."""
     report = folder / f"{part.split()[0]}.xml"
     code = subprocess.call(
         [*PYTEST, f"--junitxml={report}", *arguments],
@@ -98,7 +116,7 @@ def pytest_part(
         return Outcome(part)
     if not report.exists():
         return Outcome(part, failed=1, problem=f"pytest could not run (exit code {code})")
-    outcome = Outcome(part, *counts(report))
+    outcome = Outcome(part, *counts(report), times=times(report))
     if code == NO_TESTS:
         outcome.problem = "no test ran"
     elif code and not outcome.failed:
@@ -121,25 +139,37 @@ def command_part(part: str, folder: Path, *arguments: str) -> Outcome:
 
 
 def main(arguments: list[str]) -> int:
-    parts = {"package": _package, "learner": _learner, "solved": _solved, "lints": _lints}
+    """Run the parts one after another, sum up, and name the slowest tests."""
+    parts = {"lints": _lints, "package": _package, "learner": _learner, "solved": _solved}
     parser = argparse.ArgumentParser(
         prog="python -m mtl_course.dev test", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
         "--only", choices=parts, action="append", help="run this part alone (may be given again)"
     )
+    parser.add_argument(
+        "--fast", action="store_true", help="only lints, and tests that are neither slow nor apart"
+    )
     options, extra = parser.parse_known_args(arguments)
     extra = [argument for argument in extra if argument != "--"]
+    chosen = options.only or list(parts)
+    if options.fast:
+        chosen = [name for name in chosen if name in ("lints", "package")]
+        extra = [*FAST, *extra]
     outcomes = []
     with tempfile.TemporaryDirectory(
         prefix="mtl_course_test_", ignore_cleanup_errors=True
     ) as folder:
-        for name in options.only or parts:
+        for name in chosen:
             print(f"\n=== {name} ===", flush=True)
             start = time.perf_counter()
             outcome = parts[name](Path(folder), extra)
             outcome.seconds = time.perf_counter() - start
             outcomes.append(outcome)
+    slowest = sorted((row for outcome in outcomes for row in outcome.times), reverse=True)
+    if slowest:
+        print("\n=== slowest ===")
+        print(*[f"{seconds:6.1f} s  {test}" for seconds, test in slowest[:SLOWEST]], sep="\n")
     print("\n=== summary ===", *outcomes, sep="\n")
     totals = [
         sum(getattr(outcome, kind) for outcome in outcomes)
@@ -150,22 +180,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _package(folder: Path, extra: list[str]) -> Outcome:
-    return pytest_part(
-        "package and book",
-        folder,
-        ["--durations=10", *(extra or []), "tests"],
-        may_be_empty=bool(extra),
-    )
+    if "-m" not in extra:
+        print(*sample.this_run(), sep="\n", flush=True)
+    return pytest_part("package and book", folder, [*extra, "tests"], may_be_empty=bool(extra))
 
 
 def _learner(folder: Path, extra: list[str]) -> Outcome:
-    return pytest_part(
-        "learner notebooks",
-        folder,
-        [*NBVAL, *extra, "notebooks"],
-        "blank",
-        may_be_empty=bool(extra),
-    )
+    arguments = [*NBVAL, *extra, "notebooks"]
+    return pytest_part("learner notebooks", folder, arguments, "blank", may_be_empty=bool(extra))
 
 
 def _solved(folder: Path, extra: list[str]) -> Outcome:
@@ -173,16 +195,24 @@ def _solved(folder: Path, extra: list[str]) -> Outcome:
     made = command_part("solved editions", folder, "solve", "--all", "--out", str(editions))
     if made.failed:
         return made
-    # the project's pytest settings hold for notebooks outside its folder only if the file is named
+    # The project's pytest settings hold for notebooks outside its folder only if the file is named.
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(editions)]
-    return pytest_part(
-        "solved editions",
-        folder,
-        [*settings, *NBVAL, *extra, str(editions)],
-        "strict",
-        may_be_empty=bool(extra),
-    )
+    arguments = [*settings, *NBVAL, *extra, str(editions)]
+    return pytest_part("solved editions", folder, arguments, "strict", may_be_empty=bool(extra))
 
 
 def _lints(folder: Path, extra: list[str]) -> Outcome:
-    return command_part("lints", folder, "check")
+    """Ruff over the whole repository, then `check` over the notebooks: three tests."""
+    outcome = command_part("lints", folder, "check")
+    failures = [name for name, arguments in RUFF.items() if _ruff(name, arguments)]
+    outcome.passed += len(RUFF) - len(failures)
+    outcome.failed += len(failures)
+    outcome.problem = ", ".join([*(["notebooks: see above"] if outcome.problem else []), *failures])
+    return outcome
+
+
+def _ruff(name: str, arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "ruff", *arguments]
+    code = subprocess.call(command, cwd=ROOT)
+    print(f"{name}: {'no problem found' if code == 0 else f'run {shlex.join(command[1:])}'}")
+    return code

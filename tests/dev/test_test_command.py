@@ -2,14 +2,18 @@
 hide the others.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
+from mtl_course.dev import sample
 from mtl_course.dev import test as runner
 from mtl_course.dev.notebooks import ROOT
 
@@ -96,10 +100,161 @@ def test_a_failing_part_lets_the_others_run(monkeypatch, capfd):
     monkeypatch.setattr(runner, "_solved", part("solved", passed=2, skipped=1))
     monkeypatch.setattr(runner, "_lints", part("lints", passed=1))
     assert runner.main(["--", "-k", "x"]) == 1
-    assert ran == [(name, ["-k", "x"]) for name in ("package", "learner", "solved", "lints")]
+    assert ran == [(name, ["-k", "x"]) for name in ("lints", "package", "learner", "solved")]
     assert capfd.readouterr().out.splitlines()[-1] == "11 passed, 1 failed, 1 skipped"
     assert runner.main(["--only", "learner", "--only", "lints"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "6 passed, 0 failed, 0 skipped"
+
+
+def test_the_fast_run_leaves_out_what_takes_long(monkeypatch, capfd):
+    ran = []
+
+    def part(folder, extra):
+        ran.append(extra)
+        return runner.Outcome("part", passed=1)
+
+    for name in ("_package", "_lints"):
+        monkeypatch.setattr(runner, name, part)
+    for name in ("_learner", "_solved"):
+        monkeypatch.setattr(runner, name, lambda *_: pytest.fail("takes long"))
+    assert runner.main(["--fast", "--", "-k", "x"]) == 0
+    assert ran == [[*runner.FAST, "-k", "x"]] * 2
+    assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 0 failed, 0 skipped"
+    names = {line.split(":")[0] for line in _markers()}
+    assert set(re.findall(r"not (\w+)", runner.FAST[1])) == names == {"slow", "browser", "colab"}
+
+
+def _markers():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["tool"]["pytest"]["ini_options"]["markers"]
+
+
+def test_the_slowest_tests_of_all_parts_are_named(tmp_path, one_process, monkeypatch, capfd):
+    source = "import pytest, time\n@pytest.mark.parametrize('i', range(9))\ndef test_{}(i): {}\n"
+    sleep = "time.sleep(0.3) if i == 4 else None"
+    for name, body in (("one", sleep), ("two", "pass")):
+        path = tmp_path / name / "test_it.py"
+        path.parent.mkdir()
+        path.write_text(source.format(name, body), encoding="utf-8")
+    for name, folder in (("_package", "one"), ("_learner", "two")):
+
+        def part(home, extra, folder=folder):
+            return runner.pytest_part(folder, home, [str(tmp_path / folder), "--rootdir", tmp_path])
+
+        monkeypatch.setattr(runner, name, part)
+    assert runner.main(["--only", "package", "--only", "learner"]) == 0
+    said = capfd.readouterr().out.split("=== slowest ===\n")[1].split("\n\n")[0].splitlines()
+    assert len(said) == runner.SLOWEST < 18, "the ten slowest of both parts"
+    assert said[0].endswith("test_one[4]") and float(said[0].split()[0]) >= 0.3
+    assert said == sorted(said, key=lambda line: -float(line.split()[0]))
+
+
+def test_ruff_and_the_notebooks_are_the_lints(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    (tmp_path / "good.py").write_text('"""Fine."""\n', encoding="utf-8")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    outcomes = {"passed": 1, "problem": ""}
+    monkeypatch.setattr(runner, "command_part", lambda *_: runner.Outcome("lints", **outcomes))
+    outcome = runner._lints(tmp_path, [])
+    assert (outcome.passed, outcome.failed, outcome.problem) == (3, 0, "")
+    (tmp_path / "bad.py").write_text('"""Not."""\n\nimport os\nx = {  1: 2}\n', encoding="utf-8")
+    outcomes = {"failed": 1, "problem": "see above"}
+    outcome = runner._lints(tmp_path, [])
+    assert (outcome.passed, outcome.failed) == (0, 3)
+    assert outcome.problem == "notebooks: see above, ruff check, ruff format"
+    exercises = tmp_path / "mtl_course" / "exercises"
+    exercises.mkdir(parents=True)
+    (tmp_path / "bad.py").rename(exercises / "bad.py")
+    outcome = runner._lints(tmp_path, [])
+    assert outcome.problem == "notebooks: see above, ruff check", "no formatter for exercises"
+
+
+def test_ruff_has_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    [bounds] = [line for line in project["optional-dependencies"]["test"] if line[:4] == "ruff"]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = set(re.findall(r"ruff==([\d.]+)", hooks))
+    assert len(pins) == 1 and Requirement(bounds).specifier.contains(pins.pop())
+    lower, upper = sorted(Requirement(bounds).specifier, key=str, reverse=True)
+    assert (lower.operator, upper.operator) == (">=", "<"), "formats change between minor versions"
+
+
+# ----------------------------------------------------------------------- what is looked at in turn
+@pytest.fixture
+def history(tmp_path):
+    """A small repository; ``history(days, name)`` commits a change of this file, as old."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed here")
+    asked = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+
+    def git(*arguments, **env):
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        command = ["git", *who, *arguments]
+        subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | asked | env)
+
+    def change(days, name):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name} {days}", encoding="utf-8")
+        date = f"{1_700_000_000 - days * 86_400} +0000"
+        git("add", ".")
+        git("commit", "-q", "-m", "x", GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
+
+    git("init", "-q", ".")
+    return change
+
+
+PAGES = [f"book/page{i}" for i in range(20)]
+
+
+def test_axe_reads_what_changed_in_a_day_and_some_in_turn(history, tmp_path):
+    for page in PAGES:
+        history(9, f"{page}.md")
+    assert sample.pages_to_read(PAGES, 3, tmp_path) == PAGES, "no older commit: all is new"
+    history(2, "book/page3.md")
+    history(0.9, "book/page5.md")
+    history(0, "mtl_course/claims.py")
+    read = sample.pages_to_read(PAGES, 3, tmp_path)
+    assert "book/page5" in read and len(read) == 4
+    (tmp_path / "book" / "page7.md").write_text("not committed", encoding="utf-8")
+    (tmp_path / "book" / "page20.md").write_text("not added", encoding="utf-8")
+    pages = [*PAGES, "book/page20"]
+    assert {"book/page5", "book/page7", "book/page20"} <= set(
+        sample.pages_to_read(pages, 0, tmp_path)
+    )
+    seen = set(read)
+    for i in range(30):
+        history(0, f"code{i}.py")
+        seen |= set(sample.pages_to_read(PAGES, 3, tmp_path))
+    assert seen == set(PAGES), "each has its turn"
+    history(0, "book/_static/course.css")
+    assert sample.pages_to_read(PAGES, 3, tmp_path) == PAGES, "which may change every page"
+
+
+def test_axe_reads_a_page_made_from_code_when_the_code_changed(history, tmp_path):
+    history(5, "a.md")
+    history(0, "mtl_course/meta/maml.py")
+    pages = ["book/appendix/api/meta", "book/appendix/api/data", "a"]
+    assert sample.pages_to_read(pages, 0, tmp_path) == pages[:1]
+
+
+def test_without_a_repository_every_page_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert sample.commit(tmp_path) == "" and sample.changed_files(tmp_path) is None
+    assert sample.pages_to_read(PAGES, 2, tmp_path) == PAGES
+
+
+def test_each_chapter_has_its_turn_on_colab():
+    chapters = list(map(str, range(24)))
+    turns = {sample.in_turn(chapters, 1, f"commit {i}")[0] for i in range(300)}
+    assert turns == set(chapters)
+    assert sample.in_turn(chapters, 1, "a") == sample.in_turn(chapters, 1, "a")
+
+
+def test_what_is_looked_at_is_printed():
+    pages, colab = sample.this_run()
+    assert all(page in pages for page in sample.axe_pages()) or "all" in pages
+    assert sample.colab_chapter() in colab
 
 
 def test_a_run_without_a_test_fails(monkeypatch):
@@ -181,9 +336,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="GNU make is no
 
 @pytest.fixture
 def ci(tmp_path):
-    """Run a copy of `.ci/run` beside made-up programs; gives the exit code and what `make` was
-    asked for.
-    """
+    """Run a copy of `.ci/run` beside made-up programs: exit code, and what `make` was asked for."""
     clone, programs = tmp_path / "clone", tmp_path / "bin"
     (clone / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", clone / ".ci")
