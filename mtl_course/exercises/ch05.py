@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-from ..multitask.weighting import Uncertainty, Weighting
+from ..multitask.weighting import EqualWeights, Uncertainty
 from .inputs import whole
 
 
@@ -377,7 +377,7 @@ def _training(learned):
     def draw(g):
         d, tasks = whole(g, 2, 5), whole(g, 2, 4)
         model, combine = nn.Linear(d, tasks), (
-            Uncertainty([True] * tasks) if learned else Weighting()
+            Uncertainty([True] * tasks) if learned else EqualWeights()
         )
         with torch.no_grad():
             for p in [*model.parameters(), *combine.parameters()]:

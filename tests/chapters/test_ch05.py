@@ -137,6 +137,25 @@ def test_every_method_has_the_same_learning_rates_to_try():
         assert len(rates) == 1
 
 
+@pytest.mark.parametrize("method", ["FAMO", "geometric mean"])
+def test_a_trial_that_diverges_is_a_trial(method, monkeypatch):
+    """Of two trials the one with the absurd learning rate ends early, and the other is chosen."""
+    adult()
+    rates, draw = [], ch05.trial
+
+    def absurd_second(*arguments):
+        rate, options = draw(*arguments)
+        rates.append(1e30 if rates else rate)
+        return rates[-1], options
+
+    monkeypatch.setattr(ch05, "trial", absurd_second)
+    message = r"Epoch 1, step \d, learning rate 1e\+30: .*is not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        ch05.fit(method, 0, 10, 1e30, ch05.AS_THEY_COME[method], SMALL)
+    chosen = ch05.search(method, 0, 10, SMALL)["chosen"]
+    assert rates[1:] == [1e30] and chosen["trial"] == 0
+
+
 def test_the_whole_comparison_at_a_tiny_size():
     adult()
     said = []

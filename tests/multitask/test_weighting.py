@@ -1,4 +1,6 @@
-"""Loss weighting: each method's formula written a second way, its invariances, and its bad input."""
+"""Loss weighting: each method's formula written a second way, its invariances, its bad input."""
+
+import math
 
 import pytest
 import torch
@@ -7,9 +9,11 @@ from torch import nn
 from mtl_course.multitask.weighting import (
     DWA,
     FAMO,
+    EqualWeights,
     Fixed,
     GeometricMean,
     GradNorm,
+    Penalised,
     RandomWeights,
     SmoothChebyshev,
     Uncertainty,
@@ -27,11 +31,63 @@ def gradient(weighting, losses=LOSSES):
 
 
 def test_equal_and_fixed():
-    assert Weighting()(LOSSES) == 10.5
+    assert EqualWeights()(LOSSES) == 10.5
     assert gradient(Fixed([1, 0.5, 0])).tolist() == [1.0, 0.5, 0.0]
     for bad in ([1, -1], [1, float("nan")]):
         with pytest.raises(ValueError, match="not negative"):
             Fixed(bad)
+
+
+def test_the_base_weighs_nothing_and_a_method_must():
+    with pytest.raises(TypeError, match="abstract"):
+        Weighting()
+
+    class Silent(Weighting):
+        def before_backward(self, losses, shared):
+            pass
+
+    with pytest.raises(TypeError, match="forward"):
+        Silent()
+
+
+def test_a_method_may_leave_out_every_call_but_the_total():
+    class Worst(Weighting):
+        def forward(self, losses):
+            return losses.max()
+
+    worst = Worst()
+    worst.before_backward(LOSSES, [])
+    worst.after_step(LOSSES)
+    worst.end_epoch(LOSSES)
+    assert worst(LOSSES) == 8.0 and not worst.wants_losses_after_step
+
+
+def test_a_penalty_is_added_and_pulls_at_its_parameters():
+    trunks = nn.Parameter(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
+    live = LOSSES.clone().requires_grad_()
+    total = Penalised(lambda: 0.5 * (trunks[0] - trunks[1]).square().sum())(live)
+    total.backward()
+    assert total == 10.5 + 2.0 and live.grad.tolist() == [1.0, 1.0, 1.0]
+    assert trunks.grad.tolist() == [[0.0, -2.0], [0.0, 2.0]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("make", [GeometricMean, lambda: FAMO(3)], ids=["geometric mean", "famo"])
+def test_a_loss_that_is_not_finite_is_a_divergence_and_names_its_task(make, bad):
+    with pytest.raises(FloatingPointError, match=r"loss of task 1 \(the first is task 0\)"):
+        make()(torch.tensor([0.5, bad, 2.0]))
+    # It is no divergence that a loss has another sign than a method can take.
+    with pytest.raises(ValueError, match=r"positive|above their minimum"):
+        make()(torch.tensor([0.5, -1.0, 2.0]))
+
+
+def test_famo_sees_a_divergence_after_the_step():
+    weighting = FAMO(3)
+    weighting(LOSSES)
+    before = weighting.logits.detach().clone()
+    with pytest.raises(FloatingPointError, match="loss of task 0, 2"):
+        weighting.after_step(torch.tensor([float("nan"), 1.0, float("inf")]))
+    assert torch.equal(weighting.logits.detach(), before)
 
 
 def test_uncertainty_is_a_likelihood():
@@ -44,9 +100,8 @@ def test_uncertainty_is_a_likelihood():
         weighting.log_variance.copy_(residual.square().mean().log()[None])
     nll = -torch.distributions.Normal(0, residual.square().mean().sqrt()).log_prob(residual).mean()
     total = weighting(residual.square().mean()[None])
-    assert total.detach() + 0.5 * torch.log(torch.tensor(2 * torch.pi)) == pytest.approx(
-        nll.item(), rel=1e-6
-    )
+    constant = 0.5 * math.log(2 * math.pi)
+    assert total.item() + constant == pytest.approx(nll.item(), rel=1e-6)
     total.backward()
     assert weighting.log_variance.grad.abs() < 1e-6  # stationary there
 
@@ -162,9 +217,8 @@ def test_famo_moves_weight_to_the_task_that_gained_least():
 def test_famo_direction_is_the_log_losses_gradient():
     live = LOSSES.clone().requires_grad_()
     FAMO(3)(live).backward()
-    expected = (1 / LOSSES) / (
-        1 / LOSSES
-    ).sum()  # equal logits: weights 1 / L_t, scaled to sum to one
+    # Equal logits: weights 1 / L_t, scaled to sum to one.
+    expected = (1 / LOSSES) / (1 / LOSSES).sum()
     torch.testing.assert_close(live.grad, expected)
 
 
@@ -177,7 +231,7 @@ def test_weights_reach_the_optimizer_without_decay():
     before = weighting.log_variance.detach().clone()
     optimizer.step()
     assert not torch.equal(before, weighting.log_variance)
-    assert len(parameter_groups(model, Weighting(), 0.1)) == 1
+    assert len(parameter_groups(model, EqualWeights(), 0.1)) == 1
 
 
 @pytest.mark.parametrize(
