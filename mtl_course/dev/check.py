@@ -1,34 +1,58 @@
-"""Report what is wrong with the notebooks, without running them. Each rule is one function; a test
-feeds each a bad notebook.
+"""Report what is wrong with the notebooks, without running them.
+
+Each rule is one function that yields sentences; a test feeds each a bad notebook.
 """
 
 import argparse
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import chapters
-from . import normalise, notebooks, sync
+from . import normalise, notebooks, seeds, sync
 
-LINE, CELL, CELLS, SCREEN, OUTPUT = (
-    72,
-    25,
-    45,
-    60,
-    300_000,
-)  # characters, lines, cells, lines, bytes
+# Limits: characters in a line, lines in a cell, cells, lines of output, bytes of an output.
+LINE, CELL, CELLS, SCREEN, OUTPUT = 72, 25, 45, 60, 300_000
+
+HOSTS = (
+    "doi.org",
+    "arxiv.org",
+    "openreview.net",
+    "jmlr.org",
+    "proceedings.mlr.press",
+    "proceedings.neurips.cc",
+    "papers.nips.cc",
+    "openaccess.thecvf.com",
+    "aclanthology.org",
+)
 # Addresses that are citations: each must be in the bibliography.
 PAPERS = re.compile(
-    r"https?://(?:www\.|dx\.)?(?:doi\.org|arxiv\.org|openreview\.net|jmlr\.org|proceedings\.mlr\.press|proceedings\.neurips\.cc"
-    r"|papers\.nips\.cc|openaccess\.thecvf\.com|aclanthology\.org)/[^\s)<>\"\]]+",
-    re.I,
+    rf"https?://(?:www\.|dx\.)?(?:{'|'.join(map(re.escape, HOSTS))})/[^\s)<>\"\]]+", re.I
 )
+ARXIV = re.compile(
+    r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)"
+    r"(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$"
+)
+# A place of one machine, on Linux, macOS or Windows.
 ABSOLUTE = re.compile(
-    r"(?<![\w.:/~>-])(?:/(?:home|Users|root|work|tmp|content|mnt|var|opt|usr|private)/\w|[A-Za-z]:\\\w)"
+    r"(?<![\w.:/~>-])"
+    r"(?:/(?:home|Users|root|work|tmp|content|mnt|var|opt|usr|private)/\w|[A-Za-z]:\\\w)"
 )
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")  # of an object in memory
+TERMINAL = re.compile(r"\x1b\[|\r")  # colours and progress bars
+PIP = re.compile(r"^\s*[%!](?:pip3?|python -m pip) install\s+(.*)$", re.M)
+QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+HIDING = {
+    "nbval-skip",
+    "nbval-ignore-output",
+    "raises-exception",
+    "hide-cell",
+    "hide-input",
+    "hide-output",
+}
 MYST = {
     "a directive": re.compile(r"^ *(?:`{3,}|:{3,}|~{3,})\{", re.M),
     "a colon fence": re.compile(r"^ *:{3,}", re.M),
@@ -45,8 +69,14 @@ CODE_SPAN = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.S)
 
 @dataclass
 class Page:
-    """A notebook and what it is held against: its chapter, exercises, freshly synced edition, and
-    the bibliography's papers.
+    """A notebook and what it is held against.
+
+    Args:
+        nb: the notebook.
+        chapter: its entry in the list of chapters.
+        exercises: name -> exercise of the chapter.
+        synced: the notebook with its generated parts written anew.
+        papers: the bibliography's papers, as `paper` writes them.
     """
 
     nb: object
@@ -66,43 +96,45 @@ def generated_cells(page: Page) -> Problems:
 
 
 def card(page: Page) -> Problems:
-    first = page.nb.cells[0]
-    if (
-        first.cell_type != "markdown"
-        or first.source.split("\n")[0].strip() != f"# {page.chapter.heading}"
-    ):
-        yield f"cell 0 is not a title card that starts with `# {page.chapter.heading}`"
+    first, heading = page.nb.cells[0], f"# {page.chapter.heading}"
+    written = first.cell_type == "markdown"
+    if not written or first.source.split("\n")[0].strip() != heading:
+        yield f"cell 0 is not a title card that starts with `{heading}`"
     elif page.chapter.question not in first.source:
         yield f"cell 0 does not ask the chapter's question: {page.chapter.question}"
+    text = sync.COLAB.sub("", first.source)
     for minutes in filter(None, (page.chapter.read, page.chapter.cpu, page.chapter.gpu)):
-        if not re.search(rf"\b{minutes}\b", sync.COLAB.sub("", first.source)):
+        if not re.search(rf"\b{minutes}\b", text):
             yield f"cell 0 does not name the {minutes} minutes that mtl_course/chapters.py has"
-    if first.cell_type == "markdown" and not sync.COLAB.search(first.source):
+    if written and not sync.COLAB.search(first.source):
         yield "cell 0 has no `<!-- colab --><!-- /colab -->` for the Colab link"
+
+
+def first_cell(page: Page) -> Problems:
     if len(page.nb.cells) < 2 or not notebooks.is_first(page.nb.cells[1]):
         yield "cell 1 is not the generated first cell"
 
 
 # ---------------------------------------------------------------------------------------- exercises
 def exercises(page: Page) -> Problems:
-    stubs = {
-        name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.exercise_of(cell))
-    }
-    checks = {
-        name: i for i, cell in enumerate(page.nb.cells) if (name := notebooks.checked_by(cell))
-    }
+    stubs = _positions(page, notebooks.exercise_of)
+    checks = _positions(page, notebooks.checked_by)
     for name in page.exercises.keys() - stubs.keys():
         yield f"the exercise {name} has no cell `# EXERCISE {name}`"
     for name, i in stubs.items():
         if name not in page.exercises:
-            yield (
-                f"cell {i} is an exercise {name!r} that chapter {page.chapter.number} does not"
-                " define"
-            )
+            number = page.chapter.number
+            yield f"cell {i} is an exercise {name!r} that chapter {number} does not define"
         if checks.get(name, -1) < i:
             yield f'cell {i}: the exercise {name} is not followed by a cell `check("{name}")`'
     for name in checks.keys() - stubs.keys():
         yield f"cell {checks[name]} checks {name}, which has no exercise cell"
+
+
+def _positions(page: Page, name_of: Callable) -> dict[str, int]:
+    """Name -> index of the last cell to which a function gives it."""
+    named = ((name_of(cell), i) for i, cell in enumerate(page.nb.cells))
+    return {name: i for name, i in named if name}
 
 
 def rebound_exercises(page: Page) -> Problems:
@@ -111,35 +143,34 @@ def rebound_exercises(page: Page) -> Problems:
             continue
         for name in sorted(_bound(tree) & page.exercises.keys()):
             yield (
-                f'cell {i} binds {name} anew, so check("{name}") would see that object: give'
-                f' `use("{name}")` another name'
+                f'cell {i} binds {name} anew, so check("{name}") would see that object:'
+                f' give `use("{name}")` another name'
             )
 
 
 def answer_keys(page: Page) -> Problems:
-    keys = {
-        name: key for name, exercise in page.exercises.items() if len(key := _key(exercise)) >= 12
-    }
+    keys = {name: _key(exercise) for name, exercise in page.exercises.items()}
     code = {i: ast.unparse(tree) for i, tree in _trees(page)}
     for i, cell in enumerate(page.nb.cells):
-        shown = "\n".join([cell.source, code.get(i, ""), *map(_text, cell.get("outputs", []))])
+        shown = "\n".join([code.get(i, ""), _shown(cell)])
         if "BEGIN SOLUTION" in shown:
             yield f"cell {i} holds a solution marker"
         shown = _squeeze(shown)
         for name, key in keys.items():
-            if key in shown:
+            # A shorter answer, such as `return x + y`, may stand anywhere by chance.
+            if len(key) >= 12 and key in shown:
                 yield f"cell {i} holds the answer of the exercise {name}"
 
 
 def _key(exercise) -> str:
-    """The answer itself, without comments and spaces: what a stub leaves out, or, where a bug is
-    mended, the whole body.
+    """The answer itself, without comments and spaces.
+
+    That is what a stub leaves out, or, where a bug is mended, the whole body.
     """
     [answer] = ast.parse(exercise.solution).body
     if exercise.starter:
-        return _squeeze(
-            "".join(map(ast.unparse, answer.body[1:] if ast.get_docstring(answer) else answer.body))
-        )
+        body = answer.body[1:] if ast.get_docstring(answer) else answer.body
+        return _squeeze("".join(map(ast.unparse, body)))
     given = set(ast.unparse(ast.parse(exercise.stub)).split("\n"))
     return _squeeze("".join(line for line in ast.unparse(answer).split("\n") if line not in given))
 
@@ -172,16 +203,23 @@ def long_code(page: Page) -> Problems:
                 yield f"cell {i}, line {number} has {len(line)} characters; {LINE} are the limit"
 
 
+def literal_seeds(page: Page) -> Problems:
+    for i, tree in _trees(page):
+        for written in seeds.literal_seeds(tree):
+            yield (
+                f"cell {i} takes its seeds from {written}: take them from `session.seeds(n)`,"
+                " so that its claims can be asked on other seeds"
+            )
+
+
 def pip_specifiers(page: Page) -> Problems:
     for i, cell in _code(page):
-        for words in re.findall(
-            r"^\s*[%!](?:pip3?|python -m pip) install\s+(.*)$", cell.source, re.M
-        ):
-            for word in re.sub(r"\"[^\"]*\"|'[^']*'", "", words).split():
+        for words in PIP.findall(cell.source):
+            for word in QUOTED.sub("", words).split():
                 if not word.startswith("-"):
                     yield (
-                        f"cell {i} gives pip {word} without quotes: a shell reads < and > in it as"
-                        " files"
+                        f"cell {i} gives pip {word} without quotes:"
+                        " a shell reads < and > in it as files"
                     )
 
 
@@ -189,39 +227,33 @@ def plotting(page: Page) -> Problems:
     for i, cell in _code(page):
         if cell.source.rstrip().endswith(";"):
             yield (
-                f"cell {i} ends in `;`, which hides its output from the comparison: end it with"
-                " plt.show()"
+                f"cell {i} ends in `;`, which hides its output from the comparison:"
+                " end it with plt.show()"
             )
 
 
 def tags(page: Page) -> Problems:
     for i, cell in enumerate(page.nb.cells):
         for tag in cell.metadata.get("tags", []):
-            if tag in (
-                "nbval-skip",
-                "nbval-ignore-output",
-                "raises-exception",
-                "hide-cell",
-                "hide-input",
-                "hide-output",
-            ):
+            if tag in HIDING:
                 yield f"cell {i} has the tag {tag}: every cell runs, and every reader sees it"
 
 
 def paths(page: Page) -> Problems:
     for i, cell in enumerate(page.nb.cells):
-        if found := ABSOLUTE.search("\n".join([cell.source, *map(_text, cell.get("outputs", []))])):
-            yield f"cell {i} names a place of one machine: {found[0]}..."
+        if place := ABSOLUTE.search(_shown(cell)):
+            yield f"cell {i} names a place of one machine: {place[0]}..."
 
 
 # ------------------------------------------------------------------------------------------ outputs
 def stale_outputs(page: Page) -> Problems:
     ran = page.nb.metadata.get("mtl_course", {}).get("code")
     if ran != normalise.code_hash(page.nb):
-        yield (
-            "the outputs are not those of this code: run `python -m mtl_course.dev execute"
-            f" {page.chapter.number}`"
-        )
+        command = f"python -m mtl_course.dev execute {page.chapter.number}"
+        yield f"the outputs are not those of this code: run `{command}`"
+
+
+def execution_counts(page: Page) -> Problems:
     counts = [cell.execution_count for _, cell in _code(page)]
     if counts != list(range(1, len(counts) + 1)):
         yield (
@@ -240,96 +272,111 @@ def failed_outputs(page: Page) -> Problems:
 
 def figures(page: Page) -> Problems:
     for i, cell in _code(page):
-        pictures = [
-            output
-            for output in cell.outputs
-            if any(kind.startswith("image/") for kind in output.get("data", {}))
-        ]
-        look = cell.metadata.get("mystnb", {})
-        if pictures and not look.get("image", {}).get("alt", "").strip():
-            yield f"cell {i} has a figure without alt text"
-        if pictures and not look.get("figure", {}).get("caption", "").strip():
-            yield f"cell {i} has a figure without a caption"
-        if pictures and not look.get("figure", {}).get("name", "").startswith("fig-"):
-            yield f"cell {i} has a figure without a name that starts with fig-"
+        pictures = [output for output in cell.outputs if _is_picture(output)]
+        if pictures:
+            yield from _described(i, cell)
+        elif cell.metadata.get("mystnb", {}).get("image"):
+            yield f"cell {i} has alt text but no figure"
         if len(pictures) > 1:
             yield f"cell {i} has {len(pictures)} figures; one alt text can describe only one"
-        if pictures and any(
-            output.output_type == "execute_result" and output not in pictures
-            for output in cell.outputs
-        ):
-            yield (
-                f"cell {i} shows the text of an object beside its figure: end the cell with"
-                " plt.show()"
-            )
-        if look.get("image") and not pictures:
-            yield f"cell {i} has alt text but no figure"
+
+
+def _described(i: int, cell) -> Problems:
+    """What a cell with a figure lacks beside it."""
+    look = cell.metadata.get("mystnb", {})
+    image, figure = look.get("image", {}), look.get("figure", {})
+    if not image.get("alt", "").strip():
+        yield f"cell {i} has a figure without alt text"
+    if not figure.get("caption", "").strip():
+        yield f"cell {i} has a figure without a caption"
+    if not figure.get("name", "").startswith("fig-"):
+        yield f"cell {i} has a figure without a name that starts with fig-"
+    results = [output for output in cell.outputs if output.output_type == "execute_result"]
+    if not all(map(_is_picture, results)):
+        yield (
+            f"cell {i} shows the text of an object beside its figure: end the cell with plt.show()"
+        )
+
+
+def _is_picture(output) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
+def long_outputs(page: Page) -> Problems:
+    for i, cell in _code(page):
+        texts = [text for output in cell.outputs if (text := _text(output))]
+        lines = sum(len(text.rstrip("\n").split("\n")) for text in texts)
+        if lines > SCREEN:
+            yield f"cell {i} prints {lines} lines; a screen has {SCREEN}"
 
 
 def big_outputs(page: Page) -> Problems:
-    for i, cell in _code(page):
-        lines = sum(
-            len(_text(output).rstrip("\n").split("\n")) for output in cell.outputs if _text(output)
-        )
-        if lines > SCREEN:
-            yield f"cell {i} prints {lines} lines; a screen has {SCREEN}"
-        for output in cell.outputs:
-            if len(json.dumps(output)) > OUTPUT:
-                yield (
-                    f"cell {i} has an output of {len(json.dumps(output)) // 1000} kB;"
-                    f" {OUTPUT // 1000} kB are the limit"
-                )
+    for i, output in _outputs(page):
+        size = len(json.dumps(output))
+        if size > OUTPUT:
+            limit = f"{OUTPUT // 1000} kB are the limit"
+            yield f"cell {i} has an output of {size // 1000} kB; {limit}"
 
 
 def volatile_outputs(page: Page) -> Problems:
     for i, output in _outputs(page):
-        if found := re.search(r"\bat 0x[0-9a-fA-F]{6,}", _text(output)):
-            yield f"cell {i} prints a memory address ({found[0]}), which differs in every run"
-        if normalise.WIDGET in output.get("data", {}) or re.search(r"\x1b\[|\r", _text(output)):
-            yield (
-                f"cell {i} holds a widget or a progress bar: run `python -m mtl_course.dev"
-                f" normalise {page.chapter.number}`"
-            )
+        if address := ADDRESS.search(_text(output)):
+            yield f"cell {i} prints a memory address ({address[0]}), which differs in every run"
+        if normalise.WIDGET in output.get("data", {}) or TERMINAL.search(_text(output)):
+            command = f"python -m mtl_course.dev normalise {page.chapter.number}"
+            yield f"cell {i} holds a widget or a progress bar: run `{command}`"
 
 
 RULES = [
     generated_cells,
     card,
+    first_cell,
     exercises,
     rebound_exercises,
     answer_keys,
     myst,
     citations,
     long_code,
+    literal_seeds,
     pip_specifiers,
     plotting,
     tags,
     paths,
     stale_outputs,
+    execution_counts,
     failed_outputs,
     figures,
+    long_outputs,
     big_outputs,
     volatile_outputs,
 ]
 
 
 # -------------------------------------------------------------------------------------------- parts
-def _code(page: Page):
+def _code(page: Page) -> list[tuple[int, object]]:
+    """(index, cell) of the code cells."""
     return [(i, cell) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "code"]
 
 
-def _prose(page: Page):
-    return [
-        (i, cell.source) for i, cell in enumerate(page.nb.cells) if cell.cell_type == "markdown"
-    ]
+def _prose(page: Page) -> list[tuple[int, str]]:
+    """(index, text) of the Markdown cells."""
+    cells = enumerate(page.nb.cells)
+    return [(i, cell.source) for i, cell in cells if cell.cell_type == "markdown"]
 
 
-def _outputs(page: Page):
+def _outputs(page: Page) -> list[tuple[int, object]]:
+    """(index of its cell, output), of all code cells."""
     return [(i, output) for i, cell in _code(page) for output in cell.outputs]
 
 
 def _text(output) -> str:
+    """What an output shows as plain text."""
     return output.get("text") or output.get("data", {}).get("text/plain") or ""
+
+
+def _shown(cell) -> str:
+    """All the text of a cell that a reader sees: its source and its outputs."""
+    return "\n".join([cell.source, *map(_text, cell.get("outputs", []))])
 
 
 def _squeeze(text: str) -> str:
@@ -337,18 +384,14 @@ def _squeeze(text: str) -> str:
 
 
 def _trees(page: Page):
-    """(index, syntax tree) of each code cell without IPython's magics. What does not parse cannot
-    have run: it is stale.
-    """
+    """(index, syntax tree) of each code cell that parses; the others are stale, and said to be."""
     for i, cell in _code(page):
-        try:
-            yield i, ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.M))
-        except SyntaxError:
-            continue
+        if (tree := notebooks.tree(cell)) is not None:
+            yield i, tree
 
 
-def _bound(tree) -> set[str]:
-    """Names that a cell binds at its top level or inside a block of it, but not inside a function."""
+def _bound(tree: ast.AST) -> set[str]:
+    """Names that a cell binds at its top level or in a block of it, but not in a function."""
     names, queue = set(), list(tree.body)
     while queue:
         node = queue.pop()
@@ -366,16 +409,15 @@ def _bound(tree) -> set[str]:
 
 
 def paper(address: str) -> str:
-    """What identifies a paper, from its address or DOI: DOI, arXiv number without version, or
-    address; in lower case.
+    """What identifies a paper: DOI, arXiv number without version, or address, in lower case.
+
+    Args:
+        address: of a page or a file, or a DOI.
     """
     text = address.strip().rstrip(".,;/").lower()
     text = re.sub(r"^https?://(?:www\.|dx\.)?", "", text)
-    if found := re.search(
-        r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv\.|^)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?:v\d+)?(?:\.pdf)?$",
-        text,
-    ):
-        return found[1]
+    if number := ARXIV.search(text):
+        return number[1]
     return text.removeprefix("doi.org/").removeprefix("doi:").strip()
 
 
@@ -392,12 +434,11 @@ def lint(page: Page) -> list[str]:
 
 def page(chapter: chapters.Chapter, path: Path, root: Path = notebooks.ROOT) -> Page:
     """A chapter's notebook with all that it is held against."""
-    nb, found = notebooks.read(path), sync.load_exercises(chapter)
+    nb, exercises = notebooks.read(path), sync.load_exercises(chapter)
+    synced = sync.synced(nb, chapter, exercises, *notebooks.repository(root))
     references = root / "book" / "references.bib"
     papers = bibliography(references.read_text(encoding="utf-8")) if references.exists() else set()
-    return Page(
-        nb, chapter, found, sync.synced(nb, chapter, found, *notebooks.repository(root)), papers
-    )
+    return Page(nb, chapter, exercises, synced, papers)
 
 
 def main(arguments: list[str]) -> int:
@@ -405,13 +446,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
     )
-    bad = 0
+    bad = False
     for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
         problems = lint(page(chapter, path))
-        bad += len(problems)
-        print(
-            *[f"{chapter.notebook}: {problem}" for problem in problems]
-            or [f"{chapter.notebook}: no problem found"],
-            sep="\n",
-        )
-    return int(bad > 0)
+        bad |= bool(problems)
+        for problem in problems or ["no problem found"]:
+            print(f"{chapter.notebook}: {problem}")
+    return int(bad)

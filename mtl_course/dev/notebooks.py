@@ -1,5 +1,6 @@
 """Reading, finding and writing the course's notebooks: what the other tools share."""
 
+import ast
 import os
 import re
 import sys
@@ -21,16 +22,24 @@ def code_cells(nb):
     return [cell for cell in nb.cells if cell.cell_type == "code"]
 
 
+def tree(cell) -> ast.Module | None:
+    """Syntax tree of a code cell without IPython's magics; None for what does not parse."""
+    try:
+        return ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.M))
+    except SyntaxError:
+        return None
+
+
 def exercise_of(cell) -> str | None:
     """Name of the exercise whose stub this cell is, or None."""
-    found = EXERCISE.match(cell.source) if cell.cell_type == "code" else None
-    return found[1] if found else None
+    match = EXERCISE.match(cell.source) if cell.cell_type == "code" else None
+    return match[1] if match else None
 
 
 def checked_by(cell) -> str | None:
     """Name of the exercise that this cell checks, or None."""
-    found = CHECK.fullmatch(cell.source.strip()) if cell.cell_type == "code" else None
-    return found[1] if found else None
+    match = CHECK.fullmatch(cell.source.strip()) if cell.cell_type == "code" else None
+    return match[1] if match else None
 
 
 def is_first(cell) -> bool:
@@ -39,9 +48,7 @@ def is_first(cell) -> bool:
 
 
 def read(path: Path):
-    """A notebook in the current format (4.5, cells with ids); nbformat's error for a file that is
-    none.
-    """
+    """A notebook in the current format (4.5, cells with ids); nbformat's error for a bad file."""
     return nbformat.read(path, as_version=4)
 
 
@@ -58,11 +65,13 @@ def write(nb, path: Path) -> None:
 
 
 def find(numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
-    """Chapters with their notebooks: those with these numbers, or all. ValueError for an unknown or
-    missing one.
+    """Chapters with their notebooks: those with these numbers, or all.
+
+    Raises:
+        ValueError: there is no such chapter, or its notebook is missing.
     """
-    found = [chapters.find(number) for number in numbers] or list(chapters.CHAPTERS.values())
-    pairs = [(chapter, root / chapter.notebook) for chapter in found]
+    wanted = [chapters.find(number) for number in numbers] or list(chapters.CHAPTERS.values())
+    pairs = [(chapter, root / chapter.notebook) for chapter in wanted]
     for chapter, path in pairs:
         if not path.exists():
             raise ValueError(

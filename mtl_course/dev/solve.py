@@ -1,5 +1,6 @@
-"""Write the solved edition of chapters: first cell, exercises with the course's answers, and their
-checks. It runs in seconds.
+"""Write the solved edition of chapters: first cell, exercises with their answers, checks.
+
+It runs in seconds.
 """
 
 import argparse
@@ -10,8 +11,9 @@ from . import normalise, notebooks, sync
 
 
 def solved(nb, exercises: dict):
-    """The solved edition of a notebook, without outputs. Exercise cells bring their own imports, so
-    nothing else is needed.
+    """The solved edition of a notebook, without outputs.
+
+    Exercise cells bring their own imports, so nothing else is needed.
     """
     nb = copy.deepcopy(nb)
     nb.cells = [

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .. import data, meta, records
+from .. import data, meta
 from ..data.episodes import Episodes
 from ..meta.functional import Functional, Params
 from ..runtime import device as fastest
@@ -270,22 +270,14 @@ def run(profile: str, seeds: Sequence[int]) -> dict:
     return found
 
 
-LOWER = (
-    1e-4,
-    3e-4,
-    1e-3,
-    3e-3,
-)  # with the schools most methods chose the lowest outer rate of the plan, so they are run again
+# With the schools most methods chose the lowest outer rate of the plan, so they are run again.
+LOWER = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 def run_lower(seeds: Sequence[int]) -> dict:
-    """The schools as in `run`, with lower outer rates: ``python -m mtl_course.experiments.ch17``
-    writes this record.
-    """
+    """The schools as in `run`, with lower outer rates."""
     return {"schools": compare("schools", replace(PLANS["cpu"], outer=LOWER), seeds)}
 
 
-if __name__ == "__main__":
-    SEEDS = [0, 1, 2]
-    provenance = records.provenance(SEEDS) | {"command": "python -m mtl_course.experiments.ch17"}
-    print(records.save(records.Record("17", "schools", run_lower(SEEDS), provenance)))
+# Written by ``python -m mtl_course.record 17 --part schools --seeds 3``.
+RECORDS = {"schools": run_lower}

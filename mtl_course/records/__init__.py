@@ -1,10 +1,11 @@
-"""Records: results of full-size experiments, committed as JSON beside this file with their
-provenance.
+"""Records: results of full-size experiments, committed as JSON with their provenance.
 
-Without a record a chapter says so in one line and claims nothing from it.
+They lie beside this file. Without a record a chapter says so in one line and claims nothing from
+it.
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, is_dataclass
@@ -18,8 +19,14 @@ FIELDS = ("chapter", "profile", "results", "provenance")
 
 @dataclass(frozen=True)
 class Record:
-    """Results of a chapter's experiment, plain JSON; `provenance`: device, versions, date, seeds,
-    commit, command, seconds.
+    """What a chapter's experiment gave, and where, when and how it ran.
+
+    Args:
+        chapter: its number, such as ``"04"``.
+        profile: ``"cpu"`` or ``"gpu"``, or the name of a part that a chapter has beside them.
+        results: what the experiment returned, plain JSON.
+        provenance: device, versions, date, seeds, commit, command, seconds, and the fingerprint of
+            the code (`sources.fingerprint`).
     """
 
     chapter: str
@@ -29,19 +36,41 @@ class Record:
 
     def __str__(self):
         p = self.provenance
+        day, commit = p["date"][:10], p["commit"][:9]
         return (
-            f"Record of {p['date'][:10]} on {p['device']}, torch {p['torch']}, commit"
-            f" {p['commit'][:9]}: {p['command']}"
+            f"Record of {day} on {p['device']}, torch {p['torch']}, commit {commit}: {p['command']}"
         )
 
 
-def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | None:
-    """The committed record of a chapter, or None where there is none yet. ValueError for a file
-    that is not a whole record.
+def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Record | None:
+    """The record of a chapter, or None where there is none yet.
+
+    Args:
+        chapter: its number, such as ``"04"``.
+        profile: which of its records.
+        folder: where to look (default: where the environment variable MTL_COURSE_RECORDS says, and
+            then among the committed records).
+
+    Returns:
+        The record, or None.
+
+    Raises:
+        ValueError: a file of that name is not a whole record.
+
+    Example:
+        >>> load("04", "cpu").provenance["seeds"]
+        [0, 1, 2, 3]
     """
-    path = folder / f"{chapter}_{profile}.json"
-    if not path.exists():
-        return None
+    elsewhere = os.environ.get("MTL_COURSE_RECORDS")
+    folders = [Path(elsewhere)] if elsewhere else []
+    for place in [folder] if folder else [*folders, FOLDER]:
+        path = place / f"{chapter}_{profile}.json"
+        if path.exists():
+            return _read(path, chapter)
+    return None
+
+
+def _read(path: Path, chapter: str) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(**{name: content[name] for name in FIELDS})
@@ -50,21 +79,32 @@ def load(chapter: str, profile: str = "gpu", folder: Path = FOLDER) -> Record | 
         raise ValueError(f"{path.name} is not a whole record ({error}). {advice}") from error
 
 
-def save(record: Record, folder: Path = FOLDER) -> Path:
-    """Write a record; the old one stays until the new one is whole. Returns its path.
+def save(record: Record, folder: Path | None = None, ending: str = ".json") -> Path:
+    """Write a record; the old one stays until the new one is whole.
 
     Arrays and tensors become lists, and dataclasses, such as a `training.History`, objects:
     "history" is the key for what happened by epoch.
+
+    Args:
+        record: what to write.
+        folder: where (default: among the committed records).
+        ending: of the file's name.
+
+    Returns:
+        The file's path.
     """
+    folder = folder or FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.chapter}_{record.profile}.json"
+    path = folder / f"{record.chapter}_{record.profile}{ending}"
     aside = path.with_suffix(".part")
-    aside.write_text(
-        json.dumps(asdict(record), indent=1, sort_keys=True, default=_plain) + "\n",
-        encoding="utf-8",
-    )
+    aside.write_text(to_json(asdict(record)) + "\n", encoding="utf-8")
     aside.replace(path)
     return path
+
+
+def to_json(content) -> str:
+    """JSON of results: arrays and tensors as lists, dataclasses as objects."""
+    return json.dumps(content, indent=1, sort_keys=True, default=_plain)
 
 
 def _plain(value):
@@ -72,41 +112,45 @@ def _plain(value):
 
 
 def provenance(seeds: list[int]) -> dict:
-    """Where and how this process runs, for a record: versions, device, date (UTC), seeds, commit,
-    command.
-    """
+    """Where and how this process runs: versions, device, date (UTC), seeds, commit, command."""
     from ..runtime import environment
 
     return {
         **environment(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seeds": list(seeds),
-        "commit": _commit(),
+        "commit": commit(),
         "command": " ".join(["python -m mtl_course.record", *sys.argv[1:]]),
     }
 
 
-def _commit() -> str:
-    def git(*args):
-        return subprocess.run(
-            ["git", "-C", str(FOLDER), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
+def commit(file: Path | None = None) -> str:
+    """The commit of the code that runs, and whether it was changed since.
+
+    Args:
+        file: a file of the checkout (default: this one). Only where git knows it is the commit that
+            of the checkout: an environment inside another project's checkout is not ours.
+
+    Returns:
+        The commit's hash, with the words "with changes" where Python files differ from it; outside
+        of a checkout the commit that pip installed, or words that say that it is unknown.
+    """
+    file = file or Path(__file__)
+
+    def git(*arguments):
+        command = ["git", "-C", str(file.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", __file__
-        )  # an environment inside another project's checkout is not ours
-        return git("rev-parse", "HEAD") + (
-            " with changes" if git("status", "--porcelain", "--", ":/*.py") else ""
-        )
+        git("ls-files", "--error-unmatch", str(file))
+        changed = git("status", "--porcelain", "--", ":/*.py")
+        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return _installed_commit() or "unknown (not a git checkout)"
+        return installed_commit() or "unknown (not a git checkout)"
 
 
-def _installed_commit() -> str | None:
-    """The commit that pip installed, as on Colab from a repository's address; None where it did
-    not.
-    """
+def installed_commit() -> str | None:
+    """The commit that pip installed, as on Colab from a repository's address; else None."""
     try:
         origin = json.loads(distribution("mtl-course").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -225,7 +225,7 @@ def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, m
     monkeypatch.setattr(bench, "measure", lambda *_: dict.fromkeys(bench.WAYS, cell))
     monkeypatch.setattr(bench, "weights_from_gram", lambda *_: dict.fromkeys(METHODS, 1.0))
     monkeypatch.setattr(bench, "peak", lambda *case: used)
-    monkeypatch.setattr(records.save, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
     bench.main([])
     record = records.load("06", "timing", tmp_path)
     assert record.provenance["command"] == "python benchmarks/balanced_step.py"

@@ -15,7 +15,7 @@ from mtl_course import records
 from mtl_course.data import DataError
 from mtl_course.dev.notebooks import ROOT
 from mtl_course.multitask.fit import TaskHistory
-from mtl_course.records import command as command
+from mtl_course.records import command
 
 RECORD = records.Record(
     "01",
@@ -72,7 +72,7 @@ def broken(tmp_path):
 def test_a_record_that_is_not_whole_is_refused(tmp_path, how):
     (tmp_path / "01_gpu.json").write_text(broken(tmp_path)[how], encoding="utf-8")
     with pytest.raises(
-        ValueError, match="01_gpu.json is not a whole record.*python -m mtl_course.record 01"
+        ValueError, match=r"01_gpu\.json is not a whole record.*python -m mtl_course\.record 01"
     ):
         records.load("01", folder=tmp_path)
 
@@ -120,19 +120,18 @@ def git(folder, *arguments):
 def test_commit_says_whether_the_code_was_changed(tmp_path, monkeypatch):
     folder = tmp_path / "package" / "records"
     folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
+    file = folder / "__init__.py"
+    file.touch()
     (tmp_path / "package" / "train.py").touch()
-    monkeypatch.setattr(records, "FOLDER", folder)
-    monkeypatch.setattr(records, "__file__", str(folder / "__init__.py"))
-    monkeypatch.setattr(records, "_installed_commit", lambda: None)
-    assert records._commit().startswith("unknown")
+    monkeypatch.setattr(records, "installed_commit", lambda: None)
+    assert records.commit(file).startswith("unknown")
     git(tmp_path, "init")
-    assert records._commit().startswith("unknown"), "in the checkout of another project"
+    assert records.commit(file).startswith("unknown"), "in the checkout of another project"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "all")
-    assert len(records._commit()) == 40
+    assert len(records.commit(file)) == 40
     (tmp_path / "package" / "train.py").write_text("changed", encoding="utf-8")
-    assert records._commit().endswith(" with changes")
+    assert records.commit(file).endswith(" with changes")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def test_the_commit_of_an_installed_package_is_the_one_that_pip_fetched(
     monkeypatch.setattr(
         records, "distribution", lambda name: types.SimpleNamespace(read_text=lambda file: origin)
     )
-    assert records._commit() == expected
+    assert records.commit() == expected
 
 
 TRAINED = ("03", "08", "12")  # chapters whose full-size record shows what happened by epoch
@@ -307,7 +306,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_experiment(
 def test_uncommitted_code_is_said_before_the_experiment(
     experiment, tmp_path, monkeypatch, capsys, commit, said
 ):
-    monkeypatch.setattr(records, "_commit", lambda: commit)
+    monkeypatch.setattr(records, "commit", lambda: commit)
     assert command.main(["01", "--profile", "cpu", "--out", str(tmp_path)]) == 0
     assert ("uncommitted changes" in capsys.readouterr().err) == said
     assert records.load("01", "cpu", tmp_path).provenance["commit"] == commit

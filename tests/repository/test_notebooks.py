@@ -201,6 +201,7 @@ BAD = {
     "long line": (code("x = 1  " + "#" * 66), "line 1 has 73 characters"),
     "long cell": (code("\n".join(["x = 1"] * 26)), "has 26 lines"),
     "too many cells": (add(*[new_markdown_cell("a") for _ in range(36)]), "has 46 cells"),
+    "literal seeds": (code("seeds = [0, 1, 2]"), "takes its seeds from [0, 1, 2]"),
     "unquoted pip": (code("%pip install -q numpy>=2"), "without quotes"),
     "unquoted pip in a shell": (
         code("if True:\n    !pip install a 'b>2'"),
@@ -284,7 +285,8 @@ def test_every_rule_has_a_bad_notebook():
         caught |= {
             rule for rule in check.RULES if any(message in problem for problem in rule(seen))
         }
-    assert set(check.RULES) - caught == {check.stale_outputs}, "stale_outputs has tests of its own"
+    apart = {check.stale_outputs, check.execution_counts}
+    assert set(check.RULES) - caught == apart, "these two have tests of their own"
 
 
 @pytest.mark.parametrize(
