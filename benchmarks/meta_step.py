@@ -68,6 +68,8 @@ class Case:
             TASKS, WAYS_A_TASK, SHOTS, QUERIES, torch.Generator().manual_seed(0)
         )
         self.f = Functional(self.model)
+        self.together = Functional(self.model, at_once=TASKS)
+        self.alone = Functional(self.model, at_once=1)
 
     def clear(self):
         for p in self.model.parameters():
@@ -92,23 +94,15 @@ class Case:
     def loop_first_order(self):
         self.loop(first_order=True)
 
-    def ours(self, **choice):
-        meta.meta_backward(
-            self.f, self.f.parameters(), self.episodes, F.cross_entropy, 1, RATE, **choice
-        )
-
-    def forced(self, group):
-        device = self.episodes.support[0].device
-        chosen = self.f.at_once(self.episodes.support[0][0])
-        self.f._group[device] = group
-        self.ours()
-        self.f._group[device] = chosen
+    def ours(self, f=None, **choice):
+        f = self.f if f is None else f
+        meta.meta_backward(f, f.parameters(), self.episodes, F.cross_entropy, 1, RATE, **choice)
 
     def all_at_once(self):
-        self.forced(TASKS)
+        self.ours(self.together)
 
     def one_by_one(self):
-        self.forced(1)
+        self.ours(self.alone)
 
     def first_order(self):
         self.ours(first_order=True)

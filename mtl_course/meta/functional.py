@@ -1,52 +1,83 @@
 """A model as a function of its parameters, for `torch.func`; with BatchNorm handled by name."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..training.graphs import has_looped
+from ..training.graphs import has_looped, uses
 
 Params = dict[str, Tensor]
 
 
 class Functional:
-    """``f(params, x)``: the output of `model` with these parameters [name -> tensor] in place of
-    its own. The model is never changed.
+    """``f(params, x)``: a model's output with these parameters in place of its own.
 
-    transductive, for a model with BatchNorm: True normalises with the statistics of the very batch
-    that is passed, so that the prediction for one query depends on the other queries, a help that
-    many published numbers contain; False uses the model's running statistics, which must have been
-    learned before (they do not change here). ValueError if such a model comes without the choice.
+    The model itself is never changed. Its mode (training or evaluation) and its buffers are read
+    anew at every call; so are the parameters that `params` does not name.
+
+    With BatchNorm there is a choice to make, so it has to be made. Statistics of the very batch
+    that is passed (`transductive`) let the prediction for one query depend on the other queries, a
+    help that many published numbers contain. The running statistics must have been learned before;
+    they do not change here.
+
+    Args:
+        model: any module that takes inputs [n, ...].
+        transductive: for a model with BatchNorm, True for the statistics of the batch at hand,
+            False for the running statistics; None where there is no BatchNorm.
+        at_once: how many tasks are taken together; None leaves it to `Functional.at_once`.
+
+    Raises:
+        ValueError: a model with BatchNorm comes without the choice, or `at_once` is below 1.
+
+    Example:
+        >>> from mtl_course.meta import Functional
+        >>> f = Functional(nn.Linear(2, 1, bias=False))
+        >>> f({"weight": torch.tensor([[3.0, 4.0]])}, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor([[3.],
+                [4.]])
     """
 
-    def __init__(self, model: nn.Module, transductive: bool | None = None):
-        self.model, self.transductive = model, transductive
-        self._twin = deepcopy(
-            model
-        )  # its modes and statistics may be set; the parameters always come from outside
-        self._norms = [m for m in self._twin.modules() if isinstance(m, _BatchNorm)]
+    def __init__(
+        self, model: nn.Module, transductive: bool | None = None, at_once: int | None = None
+    ):
+        # The twin's modes and statistics may be set; its parameters always come from outside.
+        self.model, self.transductive, self._twin = model, transductive, deepcopy(model)
+        modules = list(self._twin.modules())
+        self._norms = [m for m in modules if isinstance(m, _BatchNorm)]
         if self._norms and transductive is None:
             raise ValueError(
                 "The model has BatchNorm: say transductive=True (statistics of the batch at hand,"
                 " the queries' own among them) or transductive=False (the running statistics); or"
                 " use GroupNorm or LayerNorm, which need no choice."
             )
-        self._recurrent = any(isinstance(m, nn.RNNBase) for m in self._twin.modules())
-        for layer in self._twin.modules():
+        if at_once is not None and at_once < 1:
+            raise ValueError(f"at_once is {at_once}; at least one task is taken at a time.")
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
+        for layer in modules:
+            # Another forward pass for the twin's linear layers. The class is swapped, not the
+            # module, so that names, hooks and layers that occur twice stay as they are.
             if type(layer) is nn.Linear:
-                layer.__class__ = _WeightFirst
+                layer.__class__ = _Linear
         for norm in self._norms if transductive else ():
             norm.track_running_stats = False
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         self._buffers = [name for name, _ in self._twin.named_buffers()]
-        self._group: dict[torch.device, int] = {}
+        self._names = {name for name, _ in self._twin.named_parameters()}
+        every_name = list(self._twin.named_parameters(remove_duplicate=False))
+        self._tied = len(every_name) > len(self._names)
+        self.linear = {n: m for n, m in self._twin.named_modules() if isinstance(m, _Linear)}
+        self._given, self._chosen, self._rows = at_once, {}, {}
 
     def parameters(self) -> Params:
-        """The model's own parameters by name: where the meta-gradient is to arrive, and what the
-        optimizer holds.
+        """Name -> each parameter of the model that learns.
+
+        It is where the meta-gradient arrives, and what the optimizer holds.
         """
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
@@ -55,50 +86,94 @@ class Functional:
         if not self.transductive:
             for norm in self._norms:
                 norm.eval()
-        rest = {name: p for name, p in self.model.named_parameters() if name not in params}
-        buffers = dict(self.model.named_buffers())
-        return functional_call(
-            self._twin, {**rest, **{name: buffers[name] for name in self._buffers}, **params}, (x,)
-        )
+        values = dict(params)
+        # To list a module's names takes longer than a small layer: only where some are missing.
+        if not params.keys() >= self._names:
+            values = {**dict(self.model.named_parameters()), **values}
+        if self._buffers:
+            buffers = dict(self.model.named_buffers())
+            values |= {name: buffers[name] for name in self._buffers}
+        return functional_call(self._twin, values, (x,), tie_weights=self._tied)
 
     def at_once(self, x: Tensor) -> int:
-        """How many tasks to take together (vmap), for inputs like x [n, ...] of one task; 1 is one
-        after the other.
+        """How many tasks to take together (vmap), for one task's inputs x [n, ...].
 
-        Each has parameters of its own after a step; from some four million of them together on (on
-        a CPU), a larger group only needs more memory. One after the other: recurrent layers, which
-        vmap cannot take, and convolutions on a CPU, which it makes slower.
+        Each may have parameters of its own after a step; from some four million of them together on
+        (on a CPU), a larger group only needs more memory. One after the other (1): recurrent
+        layers, which vmap cannot take, and convolutions on a CPU, which it makes slower.
         """
-        if x.device not in self._group:
-            alone = self._recurrent or x.device.type == "cpu" and self._convolves(x)
-            room = 2**22 if x.device.type == "cpu" else 2**26
-            self._group[x.device] = (
-                1
-                if alone
-                else max(2, room // max(1, sum(p.numel() for p in self.parameters().values())))
-            )
-        return self._group[x.device]
+        if self._given is not None:
+            return self._given
+        if x.device not in self._chosen:
+            on_cpu = x.device.type == "cpu"
+            size = sum(p.numel() for p in self.parameters().values())
+            alone = self._recurrent or (on_cpu and self._convolves(x))
+            room = 2**22 if on_cpu else 2**26
+            self._chosen[x.device] = 1 if alone else max(2, room // max(1, size))
+        return self._chosen[x.device]
 
-    def _convolves(self, x):
-        with (
-            torch.enable_grad(),
-            torch.random.fork_rng(devices=[]),
-        ):  # dropout must not draw here: a run that goes on asks again
-            out = self(self.parameters(), x)
-        return any(
-            has_looped(o.grad_fn, ("Convolution",))
-            for o in (out.values() if isinstance(out, dict) else (out,))
-        )
+    @contextmanager
+    def shifted(self, shifts: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+        """Meanwhile, what ``shifts[name](x)`` gives is added to the output of that linear layer."""
+        layers = [(self.linear[name], shift) for name, shift in shifts.items()]
+        try:
+            for layer, shift in layers:
+                layer.shift = shift
+            yield
+        finally:
+            for layer, _ in layers:
+                layer.shift = None
+
+    def plain_linear(self, x: Tensor) -> dict[str, int]:
+        """Linear layers that do nothing but their one product, for one task's inputs x [n, ...].
+
+        Name -> rows of its input [rows, in], for each layer that is called once, on a matrix, and
+        whose weight and bias occur nowhere else in the graph of the output.
+        """
+        if (key := (x.shape, x.device)) not in self._rows:
+            shapes: dict[str, list[torch.Size]] = {name: [] for name in self.linear}
+            note = {name: lambda x, name=name: shapes[name].append(x.shape) or 0 for name in shapes}
+            with self.shifted(note):
+                outputs = self._dry_run(x)
+            times = uses([out.grad_fn for out in outputs])
+            own = self.parameters()
+            self._rows[key] = {
+                name: shapes[name][0][0]
+                for name, layer in self.linear.items()
+                if [len(shape) for shape in shapes[name]] == [2]
+                and all(
+                    times[own.get(f"{name}.{kind}".lstrip("."))] == 1
+                    for kind, _ in layer.named_parameters()
+                )
+            }
+        return self._rows[key]
+
+    def _convolves(self, x: Tensor) -> bool:
+        return any(has_looped(out.grad_fn, ("Convolution",)) for out in self._dry_run(x))
+
+    def _dry_run(self, x: Tensor) -> list[Tensor]:
+        """The outputs for x [n, ...], for a look at their graph.
+
+        Dropout must not draw here: a run that goes on from a checkpoint looks again.
+        """
+        devices = [] if x.device.type == "cpu" else [x.device]
+        with torch.enable_grad(), torch.random.fork_rng(devices):
+            output = self(self.parameters(), x)
+        return list(output.values()) if isinstance(output, dict) else [output]
 
 
-class _WeightFirst(nn.Linear):
+class _Linear(nn.Linear):
     """A linear layer as (W x^T)^T + b: under vmap the gradient of W then lies in memory as W does.
 
     By `F.linear` it would be transposed there, and adding it to W or over the tasks takes several
-    times as long.
+    times as long. Where W is shared by all tasks and the output is shifted, `F.linear` is faster.
     """
 
-    def forward(self, x):
+    shift: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shift is not None:
+            return F.linear(x, self.weight, self.bias) + self.shift(x)
         if x.ndim != 2:
             return super().forward(x)
         out = (self.weight @ x.mT).mT

@@ -234,8 +234,7 @@ def test_reptile_has_a_closed_form_on_a_quadratic(batched):
         Point(),
         torch.randn(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
     )
-    f, x = Functional(model), torch.zeros(5, 1, 1)
-    f._group[x.device] = 2 if batched else 1
+    f, x = Functional(model, at_once=2 if batched else 1), torch.zeros(5, 1, 1)
     loss = lambda out, c: (0.5 * ((out - c) @ A * (out - c)).sum(1)).mean()
     losses = meta.reptile_backward(
         f, f.parameters(), Episodes((x, centres), (x, centres)), loss, 4, 0.2
@@ -283,8 +282,8 @@ def test_adapting_changes_neither_the_parameters_nor_the_support_of_others():
 def test_at_once_and_one_by_one_are_the_same(make):
     found = []
     for batched in (True, False):
-        _, f, params, episodes = problem(make)
-        f._group[episodes.support[0].device] = 2 if batched else 1
+        model, _, params, episodes = problem(make)
+        f = Functional(model, at_once=2 if batched else 1)
         losses = meta.meta_backward(f, params, episodes, F.cross_entropy, 2, 0.3)
         found.append([losses, *gradients(params)])
     for a, b in zip(*found, strict=True):
@@ -360,8 +359,7 @@ def test_transductive_statistics_are_those_of_the_batch_and_nothing_is_written(
 ):
     model, x = normed(), torch.randn(3, 9, 3, dtype=torch.float64)
     before = {name: b.clone() for name, b in model.named_buffers()}
-    f = Functional(model, transductive=transductive)
-    f._group[x.device] = 2 if batched else 1
+    f = Functional(model, transductive=transductive, at_once=2 if batched else 1)
     alone, together = f(f.parameters(), x[0, :2]), f(f.parameters(), x[0])[:2]
     assert torch.allclose(alone, together) != transductive
     y = torch.randint(4, (3, 9))
