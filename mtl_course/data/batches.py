@@ -1,7 +1,7 @@
-"""Batches for several tasks: labels on the same inputs, some of them missing, or a data set of its
-own for each task.
+"""Batches for several tasks: labels on the same inputs, or a data set of its own for each task.
 
-Both kinds give the same `Batch`, so a training loop need not know which it has.
+Some labels of the same inputs may be missing. Both kinds, `Table` and `Separate`, give the same
+`Batch`, so a training loop need not know which it has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs x [B, ...] and, for each task with labels here, the rows of x that have one (slice or
-    int64 [b]) and the labels [b, ...].
+    """Inputs, and for each task that has labels among them, where they are and what they say.
+
+    Args:
+        x: inputs [B, ...].
+        targets: task -> (rows, labels): the rows of x that have a label, a slice or int64 [b], and
+            their labels [b, ...]. A task without a label in this batch is not there.
+
+    Example:
+        >>> batch = Batch(torch.randn(3, 2), {"kind": (torch.tensor([0, 2]), torch.tensor([1, 0]))})
+        >>> rows, labels = batch.targets["kind"]
+        >>> list(batch.x[rows].shape), labels.tolist()
+        ([2, 2], [1, 0])
     """
 
     x: Tensor
@@ -22,12 +32,26 @@ class Batch:
 
 
 class Table:
-    """Several labels for the same inputs.
+    """Several labels for the same inputs, some of them perhaps missing.
 
-    x: [N, ...]; targets: task -> labels [N, ...]; labelled: task -> bool [N], True where the label
-        is known (default:
-        everywhere). All tensors on one device. ValueError, with the task's name, for lengths that
-        differ, a task without any label, or a mask without a task.
+    Args:
+        x: inputs [N, ...].
+        targets: task -> labels [N, ...], on the device of x.
+        labelled: task -> bool [N], True where the label may be used; a task that is left out has
+            all of its labels.
+
+    Raises:
+        ValueError: for lengths that differ, a task without any label, a mask without a task, or
+            nothing at all; it names the task.
+
+    Example:
+        >>> x = torch.arange(4.0)[:, None]
+        >>> targets = {"price": x * 2, "kind": torch.tensor([0, 1, 1, 0])}
+        >>> rows = Table(x, targets, labelled={"kind": torch.tensor([True, False, True, False])})
+        >>> len(rows), rows.whole().targets["kind"]
+        (4, (tensor([0, 2]), tensor([0, 1])))
+        >>> [len(batch.x) for batch in rows.batches(3, torch.Generator().manual_seed(0))]
+        [3, 1]
     """
 
     def __init__(
@@ -40,20 +64,17 @@ class Table:
             )
         if unknown := sorted(labelled.keys() - targets.keys()):
             raise ValueError(
-                f"`labelled` names {', '.join(unknown)}, which `targets` does not have; it has"
-                f" {', '.join(targets)}."
+                f"`labelled` names {', '.join(unknown)}, which `targets` does not have;"
+                f" it has {', '.join(targets)}."
             )
         for name, y in targets.items():
             _require_labels(name, y)
             mask = labelled.get(name)
-            if (
-                len(y) != len(x)
-                or mask is not None
-                and (len(mask) != len(x) or mask.dtype != torch.bool)
-            ):
+            is_mask = mask is None or (len(mask) == len(x) and mask.dtype == torch.bool)
+            if len(y) != len(x) or not is_mask:
                 raise ValueError(
-                    f"Task {name!r}: there are {len(x)} inputs, so it needs {len(x)} labels, and a"
-                    f" mask of {len(x)} bools if it has one."
+                    f"Task {name!r}: there are {len(x)} inputs, so it needs {len(x)} labels,"
+                    f" and a mask of {len(x)} bools if it has one."
                 )
             if mask is not None and not mask.any():
                 raise ValueError(
@@ -76,30 +97,29 @@ class Table:
 
     def whole(self) -> Batch:
         """All rows at once, in order; x is the table's own."""
-        rows = {
-            name: self.labelled[name].nonzero().squeeze(1) if name in self.labelled else slice(None)
-            for name in self.targets
-        }
-        return Batch(
-            self.x, {name: (rows[name], y[rows[name]]) for name, y in self.targets.items()}
-        )
+        targets = {}
+        for name, y in self.targets.items():
+            mask = self.labelled.get(name)
+            rows = slice(None) if mask is None else mask.nonzero().squeeze(1)
+            targets[name] = (rows, y[rows])
+        return Batch(self.x, targets)
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch: every row once, in an order drawn from the CPU generator `order`.
+        """One epoch: every row once, `size` at a time, in an order drawn from a CPU generator.
 
-        A GPU is waited for once an epoch and partly labelled task, not at every batch: how many
+        A GPU is waited for once per epoch and partly labelled task, not at every batch: how many
         labels has each batch?
         """
-        rows = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
-        known = {name: _places(mask[rows], size) for name, mask in self.labelled.items()}
-        for i, part in enumerate(rows.split(size)):
+        shuffled = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
+        places = {name: _places(mask[shuffled], size) for name, mask in self.labelled.items()}
+        for number, rows in enumerate(shuffled.split(size)):
             targets = {}
             for name, y in self.targets.items():
-                if name not in known:
-                    targets[name] = (slice(None), y[part])
-                elif len(here := known[name][i]):
-                    targets[name] = (here, y[part[here]])
-            yield Batch(self.x[part], targets)
+                if name not in places:
+                    targets[name] = (slice(None), y[rows])
+                elif len(labelled := places[name][number]):
+                    targets[name] = (labelled, y[rows[labelled]])
+            yield Batch(self.x[rows], targets)
 
 
 def _places(mask: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -110,12 +130,25 @@ def _places(mask: Tensor, size: int) -> tuple[Tensor, ...]:
 
 
 class Separate:
-    """A data set of its own for each task, of any sizes: task -> (x [N_t, ...], y [N_t, ...]), with
-    inputs of one shape.
+    """A data set of its own for each task, of any sizes, with inputs of one shape.
 
-    A batch holds `size` rows of each task. An epoch ends when the longest set has been seen once;
+    A batch has `size` rows of each task. An epoch ends when the longest set has been seen once;
     shorter sets start again, newly shuffled, so no task runs dry (`zip` would end with the shortest
-    set). ValueError, with the task's name, for an empty set, lengths or shapes that differ.
+    set).
+
+    Args:
+        sets: task -> (inputs [N_t, ...], labels [N_t, ...]).
+
+    Raises:
+        ValueError: for an empty set, or lengths or shapes that differ; it names the task.
+
+    Example:
+        >>> x = torch.arange(6.0)[:, None]
+        >>> rows = Separate({"price": (x, x * 2), "kind": (x[:2], torch.tensor([0, 1]))})
+        >>> len(rows)  # rows of an epoch: those of the longest set
+        6
+        >>> [list(batch.x.shape) for batch in rows.batches(3, torch.Generator().manual_seed(0))]
+        [[5, 1], [5, 1]]
     """
 
     def __init__(self, sets: Mapping[str, tuple[Tensor, Tensor]]):
@@ -127,8 +160,8 @@ class Separate:
             _require_labels(name, y)
             if len(x) != len(y) or not len(x):
                 raise ValueError(
-                    f"Task {name!r} has {len(x)} inputs and {len(y)} labels; it needs as many of"
-                    " each, and at least one."
+                    f"Task {name!r} has {len(x)} inputs and {len(y)} labels;"
+                    " it needs as many of each, and at least one."
                 )
             if shapes[name] != shapes[first]:
                 raise ValueError(
@@ -142,23 +175,25 @@ class Separate:
         return max(len(x) for x, _ in self.sets.values())
 
     def only(self, names: Iterable[str]) -> "Separate":
-        """The sets of these tasks alone. An epoch is shorter if the longest set is not among them:
-        see `repeated`.
+        """The sets of these tasks alone.
+
+        An epoch is shorter if the longest set is not among them: see `repeated`.
         """
         return Separate({name: self.sets[name] for name in names})
 
     def repeated(self, rows: int) -> "Separate":
-        """Every set again and again, up to so many rows, so that an epoch has as many steps as one
-        beside a longer set.
+        """Every set again and again, up to so many rows.
+
+        So an epoch has as many steps as one beside a longer set.
         """
-        place = {
-            name: torch.arange(rows, device=x.device) % len(x) for name, (x, _) in self.sets.items()
-        }
-        return Separate(
-            {name: (x[place[name]], y[place[name]]) for name, (x, y) in self.sets.items()}
-        )
+        sets = {}
+        for name, (x, y) in self.sets.items():
+            place = torch.arange(rows, device=x.device) % len(x)
+            sets[name] = (x[place], y[place])
+        return Separate(sets)
 
     def _join(self, rows: Mapping[str, Tensor | slice]) -> Batch:
+        """A batch of these rows of each set, one task after the other."""
         inputs, targets, start = [], {}, 0
         for name, (x, y) in self.sets.items():
             labels = y[rows[name]]
@@ -172,15 +207,15 @@ class Separate:
         return self._join({name: slice(None) for name in self.sets})
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """One epoch over the longest set, `size` rows of each task at a time; fewer where a set, or
-        the longest's end, is smaller.
+        """One epoch over the longest set, `size` rows of each task at a time.
 
-        Orders are drawn from the CPU generator `order`, one for each pass over a set, when its
-        first row is needed; an epoch begins every set anew. So the generator's state at the start
-        of an epoch fixes all of it.
+        There are fewer where a set, or the end of the longest one, is smaller. Orders are drawn
+        from the CPU generator `order`, one for each pass over a set, when its first row is needed;
+        an epoch begins every set anew. So the generator's state at the start of an epoch fixes all
+        of it.
         """
         longest = len(self)
-        passes = {
+        waiting = {
             name: torch.empty(0, dtype=torch.int64, device=x.device)
             for name, (x, _) in self.sets.items()
         }
@@ -188,17 +223,18 @@ class Separate:
             rows = {}
             for name, (x, _) in self.sets.items():
                 wanted = min(size, longest - start, len(x))
-                if len(passes[name]) < wanted:
+                if len(waiting[name]) < wanted:
                     again = torch.randperm(len(x), generator=order).to(x.device, non_blocking=True)
-                    passes[name] = torch.cat([passes[name], again])
-                rows[name], passes[name] = passes[name][:wanted], passes[name][wanted:]
+                    waiting[name] = torch.cat([waiting[name], again])
+                rows[name], waiting[name] = waiting[name][:wanted], waiting[name][wanted:]
             yield self._join(rows)
 
 
-def _require_labels(name, y):
+def _require_labels(name: str, y) -> None:
+    """ValueError unless y is a tensor with rows."""
     if not isinstance(y, Tensor) or not y.ndim:
-        found = f"a tensor without rows, {y}" if isinstance(y, Tensor) else type(y).__name__
+        got = f"a tensor without rows, {y}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(
-            f"Task {name!r} needs a tensor of labels, one a row of its inputs; it has {found}. Use"
-            " torch.as_tensor, or leave the task out."
+            f"Task {name!r} needs a tensor of labels, one per row of its inputs; it has {got}."
+            " Use torch.as_tensor, or leave the task out."
         )

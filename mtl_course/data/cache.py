@@ -1,5 +1,6 @@
-"""The user's cache: whole files only. Nothing has its final name before it is complete; damage is
-noticed on reading.
+"""The user's cache of fetched sets: whole files only.
+
+Nothing has its final name before it is complete, and damage is noticed on reading.
 """
 
 import errno
@@ -19,9 +20,8 @@ import numpy as np
 
 from .manifest import DataError, Info
 
-STALE = (
-    24 * 3600
-)  # seconds after which the staging folder that a killed fetch left behind is swept away
+# Seconds after which the staging folder that a killed fetch left behind is swept away.
+STALE = 24 * 3600
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -32,15 +32,18 @@ def folder() -> Path:
 
 
 def file_of(info: Info) -> Path:
-    """Where a set of tier P or D is kept. The name has the checksum of its archive, so that a new
-    version is fetched anew.
+    """Where a set of tier P or D is kept.
+
+    The name has the checksum of its archive, so that a new version is fetched anew.
     """
-    return folder() / (f"{info.name}-{info.sha256[:8]}.npz" if info.sha256 else f"{info.name}.npz")
+    checksum = f"-{info.sha256[:8]}" if info.sha256 else ""
+    return folder() / f"{info.name}{checksum}.npz"
 
 
 def through(info: Info, fetch: Callable[[Path], dict]) -> dict:
-    """The arrays of this set as kept, or as `fetch` makes them in a staging folder, and then kept.
-    DataError if that fails.
+    """The arrays of this set, from the cache or as `fetch` makes them in a staging folder.
+
+    What was fetched is kept. DataError if that fails.
     """
     arrays = _kept(info)
     if arrays is None:
@@ -60,14 +63,16 @@ def through(info: Info, fetch: Callable[[Path], dict]) -> dict:
 
 @contextmanager
 def staging() -> Iterator[Path]:
-    """A folder in the cache for unfinished work, removed at the end whatever happens. DataError for
-    a full or read-only disk.
+    """A folder in the cache for unfinished work, removed at the end whatever happens.
+
+    DataError for a full or read-only disk.
     """
     root = folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
         for old in root.glob("staging-*"):
-            with suppress(FileNotFoundError):  # its owner has just finished
+            # its owner may just have finished
+            with suppress(FileNotFoundError):
                 if time.time() - old.stat().st_mtime > STALE:
                     shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(
@@ -79,8 +84,8 @@ def staging() -> Iterator[Path]:
             raise DataError(full()) from error
         reason = "cannot be written" if error.errno in FORBIDDEN else "cannot be used"
         raise DataError(
-            f"The cache {root} {reason} ({error}). Set MTL_COURSE_CACHE to a folder that you can"
-            " write to."
+            f"The cache {root} {reason} ({error})."
+            " Set MTL_COURSE_CACHE to a folder that you can write to."
         ) from error
 
 
@@ -91,8 +96,9 @@ def full() -> str:
 
 
 def _keep(path: Path, arrays: Mapping, staged: Path) -> None:
-    """Write the arrays aside, flush them to disk, rename them in one step: of two processes the
-    last wins, with equal arrays.
+    """Write the arrays aside, flush them to disk, rename them in one step.
+
+    Of two processes the last wins, with equal arrays.
     """
     with open(staged / path.name, "wb") as file:
         np.savez(file, **arrays)
@@ -102,8 +108,9 @@ def _keep(path: Path, arrays: Mapping, staged: Path) -> None:
 
 
 def _kept(info: Info) -> dict | None:
-    """The arrays kept for this set; None where there are none, or where the file is damaged, as its
-    zip checksums tell.
+    """The arrays kept for this set, or None where there are none.
+
+    A damaged file counts as none; its zip checksums tell.
     """
     path = file_of(info)
     try:
@@ -122,23 +129,24 @@ def _kept(info: Info) -> dict | None:
 
 
 def verified(path: Path, sha256: str) -> bytes:
-    """The bytes of a file whose sha256 must be this; DataError that says whether it is missing,
-    unreadable, or altered.
+    """The bytes of a file whose sha256 must be this.
+
+    DataError that says whether it is missing, unreadable, or altered.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(
-            f"{path} is missing. Put it back; if it belongs to the course, install the course"
-            " again."
+            f"{path} is missing. Put it back;"
+            " if it belongs to the course, install the course again."
         ) from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error}). Check its permissions and the disk."
         ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        sums = f"sha256 {found[:12]}..., expected {sha256[:12]}..."
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        sums = f"sha256 {actual[:12]}..., expected {sha256[:12]}..."
         raise DataError(
             f"{path.name} is truncated or altered ({len(content):,} bytes, {sums}). Get it again."
         )

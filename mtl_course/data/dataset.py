@@ -1,4 +1,4 @@
-"""What `load` returns: named arrays that cannot be changed by accident, and where they came from."""
+"""What `load` returns: named arrays that cannot be changed by accident, and their origin."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,12 +6,28 @@ from .manifest import Info
 
 
 class Dataset(Mapping):
-    """An immutable mapping from names to read-only NumPy arrays: ``ds["x"]``, or ``ds.x`` for
-    short.
+    """An immutable mapping from names to read-only NumPy arrays; `load` makes it.
 
-    ``ds.info`` is the manifest's entry, ``ds.origin`` says in words where the arrays came from.
-    `torch.tensor(ds.x)` and indexing with an array of row numbers give writable copies
-    (`torch.from_numpy` would warn). DataError if a shape is not the manifest's.
+    ``ds["x"]`` and, for short, ``ds.x`` are the same array. ``ds.info`` is the manifest's entry,
+    ``ds.origin`` says in words where the arrays came from. `torch.tensor(ds.x)` and indexing with
+    an array of row numbers give writable copies (`torch.from_numpy` would warn).
+
+    Args:
+        info: the manifest's entry, with the shape of every array.
+        arrays: name -> NumPy array; the data set freezes them.
+        origin: where they came from, in words.
+
+    Raises:
+        DataError: if a shape is not the manifest's.
+        AttributeError: for an array that is not there, or an attempt to change the data set.
+
+    Example:
+        >>> from mtl_course import data
+        >>> macro = data.load("macro")
+        >>> list(macro), macro.x.shape
+        (['x', 'names', 'year', 'quarter'], (203, 12))
+        >>> macro.x is macro["x"], macro.x.flags.writeable
+        (True, False)
     """
 
     def __init__(self, info: Info, arrays: Mapping, origin: str):

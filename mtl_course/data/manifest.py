@@ -1,5 +1,6 @@
-"""What the course knows of each data set: the entries of `manifest.toml`. Standard library only, so
-that the book can read it.
+"""What the course knows of each data set: the entries of `manifest.toml`.
+
+Standard library only, so that the book can read it.
 """
 
 import difflib
@@ -22,18 +23,50 @@ TIERS = {
 
 
 class DataError(RuntimeError):
-    """A data set could not be had; the message says what is wrong and what to do."""
+    """A data set could not be had; the message says what is wrong and what to do.
+
+    Example:
+        >>> try:
+        ...     info("glyph")
+        ... except DataError as error:
+        ...     print(error)
+        There is no data set 'glyph'. Did you mean 'glyphs'? The sets are: ...
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Info:
-    """One entry of the manifest.
+    """One entry of the manifest: what a set is, where it comes from, what one may do with it.
 
-    `shape` maps each array to its shape. `files` maps a file to its sha256: those of tier E lie
-    beside the manifest, those of tier R below the data root, those of tier P in the `archive` of
-    `package` `version`, whose own sha256 is `sha256`; torchvision verifies those of tier D.
-    `download` is how much is fetched, once, in bytes. `needs` is a library beyond the course's own
-    that reads the set. `citation` is a BibTeX key of the book's bibliography.
+    Args:
+        name: what `load` is given.
+        title: one line for people.
+        tier: "E", "P", "R" or "D", see `TIERS`.
+        source: where it can be had, for people.
+        licence: of the data.
+        citation: BibTeX key in the book's bibliography.
+        shape: array -> its shape.
+        licence_source: where the licence is stated.
+        chapters: numbers of the chapters that use it.
+        note: what one should know before using it.
+        files: file -> sha256. Those of tier E lie beside the manifest, those of tier R below the
+            data root, those of tier P in the archive; torchvision verifies those of tier D.
+        package: tier P: the package that carries it.
+        version: tier P: of the package.
+        archive: tier P: the package's file.
+        sha256: tier P: of the archive.
+        download: bytes that are fetched, once.
+        needs: a library beyond the course's own that reads the set.
+
+    Raises:
+        DataError: from `check` for arrays of other names or shapes, and from `require` without the
+            library that the set needs.
+
+    Example:
+        >>> exam = info("exam")
+        >>> exam.tier, exam.shape["x"]
+        ('E', (4059, 9))
+        >>> exam.require()  # nothing is missing
     """
 
     name: str
@@ -56,18 +89,15 @@ class Info:
 
     def check(self, arrays: Mapping, where: str) -> None:
         """DataError unless the arrays have exactly the manifest's names and shapes."""
-        found = {key: tuple(array.shape) for key, array in arrays.items()}
-        if found != dict(self.shape):
-            wanted = dict(self.shape)
+        shapes, wanted = {key: tuple(a.shape) for key, a in arrays.items()}, dict(self.shape)
+        if shapes != wanted:
             raise DataError(
-                f"{where} was altered: its arrays are {found}, expected {wanted}. Get it again from"
-                f" {self.source}."
+                f"{where} was altered: its arrays are {shapes}, expected {wanted}."
+                f" Get it again from {self.source}."
             )
 
     def require(self) -> None:
-        """DataError with the command that installs it, if the library that reads this set is
-        missing.
-        """
+        """DataError, with the command to install it, if the library that reads it is missing."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
             command = f"{sys.executable} -m pip install {self.needs}"
             raise DataError(
@@ -77,17 +107,19 @@ class Info:
 
 @cache
 def read(path: Path = FOLDER / "manifest.toml") -> Mapping[str, Info]:
-    """All entries by name, in the file's order. ValueError for an unknown tier, TypeError for a
-    field too many or too few.
+    """All entries by name, in the file's order.
+
+    ValueError for an unknown tier, TypeError for a field too many or too few.
     """
     entries = {}
     for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
-        shape = MappingProxyType(
-            {array: tuple(sizes) for array, sizes in entry.pop("shape").items()}
-        )
-        files = MappingProxyType(entry.pop("files", {}))
+        shape = {array: tuple(sizes) for array, sizes in entry.pop("shape").items()}
         entries[name] = Info(
-            name=name, shape=shape, files=files, chapters=tuple(entry.pop("chapters", ())), **entry
+            name=name,
+            shape=MappingProxyType(shape),
+            files=MappingProxyType(entry.pop("files", {})),
+            chapters=tuple(entry.pop("chapters", ())),
+            **entry,
         )
         if entries[name].tier not in TIERS:
             raise ValueError(
@@ -97,12 +129,34 @@ def read(path: Path = FOLDER / "manifest.toml") -> Mapping[str, Info]:
 
 
 def names() -> list[str]:
-    """The names of all sets, in the manifest's order."""
+    """The names of all sets.
+
+    Returns:
+        What `load` takes, in the manifest's order.
+
+    Example:
+        >>> names()[:3]
+        ['exam', 'rf1', 'adult']
+    """
     return list(read())
 
 
 def info(name: str) -> Info:
-    """The entry of this set; DataError with the closest names if there is none."""
+    """The manifest's entry of a set: source, licence, shapes, citation.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The entry; nothing is loaded.
+
+    Raises:
+        DataError: if there is no such set; it names the closest ones.
+
+    Example:
+        >>> info("digits").tier, info("digits").shape["x"]
+        ('E', (1797, 8, 8))
+    """
     entries = read()
     if name not in entries:
         close = difflib.get_close_matches(str(name), entries, n=3, cutoff=0.4)

@@ -1,5 +1,6 @@
-"""Seeded splits, as row numbers. NumPy has frozen the stream of RandomState, so a seed names the
-same rows on every machine.
+"""Seeded splits, as row numbers.
+
+NumPy has frozen the stream of RandomState, so a seed names the same rows on every machine.
 """
 
 import numpy as np
@@ -9,15 +10,35 @@ from numpy.typing import ArrayLike, NDArray
 def split_per_task(
     task: ArrayLike, n_train: int, seed: int, n_max: int | None = None
 ) -> tuple[NDArray, NDArray]:
-    """Rows to train on, `n_train` random ones of every task, and to test on, all but the `n_max`
-    (default `n_train`) set aside.
+    """Rows to train on, a few random ones of every task, and rows to test on.
 
-    `task` [N] holds a task number, or a class label, a row; the two results are sorted int64 row
-    numbers. For one seed and one `n_max`, the test rows are the same for every `n_train`, and the
-    training rows of a smaller one are among those of a larger one, so that a learning curve
-    compares like with like. A task with at most `n_max` rows has none to test on and is left out of
-    both. A task's rows depend on its own number and rows only. ValueError if `n_train` is not in
-    1..n_max, or no task is large enough.
+    `n_max` rows of every task are set aside for training, of which the first `n_train` are used;
+    all others are test rows. For one seed and one `n_max`, the test rows are the same for every
+    `n_train`, and the training rows of a smaller one are among those of a larger one, so that a
+    learning curve compares like with like. A task with at most `n_max` rows has none to test on and
+    is left out of both. A task's rows depend on its own number and rows only.
+
+    Args:
+        task: int [N], from 0 on: the task of each row, or its class.
+        n_train: training rows per task.
+        seed: of the random order.
+        n_max: rows per task that are kept out of the test; by default `n_train`.
+
+    Returns:
+        Sorted int64 row numbers to train on, and to test on.
+
+    Raises:
+        ValueError: if `n_train` is not in 1..n_max, no task is large enough, or `task` is not [N]
+            whole numbers.
+
+    Example:
+        >>> task = [0, 0, 0, 1, 1, 1, 1, 2]  # the last task is too small
+        >>> train, test = split_per_task(task, n_train=1, seed=0, n_max=2)
+        >>> len(train), len(test), sorted(set(train) & set(test))
+        (2, 3, [])
+        >>> more, same = split_per_task(task, n_train=2, seed=0, n_max=2)
+        >>> set(train) < set(more), test.tolist() == same.tolist()
+        (True, True)
     """
     n_max = n_train if n_max is None else n_max
     if not 1 <= n_train <= n_max:
@@ -31,37 +52,50 @@ def split_per_task(
 
 
 def per_class(y: ArrayLike, n: int, seed: int) -> NDArray:
-    """Sorted row numbers (int64) of `n` random rows of every class of `y` [N]; a smaller `n` gives
-    some of those of a larger one.
+    """A few random rows of every class.
 
-    They are the training rows of `split_per_task(y, n, seed, n_max)`. ValueError if `n` < 1 or a
-    class has fewer than `n` rows.
+    They are the training rows of ``split_per_task(y, n, seed, n_max)``, so a smaller `n` gives some
+    of the rows of a larger one.
+
+    Args:
+        y: int [N], from 0 on: the class of each row.
+        n: rows per class.
+        seed: of the random order.
+
+    Returns:
+        Sorted int64 row numbers, n per class.
+
+    Raises:
+        ValueError: if n < 1, a class has fewer than n rows, or y is not [N] whole numbers.
+
+    Example:
+        >>> y = np.array([0, 1, 0, 1, 0, 1])
+        >>> rows = per_class(y, n=2, seed=0)
+        >>> sorted(y[rows].tolist())
+        [0, 0, 1, 1]
+        >>> set(per_class(y, n=1, seed=0)) < set(rows)
+        True
     """
     shuffled = _shuffled(y, seed)
     smallest = min(shuffled, key=lambda label: len(shuffled[label]))
     if not 1 <= n <= len(shuffled[smallest]):
         raise ValueError(
-            f"n must be between 1 and {len(shuffled[smallest])}, the number of rows of class"
-            f" {smallest}; it is {n}."
+            f"n must be between 1 and {len(shuffled[smallest])},"
+            f" the number of rows of class {smallest}; it is {n}."
         )
     return np.sort(np.concatenate([rows[:n] for rows in shuffled.values()]))
 
 
 def _shuffled(labels: ArrayLike, seed: int) -> dict[int, NDArray]:
-    """The rows of each label, in a random order that depends on the seed, the label and the label's
-    rows only.
-    """
+    """Label -> its rows in a random order, which depends on seed, label and these rows only."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(
-            f"Expected whole numbers from 0 on, one a row; got {labels.dtype} of shape"
-            f" {labels.shape}."
+            "Expected whole numbers from 0 on, one per row;"
+            f" got {labels.dtype} of shape {labels.shape}."
         )
-    return {
-        int(label): (
-            np.random.RandomState([seed, label])
-            .permutation(np.flatnonzero(labels == label))
-            .astype(np.int64)
-        )
-        for label in np.unique(labels)
-    }
+    orders = {}
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        orders[int(label)] = np.random.RandomState([seed, label]).permutation(rows).astype(np.int64)
+    return orders

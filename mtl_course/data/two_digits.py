@@ -1,9 +1,10 @@
-"""Two digits in one image, two labels: composed on the fly from single digits, so nothing is stored
-and nothing leaks.
+"""Two digits in one image, two labels: composed on the fly from single digits.
 
-The digits are split into a training, a validation and a test part *before* they are paired, so no
-handwriting of one part is in another. Source of the idea: Sabour, Frosst and Hinton, "Dynamic
-routing between capsules", NeurIPS 2017, section 6 (MultiMNIST).
+Nothing is stored and nothing leaks: the digits are split into a training, a validation and a test
+part *before* they are paired, so no handwriting of one part is in another.
+
+Source of the idea: Sabour, Frosst and Hinton, "Dynamic routing between capsules", NeurIPS 2017,
+section 6 (MultiMNIST).
 """
 
 from collections.abc import Mapping
@@ -20,25 +21,26 @@ TASKS = ("left", "right")
 
 
 def parts(y: NDArray, shares: Mapping[str, int], seed: int = 0) -> dict[str, NDArray]:
-    """Row numbers of disjoint parts with as many digits of every class in each: part -> rows, for
-    shares part -> rows a class.
+    """Disjoint parts with as many digits of every class in each: part -> row numbers.
 
-    y: labels [N], int64. ValueError if a class has too few rows for all parts together.
+    y: labels [N], int64; shares: part -> rows per class.
+    ValueError if a class has too few rows for all parts together.
     """
-    taken, found = 0, {}
-    for part, n in shares.items():
-        before = per_class(y, taken, seed) if taken else np.empty(0, dtype=np.int64)
-        found[part] = np.setdiff1d(per_class(y, taken + n, seed), before)
-        taken += n
-    return found
+    rows, taken, count = {}, np.empty(0, dtype=np.int64), 0
+    for part, share in shares.items():
+        count += share
+        first = per_class(y, count, seed)  # has the rows of every smaller count
+        rows[part] = np.setdiff1d(first, taken)
+        taken = first
+    return rows
 
 
 def compose(left: Tensor, right: Tensor, shift: int, size: int) -> Tensor:
-    """One digit at the top left, one at the bottom right of a canvas; where they overlap the
-    brighter pixel stays.
+    """One digit at the top left, one at the bottom right of a canvas.
 
-    left, right: [N, H, W], 0 to 255; the canvas has H + shift and W + shift pixels and is averaged
-    down to `size` a side. Returns float32 [N, 1, size, size] in [0, 1].
+    left, right: [N, H, W], 0 to 255. The canvas has H + shift and W + shift pixels and is averaged
+    down to `size` per side; where the digits overlap the brighter pixel stays.
+    Returns float32 [N, 1, size, size] in [0, 1].
     """
     n, height, width = left.shape
     canvas = torch.zeros(n, 1, height + shift, width + shift, device=left.device)
@@ -50,10 +52,10 @@ def compose(left: Tensor, right: Tensor, shift: int, size: int) -> Tensor:
 def pairs(
     x: NDArray, y: NDArray, n: int, seed: int, *, shift: int = 8, size: int = 18
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """n images of two digits drawn from x [N, H, W], y [N], and their labels: (float32 [n, 1, size,
-    size], task -> int64 [n]).
+    """n images of two digits drawn from x [N, H, W] and y [N], and their labels.
 
-    The two digits are drawn independently, so one label says nothing about the other.
+    Returns float32 [n, 1, size, size], and task -> int64 [n]. The two digits are drawn
+    independently, so one label says nothing about the other.
     """
     rows = np.random.RandomState(seed).randint(len(x), size=(2, n))
     left, right = (torch.from_numpy(np.asarray(x)[r]).float() for r in rows)

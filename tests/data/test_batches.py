@@ -177,7 +177,7 @@ def test_channels_last_stays():
 
 # ------------------------------------------------------------------------------------------ devices
 def waits(data, size):
-    with syncs.watch() as found:
+    with syncs.SyncCounter() as found:
         batches = sum(1 for _ in data.batches(size, seeded()))
     assert batches > 1
     return found

@@ -290,7 +290,7 @@ def test_per_class_is_nested_and_uniform():
         (lambda: data.per_class([0, 1], 0, 0), "n must be between 1"),
         (lambda: data.per_class([0.5, 1.0], 1, 0), "whole numbers"),
         (lambda: data.per_class([-1, 1], 1, 0), "from 0 on"),
-        (lambda: data.per_class(np.zeros((2, 2), int), 1, 0), "one a row"),
+        (lambda: data.per_class(np.zeros((2, 2), int), 1, 0), "one per row"),
         (lambda: data.per_class([], 1, 0), "whole numbers"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Where a set comes from: embedded (E), a published package (P), the data root (R), a download (D)."""
+"""Where a set comes from: embedded (E), a package (P), the data root (R), a download (D)."""

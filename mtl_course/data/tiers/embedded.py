@@ -1,5 +1,6 @@
-"""Tier E: tables inside the course's wheel, what scikit-learn ships, and what is drawn from
-matplotlib's fonts.
+"""Tier E: tables in the course's wheel, what scikit-learn ships, and drawings of fonts.
+
+The fonts are those that matplotlib ships.
 """
 
 import csv
@@ -13,17 +14,18 @@ from ..manifest import FOLDER, Info
 
 
 def load(info: Info) -> tuple[dict, str]:
-    """The arrays of this set, and in words where they came from. DataError if a table is missing or
-    altered.
+    """The arrays of this set, and in words where they came from.
+
+    DataError if a table is missing or altered.
     """
-    return {"exam": exam, "digits": digits, "glyphs": glyphs, "flavia": flavia, "macro": macro}[
-        info.name
-    ](info)
+    readers = {"exam": exam, "digits": digits, "glyphs": glyphs, "flavia": flavia, "macro": macro}
+    return readers[info.name](info)
 
 
 def table(info: Info) -> tuple[list[str], list[list[str]], str]:
-    """Header and rows of the embedded table of this set, and where it stands. DataError if it is
-    missing or altered.
+    """Header and rows of the embedded table of this set, and where it stands.
+
+    DataError if it is missing or altered.
     """
     (path,) = info.files
     text = gzip.decompress(cache.verified(FOLDER / path, info.files[path])).decode("utf-8")
@@ -32,8 +34,10 @@ def table(info: Info) -> tuple[list[str], list[list[str]], str]:
 
 
 def exam(info: Info) -> tuple[dict, str]:
-    """`x` [4059, 9] and `y` [4059] float64, `task` [4059] int64: the school from 0 to 64, `names`
-    [9] of the features.
+    """Exam results of pupils: a task is a school.
+
+    x: [4059, 9] float64, features; names: [9], what they are.
+    y: [4059] float64, the result; task: [4059] int64, the school, from 0 to 64.
     """
     header, rows, origin = table(info)
     numbers = np.array(rows, dtype=np.float64)
@@ -47,8 +51,10 @@ def exam(info: Info) -> tuple[dict, str]:
 
 
 def flavia(info: Info) -> tuple[dict, str]:
-    """`x` [1872, 17] float64, the measurements `names` [17]; `y` [1872] int64, the species from 0
-    to 31, and `species` [32].
+    """Measurements of leaves, by species.
+
+    x: [1872, 17] float64, measurements; names: [17], what they are.
+    y: [1872] int64, the species, from 0 to 31; species: [32], their names.
     """
     header, rows, origin = table(info)
     species = list(dict.fromkeys(row[0] for row in rows))  # in the order of the table
@@ -62,30 +68,31 @@ def flavia(info: Info) -> tuple[dict, str]:
 
 
 def macro(info: Info) -> tuple[dict, str]:
-    """`x` [203, 12] float64, a row a quarter, with the `names` [12] of the series; `year` [203] and
-    `quarter` [203], 1 to 4, int64.
+    """Quarterly series of an economy.
+
+    x: [203, 12] float64, a row per quarter; names: [12] of the series.
+    year: [203] int64; quarter: [203] int64, 1 to 4.
     """
     header, rows, origin = table(info)
     numbers = np.array(rows, dtype=np.float64)
     year, quarter = numbers[:, :2].astype(np.int64).T
-    return {
+    arrays = {
         "x": numbers[:, 2:],
         "names": np.array(header[2:]),
         "year": year,
         "quarter": quarter,
-    }, origin
+    }
+    return arrays, origin
 
 
 def digits(info: Info) -> tuple[dict, str]:
-    """`x` [1797, 8, 8] uint8 with values 0 to 16, `y` [1797] int64."""
+    """Handwritten digits: `x` [1797, 8, 8] uint8, 0 to 16, and `y` [1797] int64."""
     import sklearn
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    return {
-        "x": bunch.images.astype(np.uint8),
-        "y": bunch.target.astype(np.int64),
-    }, f"scikit-learn {sklearn.__version__}"
+    arrays = {"x": bunch.images.astype(np.uint8), "y": bunch.target.astype(np.int64)}
+    return arrays, f"scikit-learn {sklearn.__version__}"
 
 
 def glyphs(info: Info) -> tuple[dict, str]:

