@@ -1,49 +1,66 @@
-"""Chapter 2: what a source task gives a target task, over label counts, methods and sources. Needs
-no Jupyter.
+"""Chapter 2: what a source task gives a target task, over label counts, methods and sources.
 
-Many small networks are trained at once: every tensor of parameters has a leading axis R, one entry
-a run (seed x setting), and `torch.func.vmap` turns one network's gradient into all of theirs. The
-runs stay independent: only the arithmetic is shared.
+`train_one` is one run as torch writes it: transfer by fine-tuning with SGD. The experiment needs
+thousands of them, so `train_runs` trains many at once: every tensor of parameters has a leading
+axis R, one entry per run, and `torch.func.vmap` turns one network's gradient into all of theirs.
+The runs stay independent; a test holds the two functions equal. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from .. import data
 from ..networks.trunks import Classifier, cnn, mlp
 from ..runtime import device as fastest
 from ..transfer.penalties import l2_sp
+from .common import right_answers, stacked
 
 KINDS = ("digits", "odd or even", "ink", "pixels permuted", "labels shuffled")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment: data sets, network, steps; and the settings each method may try,
-    three each: the same budget.
+    """Data sets, network and steps, and the three settings that every method may try.
+
+    Args:
+        source: the set that sources are trained on.
+        targets: the sets that are transferred to.
+        size: pixels a side, for source and target alike.
+        channels: of the convolutions; none: fully connected.
+        features: what the trunk gives the head.
+        source_steps: of SGD.
+        source_batch: images per step.
+        shots: labels per class of the target.
+        kind_shots: labels per class where kinds of sources are compared.
+        stops: steps after which validation may stop a run.
+        batch: images per step on the target.
+        held_out: target images for validation and for the test.
+        rates: learning rates that every method may try.
+        strengths: of L2-SP, which tries them with the middle one of the rates.
     """
 
     source: str = "mnist_5k"
     targets: tuple[str, ...] = ("digits",)
-    size: int = 8  # pixels a side, for source and target alike
-    channels: tuple[int, ...] = ()  # of the convolutions; none: fully connected
+    size: int = 8
+    channels: tuple[int, ...] = ()
     features: int = 64
     source_steps: int = 300
     source_batch: int = 64
-    shots: tuple[int, ...] = (1, 5, 10, 20, 50)  # labels a class of the target
-    kind_shots: int = 5  # labels a class where sources are compared
-    stops: tuple[int, ...] = (25, 50, 100, 200)  # steps after which validation may stop a run
+    shots: tuple[int, ...] = (1, 5, 10, 20, 50)
+    kind_shots: int = 5
+    stops: tuple[int, ...] = (25, 50, 100, 200)
     batch: int = 32
-    held: tuple[int, int] = (400, 797)  # target images for validation and for the test
+    held_out: tuple[int, int] = (400, 797)
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)  # of L2-SP, with the middle one of the rates
+    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
 
 
 CPU = Plan()
@@ -62,28 +79,28 @@ PLANS = {"cpu": CPU, "gpu": GPU}
 
 # ----------------------------------------------------------------------------------------- the data
 def frame(images: np.ndarray, size: int) -> Tensor:
-    """Bring grey or colour images to one size and scale: float32 [N, 1, size, size] with mean 0 and
-    variance 1 over the set.
+    """Grey or colour images at one size and scale: float32 [N, 1, size, size].
 
-    images: uint8 [N, H, W] or [N, H, W, 3]; colour becomes the mean of its channels. Grey digits on
-        black are cut to their bounding box, padded to a square and resized by area, as the makers
-        of the UCI set did; photographs (colour) are only resized.
+    They have mean 0 and variance 1 over the set. Grey digits on black are cut to their bounding
+    box, padded to a square and resized by area, as the makers of the UCI set did; photographs
+    (colour) are only resized.
+
+    images: uint8 [N, H, W] or [N, H, W, 3]; colour becomes the mean of its channels.
     """
     if images.ndim == 4:
         x = torch.as_tensor(np.array(images)).float().mean(dim=3)[:, None]
-        x = F.interpolate(
-            x, size=(size, size), mode="bilinear", antialias=True, align_corners=False
-        )
+        smooth = {"mode": "bilinear", "antialias": True, "align_corners": False}
+        x = F.interpolate(x, size=(size, size), **smooth)
     else:
-        x = torch.stack(
-            [F.adaptive_avg_pool2d(torch.from_numpy(cut(image))[None], size) for image in images]
-        )
+        squares = [torch.from_numpy(cut(image))[None] for image in images]
+        x = torch.stack([F.adaptive_avg_pool2d(square, size) for square in squares])
     return (x - x.mean()) / x.std()
 
 
 def cut(image: np.ndarray) -> np.ndarray:
-    """The square around what is drawn: rows and columns with a pixel above a fifth of the
-    brightest. [H, W] -> float32 [side, side].
+    """The square around what is drawn, [H, W] -> float32 [side, side].
+
+    Drawn are the rows and columns with a pixel above a fifth of the brightest.
     """
     on = image > 0.2 * image.max()
     rows, columns = np.flatnonzero(on.any(axis=1)), np.flatnonzero(on.any(axis=0))
@@ -96,21 +113,19 @@ def cut(image: np.ndarray) -> np.ndarray:
 
 
 def images_of(name: str, size: int) -> tuple[Tensor, Tensor]:
-    """Images [N, 1, size, size] and labels [N] of a set; of one with a fixed split, its training
-    part.
-    """
+    """Images [N, 1, size, size] and labels [N] of a set, or of its training part if it has one."""
     ds = data.load(name)
     x, y = (ds["x_train"], ds["y_train"]) if "x_train" in ds else (ds["x"], ds["y"])
     return frame(x, size), torch.as_tensor(np.array(y))
 
 
 def source_task(kind: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The images and labels of one kind of source task; the fixed permutations are the same in
-    every call.
+    """The images and labels of one kind of source task.
 
     "digits": as they are. "odd or even": the digit's parity. "ink": which tenth of the set an
     image's total ink falls in. "pixels permuted": one permutation of the pixels, the same for all
-    images. "labels shuffled": the labels of other images.
+    images. "labels shuffled": the labels of other images. The permutations are fixed: the same in
+    every call.
     """
     g = torch.Generator().manual_seed(2)
     if kind == "odd or even":
@@ -126,37 +141,75 @@ def source_task(kind: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     raise ValueError(f"There is no source task {kind!r}; there are {', '.join(KINDS)}.")
 
 
-def hold_out(y: Tensor, held: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers of the target for training, validation and test: a random split, the same for
-    every run and method.
+def hold_out(y: Tensor, held_out: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Row numbers of the target for training, validation and test.
+
+    The split is random, and the same for every run and method.
     """
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    validation, test = order[: held[0]], order[held[0] : sum(held)]
-    return order[sum(held) :], validation, test
+    validation, end = held_out[0], sum(held_out)
+    return order[end:], order[:validation], order[validation:end]
 
 
-# ------------------------------------------------------------------------------ many runs at a time
-def fresh(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-    """Parameters of newly initialised networks, stacked: name -> [len(seeds), ...]. A seed always
-    gives the same network.
-    """
-    networks = []
-    for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            networks.append(network(plan))
-    return {name: p.detach().to(device) for name, p in stack_module_state(networks)[0].items()}
-
-
+# ------------------------------------------------------------------------------------------ one run
 def network(plan: Plan) -> Classifier:
-    """The network of a plan: convolutions where it has channels, else two fully connected layers;
-    ten outputs.
-    """
+    """A freshly drawn network with ten outputs: convolutions if the plan has channels."""
     if plan.channels:
         trunk = cnn(plan.size, plan.channels, plan.features)
     else:
         trunk = nn.Sequential(nn.Flatten(), *mlp([plan.size**2, plan.features, plan.features]))
     return Classifier(trunk, plan.features, 10)
+
+
+def train_one(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    rate: float,
+    *,
+    trunk: float = 1.0,
+    strength: float = 0.0,
+    source: Mapping[str, Tensor] | None = None,
+    steps: int,
+    batch: int,
+    order: torch.Generator,
+) -> None:
+    """One run, as torch writes it: SGD with momentum 0.9 from where the model stands.
+
+    This is what the chapter measures; `train_runs` does the same for many models at once.
+
+    Args:
+        model: changed in place.
+        x: [n, 1, H, W], the labelled images of the target.
+        y: int64 [n].
+        rate: of the head.
+        trunk: the trunk's rate as a share of the head's: 0 is a linear probe, 1 fine-tuning.
+        strength: alpha of L2-SP, the pull of the trunk towards `source`.
+        source: name -> the source's parameters of the trunk.
+        steps: of the optimizer.
+        batch: images per step; all of them if there are no more.
+        order: draws the batches.
+    """
+    groups = [
+        {"params": model.trunk.parameters(), "lr": rate * trunk},
+        {"params": model.head.parameters(), "lr": rate},
+    ]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    for _ in range(steps):
+        small = len(y) <= batch
+        rows = slice(None) if small else torch.randint(len(y), (batch,), generator=order)
+        loss = F.cross_entropy(model(x[rows]), y[rows])
+        if source:
+            loss = loss + l2_sp(dict(model.named_parameters()), source, strength)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+# ------------------------------------------------------------------------------ many runs at a time
+def fresh(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+    """Parameters of new networks, name -> [len(seeds), ...]; a seed always gives the same one."""
+    return {name: p.to(device) for name, p in stacked(partial(network, plan), seeds).items()}
 
 
 def train_runs(
@@ -173,58 +226,70 @@ def train_runs(
     stops: Sequence[int],
     batch: int,
     seed: int = 0,
-    amp: torch.dtype | None = None,
+    precision: torch.dtype | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Train R networks at once by SGD with momentum 0.9; returns their stacked parameters after
-    each number of steps in `stops`.
+    """Train R networks at once, each as `train_one` would, by SGD with momentum 0.9.
 
-    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the
-        examples that each run may use. All runs draw the same positions of their rows. rate [R]:
-        learning rates. trunk [R]: factor on the trunk's rate, 0 where it is frozen. strength [R],
-        source: name -> [R, ...]: L2-SP towards `source`, as `transfer.l2_sp`. amp: a lower
-        precision for the forward pass, with the loss scaled by 1024 for fp16's sake.
+    Args:
+        model: gives the form of the networks, not their parameters.
+        start: name -> [R, ...].
+        x: [N, ...], one pool of examples for all runs.
+        y: int64 [N].
+        rows: int64 [R, n], the examples that each run may use. All runs draw the same positions.
+        rate: [R].
+        trunk: [R], factor on the trunk's rate, 0 where it is frozen.
+        strength: [R], of L2-SP towards `source`, as `transfer.l2_sp`.
+        source: name -> [R, ...].
+        stops: numbers of steps.
+        batch: examples per step; all n if there are no more.
+        seed: of the batches.
+        precision: a lower one for the forward pass; fp16 has the loss scaled by 1024.
+
+    Returns:
+        The stacked parameters after each number of steps in `stops`.
     """
     R, n = rows.shape
-    device, scale = x.device, 1024.0 if amp == torch.float16 else 1.0
+    device, scale = x.device, 1024.0 if precision == torch.float16 else 1.0
     if strength is None or not strength.any():
         strength, source = torch.zeros(R, device=device), {}
 
-    def loss(p, x, y, strength, source):
-        with torch.autocast(device.type, amp) if amp else nullcontext():
-            logits = functional_call(model, p, (x,))
-        fit = F.cross_entropy(logits.float(), y)
-        return scale * (fit + l2_sp(p, source, strength) if source else fit)
+    def loss_of_one(params, x, y, strength, source):
+        with torch.autocast(device.type, precision) if precision else nullcontext():
+            logits = functional_call(model, params, (x,))
+        loss = F.cross_entropy(logits.float(), y)
+        return scale * (loss + l2_sp(params, source, strength) if source else loss)
 
-    gradients = vmap(grad(loss))
+    gradients_of_all = vmap(grad(loss_of_one))
     order = torch.Generator().manual_seed(seed)
-    p = {name: value.clone() for name, value in start.items()}
-    speed = {name: torch.zeros_like(value) for name, value in p.items()}
-    kept = []
+    params = {name: value.clone() for name, value in start.items()}
+    velocity = {name: torch.zeros_like(value) for name, value in params.items()}
+    checkpoints = []
     for step in range(1, max(stops) + 1):
-        pick = (
-            rows if n <= batch else rows[:, torch.randint(n, (batch,), generator=order).to(device)]
-        )
-        found = gradients(p, x[pick], y[pick], strength, source)
-        for name, g in found.items():
+        if n <= batch:
+            some = rows
+        else:
+            some = rows[:, torch.randint(n, (batch,), generator=order).to(device)]
+        gradients = gradients_of_all(params, x[some], y[some], strength, source)
+        for name, g in gradients.items():
             pace = rate * trunk if name.startswith("trunk") else rate
-            speed[name].mul_(0.9).addcmul_(g, pace.view(-1, *[1] * (g.ndim - 1)) / scale)
-            p[name].sub_(speed[name])
+            pace = pace.view(-1, *[1] * (g.ndim - 1))
+            velocity[name].mul_(0.9).addcmul_(g, pace / scale)
+            params[name].sub_(velocity[name])
         if step in stops:
-            kept.append({name: value.clone() for name, value in p.items()})
-    return kept
-
-
-@torch.no_grad()
-def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Which of the examples x [N, ...], y [N] each of R stacked networks gets right: bool [R, N]."""
-    return vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y
+            checkpoints.append({name: value.clone() for name, value in params.items()})
+    return checkpoints
 
 
 # ---------------------------------------------------------------------------------------- the study
 @dataclass(frozen=True)
 class Method:
-    """A line of the comparison: start from the source or not, train the trunk or not, pull towards
-    the source or not.
+    """A line of the comparison: where it starts and what it trains.
+
+    Args:
+        name: as the chapter has it.
+        transferred: whether the trunk starts from the source.
+        trunk: the trunk's rate as a share of the head's; 0 is frozen.
+        pulled: whether the trunk is pulled towards the source (L2-SP).
     """
 
     name: str
@@ -233,12 +298,11 @@ class Method:
     pulled: bool
 
 
-METHODS = (
-    Method("scratch", False, 1.0, False),
-    Method("linear probe", True, 0.0, False),
-    Method("fine-tuning", True, 1.0, False),
-    Method("L2-SP", True, 1.0, True),
-)
+SCRATCH = Method("scratch", transferred=False, trunk=1.0, pulled=False)
+PROBE = Method("linear probe", transferred=True, trunk=0.0, pulled=False)
+FINE_TUNING = Method("fine-tuning", transferred=True, trunk=1.0, pulled=False)
+PULLED = Method("L2-SP", transferred=True, trunk=1.0, pulled=True)
+METHODS = (SCRATCH, PROBE, FINE_TUNING, PULLED)
 
 
 def settings(method: Method, plan: Plan) -> list[tuple[float, float]]:
@@ -248,9 +312,25 @@ def settings(method: Method, plan: Plan) -> list[tuple[float, float]]:
     return [(rate, 0.0) for rate in plan.rates]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One training run: a method, a setting of it, and which of the study's seeds (0, 1, ...)."""
+
+    method: Method
+    rate: float
+    strength: float
+    place: int
+
+
 class Study:
-    """Source networks and one target, ready to compare. `seeds`: one source network, target subset
-    and new head each.
+    """Source networks and one target, ready to compare.
+
+    Args:
+        plan: sizes and settings.
+        seeds: one source network, one subset of the target and one new head each.
+        target: a set; the plan's first one if None.
+        device: the fastest one if None.
+        report: is called with a line for every finished comparison.
     """
 
     def __init__(
@@ -259,171 +339,180 @@ class Study:
         seeds: Sequence[int],
         target: str | None = None,
         device: torch.device | None = None,
-        report: Callable = print,
+        report: Callable[[str], None] = print,
     ):
         self.plan, self.seeds, self.report = plan, list(seeds), report
         self.device = device or fastest()
-        self.amp = torch.float16 if self.device.type == "cuda" else None
+        self.precision = torch.float16 if self.device.type == "cuda" else None
         self.model = network(plan).to(self.device)
-        self.x_source, self.y_source = (
-            t.to(self.device) for t in images_of(plan.source, plan.size)
-        )
+        images, labels = images_of(plan.source, plan.size)
+        self.x_source, self.y_source = images.to(self.device), labels.to(self.device)
         self.sources: dict[str, dict[str, Tensor]] = {}
-        self.known: dict[str, dict] = {}  # what `curves` found for the present target
+        self.by_shots: dict[str, dict] = {}  # what `curves` measured on the present target
         self.aim(target or plan.targets[0])
 
     def aim(self, target: str) -> None:
         """Take another target set; the sources stay."""
-        self.known = {}
-        self.x, self.y = (t.to(self.device) for t in images_of(target, self.plan.size))
-        self.pool, self.validation, self.test = (
-            rows.to(self.device) for rows in hold_out(self.y.cpu(), self.plan.held)
-        )
+        self.by_shots = {}
+        images, labels = images_of(target, self.plan.size)
+        self.x, self.y = images.to(self.device), labels.to(self.device)
+        parts = hold_out(labels, self.plan.held_out)
+        self.pool, self.validation, self.test = (rows.to(self.device) for rows in parts)
 
     def source(self, kind: str = "digits") -> dict[str, Tensor]:
-        """Stacked source networks of this kind, one a seed; trained when first asked for."""
+        """Stacked source networks of this kind, one per seed; trained when first asked for."""
         if kind not in self.sources:
             x, y = source_task(kind, self.x_source, self.y_source)
-            S = len(self.seeds)
-            rows = torch.arange(len(y), device=self.device).expand(S, -1)
-            start = fresh(self.plan, self.seeds, self.device)
-            rate = torch.full((S,), 0.1, device=self.device)
-            stops = [self.plan.source_steps]
+            count = len(self.seeds)
             (self.sources[kind],) = train_runs(
                 self.model,
-                start,
+                fresh(self.plan, self.seeds, self.device),
                 x,
                 y,
-                rows,
-                rate,
-                stops=stops,
+                rows=torch.arange(len(y), device=self.device).expand(count, -1),
+                rate=torch.full((count,), 0.1, device=self.device),
+                stops=[self.plan.source_steps],
                 batch=self.plan.source_batch,
-                amp=self.amp,
+                precision=self.precision,
             )
         return self.sources[kind]
 
     def subsets(self, shots: int) -> Tensor:
-        """Rows of the target to train on, `shots` of every class, one line a seed: int64 [S, 10 *
-        shots]. Larger ones contain smaller.
+        """Rows of the target to train on, `shots` per class: int64 [seeds, 10 * shots].
+
+        Larger subsets contain the smaller ones.
         """
         labels = self.y[self.pool].cpu().numpy()
         chosen = np.stack([data.per_class(labels, shots, seed) for seed in self.seeds])
         return self.pool[torch.as_tensor(chosen, device=self.device)]
 
     def start(self, method: Method, kind: str) -> dict[str, Tensor]:
-        """Where a method starts: new networks (seeds apart from the source's), with the source's
-        trunk where it is transferred.
+        """Where a method starts, name -> [seeds, ...]: new networks, or new heads on source trunks.
+
+        The new networks have seeds apart from the sources'.
         """
         new = fresh(self.plan, [1000 + seed for seed in self.seeds], self.device)
         if not method.transferred:
             return new
-        return {
-            name: self.source(kind)[name] if name.startswith("trunk") else p
-            for name, p in new.items()
+        source = self.source(kind)
+        return {name: source[name] if name.startswith("trunk") else p for name, p in new.items()}
+
+    def trials(self, method: Method) -> list[Trial]:
+        """Every setting of a method with every seed."""
+        places = range(len(self.seeds))
+        return [
+            Trial(method, *setting, k) for setting in settings(method, self.plan) for k in places
+        ]
+
+    def train(self, trials: Sequence[Trial], shots: int, kind: str) -> list[dict[str, Tensor]]:
+        """Train these runs side by side; their stacked parameters after each stop of the plan."""
+        methods = dict.fromkeys(trial.method for trial in trials)
+        starts = {method: self.start(method, kind) for method in methods}
+        stack = {
+            name: torch.stack([starts[trial.method][name][trial.place] for trial in trials])
+            for name in starts[trials[0].method]
         }
+
+        def column(values):
+            return torch.tensor(values, device=self.device)
+
+        return train_runs(
+            self.model,
+            stack,
+            self.x,
+            self.y,
+            rows=self.subsets(shots)[column([trial.place for trial in trials])],
+            rate=column([trial.rate for trial in trials]),
+            trunk=column([trial.method.trunk for trial in trials]),
+            strength=column([trial.strength for trial in trials]),
+            source={name: p for name, p in stack.items() if name.startswith("trunk")},
+            stops=self.plan.stops,
+            batch=self.plan.batch,
+            seed=shots,
+            precision=self.precision,
+        )
 
     def compare(
         self, shots: int, methods: Sequence[Method] = METHODS, kind: str = "digits"
     ) -> dict[str, dict]:
-        """Test accuracy of each method with `shots` labels a class: name -> accuracy a seed, and
-        the setting that validation chose.
+        """Test accuracy of each method with `shots` labels per class.
 
         Every method tries as many settings; the setting and the number of steps with the best mean
-        validation accuracy over the seeds are used for the test. `own` is the same with a choice
-        per seed on a validation set of the size of the training set.
+        validation accuracy over the seeds are used for the test.
+
+        Returns:
+            Method -> "accuracy", one value per seed; "own", the same with a choice per seed, on as
+            many validation images as the run had for training; "validation", of the chosen setting;
+            and "setting".
         """
-        rows, S = self.subsets(shots), len(self.seeds)
-        lines = [(m, *setting) for m in methods for setting in settings(m, self.plan)]
-        starts = {m.name: self.start(m, kind) for m in methods}
-        stacked = {
-            name: torch.cat([starts[m.name][name] for m, _, _ in lines])
-            for name in starts[methods[0].name]
-        }
+        trials = [trial for method in methods for trial in self.trials(method)]
+        checkpoints = self.train(trials, shots, kind)
+        return {method.name: self._choose(method, trials, checkpoints, shots) for method in methods}
 
-        def column(values):
-            return torch.tensor(list(values), device=self.device).repeat_interleave(S)
-
-        kept = train_runs(
-            self.model,
-            stacked,
-            self.x,
-            self.y,
-            rows.repeat(len(lines), 1),
-            column(rate for _, rate, _ in lines),
-            trunk=column(m.trunk for m, _, _ in lines),
-            strength=column(strength for _, _, strength in lines),
-            source={name: p for name, p in stacked.items() if name.startswith("trunk")},
-            stops=self.plan.stops,
-            batch=self.plan.batch,
-            seed=shots,
-            amp=self.amp,
-        )
-        right = [
-            torch.stack(
-                [
-                    correct(self.model, p, self.x[on], self.y[on]).view(len(lines), S, -1)
-                    for p in kept
-                ],
-                dim=1,
-            )
-            for on in (self.validation, self.test)
-        ]  # [settings, stops, S, images]
+    def _choose(self, method, trials, checkpoints, shots):
+        """A method's result. What may be chosen is a setting and a stop: the axis `options`."""
+        mine = [k for k, trial in enumerate(trials) if trial.method is method]
+        options = [
+            {"rate": rate, "strength": strength, "steps": steps}
+            for rate, strength in settings(method, self.plan)
+            for steps in self.plan.stops
+        ]
+        validation = self._right(checkpoints, mine, self.validation)  # [options, seeds, images]
+        test = self._right(checkpoints, mine, self.test).mean(dim=2)  # [options, seeds]
+        best = int(validation.mean(dim=(1, 2)).argmax())
+        per_seed = validation[..., : 10 * shots].mean(dim=2).argmax(dim=0)
         return {
-            m.name: self._choose(
-                m, [i for i, line in enumerate(lines) if line[0] is m], lines, *right, shots
-            )
-            for m in methods
+            "accuracy": test[best].tolist(),
+            "own": test.gather(0, per_seed[None])[0].tolist(),
+            "validation": validation[best].mean(dim=1).tolist(),
+            "setting": options[best],
         }
 
-    def _choose(self, method, mine, lines, validation, test, shots):
-        validation, test = validation[mine].float(), test[mine].float().mean(dim=3)
-        mean = validation.mean(dim=(2, 3))
-        i, stop = divmod(int(mean.argmax()), mean.shape[1])
-        small = validation[..., : 10 * shots].mean(dim=3).flatten(0, 1).argmax(dim=0)  # [S]
-        _, rate, strength = lines[mine[i]]
-        return {
-            "accuracy": test[i, stop].tolist(),
-            "own": test.flatten(0, 1).gather(0, small[None])[0].tolist(),
-            "validation": validation[i, stop].mean(dim=1).tolist(),
-            "setting": {"rate": rate, "strength": strength, "steps": self.plan.stops[stop]},
-        }
+    def _right(self, checkpoints, mine, rows):
+        """1.0 for right and 0.0 for wrong answers on `rows`: [settings * stops, seeds, images]."""
+        by_stop = []
+        for params in checkpoints:
+            params = {name: p[mine] for name, p in params.items()}
+            right = right_answers(self.model, params, self.x[rows], self.y[rows])
+            by_stop.append(right.view(-1, len(self.seeds), len(rows)))  # [settings, seeds, images]
+        return torch.stack(by_stop, dim=1).flatten(0, 1).float()
 
     def curves(self) -> dict[str, dict[str, dict]]:
         """`compare` for every number of labels: shots (as text) -> method -> result."""
         for shots in self.plan.shots:
-            self.known[str(shots)] = self.compare(shots)
-            mean = ", ".join(
-                f"{name} {np.mean(r['accuracy']):.3f}" for name, r in self.known[str(shots)].items()
-            )
-            self.report(f"{shots:3d} labels a class: {mean}")
-        return dict(self.known)
+            row = self.by_shots[str(shots)] = self.compare(shots)
+            mean = ", ".join(f"{name} {np.mean(r['accuracy']):.3f}" for name, r in row.items())
+            self.report(f"{shots:3d} labels per class: {mean}")
+        return dict(self.by_shots)
 
     def kinds(self, kinds: Sequence[str] = KINDS) -> dict[str, dict[str, dict]]:
-        """Probe and fine-tuning from every kind of source, and from scratch, with `kind_shots`
-        labels a class.
+        """Probe and fine-tuning from every kind of source, and from scratch: kind -> method -> row.
 
-        "untrained" is a probe on a random trunk: what the architecture gives without any source.
+        All with `kind_shots` labels per class. "none" has "scratch", and as "linear probe" one on a
+        random trunk: what the architecture gives without any source.
         """
-        probe, tuned = METHODS[1], METHODS[2]
         shots = self.plan.kind_shots
-        digits = self.known.get(str(shots)) or self.compare(shots)
-        results = {
-            kind: digits if kind == "digits" else self.compare(shots, [probe, tuned], kind)
-            for kind in kinds
-        }
-        untrained = self.compare(shots, [replace(probe, transferred=False)])
-        results["none"] = {"scratch": digits["scratch"]} | untrained
-        return results
+        results = {}
+        for kind in kinds:
+            if kind == "digits":
+                results[kind] = self.by_shots.get(str(shots)) or self.compare(shots)
+            else:
+                results[kind] = self.compare(shots, [PROBE, FINE_TUNING], kind)
+        scratch = (results.get("digits") or self.compare(shots))["scratch"]
+        untrained = self.compare(shots, [replace(PROBE, transferred=False)])
+        return results | {"none": {"scratch": scratch} | untrained}
 
 
 def run(
-    profile: str = "cpu",
-    seeds: Sequence[int] = range(5),
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
     plan: Plan | None = None,
-    report: Callable = print,
 ) -> dict:
-    """The whole experiment: target -> {"curves", "kinds"}, accuracies in [0, 1] with one value a
-    seed. Plain JSON.
+    """The whole experiment: target -> {"curves", "kinds"}, as `Study` gives them. Plain JSON.
+
+    Accuracies are in [0, 1], with one value per seed.
     """
     plan = plan or PLANS[profile]
     study = Study(plan, seeds, report=report)
@@ -432,4 +521,11 @@ def run(
         report(f"{plan.source} -> {target}")
         study.aim(target)
         results[target] = {"curves": study.curves(), "kinds": study.kinds()}
+        accuracies = {
+            kind: np.mean(row["fine-tuning"]["accuracy"])
+            for kind, row in results[target]["kinds"].items()
+            if kind != "none"
+        }
+        line = ", ".join(f"{kind} {mean:.3f}" for kind, mean in accuracies.items())
+        report(f"{plan.kind_shots} labels per class, fine-tuned from {line}")
     return {"shots": list(plan.shots), "kind_shots": plan.kind_shots, "targets": results}

@@ -1,10 +1,12 @@
-"""Chapter 3: what makes training fast, one change at a time, and whether it is still right; the
-fast recipe at full size. Needs no Jupyter.
+"""Chapter 3: what makes training fast, one change at a time, and whether it is still right.
+
+Also the fast recipe (`ch03_recipe`) at full size. Needs no Jupyter.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,15 +21,23 @@ from ..networks.trunks import cnn, mlp
 from ..runtime import device as fastest
 from ..training.precision import Precision, short_type
 from . import ch03_recipe
+from .common import seeded
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How the same step is done. Each of `VARIANTS` changes one thing of the one before."""
+    """How the same step is done. Each of `VARIANTS` changes one thing of the one before.
 
-    resident: bool = False  # images on the device, not in a DataLoader on the host
-    last: bool = False  # channels last in memory
-    half: bool = False  # 16-bit arithmetic
+    Args:
+        resident: images lie on the device, not in a DataLoader on the host.
+        last: channels last in memory.
+        half: 16-bit arithmetic.
+        compiled: the model is compiled.
+    """
+
+    resident: bool = False
+    last: bool = False
+    half: bool = False
     compiled: bool = False
 
 
@@ -42,17 +52,23 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment. With `settings`, the network is the recipe's, and the recipe is run;
-    else a small plain one.
+    """Sizes of the experiment.
+
+    Args:
+        source: the set of images.
+        batch: images per step.
+        steps: timed steps of a variant in one round.
+        rounds: of all variants in turn.
+        variants: names in `VARIANTS`. Compiling takes longer than all the rest on a CPU.
+        settings: of the recipe, whose network is then taken, and which is run; None takes a small
+            plain network.
     """
 
     source: str = "mnist_5k"
     batch: int = 64
-    steps: int = 5  # timed steps of a variant in one round
+    steps: int = 5
     rounds: int = 5
-    variants: tuple[str, ...] = tuple(VARIANTS)[
-        :4
-    ]  # compiling takes longer than all the rest on a CPU
+    variants: tuple[str, ...] = tuple(VARIANTS)[:4]
     settings: ch03_recipe.Settings | None = None
 
 
@@ -69,8 +85,9 @@ PLANS = {"cpu": CPU, "gpu": GPU}
 
 
 def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(name, training set, test set) as uint8 images and int64 labels. CIFAR-10 that cannot be
-    downloaded becomes the data root's part of it.
+    """(name, training set, test set) as uint8 images and int64 labels.
+
+    CIFAR-10 that cannot be downloaded becomes the data root's part of it.
     """
     ds = data.load_or_partial(source)
     if "x" in ds:
@@ -97,35 +114,32 @@ class Trainer:
         self.plan, self.device = plan, device
         x = ch03_recipe.prepare(train[0], train[0], torch.device("cpu")).contiguous()
         layout = torch.channels_last if variant.last else torch.contiguous_format
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = (
-                ch03_recipe.network(x[:5000], 10, plan.settings)
-                if plan.settings
-                else nn.Sequential(cnn(x.shape[-1], (8, 16), 32), nn.Linear(32, 10))
-            )
-        self.model = model.to(device, memory_format=layout)
+
+        def network() -> nn.Module:
+            if plan.settings:
+                return ch03_recipe.network(x[:5000], 10, plan.settings)
+            return nn.Sequential(cnn(x.shape[-1], (8, 16), 32), nn.Linear(32, 10))
+
+        self.model = seeded(network, seed).to(device, memory_format=layout)
         if variant.compiled:
             self.model.compile()
         self.arithmetic = Precision(short_type(device) if variant.half else None, device)
-        self.optimizer = torch.optim.SGD(
-            [p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9
-        )
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(learned, lr=0.01, momentum=0.9)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.x, self.y = (
-            t.to(device) if variant.resident else t
-            for t in (x.contiguous(memory_format=layout), train[1])
-        )
+        self.x, self.y = x.contiguous(memory_format=layout), train[1]
+        if variant.resident:
+            self.x, self.y = self.x.to(device), self.y.to(device)
         self.batches = self._resident(seed) if variant.resident else self._loaded(seed)
         self.move = crop(2)
 
     def _resident(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.Generator(self.device).manual_seed(seed)
+        batch = self.plan.batch
+        whole = len(self.y) // batch * batch  # a last smaller batch is left out
         while True:
             rows = torch.randperm(len(self.y), generator=order, device=self.device)
-            for some in rows[: len(rows) // self.plan.batch * self.plan.batch].split(
-                self.plan.batch
-            ):
+            for some in rows[:whole].split(batch):
                 yield self.x[some], self.y[some]
 
     def _loaded(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -149,6 +163,7 @@ class Trainer:
         self.arithmetic.backward(F.cross_entropy(self.arithmetic.full(logits), y))
 
     def steps(self, n: int) -> None:
+        """Take n optimizer steps."""
         for _ in range(n):
             x, y = next(self.batches)
             self.gradients(self.move(x, self.generator), y)
@@ -169,76 +184,77 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
 def interleaved(
     jobs: dict[str, Callable[[], None]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of every job in every round, after one round that is not counted. All jobs take
-    turns, so that a slow minute hits them all.
+    """Seconds of every job in every round, after one round that is not counted.
+
+    All jobs take turns, so that a slow minute hits them all.
     """
-    found = {name: [] for name in jobs}
+    times = {name: [] for name in jobs}
     for k in range(rounds + 1):
         for name, job in jobs.items():
             spent = seconds(job, device)
             if k:
-                found[name].append(spent)
-    return found
+                times[name].append(spent)
+    return times
 
 
 def throughput(plan: Plan, device: torch.device) -> dict[str, list[float]]:
-    """Variant -> images a second, one value a round."""
+    """Variant -> images per second, one value per round."""
     _, train, _ = sets(plan.source)
     trainers = {name: Trainer(VARIANTS[name], plan, train, device) for name in plan.variants}
-    spent = interleaved(
-        {name: lambda t=t: t.steps(plan.steps) for name, t in trainers.items()}, plan.rounds, device
-    )
+    jobs = {name: partial(trainer.steps, plan.steps) for name, trainer in trainers.items()}
+    spent = interleaved(jobs, plan.rounds, device)
     return {name: [plan.steps * plan.batch / s for s in values] for name, values in spent.items()}
 
 
 def agreement(plan: Plan, device: torch.device, seed: int = 0) -> dict[str, float]:
-    """Variant -> distance of its gradient from the plain one on one and the same batch, as a share
-    of the plain gradient's length.
+    """Variant -> distance of its gradient from the plain one on one and the same batch.
+
+    As a share of the plain gradient's length; plain is the plan's first variant.
     """
     _, train, _ = sets(plan.source)
-    found = {}
+    order = np.random.RandomState(seed).permutation(len(train[1]))
+    rows = torch.from_numpy(order[: plan.batch])
+    gradients = {}
     for name in plan.variants:
         trainer = Trainer(VARIANTS[name], plan, train, device, seed)
-        rows = torch.from_numpy(
-            np.random.RandomState(seed).permutation(len(train[1]))[: plan.batch]
-        )
-        trainer.gradients(
-            trainer.x[rows.to(trainer.x.device)].to(device), train[1][rows].to(device)
-        )
-        scale = 1.0 if trainer.arithmetic.scaler is None else trainer.arithmetic.scaler.get_scale()
-        found[name] = torch.cat(
-            [
-                p.grad.flatten().double() / scale
-                for p in trainer.model.parameters()
-                if p.requires_grad
-            ]
-        )
-    plain = found[plan.variants[0]]
-    return {name: float((g - plain).norm() / plain.norm()) for name, g in found.items()}
+        x = trainer.x[rows.to(trainer.x.device)]
+        trainer.gradients(x.to(device), train[1][rows].to(device))
+        scaler = trainer.arithmetic.scaler
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        learned = [p for p in trainer.model.parameters() if p.requires_grad]
+        gradients[name] = torch.cat([p.grad.flatten().double() / scale for p in learned])
+    plain = gradients[plan.variants[0]]
+    return {name: float((g - plain).norm() / plain.norm()) for name, g in gradients.items()}
 
 
 # --------------------------------------------------------------------------------------- arithmetic
 def operations(model: nn.Module, x: Tensor) -> int:
-    """Operations of a forward and a backward pass of the mean output, a multiplication and an
-    addition being two.
-    """
+    """Operations of a forward and a backward pass; a multiplication and an addition are two."""
     return len(x) * flops(model, x, backward=True)
 
 
 # --------------------------------------------------------------------------------- 16-bit underflow
 def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str, float]:
-    """Train a small network on digits, every second pixel, with the loss times `weight`; test
-    accuracy, and the share of zeros in the first gradient of the first layer, over the pixels that
-    vary.
+    """Train a small network on digits with the loss times `weight`; what the arithmetic loses.
 
-    kind: "float32"; "float16": forward and backward pass in float16 arithmetic; "float16, scaled":
-        the same with a gradient scaler. Adam with a tiny epsilon does not see the weight, so that
-        in exact arithmetic all weights would train alike.
+    Adam with a tiny epsilon does not see the weight, so that in exact arithmetic all weights would
+    train alike. Every second pixel is used.
+
+    Args:
+        weight: of the loss.
+        kind: "float32"; "float16", forward and backward pass in float16 arithmetic; "float16,
+            scaled", the same with a gradient scaler.
+        seed: of the network and of the order of the images.
+        epochs: of 1,000 images.
+
+    Returns:
+        "accuracy" on the test images, and "zeros", the share of zeros in the first gradient of the
+        first layer, over the pixels that vary.
     """
     _, train, test = sets("mnist_5k")
     x, x_test = (
-        ch03_recipe.prepare(part[0][:, ::2, ::2], train[0], torch.device("cpu")).flatten(1)
-        for part in (train, test)
+        ch03_recipe.prepare(images[:, ::2, ::2], train[0], torch.device("cpu")).flatten(1)
+        for images, _ in (train, test)
     )
     torch.manual_seed(seed)
     model = nn.Sequential(*mlp([196, 32]), nn.Linear(32, 10))
@@ -262,26 +278,45 @@ def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str,
 
 
 # ---------------------------------------------------------------------------------------- all of it
-def fast_recipe(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict:
-    """The recipe, once a seed: accuracy after each epoch and the seconds until then; the name of
-    the set, which may be a part of CIFAR-10.
+def fast_recipe(
+    plan: Plan,
+    seeds: Sequence[int],
+    device: torch.device,
+    report: Callable[[str], None] = print,
+) -> dict:
+    """The recipe, once per seed: accuracy after each epoch and the seconds until then.
+
+    "source" is the name of the set, which may be a part of CIFAR-10.
     """
     source, train, test = sets(plan.source)
     settings = replace(plan.settings, precision=short_type(device))
-    runs = [asdict(ch03_recipe.train(train, test, settings, seed, device)[1]) for seed in seeds]
+    runs = []
+    for seed in seeds:
+        _, log = ch03_recipe.train(train, test, settings, seed, device)
+        runs.append(asdict(log))
+        report(f"{source}, seed {seed}: {log.accuracy[-1]:.4f} after {log.seconds[-1]:.1f} s")
     return {"source": source, "images": len(train[1]), "test images": len(test[1]), "runs": runs}
 
 
-def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Throughput and agreement of the variants as plain JSON; with the gpu profile also the recipe,
-    once a seed.
+def run(
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
+    """Throughput and agreement of the variants, and the recipe once per seed. Plain JSON.
+
+    The recipe is run where the plan has settings for it: with the gpu profile.
     """
-    plan, device = PLANS[profile], fastest()
+    plan, device = plan or PLANS[profile], fastest()
+    results = {}
     with torch.backends.cudnn.flags(benchmark=True):
-        found = {
-            "images a second": throughput(plan, device),
-            "gradient's distance": agreement(plan, device),
-        }
+        results["images a second"] = throughput(plan, device)
+        for name, speeds in results["images a second"].items():
+            report(f"{name}: {np.median(speeds):,.0f} images per second")
+        distances = results["gradient's distance"] = agreement(plan, device)
+        report(f"gradients: at most {max(distances.values()):.1%} away from the plain one")
         if plan.settings is not None:
-            found["recipe"] = fast_recipe(plan, seeds, device)
-    return found
+            results["recipe"] = fast_recipe(plan, seeds, device, report)
+    return results

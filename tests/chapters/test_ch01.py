@@ -3,11 +3,13 @@ code.
 """
 
 import ast
+import json
 
 import numpy as np
 import pytest
 import torch
 
+from mtl_course import data
 from mtl_course.dev import notebooks
 from mtl_course.exercises import ch01 as exercises
 from mtl_course.experiments import ch01
@@ -51,7 +53,7 @@ def test_closed_form_of_the_notebook_is_the_packages():
 
 
 def test_toy_error_is_the_error_of_mean_regularised_learning():
-    """Equation 10 against the package's estimator on simulated means, and its two ends and minimum."""
+    """Equation 10 against the package's estimator on simulated means; its ends and its minimum."""
     toy_error = definitions("toy_error")["toy_error"]
     tasks, n, sigma, tau, runs = 5, 3, 2.0, 1.5, 20_000
     draw = np.random.RandomState(1)
@@ -103,13 +105,17 @@ def test_coupled_loss_is_the_objective_at_its_best_common_vector():
 
 
 # ----------------------------------------------------------------------------------- the experiment
-@pytest.fixture
-def schools():
+def small_schools():
     """Two large schools and one that is too small, with one useful feature."""
     draw = np.random.RandomState(3)
     task = np.repeat([0, 1, 2], [40, 45, 9])
     x = draw.normal(size=(len(task), 2))
     return x, x[:, 0] + 0.1 * draw.normal(size=len(task)), task
+
+
+@pytest.fixture
+def schools():
+    return small_schools()
 
 
 def test_deal_keeps_every_pupil_of_the_large_schools_once(schools):
@@ -192,3 +198,26 @@ def test_columns_that_repeat_the_bias_do_no_harm(schools):
     dummies = np.column_stack([x, group, 1 - group])
     found, plain = (ch01.compare(table, y, task, range(3), sizes=(6,)) for table in (dummies, x))
     assert np.isfinite(found["joint"]).all() and (abs(found["joint"] - plain["joint"]) < 0.1).all()
+
+
+def test_the_whole_experiment_runs_at_a_tiny_size(monkeypatch):
+    """On two small sets of schools, one of which cannot be had, and a few hours of rivers."""
+
+    def load(name):
+        raise data.DataError(f"{name} needs a data root")
+
+    monkeypatch.setattr(ch01.data, "load", load)
+    monkeypatch.setattr(ch01, "exam", small_schools)
+    hours = torch.Generator().manual_seed(0)
+    x = torch.randn(1400, 4, generator=hours)
+    monkeypatch.setattr(ch01, "river", lambda: (x, x[:, :2] + x[:, 2:]))
+    plan = ch01.Plan(sizes=(4, 6), extras=("school_ilea",), hours=(60,), widths=(8, 16))
+    lines = []
+    results = json.loads(json.dumps(ch01.run("gpu", [0, 1, 2], lines.append, plan=plan)))
+    assert results["sizes"] == [4, 6] and list(results["schools"]) == ["exam"]
+    assert list(results["schools"]["exam"]) == list(ch01.CONTROLS)
+    for scores in results["schools"]["exam"].values():
+        assert all(np.shape(scores[method]) == (3, 2) for method in ch01.METHODS)
+    assert list(results["river"]) == ["60 hours, width 8", "60 hours, width 16"]
+    assert all(len(row["single"]) == len(row["joint"]) == 3 for row in results["river"].values())
+    assert lines[0].startswith("Without school_ilea: ") and len(lines) == 1 + 4 + 2

@@ -10,11 +10,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl_course import data, transfer
+from mtl_course import data
 from mtl_course.experiments import ch02
 
 TINY = replace(
-    ch02.CPU, features=16, source_steps=20, shots=(1, 2), kind_shots=2, stops=(2, 4), held=(50, 60)
+    ch02.CPU,
+    features=16,
+    source_steps=20,
+    shots=(1, 2),
+    kind_shots=2,
+    stops=(2, 4),
+    held_out=(50, 60),
 )
 
 
@@ -47,7 +53,7 @@ def small(monkeypatch):
 
 def test_run_gives_plain_json_with_one_value_a_seed(small):
     lines = []
-    results = json.loads(json.dumps(ch02.run("cpu", [0, 1, 2], TINY, lines.append)))
+    results = json.loads(json.dumps(ch02.run("cpu", [0, 1, 2], lines.append, plan=TINY)))
     part = results["targets"]["digits"]
     assert (
         results["shots"] == [1, 2]
@@ -62,7 +68,7 @@ def test_run_gives_plain_json_with_one_value_a_seed(small):
                 all(0 <= a <= 1 for a in found["accuracy"])
                 and found["setting"]["steps"] in TINY.stops
             )
-    assert len(lines) == 3 and lines[1].startswith("  1 labels a class: scratch")
+    assert len(lines) == 4 and lines[1].startswith("  1 labels per class: scratch")
 
 
 def test_the_full_size_path_runs_at_tiny_size(small):
@@ -78,9 +84,9 @@ def test_the_full_size_path_runs_at_tiny_size(small):
         stops=(1, 2),
         shots=(1,),
         kind_shots=1,
-        held=(50, 60),
+        held_out=(50, 60),
     )
-    results = ch02.run("gpu", [0, 1, 2], plan, lambda line: None)
+    results = ch02.run("gpu", [0, 1, 2], lambda line: None, plan=plan)
     assert list(results["targets"]) == ["usps", "svhn", "digits"]
     assert all(
         len(r["accuracy"]) == 3
@@ -90,54 +96,73 @@ def test_the_full_size_path_runs_at_tiny_size(small):
 
 
 def test_training_many_at_once_is_training_each_alone():
-    """vmap and the hand-written SGD against torch.optim.SGD and autograd, one network at a time,
-    with L2-SP and a slow trunk.
+    """vmap and the hand-written SGD against torch.optim.SGD, one network at a time.
+
+    With L2-SP and a slow trunk; with fewer examples than a batch, and with more.
     """
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(30, 1, 8, 8, generator=g), torch.randint(10, (30,), generator=g)
     rows = torch.stack([torch.randperm(30, generator=g)[:6] for _ in range(3)])
     start = ch02.fresh(TINY, [0, 1, 2], torch.device("cpu"))
     source = {k: v + 0.1 for k, v in start.items() if k.startswith("trunk")}
-    rate, slow, strength = (
-        torch.tensor([0.1, 0.05, 0.1]),
-        torch.tensor([1.0, 0.0, 0.5]),
-        torch.tensor([0.0, 0.2, 0.3]),
-    )
+    rate, slow = torch.tensor([0.1, 0.05, 0.1]), torch.tensor([1.0, 0.0, 0.5])
+    strength = torch.tensor([0.0, 0.2, 0.3])
     model = ch02.network(TINY)
-    (together,) = ch02.train_runs(
-        model,
-        start,
-        x,
-        y,
-        rows,
-        rate,
-        trunk=slow,
-        strength=strength,
-        source=source,
-        stops=[4],
-        batch=32,
-    )
-    for r in range(3):
-        model.load_state_dict({k: v[r] for k, v in start.items()})
-        groups = [
-            {"params": model.trunk.parameters(), "lr": float(rate[r] * slow[r])},
-            {"params": model.head.parameters(), "lr": float(rate[r])},
-        ]
-        optimizer = torch.optim.SGD(groups, momentum=0.9)
-        for _ in range(4):
-            optimizer.zero_grad()
-            penalty = transfer.l2_sp(
-                dict(model.named_parameters()),
-                {k: v[r] for k, v in source.items()},
-                float(strength[r]),
+    for batch in (32, 4):
+        (together,) = ch02.train_runs(
+            model,
+            start,
+            x,
+            y,
+            rows,
+            rate,
+            trunk=slow,
+            strength=strength,
+            source=source,
+            stops=[4],
+            batch=batch,
+            seed=5,
+        )
+        for r in range(3):
+            model.load_state_dict({k: v[r] for k, v in start.items()})
+            ch02.train_one(
+                model,
+                x[rows[r]],
+                y[rows[r]],
+                float(rate[r]),
+                trunk=float(slow[r]),
+                strength=float(strength[r]),
+                source={k: v[r] for k, v in source.items()},
+                steps=4,
+                batch=batch,
+                order=torch.Generator().manual_seed(5),
             )
-            (F.cross_entropy(model(x[rows[r]]), y[rows[r]]) + penalty).backward()
-            optimizer.step()
-        for name, p in model.named_parameters():
-            assert torch.allclose(p, together[name][r], atol=1e-5), name
-    assert all(
-        torch.equal(start[k][1], together[k][1]) for k in start if k.startswith("trunk")
-    )  # frozen
+            for name, p in model.named_parameters():
+                assert torch.allclose(p, together[name][r], atol=1e-5), (batch, r, name)
+        frozen = [k for k in start if k.startswith("trunk")]
+        assert all(torch.equal(start[k][1], together[k][1]) for k in frozen)
+
+
+def test_one_run_is_sgd_on_the_cross_entropy_and_the_penalty():
+    """`train_one` against a step by hand: the trunk at its share of the rate, pulled back."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(6, 1, 8, 8, generator=g), torch.arange(6)
+    torch.manual_seed(0)
+    model = ch02.network(TINY)
+    source = {k: p.detach() + 0.1 for k, p in model.named_parameters() if k.startswith("trunk")}
+    loss = F.cross_entropy(model(x), y)
+    loss = loss + 0.3 * sum(
+        ((p - source[k]) ** 2).sum() for k, p in model.named_parameters() if k in source
+    )
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    expected = {
+        name: p.detach() - (0.05 if name in source else 0.1) * gradient
+        for (name, p), gradient in zip(model.named_parameters(), gradients, strict=True)
+    }
+    pull = {"trunk": 0.5, "strength": 0.3, "source": source}
+    ch02.train_one(model, x, y, 0.1, **pull, steps=1, batch=32, order=torch.Generator())
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name])
 
 
 def test_lower_precision_takes_the_same_steps_roughly():
@@ -150,7 +175,7 @@ def test_lower_precision_takes_the_same_steps_roughly():
     start, rate = ch02.fresh(TINY, [0, 1], torch.device("cpu")), torch.full((2,), 0.05)
     (exact,) = ch02.train_runs(ch02.network(TINY), start, x, y, rows, rate, stops=[3], batch=64)
     (rough,) = ch02.train_runs(
-        ch02.network(TINY), start, x, y, rows, rate, stops=[3], batch=64, amp=torch.bfloat16
+        ch02.network(TINY), start, x, y, rows, rate, stops=[3], batch=64, precision=torch.bfloat16
     )
     for name in exact:
         moved = (exact[name] - start[name]).norm()

@@ -4,6 +4,7 @@ whole.
 
 import json
 from dataclasses import astuple, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -98,9 +99,8 @@ def test_a_set_that_is_only_a_part_says_so(monkeypatch):
 
 def test_each_variant_changes_one_thing_of_the_one_before():
     rows = [astuple(v) for v in ch03.VARIANTS.values()]
-    assert [sum(row) for row in rows] == list(range(5)) and all(
-        a <= b for p, q in zip(rows, rows[1:], strict=False) for a, b in zip(p, q, strict=True)
-    )
+    assert [sum(row) for row in rows] == list(range(5))
+    assert all(a <= b for p, q in pairwise(rows) for a, b in zip(p, q, strict=True))
 
 
 @pytest.mark.parametrize("name", ch03.CPU.variants)
@@ -195,14 +195,12 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
             *(tuple(t[:400] for t in part) for part in sets(source)[1:]),
         ),
     )
-    monkeypatch.setitem(ch03.PLANS, profile, {"cpu": TINY, "gpu": TINY_GPU}[profile])
-    found = ch03.run(profile, [0, 1])
+    plan = {"cpu": TINY, "gpu": TINY_GPU}[profile]
+    found = ch03.run(profile, [0, 1], lambda line: None, plan=plan)
     assert json.loads(json.dumps(found)) == found
     assert all(len(values) == 2 and min(values) > 0 for values in found["images a second"].values())
     assert (
-        found["images a second"].keys()
-        == found["gradient's distance"].keys()
-        == set(ch03.PLANS[profile].variants)
+        found["images a second"].keys() == found["gradient's distance"].keys() == set(plan.variants)
     )
     if profile == "gpu":
         assert (

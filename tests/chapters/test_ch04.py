@@ -166,7 +166,7 @@ def test_everything_at_a_tiny_size_on_either_profile():
         plan = replace(
             ch04.PLANS[profile], **{f: getattr(SMALL, f) for f in SMALL.__dataclass_fields__}
         )
-        results = ch04.run(profile, [0], plan, said.append)
+        results = ch04.run(profile, [0], said.append, plan=plan)
         json.dumps(results)
         assert {name: tuple(methods) for name, methods in results.items()} == ch04.SETS
         one = results["people"]["MMoE"][0]
@@ -209,7 +209,7 @@ def test_the_solutions_of_the_exercises_are_the_packages_code():
         {t: y.tolist() for t, (_, y) in batch.targets.items()}
         for batch in Separate(sets).batches(3, torch.Generator().manual_seed(0))
     ]
-    drawn = {t: sum((batch[t] for batch in ours), []) for t in sets}
+    drawn = {t: [row for batch in ours for row in batch[t]] for t in sets}
     orders = {
         t: [rows[i : i + len(sets[t][1])] for i in range(0, 8, len(sets[t][1]))]
         for t, rows in drawn.items()

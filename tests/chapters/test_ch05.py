@@ -65,7 +65,7 @@ def test_a_split_shares_no_row_and_every_seed_has_the_same_test_rows(monkeypatch
         "income": numbers[:, 0].astype(int) % 2,
         "married": numbers[:, 0].astype(int) % 3 % 2,
     }
-    monkeypatch.setattr(ch05, "census", lambda: (numbers, labels))
+    monkeypatch.setattr(ch05, "census_tasks", lambda: (numbers, labels))
     ch05.split.cache_clear()
     try:
         parts = [ch05.split(seed, SMALL) for seed in (0, 1)]
@@ -159,7 +159,7 @@ def test_a_trial_that_diverges_is_a_trial(method, monkeypatch):
 def test_the_whole_comparison_at_a_tiny_size():
     adult()
     said = []
-    results = ch05.run("cpu", [0], SMALL, said.append)
+    results = ch05.run("cpu", [0], said.append, plan=SMALL)
     assert len(said) == 2 and len(results["single"]) == 1
     for methods in results["units"].values():
         assert set(methods) == set(ch05.SETTINGS)
