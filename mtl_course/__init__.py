@@ -1,32 +1,23 @@
-"""Helper package of the executed course on multi-task, transfer and meta-learning.
+"""The package of the executed course on multi-task, transfer and meta-learning.
 
-Importing it is cheap: torch is imported by the modules that compute with it, when they are first
-used.
+Its rooms are named like the parts of the book: `data`, `networks`, `training`, `multitask`,
+`transfer`, `meta`, `streams`. Each says in its ``__init__`` what it offers. Importing the package
+is cheap: torch is imported by the modules that compute with it, when they are first used.
 """
 
-from importlib import import_module
+from ._lazy import exports
 
 __version__ = "0.1.0"
 
-# name -> module that defines it; looked up on first use (PEP 562), so that `import mtl_course`
-# stays quick.
-_LAZY = {
-    "setup": "runtime",
-    "claim": "claims",
-    "check": "checks",
-    "hint": "checks",
-    "solution": "checks",
-    "progress": "checks",
-    "use": "checks",
-}
-__all__ = [*_LAZY, "__version__"]
-
-
-def __getattr__(name):
-    if name in _LAZY:
-        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "setup": "runtime",  # the first cell: device, profile, seeds, style
+        "claim": "claims",  # a sentence of the text, held against evidence
+        "check": "checks",  # an answer to an exercise
+        "hint": "checks",
+        "solution": "checks",
+        "progress": "checks",  # the exercises of the course at a glance
+        "use": "checks",  # the learner's function if it passes, else the reference
+    },
+)

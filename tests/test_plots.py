@@ -1,5 +1,6 @@
 """The figures' style, colours and bands."""
 
+import doctest
 import itertools
 
 import matplotlib as mpl
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from mtl_course import plots  # noqa: E402
+from mtl_course import plots
 
 
 @pytest.fixture
@@ -24,11 +25,8 @@ def ax():
 def test_band_draws_mean_and_spread(ax):
     x, runs = [1, 2], [[1.0, 4.0], [3.0, 4.0], [2.0, 7.0]]
     line = plots.band(ax, x, runs, "joint", linestyle="--")
-    assert (
-        np.allclose(line.get_ydata(), [2, 5])
-        and line.get_label() == "joint"
-        and line.get_linestyle() == "--"
-    )
+    assert np.allclose(line.get_ydata(), [2, 5])
+    assert line.get_label() == "joint" and line.get_linestyle() == "--"
     [area] = ax.collections
     low, high = area.get_paths()[0].get_extents().intervaly
     assert (low, high) == pytest.approx((1.0, 5 + np.sqrt(3)))
@@ -52,9 +50,8 @@ def linear(color):
 
 
 def test_first_colors_stand_out_from_white():
-    contrast = [
-        1.05 / (linear(color) @ [0.2126, 0.7152, 0.0722] + 0.05) for color in plots.COLORS[:3]
-    ]
+    luminances = [linear(color) @ [0.2126, 0.7152, 0.0722] for color in plots.COLORS[:3]]
+    contrast = [1.05 / (luminance + 0.05) for luminance in luminances]
     assert min(contrast) >= 3, "WCAG 2.1, 1.4.11"
 
 
@@ -69,3 +66,8 @@ def test_colors_differ_for_a_deuteranope():
     )
     colors = [seen @ linear(color) for color in plots.COLORS]
     assert min(np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)) > 0.1
+
+
+def test_the_examples_run():
+    examples = doctest.testmod(plots)
+    assert examples.attempted and not examples.failed
