@@ -1,8 +1,7 @@
-"""Few-shot classification without an inner loop through the network: prototypes, and a fresh head
-on frozen features.
+"""Few-shot classification with no inner loop through the network: prototypes, and a fresh head.
 
-Shapes: T tasks, n support and q query examples a task, features of d numbers, labels 0 to ways - 1
-in each task.
+Shapes: T tasks, n support and q query examples per task, features of d numbers, labels 0 to
+ways - 1 in each task.
 """
 
 import math
@@ -16,30 +15,65 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.episodes import Episodes, EpisodeSource
+from . import _fast
 from .functional import Functional
-from .maml import adapt, objective, require_finite
+from .maml import objective, require_finite
 
 
 def prototypes(z: Tensor, y: Tensor, ways: int) -> Tensor:
-    """The mean feature of each class: z [..., n, d], y [..., n] int64 -> [..., ways, d]. ValueError
-    if a class has no example.
+    """The mean feature of each class.
 
-    Source: Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017,
-    equation 1.
+    Args:
+        z: features [..., n, d].
+        y: labels [..., n], int64.
+        ways: how many classes there are.
+
+    Returns:
+        Prototypes [..., ways, d].
+
+    Raises:
+        ValueError: a class has no example.
+
+    Source:
+        Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017,
+        equation 1.
+
+    Example:
+        >>> from mtl_course.meta import prototypes
+        >>> z = torch.tensor([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]])
+        >>> prototypes(z, torch.tensor([0, 0, 1]), ways=2)
+        tensor([[1., 2.],
+                [5., 5.]])
     """
     member = F.one_hot(y, ways).to(z.dtype)
     counts = member.sum(-2)
     if not counts.all():
+        empty = int((counts == 0).nonzero()[0, -1])
         raise ValueError(
-            f"A prototype is a mean, and class {int((counts == 0).nonzero()[0, -1])} of a task has"
-            " no example in the support."
+            f"A prototype is a mean, and class {empty} of a task has no example in the support."
         )
     return member.transpose(-2, -1) @ z / counts[..., None]
 
 
 def distance_logits(z: Tensor, centres: Tensor) -> Tensor:
-    """Minus the squared distance of z [..., q, d] to each of the centres [..., ways, d]: logits
-    [..., q, ways] (equation 2 there).
+    """Logits from distances: minus the squared distance to each centre.
+
+    Args:
+        z: features [..., q, d].
+        centres: [..., ways, d], such as prototypes.
+
+    Returns:
+        Logits [..., q, ways].
+
+    Source:
+        Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017,
+        equation 2.
+
+    Example:
+        >>> from mtl_course.meta import distance_logits
+        >>> centres = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> distance_logits(torch.tensor([[0.0, 1.0]]), centres).tolist()
+        [[-1.0, -18.0]]
     """
     return (
         2 * z @ centres.transpose(-2, -1)
@@ -49,11 +83,23 @@ def distance_logits(z: Tensor, centres: Tensor) -> Tensor:
 
 
 def embed(model: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Features [T, n, d] of each of the inputs [T, n, ...], such as supports and queries, all in
-    one pass.
+    """Features of several sets of inputs, such as supports and queries, in one pass.
 
     So BatchNorm in training mode takes its statistics over all of them, and in evaluation mode uses
     those that were learned.
+
+    Args:
+        model: [N, ...] -> [N, d].
+        inputs: tensors [T, n, ...], each with its own n.
+
+    Returns:
+        Features [T, n, d] of each of the inputs.
+
+    Example:
+        >>> from mtl_course.meta import embed
+        >>> support, query = torch.zeros(4, 5, 28, 28), torch.zeros(4, 15, 28, 28)
+        >>> [list(z.shape) for z in embed(nn.Flatten(), support, query)]
+        [[4, 5, 784], [4, 15, 784]]
     """
     tasks, sizes = len(inputs[0]), [x.shape[1] for x in inputs]
     z = model(torch.cat(inputs, 1).flatten(0, 1))
@@ -61,21 +107,57 @@ def embed(model: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def prototype_logits(model: nn.Module, episodes: Episodes, ways: int) -> Tensor:
-    """Logits [T, q, ways] of the queries by their distance to the support's prototypes, in the
-    features of `model`.
+    """A prototypical network: logits of the queries by distance to the support's prototypes.
+
+    Args:
+        model: the features, [N, ...] -> [N, d].
+        episodes: T tasks.
+        ways: how many classes each has.
+
+    Returns:
+        Logits [T, q, ways].
+
+    Source:
+        Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017,
+        equation 2.
+
+    Example:
+        >>> from mtl_course.data.episodes import Episodes
+        >>> from mtl_course.meta import prototype_logits
+        >>> support = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[0, 1]])
+        >>> query = torch.tensor([[[1.0]]]), torch.tensor([[0]])
+        >>> prototype_logits(nn.Identity(), Episodes(support, query), ways=2).tolist()
+        [[[-1.0, -9.0]]]
     """
     (x, y), (query, _) = episodes.support, episodes.query
-    z, judged = embed(model, x, query)
-    return distance_logits(judged, prototypes(z, y, ways))
+    z, query_z = embed(model, x, query)
+    return distance_logits(query_z, prototypes(z, y, ways))
 
 
 def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
-    """A copy in evaluation mode whose BatchNorm layers normalise by mean and variance of the batch
-    x [n, ...].
+    """A copy whose BatchNorm layers normalise by mean and variance of one batch.
 
     With the images of a task's support it is inductive: a query is judged alone. With queries among
-    them it is transductive: what is said about one query then depends on the others. ValueError for
-    a model without BatchNorm. See Bronskill et al., "TaskNorm", ICML 2020.
+    them it is transductive: what is said about one query then depends on the others.
+
+    Args:
+        model: a model with BatchNorm; it stays as it is.
+        x: the batch [n, ...].
+
+    Returns:
+        A copy in evaluation mode.
+
+    Raises:
+        ValueError: the model has no BatchNorm.
+
+    Source:
+        Bronskill et al., "TaskNorm", ICML 2020, compare the two.
+
+    Example:
+        >>> from mtl_course.meta import with_statistics
+        >>> ready = with_statistics(nn.BatchNorm1d(1), torch.tensor([[1.0], [3.0]]))
+        >>> [norm.item() for norm in (ready.running_mean, ready.running_var)]
+        [2.0, 2.0]
     """
     model = deepcopy(model).eval()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
@@ -91,21 +173,62 @@ def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def query_losses(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of each task: logits [T, q, ways], y [T, q] -> [T]."""
+    """Mean cross-entropy of each task.
+
+    Args:
+        logits: [T, q, ways].
+        y: labels [T, q], int64.
+
+    Returns:
+        Losses [T], in nats.
+
+    Example:
+        >>> from mtl_course.meta import query_losses
+        >>> loss = query_losses(torch.zeros(3, 10, 5), torch.zeros(3, 10, dtype=torch.int64))
+        >>> torch.allclose(loss, torch.full((3,), math.log(5)))  # nothing is known of five classes
+        True
+    """
     return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
 
 
 def query_accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """Share of right queries of each task: logits [T, q, ways], y [T, q] -> [T]."""
+    """Share of right queries of each task.
+
+    Args:
+        logits: [T, q, ways].
+        y: labels [T, q], int64.
+
+    Returns:
+        Accuracies [T], from 0 to 1.
+
+    Example:
+        >>> from mtl_course.meta import query_accuracy
+        >>> logits = torch.eye(2).expand(3, 2, 2)  # says class 0, then class 1
+        >>> query_accuracy(logits, torch.tensor([[0, 1], [0, 0], [1, 0]])).tolist()
+        [1.0, 0.5, 0.0]
+    """
     return (logits.argmax(-1) == y).float().mean(1)
 
 
 class CosineHead(nn.Module):
-    """Logits are `scale` times the cosine of the features to each class's weight: z [..., features]
-    -> [..., classes].
+    """A head whose logits are a scaled cosine: of the features to each class's weight.
 
-    Source: Chen et al., "A closer look at few-shot classification", ICLR 2019 (Baseline++), section
-    3.2; Gidaris and Komodakis, CVPR 2018.
+    Takes features [..., features], gives logits [..., classes].
+
+    Args:
+        features: how many features there are.
+        classes: how many classes.
+        scale: the logit of a cosine of 1.
+
+    Source:
+        Chen et al., "A closer look at few-shot classification", ICLR 2019 (Baseline++), section
+        3.2; Gidaris and Komodakis, CVPR 2018.
+
+    Example:
+        >>> from mtl_course.meta import CosineHead
+        >>> head, z = CosineHead(features=4, classes=3), torch.randn(2, 4)
+        >>> torch.allclose(head(z), head(100 * z), atol=1e-4)  # only the direction counts
+        True
     """
 
     def __init__(self, features: int, classes: int, scale: float = 10.0):
@@ -120,44 +243,89 @@ class CosineHead(nn.Module):
 def fine_tuned_logits(
     head: nn.Module, support: tuple[Tensor, Tensor], z: Tensor, steps: int = 100, rate: float = 0.1
 ) -> Tensor:
-    """Baseline (a linear head) and Baseline++ (`CosineHead`): train a copy of `head` on each task's
-    support, on frozen features.
+    """Baseline and Baseline++: train a copy of the head on each task, on frozen features.
 
-    support: features [T, n, d] and labels [T, n]; z: the queries' features [T, q, d]. All tasks are
-        trained at once, by plain gradient descent on the cross-entropy. Returns logits [T, q,
-        ways]; nothing is differentiated through. FloatingPointError if the training diverged.
+    A linear head is Baseline, a `CosineHead` Baseline++. All tasks are trained together, by plain
+    gradient descent on the cross-entropy; nothing is differentiated through.
+
+    Args:
+        head: [n, d] -> [n, ways]. It stays as it is.
+        support: features [T, n, d] and labels [T, n].
+        z: the queries' features [T, q, d].
+        steps: how many steps of gradient descent.
+        rate: of these steps.
+
+    Returns:
+        Logits [T, q, ways].
+
+    Raises:
+        FloatingPointError: the training diverged; it names the task, the rate and the steps.
+
+    Source:
+        Chen et al., "A closer look at few-shot classification", ICLR 2019, section 3.
+
+    Example:
+        >>> from mtl_course.meta import fine_tuned_logits, query_accuracy
+        >>> z, y = torch.tensor([[[-1.0], [1.0]], [[1.0], [-1.0]]]), torch.tensor([[0, 1], [0, 1]])
+        >>> query_accuracy(fine_tuned_logits(nn.Linear(1, 2), (z, y), z), y).tolist()
+        [1.0, 1.0]
     """
     f = Functional(head)
-    of, start = (
-        objective(f, F.cross_entropy),
-        {name: p.detach() for name, p in f.parameters().items()},
-    )
-    with torch.no_grad():
-        logits = vmap(
-            lambda x, y, query: f(adapt(of, start, (x, y), steps, rate, first_order=True), query)
-        )(*support, z)
+    start = {name: p.detach() for name, p in f.parameters().items()}
+    logits = _adapted_logits(f, start, (*support, z), steps, rate, at_once=len(z))
+    require_finite(logits, steps, rate)
+    return logits
+
+
+def adapted_logits(
+    f: Functional, episodes: Episodes, steps: int, rate: float, at_once: int = 25
+) -> Tensor:
+    """MAML at test time: adapt to each task's support, then classify its queries.
+
+    Many tasks together pay even for convolutions on a CPU, because no second derivatives are taken;
+    nothing is differentiated through. The model has no recurrent layers.
+
+    Args:
+        f: the model, at its learned start.
+        episodes: T tasks.
+        steps: how many steps on a task's support.
+        rate: of these steps.
+        at_once: how many tasks are taken together.
+
+    Returns:
+        Logits [T, q, ways].
+
+    Raises:
+        FloatingPointError: an inner loop diverged; it names the task, the rate and the steps.
+
+    Source:
+        Finn, Abbeel and Levine, "Model-agnostic meta-learning", ICML 2017, equation 1.
+
+    Example:
+        >>> from mtl_course.data.episodes import Episodes
+        >>> from mtl_course.meta import Functional, adapted_logits
+        >>> z, y = torch.tensor([[[-1.0], [1.0]], [[1.0], [-1.0]]]), torch.tensor([[0, 1], [0, 1]])
+        >>> f = Functional(nn.Linear(1, 2))
+        >>> logits = adapted_logits(f, Episodes((z, y), (z, y)), steps=100, rate=0.1)
+        >>> logits.argmax(-1).tolist()
+        [[0, 1], [0, 1]]
+    """
+    tasks = *episodes.support, episodes.query[0]
+    logits = _adapted_logits(f, f.parameters(), tasks, steps, rate, at_once)
     require_finite(logits, steps, rate)
     return logits
 
 
 @torch.no_grad()
-def adapted_logits(
-    f: Functional, episodes: Episodes, steps: int, rate: float, at_once: int = 25
-) -> Tensor:
-    """MAML at test time: logits [T, q, ways] after `steps` steps on each task's support, `at_once`
-    tasks together; nothing is differentiated through.
-
-    Many tasks together pay even for convolutions on a CPU, because no second derivatives are taken.
-    The model has no recurrent layers.
-    """
-    of, start = objective(f, F.cross_entropy), f.parameters()
+def _adapted_logits(f, start, tasks, steps, rate, at_once) -> Tensor:
+    """Logits [T, q, ways] for tasks = (x [T, n, ...], y [T, n], query [T, q, ...])."""
+    value = objective(f, F.cross_entropy)
 
     def one(x, y, query):
-        return f(adapt(of, start, (x, y), steps, rate, first_order=True), query)
+        ends = _fast.adapted(value, start, list(start), (x, y), steps, rate, first_order=True)
+        return f(ends, query)
 
-    logits = vmap(one, chunk_size=at_once)(*episodes.support, episodes.query[0])
-    require_finite(logits, steps, rate)
-    return logits
+    return vmap(one, chunk_size=at_once)(*tasks)
 
 
 @torch.no_grad()
@@ -171,22 +339,56 @@ def episode_accuracy(
     seed: int = 0,
     at_once: int = 50,
 ) -> Tensor:
-    """Accuracy [tasks] of each of `tasks` episodes drawn from `source`, `at_once` in a pass; the
-    same episodes for all that are judged.
+    """Accuracy on each of many episodes; the same episodes for all that are judged.
 
-    logits_of: episodes -> logits [T, q, ways]. seed: fixes the episodes, for sources on one kind of
-        device.
+    Args:
+        logits_of: episodes -> logits [T, q, ways].
+        source: what the episodes are drawn from.
+        ways: classes per task.
+        shots: support examples per class.
+        queries: query examples per class.
+        tasks: how many episodes.
+        seed: fixes the episodes, for sources on one kind of device.
+        at_once: how many go through in a pass.
+
+    Returns:
+        Accuracies [tasks], from 0 to 1.
+
+    Example:
+        >>> from mtl_course.data.episodes import EpisodeSource
+        >>> from mtl_course.meta import episode_accuracy, prototype_logits
+        >>> y = torch.arange(3).repeat(4)  # three classes, and inputs that tell them apart
+        >>> source = EpisodeSource(10.0 * y[:, None], y)
+        >>> perfect = lambda episodes: prototype_logits(nn.Identity(), episodes, ways=2)
+        >>> episode_accuracy(perfect, source, ways=2, shots=1, queries=2, tasks=3).tolist()
+        [1.0, 1.0, 1.0]
     """
-    g, found = torch.Generator(source.x.device).manual_seed(seed), []
+    generator = torch.Generator(source.x.device).manual_seed(seed)
+    accuracies = []
     for first in range(0, tasks, at_once):
-        episodes = source.classification(min(at_once, tasks - first), ways, shots, queries, g)
-        found.append(query_accuracy(logits_of(episodes), episodes.query[1]))
-    return torch.cat(found)
+        count = min(at_once, tasks - first)
+        episodes = source.classification(count, ways, shots, queries, generator)
+        accuracies.append(query_accuracy(logits_of(episodes), episodes.query[1]))
+    return torch.cat(accuracies)
 
 
 def interval(values: Tensor) -> tuple[float, float]:
-    """Mean over tasks and half the width of its 95 % interval, 1.96 standard errors. ValueError for
-    fewer than two tasks.
+    """Mean over tasks, and half the width of its 95 % interval.
+
+    Args:
+        values: one number per task, [T], such as accuracies.
+
+    Returns:
+        The mean and 1.96 standard errors of it.
+
+    Raises:
+        ValueError: there are fewer than two tasks.
+
+    Example:
+        >>> from mtl_course.meta import interval
+        >>> mean, half = interval(torch.tensor([0.4, 0.6, 0.4, 0.6]))
+        >>> f"{mean:.2f} ± {half:.2f}"
+        '0.50 ± 0.11'
     """
     if len(values) < 2:
         raise ValueError(f"An interval needs at least 2 tasks; here are {len(values)}.")

@@ -1,25 +1,27 @@
-"""Meta-training: meta-batches drawn anew at every step, validation on fixed episodes, the best
-parameters put back.
+"""Meta-training: new tasks at every step, validation on fixed ones, the best parameters put back.
 
-    f, g = functional.Functional(model), torch.Generator().manual_seed(1) params, held_out =
-    f.parameters(), validation.classification(200, ways=5, shots=1, queries=15, generator=g)
+    f, generator = Functional(model), torch.Generator().manual_seed(1)
+    params = f.parameters()
+    held_out = validation.classification(200, ways=5, shots=1, queries=15, generator=generator)
 
     def backward(generator):
         episodes = train.classification(16, ways=5, shots=1, queries=15, generator=generator)
-        return meta.meta_backward(f, params, episodes, F.cross_entropy, steps=1, rate=0.4)
+        return meta_backward(f, params, episodes, F.cross_entropy, steps=1, rate=0.4)
 
     def validate():
         with torch.no_grad():
-            return meta.meta_losses(f, params, held_out, F.cross_entropy, 5, 0.4).mean()
+            return meta_losses(f, params, held_out, F.cross_entropy, steps=5, rate=0.4).mean()
 
-    history = fit_episodes(params, backward, torch.optim.Adam(params.values(), lr=1e-3), 10_000,
-    validate=validate, every=500)
+    optimizer = torch.optim.Adam(params.values(), lr=1e-3)
+    history = fit_episodes(
+        params, backward, optimizer, steps=10_000, validate=validate, every=500
+    )
 
-`loop` runs it and `checkpoint` keeps it, as they do for `training.fit`.
+The loop, its checkpoints and its faults are those of `training.fit`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..training.checkpoint import Run
+from ..training.checkpoint import TrainingState
 from ..training.history import History
-from ..training.loop import not_finite, require_held, run_epochs
+from ..training.loop import divergence, in_words, learning_rates, require_in_optimizer, run_epochs
 from .functional import Params
 
 
@@ -47,96 +49,111 @@ def fit_episodes(
     progress: bool = True,
     checkpoint: Path | None = None,
 ) -> History:
-    """Take `steps` meta-steps, in rounds of `every`; returns the losses, one value a round: steps
-    ``every``, ``2 * every``, ...
+    """Take meta-steps in rounds, and keep the parameters of the best round.
 
-    parameters: name -> `nn.Parameter`, all that is learned: ``f.parameters()``, and the rates of
-        Meta-SGD, if any, under names of their own.
-        Or a module, whose running statistics are then kept and put back with its parameters; every
-        round sets its training mode.
-    backward: (generator on their device) -> losses [T]. Draws a meta-batch, adds its gradient to
-        ``.grad``, returns the tasks' losses.
-    validate: the loss on validation episodes, lower is better; always the same ones, or chance
-        would choose. It decides after every round:
-        the best parameters are put back at the end, and `patience` rounds without a better loss end
-        the run. Test tasks have no place here.
-    schedule: stepped after every step. seed: fixes the generator. checkpoint: saved after every
-        round; a call with the same arguments goes on
-        where the file left off, to the same parameters bit for bit where the operations are
-        deterministic; more `steps` prolong a run.
+    Validation decides after every round: the parameters of the round with the lowest loss are put
+    back at the end, also after an error or an interrupt. Test tasks have no place here.
 
-    In the history, `train` is the mean loss over the tasks of a round and `best_epoch` the round
-    (from 1) whose parameters are put back. ValueError if `steps` is no multiple of `every`, the
-    optimizer misses a parameter, `backward` writes no gradient, or the checkpoint does not fit;
-    FloatingPointError, with the step and the learning rate, if a loss is not finite or an inner
-    loop diverges; torch.OutOfMemoryError with what to try. Then, too, and after an interrupt, the
-    best parameters are put back first.
+    Args:
+        parameters: name -> `nn.Parameter`, all that is learned: ``f.parameters()``, and the rates
+            of Meta-SGD, if any, under names of their own. Or a module, whose running statistics are
+            then kept and put back with its parameters; every round sets its training mode.
+        backward: (generator on their device) -> losses [T]. Draws a meta-batch, adds its gradient
+            to ``.grad``, returns the tasks' losses.
+        optimizer: over all the parameters.
+        steps: how many meta-steps, a multiple of `every`.
+        validate: the loss on validation episodes, lower is better; always the same episodes, or
+            chance would choose.
+        every: meta-steps per round.
+        patience: so many rounds without a better loss end the run; None goes on to the end.
+        schedule: stepped after every meta-step.
+        seed: fixes the generator.
+        progress: show a bar.
+        checkpoint: saved after every round. A call with the same arguments goes on where the file
+            left off, to the same parameters bit for bit where the operations are deterministic;
+            more `steps` prolong a run.
+
+    Returns:
+        The losses, one per round: `train` is the mean over the tasks of the round, `best_epoch` the
+        round (from 1) whose parameters are put back.
+
+    Raises:
+        ValueError: `steps` is no multiple of `every`, the optimizer misses a parameter, `backward`
+            writes no gradient, or the checkpoint does not fit.
+        FloatingPointError: a loss is not finite or an inner loop diverges; it names the step and
+            the learning rate.
+        torch.OutOfMemoryError: the GPU is full; it says what to try.
+
+    Example:
+        The start of two tasks ``(w - 1)^2`` and ``(w - 3)^2``, each step on one that is drawn.
+
+        >>> from mtl_course.meta import fit_episodes
+        >>> w = nn.Parameter(torch.tensor(9.0))
+        >>> def backward(generator):
+        ...     centre = 1 + 2 * torch.randint(2, (1,), generator=generator)
+        ...     losses = (w - centre).square()
+        ...     losses.sum().backward()
+        ...     return losses
+        >>> history = fit_episodes(
+        ...     {"w": w}, backward, torch.optim.SGD([w], lr=0.01), steps=60, every=20,
+        ...     validate=lambda: (w - 2).square(), progress=False,
+        ... )
+        >>> len(history.validation), history.best_epoch, history.validation[-1] < 49
+        (3, 3, True)
     """
     if every < 1 or steps % every:
         raise ValueError(
-            f"{steps} steps are no whole number of rounds of {every}; validation comes at the end"
-            " of a round."
+            f"{steps} steps are no whole number of rounds of {every};"
+            " validation comes at the end of a round."
         )
-    held = parameters  # one module, for the loop and its checkpoints
-    if not isinstance(held, nn.Module):
-        held = nn.ParameterDict({name.replace(".", "/"): p for name, p in parameters.items()})
-    require_held(held.named_parameters(), optimizer)
-    device = next(held.parameters()).device
+    model = parameters if isinstance(parameters, nn.Module) else _as_module(parameters)
+    require_in_optimizer(model.named_parameters(), optimizer)
+    device = next(model.parameters()).device
     generator, history = torch.Generator(device).manual_seed(seed), History()
-    parts = {"optimizer": optimizer} | ({} if schedule is None else {"schedule": schedule})
-    settings = {name: type(part).__name__ for name, part in parts.items()} | {
-        "every": every,
-        "seed": seed,
-        "device": device.type,
-    }
+    stateful = {"optimizer": optimizer}
+    if schedule is not None:
+        stateful["schedule"] = schedule
+    kinds = {name: type(part).__name__ for name, part in stateful.items()}
+    settings = {**kinds, "every": every, "seed": seed, "device": device.type}
+    state = TrainingState(model, history, stateful, {"episodes": generator}, settings, device)
 
-    def rate() -> str:
-        return " and ".join(sorted({f"{group['lr']:g}" for group in optimizer.param_groups}))
-
-    def done() -> int:
+    def steps_taken() -> int:
         return every * len(history.train)
 
     def one_round() -> float:
-        losses, rates = [], []
-        for step in range(done() + 1, done() + every + 1):
+        first, losses, rates = steps_taken() + 1, [], []
+        for step in range(first, first + every):
             optimizer.zero_grad()
-            with _named(f"Step {step}, learning rate {rate()}"):
-                losses.append(backward(generator).detach())
-            if all(p.grad is None for p in held.parameters()):
+            rates.append(learning_rates(optimizer))
+            with _told_where(f"Step {step}, learning rate {in_words(rates[-1])}"):
+                losses.append(backward(generator).detach().mean())
+            if all(p.grad is None for p in model.parameters()):
                 raise ValueError(
-                    "`backward` wrote no gradient: it must call backward() on the loss, as"
-                    " meta.meta_backward does."
+                    "`backward` wrote no gradient:"
+                    " it must call backward() on the loss, as meta.meta_backward does."
                 )
-            rates.append(rate())
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-        means = torch.stack(
-            [loss.mean() for loss in losses]
-        ).tolist()  # the only wait for the device in a round
+        # The only wait for the device in a round.
+        means = torch.stack(losses).tolist()
         for k, mean in enumerate(means):
             if not math.isfinite(mean):
-                raise not_finite(
-                    f"training loss is {mean} at a learning rate of {rates[k]}",
-                    done() + 1 + k,
-                    "step",
-                )
+                raise divergence(f"training loss is {mean}", rates[k], f"step {first + k}")
         return sum(means) / every
 
-    def judge() -> float:
-        step = done() + every
-        with _named(f"Validation after step {step}, learning rate {rate()}"):
+    def validation_loss() -> float:
+        step, rates = steps_taken() + every, learning_rates(optimizer)
+        with _told_where(f"Validation after step {step}, learning rate {in_words(rates)}"):
             loss = float(torch.as_tensor(validate()).detach())
         if not math.isfinite(loss):
-            raise not_finite(
-                f"validation loss is {loss} at a learning rate of {rate()}", step, "step"
-            )
+            raise divergence(f"validation loss is {loss}", rates, f"step {step}")
         return loss
 
     return run_epochs(
-        Run(held, history, parts, {"episodes": generator}, settings, device),
+        state,
         one_round,
-        judge,
+        validation_loss,
         epochs=steps // every,
         patience=math.inf if patience is None else patience,
         progress=progress,
@@ -145,10 +162,18 @@ def fit_episodes(
     )
 
 
+def _as_module(parameters: Params) -> nn.ParameterDict:
+    """The parameters as one module, which the loop and its checkpoints take.
+
+    A module's own parameters have no dots in their names, so "trunk.weight" is "trunk/weight" here.
+    """
+    return nn.ParameterDict({name.replace(".", "/"): p for name, p in parameters.items()})
+
+
 @contextmanager
-def _named(where: str):
-    """A loss or an inner loop that is not finite is said with where it happened."""
+def _told_where(place: str) -> Iterator[None]:
+    """An inner loop that diverges is said with the place where it happened."""
     try:
         yield
     except FloatingPointError as error:
-        raise FloatingPointError(f"{where}: {error}") from error
+        raise FloatingPointError(f"{place}: {error}") from error

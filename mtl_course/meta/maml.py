@@ -297,9 +297,10 @@ def mixed_losses(
     first_order: bool = False,
     only: str | Sequence[str] = "",
 ) -> dict[str, Tensor]:
-    """Losses of a meta-batch with tasks of several kinds, such as regressions and classifications.
+    """Losses of a meta-batch with tasks of several kinds.
 
-    How losses of different units are added is the caller's to say: `multitask` has ways.
+    Such as regressions and classifications. How losses of different units are added is the
+    caller's to say: `multitask` has ways.
 
     Args:
         f: a model that gives a dict from kind to output, such as `multitask.HardSharing`.

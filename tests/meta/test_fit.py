@@ -226,7 +226,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-import test_meta_train as here
+import test_fit as here
 path, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 here.Waves(die_at=7).fit(checkpoint=path)
@@ -240,7 +240,7 @@ def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(tmp_path):
     command = [
         sys.executable,
         "-c",
-        SCRIPT.format(tests=str(ROOT / "tests")),
+        SCRIPT.format(tests=str(ROOT / "tests" / "meta")),
         str(path),
         str(torch.get_num_threads()),
     ]
