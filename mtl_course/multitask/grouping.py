@@ -16,13 +16,30 @@ Groups = list[list[int]]
 
 
 def spectral_groups(S: Tensor, k: int, seed: int = 0) -> Groups:
-    """k groups of tasks that are tied more strongly inside than across, from similarities S [T, T]
-    >= 0.
+    """k groups of tasks that are tied more strongly inside than across.
 
     The k lowest eigenvectors of the normalised Laplacian ``D^-1/2 (D - S) D^-1/2`` place every task
-    in R^k; rows are scaled to length 1 and k-means finds the groups. Groups and their members are
-    in ascending order. ValueError unless 1 <= k <= T, or for a task without any tie.
-    Source: Ng, Jordan and Weiss, "On spectral clustering: analysis and an algorithm", NeurIPS 2001.
+    in R^k; rows are scaled to length 1, and k-means finds the groups.
+
+    Args:
+        S: similarities [T, T], not negative; the diagonal is ignored.
+        k: number of groups, 1 <= k <= T.
+        seed: of k-means.
+
+    Returns:
+        The groups, lists of task numbers; groups and their members in ascending order.
+
+    Raises:
+        ValueError: k is out of that range, a similarity is negative, or a task has no tie at all.
+
+    Source:
+        Ng, Jordan and Weiss, "On spectral clustering: analysis and an algorithm", NeurIPS 2001.
+
+    Example:
+        >>> S = torch.full((4, 4), 0.1)
+        >>> S[0, 2] = S[2, 0] = S[1, 3] = S[3, 1] = 1.0
+        >>> spectral_groups(S, 2)
+        [[0, 2], [1, 3]]
     """
     if not 1 <= k <= len(S):
         raise ValueError(f"k must be between 1 and {len(S)}, the number of tasks; it is {k}.")
@@ -41,8 +58,19 @@ def spectral_groups(S: Tensor, k: int, seed: int = 0) -> Groups:
 
 
 def partitions(tasks: int) -> Iterator[Groups]:
-    """Every way to split the tasks 0 .. T-1 into groups, each once: 15 for 4 tasks, 4,140 for 8,
-    115,975 for 10.
+    """Every way to split tasks into groups, each once: 15 for 4 tasks, 115,975 for 10.
+
+    Args:
+        tasks: their number T.
+
+    Returns:
+        Iterator over the partitions of the tasks 0 .. T-1, each a list of groups.
+
+    Example:
+        >>> list(partitions(3))
+        [[[0, 1, 2]], [[0, 1], [2]], [[0, 2], [1]], [[0], [1, 2]], [[0], [1], [2]]]
+        >>> sum(1 for _ in partitions(8))
+        4140
     """
     if tasks == 0:
         yield []
@@ -54,12 +82,24 @@ def partitions(tasks: int) -> Iterator[Groups]:
 
 
 def expected_gain(gains: ArrayLike, groups: Sequence[Sequence[int]]) -> float:
-    """Mean over all tasks of the gain that the pairs promise: what task i gains from j, averaged
-    over the others of its group.
+    """Mean over all tasks of the gain that the pairs promise.
 
-    gains: [T, T], row i from column j; a task alone gains 0, and the diagonal is ignored. That a
-        group's gain is the mean of its pairs' is an assumption (Standley et al., ICML 2020, and
-        Fifty et al., NeurIPS 2021, make it too).
+    That is what task i gains from j, averaged over the others of its group; a task alone gains 0.
+    That a group's gain is the mean of its pairs' is an assumption (Standley et al., ICML 2020, and
+    Fifty et al., NeurIPS 2021, make it too).
+
+    Args:
+        gains: [T, T], what the task of the row gains from that of the column; the diagonal is
+            ignored.
+        groups: a partition of the tasks 0 .. T-1.
+
+    Returns:
+        The mean, in the unit of the gains.
+
+    Example:
+        >>> gains = [[0, 4, -2], [2, 0, -2], [1, 1, 0]]
+        >>> expected_gain(gains, [[0, 1], [2]]), expected_gain(gains, [[0, 1, 2]])
+        (2.0, 0.6666666666666666)
     """
     gains, total = np.asarray(gains), 0.0
     for group in groups:
@@ -70,16 +110,29 @@ def expected_gain(gains: ArrayLike, groups: Sequence[Sequence[int]]) -> float:
 
 
 def best_groups(gains: ArrayLike, at_most: int | None = None) -> Groups:
-    """The partition into `at_most` groups or fewer (default: any number) with the highest
-    `expected_gain`, by trying them all.
+    """The partition with the highest `expected_gain`, by trying them all.
 
-    ValueError beyond 10 tasks.
+    Args:
+        gains: [T, T], what the task of the row gains from that of the column; T <= 10.
+        at_most: largest number of groups; default: any.
+
+    Returns:
+        The groups, lists of task numbers.
+
+    Raises:
+        ValueError: there are more than 10 tasks.
+
+    Example:
+        >>> gains = [[0, 4, -2], [2, 0, -2], [1, 1, 0]]
+        >>> best_groups(gains)
+        [[0, 1], [2]]
+        >>> best_groups(gains, at_most=1)
+        [[0, 1, 2]]
     """
     if len(gains) > 10:
         raise ValueError(
             f"{len(gains)} tasks have too many partitions to try them all; use spectral_groups."
         )
-    allowed = (
-        groups for groups in partitions(len(gains)) if at_most is None or len(groups) <= at_most
-    )
+    largest = len(gains) if at_most is None else at_most
+    allowed = (groups for groups in partitions(len(gains)) if len(groups) <= largest)
     return max(allowed, key=lambda groups: expected_gain(gains, groups))

@@ -17,16 +17,9 @@ D = 3
 def tasks():
     draw = np.random.default_rng(0)
     xs, ys = [draw.normal(size=(n, D)) for n in SIZES], [draw.normal(size=n) for n in SIZES]
-    a, b = (
-        torch.stack(part)
-        for part in zip(
-            *(
-                normal_equations(torch.tensor(x), torch.tensor(y))
-                for x, y in zip(xs, ys, strict=True)
-            ),
-            strict=True,
-        )
-    )
+    pairs = zip(xs, ys, strict=True)
+    statistics = [normal_equations(torch.tensor(x), torch.tensor(y)) for x, y in pairs]
+    a, b = (torch.stack(values) for values in zip(*statistics, strict=True))
     return xs, ys, a, b
 
 
@@ -59,12 +52,12 @@ def test_mean_regularised_is_stationary(tasks):
     """Central differences of the objective vanish at the solution, in every direction."""
     xs, ys, a, b = tasks
     lam, mu = 0.7, 0.2
-    w_0, w = (part.numpy() for part in mean_regularised(a, b, lam, mu))
+    w_0, w = (values.numpy() for values in mean_regularised(a, b, lam, mu))
 
     def objective(flat):
-        common, own = flat[:D], flat[D:].reshape(-1, D)
-        fit = sum(((x @ (common + v) - y) ** 2).sum() for x, y, v in zip(xs, ys, own, strict=True))
-        return fit + lam * (own**2).sum() + mu * (common**2).sum()
+        common, V = flat[:D], flat[D:].reshape(-1, D)
+        fit = sum(((x @ (common + v) - y) ** 2).sum() for x, y, v in zip(xs, ys, V, strict=True))
+        return fit + lam * (V**2).sum() + mu * (common**2).sum()
 
     at = np.concatenate([w_0, (w - w_0).ravel()])
     slopes = [(objective(at + h) - objective(at - h)) / 2e-5 for h in 1e-5 * np.eye(len(at))]
@@ -73,19 +66,16 @@ def test_mean_regularised_is_stationary(tasks):
 
 def test_limits_are_single_task_pooled_and_ridge(tasks):
     xs, ys, a, b = tasks
-    alone = torch.stack(
-        [torch.tensor(np.linalg.lstsq(x, y, rcond=None)[0]) for x, y in zip(xs, ys, strict=True)]
-    )
-    assert torch.allclose(mean_regularised(a, b, 1e-9)[1], alone, atol=1e-5)
+    alone = [np.linalg.lstsq(x, y, rcond=None)[0] for x, y in zip(xs, ys, strict=True)]
+    np.testing.assert_allclose(mean_regularised(a, b, 1e-9)[1], np.stack(alone), atol=1e-5)
     w_0, w = mean_regularised(a, b, 1e9, 2.0)
     pooled = Ridge(alpha=2.0, fit_intercept=False).fit(np.concatenate(xs), np.concatenate(ys)).coef_
     np.testing.assert_allclose(w_0, pooled, atol=1e-6)
     np.testing.assert_allclose(w, np.tile(pooled, (len(SIZES), 1)), atol=1e-6)
     far = mean_regularised(a, b, 1.5, 1e12)[1]
     for row, x, y in zip(far, xs, ys, strict=True):
-        np.testing.assert_allclose(
-            row, Ridge(alpha=1.5, fit_intercept=False).fit(x, y).coef_, atol=1e-8
-        )
+        expected = Ridge(alpha=1.5, fit_intercept=False).fit(x, y).coef_
+        np.testing.assert_allclose(row, expected, atol=1e-8)
 
 
 def test_without_mu_w_0_is_the_mean_of_the_tasks(tasks):
@@ -97,9 +87,8 @@ def test_without_mu_w_0_is_the_mean_of_the_tasks(tasks):
 def test_ridge_equals_scikit_learn(tasks):
     xs, ys, a, b = tasks
     for row, x, y in zip(ridge(a, b, 0.4), xs, ys, strict=True):
-        np.testing.assert_allclose(
-            row, Ridge(alpha=0.4, fit_intercept=False).fit(x, y).coef_, atol=1e-10
-        )
+        expected = Ridge(alpha=0.4, fit_intercept=False).fit(x, y).coef_
+        np.testing.assert_allclose(row, expected, atol=1e-10)
 
 
 def test_leading_dimensions_are_solved_together(tasks):
