@@ -26,49 +26,58 @@ __getattr__, __dir__, __all__ = exports(
         "CGC": "experts",  # one level of `PLE`
         "PLE": "experts",  # pattern: levels of private and shared experts
         "mix": "experts",  # what a gate does: a weighted mean of experts
-        "Weighting": "weighting",
-        "Fixed": "weighting",
-        "Uncertainty": "weighting",
-        "GeometricMean": "weighting",
-        "RandomWeights": "weighting",
-        "DWA": "weighting",
-        "SmoothChebyshev": "weighting",
-        "GradNorm": "weighting",
-        "FAMO": "weighting",
-        "Penalised": "weighting",
-        "parameter_groups": "weighting",
-        "gram": "balancing",
-        "mgda": "balancing",
-        "pcgrad": "balancing",
-        "cagrad": "balancing",
-        "imtl_g": "balancing",
-        "aligned_mtl": "balancing",
-        "nash_mtl": "balancing",
-        "upgrad": "balancing",
-        "dualproj": "balancing",
-        "balanced_backward": "backward",
-        "Balanced": "backward",
-        "normal_equations": "linear",
-        "ridge": "linear",
-        "mean_regularised": "linear",
-        "related_ridge": "linear",
-        "complete": "task_graph",
-        "nearest": "task_graph",
-        "laplacian": "task_graph",
-        "relation": "task_graph",
-        "learn_relation": "task_graph",
-        "closeness": "affinity",
-        "cosines": "affinity",
-        "lookahead": "affinity",
-        "relative_gain": "affinity",
-        "both_ways": "affinity",
-        "rank_correlation": "affinity",
-        "mantel": "affinity",
-        "task_bootstrap": "affinity",
-        "reliability": "affinity",
-        "spectral_groups": "grouping",
-        "partitions": "grouping",
-        "expected_gain": "grouping",
-        "best_groups": "grouping",
+        # weightings: T losses to one
+        "Weighting": "weighting",  # the base of all
+        "EqualWeights": "weighting",  # the plain sum
+        "Fixed": "weighting",  # weights from a search
+        "Penalised": "weighting",  # the sum and a penalty, for soft sharing
+        "Uncertainty": "weighting",  # a learned noise level per task
+        "GeometricMean": "weighting",  # no unit matters
+        "RandomWeights": "weighting",  # drawn anew at each step
+        "DWA": "weighting",  # more for what falls slowly
+        "SmoothChebyshev": "weighting",  # nearly the worst task
+        "GradNorm": "weighting",  # gradients of a common length
+        "FAMO": "weighting",  # losses that fall at the same rate
+        "parameter_groups": "weighting",  # for an optimizer, without decay of weights
+        # gradient balancing: Gram matrix [T, T] to weights [T]
+        "gram": "balancing",  # all dot products of task gradients
+        "mgda": "balancing",  # the shortest mixture
+        "pcgrad": "balancing",  # project off each gradient that conflicts
+        "PCGrad": "balancing",  # the same with a generator of its own
+        "cagrad": "balancing",  # near the mean, best for the worst task
+        "imtl_g": "balancing",  # the same projection on every unit gradient
+        "aligned_mtl": "balancing",  # the nearest right-angled system
+        "nash_mtl": "balancing",  # the bargaining solution
+        "upgrad": "balancing",  # project each gradient on what conflicts with none
+        "dualproj": "balancing",  # project their mean there
+        "METHODS": "balancing",  # all of them by name
+        "balanced_backward": "backward",  # head gradients and a balanced trunk's, in one call
+        "Balanced": "backward",  # what it saw: losses, Gram matrix, weights
+        # linear tasks in closed form
+        "normal_equations": "linear",  # what all solutions start from
+        "ridge": "linear",  # single tasks, or all pooled
+        "mean_regularised": "linear",  # tasks near their mean
+        "related_ridge": "linear",  # tasks tied by any quadratic penalty
+        # tasks as a graph
+        "complete": "task_graph",  # everyone tied to everyone
+        "nearest": "task_graph",  # only the edges to the most similar
+        "laplacian": "task_graph",  # the penalty that a graph asks for
+        "relation": "task_graph",  # the best relation matrix for given weights
+        "learn_relation": "task_graph",  # weights and relation matrix together
+        # who helps whom
+        "closeness": "affinity",  # minus the distance of features
+        "cosines": "affinity",  # of task gradients
+        "lookahead": "affinity",  # a step for one, seen by the others
+        "relative_gain": "affinity",  # by how many per cent an error fell
+        "both_ways": "affinity",  # mean of the two directions
+        "rank_correlation": "affinity",  # of two matrices over their pairs
+        "mantel": "affinity",  # its p-value
+        "task_bootstrap": "affinity",  # its interval
+        "reliability": "affinity",  # how well gains agree with themselves
+        # groups of tasks
+        "spectral_groups": "grouping",  # along the spectrum of a graph
+        "partitions": "grouping",  # every one there is
+        "expected_gain": "grouping",  # what pairs promise for a partition
+        "best_groups": "grouping",  # the partition with the most of it
     },
 )

@@ -170,8 +170,9 @@ def _stacked_gradients(aliases):
 
 
 def _trunk_gradients(features, shared, cotangents):
-    """For each shared parameter the T task gradients, stacked: [T, *shape], or None if the features
-    do not depend on it.
+    """For each shared parameter the T task gradients, stacked: [T, *shape].
+
+    None for one that the features do not depend on.
     """
     tasks, group = len(cotangents), _group(features, len(cotangents))
     if group == 1:

@@ -61,7 +61,7 @@ def nearest(S: Tensor, k: int) -> Tensor:
 
 
 def laplacian(S: Tensor) -> Tensor:
-    """Graph Laplacian ``D - S`` of the symmetric part of S, with the degrees D on its diagonal.
+    """Graph Laplacian ``D - S`` of the symmetric part of S, with D the diagonal of degrees.
 
     ``(W * (Q @ W)).sum()`` with ``Q = laplacian(S)`` is the sum over pairs of ``(S_ij + S_ji) / 2 *
     ||w_i - w_j||^2``, every pair counted once.

@@ -91,7 +91,7 @@ class Fixed(Weighting):
 
 
 class Penalised(Weighting):
-    """The sum of the losses and a penalty on the parameters, for soft sharing with `fit_tasks`.
+    """The sum of the losses and a penalty on the parameters: soft sharing with `fit_tasks`.
 
     Args:
         penalty: function without arguments that gives a scalar of the present parameters, with its
