@@ -1,4 +1,4 @@
-"""Prototypes, distances, cosine heads and fine-tuned heads against formulas written a second way."""
+"""Prototypes, distances, cosine and fine-tuned heads against formulas written a second way."""
 
 import copy
 
@@ -52,7 +52,7 @@ def test_logits_are_minus_squared_distances():
 
 
 def test_gradient_of_the_prototypes():
-    """dL/dc_k = 2 sum_q (p_qk - [y_q = k]) (z_q - c_k) / Q, shared equally by the class's examples."""
+    """dL/dc_k = 2 sum_q (p_qk - [y_q = k]) (z_q - c_k) / Q, shared by the class's examples."""
     z, y, query, judged = (part[0] for part in features(shots=3))
     z.requires_grad_()
     centres = few_shot.prototypes(z, y, 4)

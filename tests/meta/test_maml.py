@@ -2,11 +2,8 @@
 All in float64.
 """
 
-import json
-
 import pytest
 import torch
-from benchmark_tools import load
 from torch import nn
 from torch.nn import functional as F
 
@@ -521,96 +518,3 @@ def test_an_episode_of_real_digits_runs_end_to_end():
     f = Functional(nn.Sequential(mlp([64, 32]), nn.Linear(32, 5)))
     episodes = source.classification(8, 5, 1, 5, torch.Generator().manual_seed(0))
     assert meta.meta_backward(f, f.parameters(), episodes, F.cross_entropy, 1, 0.4).shape == (8,)
-
-
-# ------------------------------------------------------------------------------------ the benchmark
-@pytest.fixture
-def double():
-    """In single precision a rounding may turn a ReLU or the maximum of a pool, and with it the
-    gradient.
-    """
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
-def test_the_ways_of_the_benchmark_compute_the_same_gradients(kind, double):
-    bench = load("meta_step")
-    case = bench.Case(kind)
-    for first, others in {
-        "plain loop, MAML": (
-            "meta_backward, MAML",
-            "MAML, all tasks at once",
-            "MAML, one task after the other",
-        ),
-        "plain loop, first order": ("meta_backward, first order",),
-    }.items():
-        expected = bench.gradients(case, first)
-        for way in others:
-            assert (
-                float((bench.gradients(case, way) - expected).norm() / expected.norm()) < 1e-12
-            ), way
-    for way in bench.WAYS if kind == "MLP" else ():
-        assert bench.gradients(case, way).abs().sum() > 0
-
-
-def test_the_benchmark_compares_way_by_way_within_a_round(monkeypatch):
-    bench = load("meta_step")
-    ticks = iter([0, 100, 0, 100, 0, 1, 0, 3, 0, 2, 0, 4])  # two ways, a warm-up and two rounds
-    monkeypatch.setattr(bench.time, "process_time", lambda: next(ticks))
-    assert bench.interleaved({"a": lambda: None, "b": lambda: None}, 2) == {
-        "a": [1, 2],
-        "b": [3, 4],
-    }
-    took = {way: [2.0, 6.0, 10.0] for way in bench.WAYS} | {
-        bench.JOINT: [1.0, 1.0, 1.0],
-        bench.LOOP: [4.0, 2.0, 30.0],
-    }
-    monkeypatch.setattr(bench, "interleaved", lambda ways, rounds: took)
-    assert bench.measure("MLP", 3)["meta_backward, MAML"] == {
-        "seconds": 6,
-        "to joint": 6,
-        "to loop": 0.5,
-    }
-
-
-def test_the_benchmark_prints_its_tables(capsys, tmp_path, monkeypatch):
-    bench, asked = load("meta_step"), []
-    monkeypatch.setattr(
-        bench,
-        "measure",
-        lambda kind, rounds: {
-            way: {"seconds": 0.01, "to joint": 1.0, "to loop": 0.5} for way in bench.WAYS
-        },
-    )
-    monkeypatch.setattr(bench, "peak", lambda script, kind, way: asked.append((kind, way)) or 12.0)
-    monkeypatch.setattr(
-        bench,
-        "draws",
-        lambda rounds: {"5 ways, 1 shot, bytes": {"drawn": 1234.0, "copied": 5678.0}},
-    )
-    threads = torch.get_num_threads()
-    try:
-        bench.main(["--out", str(tmp_path / "meta.json")])
-        assert len(set(asked)) == 3 * len(bench.MEMORY)
-        bench.main(["--quick"])
-        assert len(asked) == 3 * len(bench.MEMORY), "quick is without memory"
-    finally:
-        torch.set_num_threads(threads)
-    shown = capsys.readouterr().out
-    assert "ConvNet, joint step 10.0 ms" in shown and "1,234           5,678" in shown
-    assert "MLP, large (784-256-128-64-64-5)            2.00 times as fast" in shown
-    written = json.loads((tmp_path / "meta.json").read_text())["results"]
-    assert written["steps"]["MLP"]["meta_backward, MAML"]["MiB"] == 12 and written["draws"]
-
-
-def test_the_benchmark_measures_memory_and_draws():
-    bench = load("meta_step")
-    size = 4 * sum(p.numel() for p in bench.Case("MLP").model.parameters()) / 2**20
-    used = bench.peak(bench.__file__, "MLP", "MAML, all tasks at once")
-    assert used > 2 * bench.TASKS * size, "the slopes and the parameters of each task, at the least"
-    found = bench.draws(1)
-    assert len(found) == 4 and all(
-        rate["drawn"] > 0 and rate["copied"] > 0 for rate in found.values()
-    )

@@ -1,5 +1,6 @@
-"""The benchmark of a training step: its ways do the same work, its ratios are those of its times,
-and its tables are whole.
+"""The benchmarks: their ways do the same work, their ratios are those of their times.
+
+And their tables are whole.
 """
 
 import json
@@ -126,3 +127,112 @@ def test_a_machine_without_a_compiler_is_said_in_the_table(bench, monkeypatch, c
 def test_why_a_way_is_missing(bench):
     assert bench.why_not(RuntimeError("Cannot find a working triton installation.")) == "no Triton"
     assert bench.why_not(RuntimeError("x" * 200)) == "RuntimeError('" + "x" * 46
+
+
+# ----------------------------------------------------------------------------------- one meta-step
+@pytest.fixture
+def meta_step():
+    return load("meta_step")
+
+
+@pytest.fixture
+def double():
+    """In single precision a rounding may turn a ReLU or the maximum of a pool.
+
+    With it the gradient turns, too.
+    """
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["MLP", "MLP, large", "ConvNet"])
+def test_the_ways_of_a_meta_step_compute_the_same_gradients(meta_step, kind, double):
+    """With fewer tasks and queries than are timed; every way sees the same ones."""
+    case = meta_step.Case(kind, tasks=3, queries=2)
+    equal = {
+        "plain loop, MAML": (
+            "meta_backward, MAML",
+            "MAML, all tasks at once",
+            "MAML, one task after the other",
+        ),
+        "plain loop, first order": ("meta_backward, first order",),
+    }
+    for first, others in equal.items():
+        expected = meta_step.gradients(case, first)
+        for way in others:
+            difference = (meta_step.gradients(case, way) - expected).norm() / expected.norm()
+            assert float(difference) < 1e-12, way
+    for way in meta_step.WAYS if kind == "MLP" else ():
+        assert meta_step.gradients(case, way).abs().sum() > 0
+
+
+def test_meta_steps_are_compared_way_by_way_within_a_round(meta_step, monkeypatch):
+    # Two ways, a warm-up and two rounds.
+    ticks = iter([0, 100, 0, 100, 0, 1, 0, 3, 0, 2, 0, 4])
+    monkeypatch.setattr(meta_step, "clock", lambda: next(ticks))
+    assert meta_step.interleaved({"a": lambda: None, "b": lambda: None}, 2) == {
+        "a": [1, 2],
+        "b": [3, 4],
+    }
+    took = {way: [2.0, 6.0, 10.0] for way in meta_step.WAYS} | {
+        meta_step.JOINT: [1.0, 1.0, 1.0],
+        meta_step.LOOP: [4.0, 2.0, 30.0],
+    }
+    monkeypatch.setattr(meta_step, "interleaved", lambda ways, rounds: took)
+    assert meta_step.measure("MLP", 3)["meta_backward, MAML"] == {
+        "seconds": 6,
+        "to joint": 6,
+        "to loop": 0.5,
+    }
+
+
+def test_one_thread_is_timed_by_its_cpu_seconds_and_several_by_the_wall(meta_step, monkeypatch):
+    monkeypatch.setattr(meta_step.time, "process_time", lambda: 1.0)
+    monkeypatch.setattr(meta_step.time, "perf_counter", lambda: 2.0)
+    for threads, seconds in ((1, 1.0), (2, 2.0)):
+        monkeypatch.setattr(meta_step.torch, "get_num_threads", lambda n=threads: n)
+        assert meta_step.clock() == seconds
+
+
+def test_the_tables_of_a_meta_step_are_whole(meta_step, capsys, tmp_path, monkeypatch):
+    asked = []
+    cell = {"seconds": 0.01, "to joint": 1.0, "to loop": 0.5}
+    rates = {"5 ways, 1 shot, bytes": {"drawn": 1234.0, "copied": 5678.0}}
+    monkeypatch.setattr(
+        meta_step, "measure", lambda kind, rounds: {way: dict(cell) for way in meta_step.WAYS}
+    )
+    monkeypatch.setattr(
+        meta_step, "peak", lambda script, kind, way: asked.append((kind, way)) or 12.0
+    )
+    monkeypatch.setattr(meta_step, "draws", lambda rounds: rates)
+    threads = torch.get_num_threads()
+    try:
+        meta_step.main(["--out", str(tmp_path / "meta.json")])
+        assert len(set(asked)) == 3 * len(meta_step.MEMORY)
+        meta_step.main(["--quick"])
+        assert len(asked) == 3 * len(meta_step.MEMORY), "quick is without memory"
+        shown = capsys.readouterr().out
+        meta_step.main(["--quick", "--kind", "ConvNet"])
+        alone = capsys.readouterr().out
+    finally:
+        torch.set_num_threads(threads)
+    assert "ConvNet, joint step 10.0 ms" in shown and "1,234           5,678" in shown
+    assert "MLP, large (784-256-128-64-64-5)                2.00 times as fast" in shown
+    assert "ConvNet, joint step" in alone and "MLP," not in alone and "1,234" not in alone
+    written = json.loads((tmp_path / "meta.json").read_text())["results"]
+    assert written["steps"]["MLP"]["meta_backward, MAML"]["MiB"] == 12 and written["draws"]
+
+
+def test_memory_of_a_meta_step_is_measured(meta_step):
+    size = 4 * sum(p.numel() for p in meta_step.Case("MLP").model.parameters()) / 2**20
+    used = meta_step.peak(meta_step.__file__, "MLP", meta_step.LOOP)
+    assert used > 2 * meta_step.TASKS * size, "the slopes and the parameters of each task"
+
+
+def test_draws_of_episodes_are_timed_beside_their_copies(meta_step):
+    """Twenty ways need twenty classes, five shots and fifteen queries twenty images of each."""
+    rates = meta_step.draws(1, classes=20, images=20)
+    assert len(rates) == 4 and all(
+        rate["drawn"] > 0 and rate["copied"] > 0 for rate in rates.values()
+    )
