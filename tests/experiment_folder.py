@@ -20,21 +20,26 @@ BLOCKED = (
     "pytest",
     "yaml",
 )
-SITE = f"""
+SITE = """
 import sys, os
-for name in {BLOCKED}:
+for name in BLOCKED:
     sys.modules[name] = None  # importing it fails
 import mtl_course.experiments
 mtl_course.experiments.__path__.insert(0, os.path.dirname(__file__))
 """
 
 
-def write(folder, **experiments):
-    """Put modules such as ``ch01`` into a folder, with the start-up file of other processes."""
+def write(folder, blocked=BLOCKED, **experiments):
+    """Put modules such as ``ch01`` into a folder, with the start-up file of other processes.
+
+    There, importing what is blocked fails.
+    """
     for name, source in experiments.items():
         text = textwrap.dedent(source)
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    (folder / "sitecustomize.py").write_text(SITE, encoding="utf-8")
+    (folder / "sitecustomize.py").write_text(
+        SITE.replace("BLOCKED", repr(blocked)), encoding="utf-8"
+    )
 
 
 def start(folder, *arguments):

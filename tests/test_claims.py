@@ -2,6 +2,8 @@
 learner.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_strict_is_an_environment_variable(monkeypatch, value, is_strict):
 
 @pytest.mark.parametrize("values", [[0.4], [0.4, 0.5], np.ones(2), torch.ones(1), []])
 def test_fewer_than_three_seeds_are_no_evidence(strict, values):
-    with pytest.raises(ClaimFailed, match="at least 3 seeds, but 'joint' has .: Joint wins"):
+    with pytest.raises(ClaimFailed, match=r"at least 3 seeds, but 'joint' has \d: Joint wins"):
         claim("Joint wins", True, evidence={"joint": values})
 
 
@@ -102,3 +104,80 @@ def test_one_verdict_a_seed_is_not_a_verdict(strict):
 )
 def test_summary(values, text):
     assert summary(values) == text
+
+
+# ------------------------------------------------------------------------------------------- paired
+def test_a_paired_difference_says_what_it_could_have_seen(strict, capsys):
+    gain = claims.paired([0.82, 0.84, 0.83, 0.81, 0.85], [0.80, 0.81, 0.82, 0.80, 0.82])
+    claim("Joint beats single", gain.above(), {"joint - single": gain, "tasks": 2})
+    assert capsys.readouterr().out == (
+        "✓ holds: Joint beats single\n"
+        "    joint - single: 0.020 ± 0.004 (standard error, 5 seeds);\n"
+        "        95 % limit 0.012: a difference of at least 0.012 would have been seen\n"
+        "    tasks: 2\n"
+    )
+
+
+@pytest.mark.parametrize("seeds, quantile", [(3, 4.303), (5, 2.776), (10, 2.262)])
+def test_the_limit_is_the_t_quantile_times_the_error(seeds, quantile):
+    a, b = np.random.RandomState(seeds).normal(size=(2, seeds))
+    difference = claims.paired(a, b)
+    assert difference.error == pytest.approx((a - b).std(ddof=1) / seeds**0.5)
+    assert difference.limit / difference.error == pytest.approx(quantile, abs=1e-3)
+    assert (difference.mean, difference.seeds) == (pytest.approx((a - b).mean()), seeds)
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    scipy = pytest.importorskip("scipy.stats")
+    a, b = np.random.RandomState(0).normal(size=(2, 8))
+    low, high = scipy.ttest_rel(a, b).confidence_interval(0.95)
+    difference = claims.paired(a, b)
+    assert difference.mean - difference.limit == pytest.approx(low)
+    assert difference.mean + difference.limit == pytest.approx(high)
+
+
+def test_above_and_below_take_the_whole_interval():
+    difference = claims.Paired(mean=0.02, error=0.004, limit=0.012, seeds=5)
+    assert difference.above() and difference.above(0.007) and not difference.above(0.009)
+    assert not difference.below() and difference.below(0.033) and not difference.below(0.031)
+
+
+def test_the_order_of_the_seeds_matters_to_a_paired_difference():
+    a, b = [1.0, 2.0, 3.0], [0.9, 1.9, 2.9]
+    assert claims.paired(a, b).above() and not claims.paired(a, b[::-1]).above()
+    assert claims.paired(a, b).error == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "a, b", [([1, 2, 3], [1, 2]), ([1], [1]), (1.0, 2.0), ([[1, 2]], [[1, 2]]), ([], [])]
+)
+def test_what_is_not_paired_is_refused(a, b):
+    with pytest.raises(ValueError, match="two lists with one value per seed"):
+        claims.paired(a, b)
+
+
+def test_two_pairs_are_too_few(strict):
+    with pytest.raises(ClaimFailed, match="at least 3 seeds, but 'gain' has 2: Joint wins"):
+        claim("Joint wins", True, {"gain": claims.paired([1, 2], [0, 1])})
+
+
+# ---------------------------------------------------------------------------------------- collected
+def test_claims_are_collected_where_a_file_is_named(calm, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "claims.jsonl"
+    claim("Not collected", True)
+    monkeypatch.setenv("MTL_COURSE_CLAIMS", str(file))
+    claim("Ä", np.bool_(True), {"a": np.array(JOINT), "b": torch.tensor(2), "c": 1})
+    claim("Single", False, {"gain": claims.paired(JOINT, SINGLE), "few": [0.5]})
+    first, second = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    evidence = {"a": JOINT, "b": 2, "c": 1}
+    assert first == {"text": "Ä", "holds": True, "few": False, "evidence": evidence}
+    assert (second["holds"], second["few"]) == (False, True)
+    assert claims.Paired(**second["evidence"]["gain"]) == claims.paired(JOINT, SINGLE)
+    assert capsys.readouterr().out.count("holds") == 2
+
+
+def test_a_claim_that_stops_a_strict_run_is_collected(strict, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_CLAIMS", str(tmp_path / "claims.jsonl"))
+    with pytest.raises(ClaimFailed):
+        claim("Single beats joint", False, {"joint": JOINT})
+    assert '"holds": false' in (tmp_path / "claims.jsonl").read_text(encoding="utf-8")

@@ -75,7 +75,7 @@ def test_a_chapter_is_found_by_its_number(chapter):
 
 @pytest.mark.parametrize("chapter", ["77", "x", "", None])
 def test_an_unknown_chapter_is_named_with_those_there_are(chapter):
-    with pytest.raises(ValueError, match="There is no chapter .* 01, 02"):
+    with pytest.raises(ValueError, match=r"There is no chapter .* 01, 02"):
         runtime.setup(chapter)
 
 
@@ -138,3 +138,35 @@ def test_timer_waits_for_the_gpu(monkeypatch):
     with runtime.timer(device):
         assert waited == [device]
     assert waited == [device, device]
+
+
+# -------------------------------------------------------------------------------------------- seeds
+SESSION = runtime.Session(chapters.CHAPTERS["01"], torch.device("cpu"), "cpu")
+
+
+def test_seeds_count_from_zero(monkeypatch):
+    for unset in (None, ""):
+        monkeypatch.delenv("MTL_COURSE_SEEDS", raising=False)
+        if unset is not None:
+            monkeypatch.setenv("MTL_COURSE_SEEDS", unset)
+        assert SESSION.seeds(1) == [0] and SESSION.seeds(5) == [0, 1, 2, 3, 4]
+
+
+def test_a_variable_shifts_the_seeds(monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_SEEDS", "1000:1005")
+    assert SESSION.seeds(3) == [1000, 1001, 1002] and len(SESSION.seeds(5)) == 5
+    with pytest.raises(ValueError, match=r"gives 5 seeds, but this experiment takes 6.*1000:1006"):
+        SESSION.seeds(6)
+
+
+@pytest.mark.parametrize("text", ["5", "5:5", "7:3", "a:b", "1:2:3", "-1:4", "1.5:3"])
+def test_what_is_no_range_is_refused(monkeypatch, text):
+    monkeypatch.setenv("MTL_COURSE_SEEDS", text)
+    with pytest.raises(ValueError, match="seeds are given as A:B"):
+        SESSION.seeds(2)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_seed_is_no_experiment(n):
+    with pytest.raises(ValueError, match="at least one seed"):
+        SESSION.seeds(n)
