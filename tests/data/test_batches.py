@@ -44,10 +44,10 @@ def test_a_table_gives_every_row_once_in_the_order_of_the_generator(size):
 def test_a_batch_of_a_partly_labelled_table_has_the_labels_of_its_rows(size, share):
     mask = torch.rand(23, generator=seeded(1)) < share
     mask[4] = True
-    found = list(rows_table(labelled={"b": mask}).batches(size, seeded(3)))
+    batches = list(rows_table(labelled={"b": mask}).batches(size, seeded(3)))
     order = torch.randperm(23, generator=seeded(3)).split(size)
-    assert len(found) == len(order)
-    for batch, rows in zip(found, order, strict=True):
+    assert len(batches) == len(order)
+    for batch, rows in zip(batches, order, strict=True):
         expected = [(place, 100 + row) for place, row in enumerate(rows.tolist()) if mask[row]]
         assert ("b" in batch.targets) == bool(expected)
         if expected:
@@ -90,10 +90,10 @@ SIZES = [{"a": 20, "b": 7, "c": 1}, {"a": 5, "b": 32}, {"a": 6, "b": 6}, {"a": 9
 def test_separate_sets_equal_one_row_at_a_time(sizes, size):
     order, plain = seeded(2), seeded(2)
     for _ in range(3):  # epochs, from one generator
-        found = list(separate(sizes).batches(size, order))
+        batches = list(separate(sizes).batches(size, order))
         expected = list(naive(sizes, size, plain))
-        assert len(found) == len(expected)
-        for batch, rows in zip(found, expected, strict=True):
+        assert len(batches) == len(expected)
+        for batch, rows in zip(batches, expected, strict=True):
             start = 0
             for t, name in enumerate(sizes):
                 where, labels = batch.targets[name]
@@ -154,7 +154,7 @@ def test_some_tasks_only():
     )
     sets = separate({"a": 20, "b": 7})
     assert list(sets.only(["b"]).sets) == ["b"] and sets.only(["b"]).sets["b"] is sets.sets["b"]
-    assert [len(found) for found in (table, few, sets, sets.only(["b"]))] == [23, 23, 20, 7]
+    assert [len(rows) for rows in (table, few, sets, sets.only(["b"]))] == [23, 23, 20, 7]
 
 
 def test_a_repeated_set_makes_an_epoch_as_long_as_beside_a_longer_one():

@@ -25,7 +25,7 @@ def test_keeps_shape_range_and_dtype_and_leaves_the_input_alone(name, severity):
         before = x.clone()
         out = corrupt(x, name, severity, generator())
         assert out.shape == x.shape and out.dtype == dtype
-        assert 0 <= out.min() and out.max() <= 1
+        assert out.min() >= 0 and out.max() <= 1
         assert torch.equal(x, before) and not torch.equal(out, x)
 
 

@@ -151,7 +151,7 @@ def test_what_a_data_set_prints(exam):
 
 
 def test_altered_shapes_are_refused(exam):
-    with pytest.raises(data.DataError, match="altered.*(4058, 9)"):
+    with pytest.raises(data.DataError, match=r"altered.*(4058, 9)"):
         data.Dataset(exam.info, dict(exam) | {"x": exam.x[1:]}, "here")
 
 
@@ -213,12 +213,11 @@ def test_a_damaged_embedded_table(fault, message, tmp_path, monkeypatch):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(data.DataError, match="cannot be read.*permissions"):
+    with pytest.raises(data.DataError, match=r"cannot be read.*permissions"):
         cache.verified(tmp_path, "0" * 64)  # a folder
 
 
-# Splits
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------- Splits
 
 
 def test_split_per_task_on_the_schools(exam):
@@ -299,8 +298,7 @@ def test_impossible_splits_are_refused(call, message):
         call()
 
 
-# The command line
-# --------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------- The command line
 
 
 def test_listing(capsys, tmp_path, monkeypatch):
@@ -368,7 +366,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it():
     info = dataclasses.replace(manifest.info("exam"), needs="no_such_library")
     with pytest.raises(
         data.DataError,
-        match="no_such_library, which is not installed. Run: .* -m pip install no_such_library",
+        match=r"no_such_library, which is not installed. Run: .* -m pip install no_such_library",
     ):
         info.require()
 

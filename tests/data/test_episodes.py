@@ -234,16 +234,13 @@ def test_episodes_lie_where_the_examples_lie():
     with gpu:
         for y in (Y, gpu.take(Y)):
             source = EpisodeSource(x, y, [0, 6, 9, 12], targets=x)
-            found = (
+            drawn = (
                 source.classification(4, 3, 2, 3, generator()),
                 source.regression(3, 2, 3, generator()),
                 of_rows(x, x, rows, rows + 4),
             )
-            assert {
-                gpu.place(part)
-                for episodes in found
-                for part in (*episodes.support, *episodes.query)
-            } == {"cuda"}
+            tensors = [t for episodes in drawn for t in (*episodes.support, *episodes.query)]
+            assert {gpu.place(tensor) for tensor in tensors} == {"cuda"}
 
 
 def test_episodes_of_given_rows():

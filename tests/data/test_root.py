@@ -38,16 +38,16 @@ def copy_of(tmp_path, monkeypatch):
 @pytest.mark.parametrize("info", SETS, ids=lambda info: info.name)
 def test_every_set_of_the_root(info, data_root):
     need(info.name)
-    found = data.load(info.name)
-    assert {key: array.shape for key, array in found.items()} == dict(info.shape)
-    for key, array in found.items():
+    loaded = data.load(info.name)
+    assert {key: array.shape for key, array in loaded.items()} == dict(info.shape)
+    for key, array in loaded.items():
         if key.startswith("x") and array.ndim > 2:
             assert array.dtype == np.uint8 and array.min() == 0 and array.max() == 255
-        if key.startswith(("y", "coarse")) and "names" in found and info.name.startswith("cifar"):
+        if key.startswith(("y", "coarse")) and "names" in loaded and info.name.startswith("cifar"):
             assert array.dtype == np.int64 and np.unique(array).tolist() == list(
-                range(20 if key[0] == "c" else len(found.names))
+                range(20 if key[0] == "c" else len(loaded.names))
             )
-    assert "tier R" in repr(found) and str(HERE) not in repr(found)
+    assert "tier R" in repr(loaded) and str(HERE) not in repr(loaded)
 
 
 def test_ilea_columns_are_what_their_names_say(data_root):
@@ -58,7 +58,7 @@ def test_ilea_columns_are_what_their_names_say(data_root):
         np.array_equal(np.unique(ilea.task), np.arange(139))
         and ilea.x.dtype == ilea.y.dtype == np.float64
     )
-    groups = [range(0, 3), range(5, 7), range(10, 21), range(21, 24), range(24, 27)]
+    groups = [range(3), range(5, 7), range(10, 21), range(21, 24), range(24, 27)]
     assert all(np.all(ilea.x[:, list(group)].sum(axis=1) == 1) for group in groups)
     assert (
         ilea.x[:, 7:10].sum(axis=1) == 0
@@ -165,15 +165,14 @@ def test_tiles_of_a_picture():
     before = Image.MAX_IMAGE_PIXELS
     assert (
         np.array_equal(root.tiles(file.getvalue(), 101), images[:101])
-        and Image.MAX_IMAGE_PIXELS == before
+        and before == Image.MAX_IMAGE_PIXELS
     )
-    with pytest.raises(data.DataError, match="cannot decode.*pip install -U pillow"):
+    with pytest.raises(data.DataError, match=r"cannot decode.*pip install -U pillow"):
         root.tiles(b"RIFF....WEBPnothing", 1)
-    assert Image.MAX_IMAGE_PIXELS == before
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
-# Faults
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------- Faults
 
 
 @pytest.mark.parametrize("info", SETS, ids=lambda info: info.name)
@@ -214,7 +213,7 @@ def test_a_missing_file_of_several(copy_of):
     folder = copy_of("mnist_t10k")
     (folder / "mnist_t10k" / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(
-        data.DataError, match="lacks mnist_t10k/t10k-labels-idx1-ubyte.gz. Put it there"
+        data.DataError, match=r"lacks mnist_t10k/t10k-labels-idx1-ubyte.gz. Put it there"
     ):
         data.load("mnist_t10k")
 
@@ -226,7 +225,7 @@ def test_h5py_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         data.DataError,
-        match="usps_h5 is read with h5py, which is not installed. Run: .* -m pip install h5py",
+        match=r"usps_h5 is read with h5py, which is not installed. Run: .* -m pip install h5py",
     ):
         data.load("usps_h5")
 

@@ -81,7 +81,7 @@ def test_the_export_leaves_out_specks_and_refuses_another_source(monkeypatch):
     for row in range(1907):
         writer.writerow([0, 10.0 if row % 100 == 7 else 50_000.123456789, *range(16)])
     source = text.getvalue().encode()
-    with pytest.raises(ValueError, match="has the sha256 .* expected b6c0969b"):
+    with pytest.raises(ValueError, match=r"has the sha256 .* expected b6c0969b"):
         export_flavia.rows(source)
     monkeypatch.setattr(export_flavia, "SHA256", hashlib.sha256(source).hexdigest())
     table = export_flavia.rows(source)

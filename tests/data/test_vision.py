@@ -368,8 +368,8 @@ def test_the_server_has_moved(name, sets, server):
 def test_a_server_that_recovers(sets, server):
     info, expected = sets("usps")
     server.refuse = 1
-    found, _ = vision.load(info)
-    np.testing.assert_array_equal(found["x_test"], expected["x_test"])
+    arrays, _ = vision.load(info)
+    np.testing.assert_array_equal(arrays["x_test"], expected["x_test"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -419,7 +419,7 @@ def test_a_silent_server_is_given_up(sets, monkeypatch):
         }
         monkeypatch.setattr(datasets.USPS, "split_list", split)
         monkeypatch.setattr(vision, "TIMEOUT", 0.2)
-        with pytest.raises(data.DataError, match="3 attempts to download it failed.*timed out"):
+        with pytest.raises(data.DataError, match=r"3 attempts to download it failed.*timed out"):
             vision.load(info)
     assert socket.getdefaulttimeout() is None and not left()
 

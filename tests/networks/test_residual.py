@@ -20,12 +20,12 @@ def seeded():
     torch.manual_seed(SEED)
 
 
-def copy(own: Block, other: BasicBlock) -> None:
+def copy(ours: Block, other: BasicBlock) -> None:
     """Torchvision's weights and statistics into our block, by the role of each part."""
     for name in ("conv1", "bn1", "conv2", "bn2"):
-        getattr(own, name).load_state_dict(getattr(other, name).state_dict())
+        getattr(ours, name).load_state_dict(getattr(other, name).state_dict())
     if other.downsample is not None:
-        own.shortcut.load_state_dict(other.downsample.state_dict())
+        ours.shortcut.load_state_dict(other.downsample.state_dict())
 
 
 def shaken(model: nn.Module) -> nn.Module:
@@ -39,18 +39,18 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def theirs(before: int, width: int, stride: int) -> BasicBlock:
-    same = stride == 1 and before == width
+def theirs(inputs: int, width: int, stride: int) -> BasicBlock:
+    same = stride == 1 and inputs == width
     return shaken(
         BasicBlock(
-            before,
+            inputs,
             width,
             stride,
             (
                 None
                 if same
                 else nn.Sequential(
-                    nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+                    nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
                 )
             ),
         )
@@ -58,48 +58,46 @@ def theirs(before: int, width: int, stride: int) -> BasicBlock:
 
 
 @pytest.mark.parametrize(
-    ("before", "width", "stride"), [(8, 8, 1), (8, 16, 2), (8, 8, 2), (4, 8, 1)]
+    ("inputs", "width", "stride"), [(8, 8, 1), (8, 16, 2), (8, 8, 2), (4, 8, 1)]
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_block_is_torchvisions_with_its_weights(before, width, stride, training):
-    other, own = (
-        theirs(before, width, stride).train(training),
-        Block(before, width, stride).train(training),
-    )
-    copy(own, other)
-    x = torch.randn(5, before, 9, 9)
-    inputs = [x.clone().requires_grad_() for _ in range(2)]
-    outputs = [block(z) for block, z in zip((other, own), inputs, strict=True)]
+def test_block_is_torchvisions_with_its_weights(inputs, width, stride, training):
+    other = theirs(inputs, width, stride).train(training)
+    ours = Block(inputs, width, stride).train(training)
+    copy(ours, other)
+    x = torch.randn(5, inputs, 9, 9)
+    copies = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [block(z) for block, z in zip((other, ours), copies, strict=True)]
     torch.testing.assert_close(outputs[1], outputs[0])
     for out in outputs:
         (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
-    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(own.bn2.running_var, other.bn2.running_var)
+    torch.testing.assert_close(copies[1].grad, copies[0].grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.bn2.running_var, other.bn2.running_var)
 
 
 def test_large_stem_is_resnet18_with_its_weights():
     other = shaken(resnet18(weights=None)).eval()
-    own = resnet((2, 2, 2, 2), (64, 128, 256, 512), stem="large").eval()
-    own.stem[0].load_state_dict(other.conv1.state_dict())
-    own.stem[1].load_state_dict(other.bn1.state_dict())
+    ours = resnet((2, 2, 2, 2), (64, 128, 256, 512), stem="large").eval()
+    ours.stem[0].load_state_dict(other.conv1.state_dict())
+    ours.stem[1].load_state_dict(other.bn1.state_dict())
     for stage, layer in zip(
-        own.stages, (other.layer1, other.layer2, other.layer3, other.layer4), strict=True
+        ours.stages, (other.layer1, other.layer2, other.layer3, other.layer4), strict=True
     ):
         for block, its in zip(stage, layer, strict=True):
             copy(block, its)
     x = torch.randn(2, 3, 64, 64)
     other.fc = nn.Identity()
     with torch.no_grad():
-        torch.testing.assert_close(own(x), other(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours(x), other(x), rtol=1e-4, atol=1e-4)
 
 
 def test_parameters_and_multiply_adds_of_resnet18_are_the_published_ones():
     meta = ResNet18_Weights.IMAGENET1K_V1.meta
-    own = HardSharing(
+    ours = HardSharing(
         resnet((2, 2, 2, 2), (64, 128, 256, 512), stem="large"), {"imagenet": nn.Linear(512, 1000)}
     )
-    assert parameters(own) == meta["num_params"]
-    assert flops(own, torch.zeros(1, 3, 224, 224)) / 2e9 == pytest.approx(meta["_ops"], abs=1e-3)
+    assert parameters(ours) == meta["num_params"]
+    assert flops(ours, torch.zeros(1, 3, 224, 224)) / 2e9 == pytest.approx(meta["_ops"], abs=1e-3)
 
 
 def sides(maps):
@@ -147,19 +145,19 @@ def by_hand(depths, widths, in_channels, side):
     """
     madds = 9 * in_channels * widths[0] * side**2
     weights = 9 * in_channels * widths[0] + 2 * widths[0]
-    before = widths[0]
+    inputs = widths[0]
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         side = side if stage == 0 else (side + 1) // 2
         for k in range(depth):
-            shortcut = before * width if stage and k == 0 else 0
-            madds += (9 * before * width + 9 * width * width + shortcut) * side**2
+            shortcut = inputs * width if stage and k == 0 else 0
+            madds += (9 * inputs * width + 9 * width * width + shortcut) * side**2
             weights += (
-                9 * before * width
+                9 * inputs * width
                 + 9 * width * width
                 + 4 * width
                 + (shortcut + 2 * width if shortcut else 0)
             )
-            before = width
+            inputs = width
     return madds, weights
 
 
