@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEV := $(BIN)/python -m mtl_course.dev
 NB ?=
 
-.PHONY: help book zip test notebooks run data diagrams sync clean
+.PHONY: help book zip test notebooks run data diagrams sync publish colab clean
 
 help:  ## list the targets
 	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
@@ -40,6 +40,12 @@ data: $(VENV)/.test  ## fetch every data set of the course ahead, for work witho
 diagrams: $(VENV)/.test  ## render the Mermaid sources to SVG (needs npm and Chromium)
 	$(DEV) diagrams
 
+publish: $(VENV)/.test  ## give the course its address everywhere: make publish URL=https://github.com/you/mtl-course
+	$(DEV) publish "$(URL)"
+
+colab: $(VENV)/.test  ## run the notebooks in Colab's own environment (NB=01 for one; needs a Python 3.13)
+	$(DEV) colab $(NB)
+
 clean:  ## remove the built book; the environment stays
 	rm -rf _build build dist
 
@@ -47,11 +53,16 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.book: requirements-book.txt | $(VENV)/pyvenv.cfg
-	$(PIP) -r requirements-book.txt
+	$(PIP) --require-hashes -r requirements-book.txt
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/pyvenv.cfg
 	$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/.lowest: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --resolution lowest-direct -e ".[test]"
 	@touch $@
 
 $(VENV)/.lab: $(VENV)/.test

@@ -4,8 +4,8 @@ import argparse
 import sys
 from importlib import import_module
 
-# command -> (module with `main(arguments) -> exit code`, what it does); a module is imported when
-# its command is asked for
+# command -> (module with `main(arguments) -> exit code`, what it does).
+# A module is imported when its command is asked for.
 COMMANDS = {
     "sync": (
         "sync",
@@ -14,6 +14,7 @@ COMMANDS = {
     "execute": ("execute", "run notebooks from top to bottom, then normalise them"),
     "normalise": ("normalise", "make notebooks readable in a diff"),
     "check": ("check", "report what is wrong with the notebooks, without running them"),
+    "claims": ("claims", "say which claims of chapters hold on other seeds"),
     "solve": (
         "solve",
         "write the solved edition: first cell, exercises with their answers, checks",
@@ -23,10 +24,14 @@ COMMANDS = {
     "book": ("book", "build the book"),
     "diagrams": ("diagrams", "render the diagrams' sources to SVG"),
     "nbgrader": ("export", "write source notebooks for nbgrader"),
+    "new": ("new", "start a chapter: its files, with the parts that it will have"),
+    "colab": ("colab", "run the notebooks in Colab's own environment (needs a Python 3.13)"),
+    "publish": ("publish", "give the course its address, in every place"),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command that the arguments name, and give its exit code."""
     listing = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m mtl_course.dev",
@@ -41,10 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(
-            encoding="utf-8", errors="replace", line_buffering=True
-        )  # ✓ on a Windows console
+    if hasattr(sys.stdout, "reconfigure"):  # ✓ on a Windows console
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

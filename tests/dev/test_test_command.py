@@ -304,7 +304,7 @@ def test_tests_run_on_three_systems_and_every_supported_python():
 def test_the_book_is_published_only_where_its_links_lead(tmp_path, url, here, code):
     [script] = [
         step["run"]
-        for step in workflow("deploy")["jobs"]["publish"]["steps"]
+        for step in workflow("deploy")["jobs"]["build"]["steps"]
         if "HERE" in step.get("env", {})
     ]
     own = (ROOT / "_config.yml").read_text(encoding="utf-8")
