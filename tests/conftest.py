@@ -8,20 +8,42 @@ from data_tools import HERE
 
 from mtl_course.dev import book
 
-# Modules of many long tests that share no fixture: their tests go to the workers one by one.
-SINGLY = ("tests/exercises/test_exercises.py",)
+# Long modules whose tests share work by parameter: the tests of one parameter stay together, those
+# of different ones go to different workers.
+BY_PARAMETER = ("tests/exercises/test_exercises.py",)
+# name of an exercise -> seconds of processor time that its tests took
+EXERCISE_SECONDS: dict[str, float] = {}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Whole modules, the largest first; then the tests of `SINGLY`, so that no worker idles."""
+    """Whole modules, the largest first; then `BY_PARAMETER`, so that no worker idles."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid if nodeid.startswith(SINGLY) else super()._split_scope(nodeid)
+            if not nodeid.startswith(BY_PARAMETER):
+                return super()._split_scope(nodeid)
+            module, parameter = nodeid.split("::")[0], nodeid.partition("[")[2]
+            return f"{module}[{parameter}" if parameter else nodeid
 
     return Scheduler(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        for key, value in report.user_properties:
+            if key == "exercise seconds":
+                name, seconds = value
+                EXERCISE_SECONDS[name] = EXERCISE_SECONDS.get(name, 0.0) + seconds
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The five exercises that cost most: each may cost 5 seconds of processor time."""
+    dearest = sorted(EXERCISE_SECONDS.items(), key=lambda item: -item[1])[:5]
+    if dearest:
+        told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in dearest)
+        terminalreporter.write_line(f"dearest exercises (CPU seconds, budget 5 each): {told}")
 
 
 @pytest.fixture

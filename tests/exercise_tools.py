@@ -1,5 +1,7 @@
-"""What the tests of the exercises are made of: answers from source, mutants of an answer, odd
-answers, wrong answers nobody listed.
+"""What the tests of the exercises are made of.
+
+Answers from source, draws that all answers to an exercise share, mutants of an answer, odd answers,
+wrong answers that nobody listed.
 """
 
 import ast
@@ -10,29 +12,88 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from mtl_course.checks import values
+from mtl_course import checks
+from mtl_course.checks import diagnosis, rows, values
 from mtl_course.checks.exercise import BEGIN, END, Exercise, source_of
-from mtl_course.checks.rows import draw_cases, examine
+from mtl_course.checks.rows import Case, draw_cases, examine
+from mtl_course.checks.sandbox import Outcome
 
 
 def answer_from(exercise: Exercise, source: str):
-    """The function or class that `source` defines, with the names of the exercise's module in
-    reach.
-    """
+    """The function or class that `source` defines; it sees the names of the exercise's module."""
     scope = dict(vars(sys.modules[exercise.reference.__module__]))
     exec(compile(textwrap.dedent(source), "<ipython-input-answer>", "exec"), scope)
     return scope[exercise.name]
 
 
-def passes(exercise: Exercise, answer, cases) -> bool:
-    """Whether the answer is solved on all cases; most wrong ones are found out on the first."""
-    return all(examine(exercise, answer, some).state == "solved" for some in (cases[:1], cases))
+# ---------------------------------------------------------------- shared draws
+
+
+@dataclasses.dataclass
+class _SharedCase(Case):
+    """A case that asks each known mistake once, however many answers are compared with it."""
+
+    is_mistake: Callable = lambda answer: False
+    outcomes: dict[int, Outcome] = dataclasses.field(default_factory=dict)
+
+    def call(self, answer, limit, *prepare):
+        if prepare or not self.is_mistake(answer):
+            return super().call(answer, limit, *prepare)
+        if id(answer) not in self.outcomes:
+            self.outcomes[id(answer)] = super().call(answer, limit)
+        return self.outcomes[id(answer)]
+
+
+class SharedDraws:
+    """The drawn inputs of one exercise, for all tests of it.
+
+    What the reference and the known mistakes do on a draw is worked out once, not once for every
+    answer. All else of a check is as it is for a learner: `check` runs, on these draws.
+    """
+
+    def __init__(self, exercise: Exercise):
+        self.exercise = exercise
+        self._never_copied: set = set()
+        self._cases: dict[tuple, Case] = {}
+        self._examinations: dict[tuple, rows.Examination] = {}
+
+    def is_mistake(self, answer) -> bool:
+        return any(answer is wrong for wrong, _ in self.exercise.mistakes)
+
+    def draw_cases(self, exercise: Exercise, seed: int, rounds: int) -> list[Case]:
+        assert exercise is self.exercise
+        return [
+            self._case(draw_inputs, seed + 1000 * r + i)
+            for r in range(rounds)
+            for i, draw_inputs in enumerate(exercise.inputs)
+        ]
+
+    def _case(self, draw_inputs, seed: int) -> Case:
+        key = draw_inputs, seed
+        if key not in self._cases:
+            shared = self._never_copied, self.is_mistake
+            self._cases[key] = _SharedCase(self.exercise, draw_inputs, seed, *shared)
+        return self._cases[key]
+
+    def examine(self, exercise: Exercise, answer, cases: list[Case]) -> rows.Examination:
+        if not self.is_mistake(answer):
+            return examine(exercise, answer, cases)
+        key = id(answer), tuple(map(id, cases))
+        if key not in self._examinations:
+            self._examinations[key] = examine(exercise, answer, cases)
+        return self._examinations[key]
+
+    def use(self, monkeypatch) -> None:
+        """Let the checks of this exercise take these draws."""
+        for module in (checks, diagnosis):
+            monkeypatch.setattr(module, "draw_cases", self.draw_cases)
+            monkeypatch.setattr(module, "examine", self.examine)
 
 
 # --------------------------------------------------------------------- mutants
@@ -246,13 +307,23 @@ def _difference(before: str, after: str) -> str:
 
 
 def survivors(exercise: Exercise, rounds: int = 2) -> tuple[list[str], int]:
-    """(descriptions of the mutants that pass the check, number of mutants)."""
+    """(descriptions of the mutants that pass the check, number of mutants).
+
+    Each mutant is judged up to its first fault: values, which are cheap, come before gradients,
+    another device and laws. All are judged on the same draws.
+    """
     quick = dataclasses.replace(exercise, limit=min(exercise.limit, 0.5))
-    cases, alive, made = draw_cases(quick, 0, rounds), [], mutants(exercise)
-    for difference, source in made.items():
-        if passes(quick, answer_from(exercise, source), cases):
-            alive.append(difference)
+    cases, made = draw_cases(quick, 0, rounds), mutants(exercise)
+    alive = [
+        difference
+        for difference, source in made.items()
+        if passes(quick, answer_from(exercise, source), cases)
+    ]
     return alive, len(made)
+
+
+def passes(exercise: Exercise, answer, cases: list[Case]) -> bool:
+    return examine(exercise, answer, cases, stop_at_a_fault=True).state == "solved"
 
 
 # ----------------------------------------------------------------- odd answers
@@ -428,7 +499,7 @@ def _over_numbers(change, value):
             if value.dtype.kind == "f"
             else value + value.dtype.type(7)
         )
-    if value is None or isinstance(value, bool) or isinstance(value, str):
+    if value is None or isinstance(value, bool | str):
         return "an answer that nobody would list"
     if isinstance(value, float):
         return change(value)

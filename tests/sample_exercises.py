@@ -1,5 +1,7 @@
 """Throw-away exercises on which the checker is tested. They are not part of the course."""
 
+import textwrap
+import time
 from unittest import mock
 
 import numpy as np
@@ -138,7 +140,7 @@ with mock.patch.dict(REGISTRY, clear=True):
         return sum(p.numel() for p in cls(6, 8, [1, 3]).parameters()) == 6 * 8 + 8 + 8 * 4 + 4
 
     @Shared.mistake("The heads are in a plain list, so they are never trained. Use nn.ModuleList.")
-    class _(nn.Module):
+    class _Plain(nn.Module):
         def __init__(self, d_in, d_hidden, d_outs):
             super().__init__()
             self.trunk = nn.Sequential(nn.Linear(d_in, d_hidden), nn.ReLU())
@@ -149,7 +151,7 @@ with mock.patch.dict(REGISTRY, clear=True):
 
     @exercise(_network, grad=False, device=False)
     def one_step(model, optimizer, x):
-        """Take one step down the mean square of model(x); returns the loss before it, as a float."""
+        """Take a step down the mean square of model(x); returns the loss before it, a float."""
         ### BEGIN SOLUTION
         loss = model(x).square().mean()
         optimizer.zero_grad()
@@ -178,4 +180,15 @@ with mock.patch.dict(REGISTRY, clear=True):
     def _(a):
         return 2 * a.mean() * 1
 
-    EXERCISES = dict(REGISTRY)
+    SAMPLES = dict(REGISTRY)
+
+
+def written(source: str, name: str | None = None, **names):
+    """What a learner defines in a cell: the object called `name`, by default the last one."""
+    scope = {"torch": torch, "nn": nn, "np": np, "time": time, "__name__": "__main__", **names}
+    exec(compile(textwrap.dedent(source), "<ipython-input-1-cell>", "exec"), scope)
+    return scope[name] if name else list(scope.values())[-1]
+
+
+def row(result, name):
+    return next(r for r in result.rows if r.name == name)

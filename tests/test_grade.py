@@ -6,16 +6,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import sample_exercises
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from sample_exercises import SAMPLES
 
-import mtl_course.exercises  # noqa: F401  registers the course's own, before the samples take their place
+# Registers the course's own exercises, before the samples take their place.
+import mtl_course.exercises  # noqa: F401
 from mtl_course import grade
 from mtl_course.checks.exercise import BLANK, REGISTRY
 from mtl_course.dev import export
 
-SAMPLES = sample_exercises.EXERCISES
 # A kernel knows only the course's exercises, so the first cell of a test's notebook registers the
 # samples.
 FIRST = f"""# Run this first.
@@ -26,7 +26,7 @@ import sample_exercises
 from mtl_course import check
 import mtl_course.checks
 mtl_course.checks.REGISTRY.clear()
-mtl_course.checks.REGISTRY.update(sample_exercises.EXERCISES)
+mtl_course.checks.REGISTRY.update(sample_exercises.SAMPLES)
 """
 
 

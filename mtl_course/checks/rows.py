@@ -161,8 +161,8 @@ def examine(
 ) -> Examination:
     """Every row of the check of one answer. Never raises for what the answer does.
 
-    stop_at_a_fault: end with the first row that fails. The state is the same; what follows is not
-        tried, so this is for those who only ask whether an answer is solved.
+    stop_at_a_fault: end with the first row that fails. What follows is not tried: for those who
+        only ask whether the answer is solved.
     """
     if learner.untouched(exercise, answer):
         return Examination("blank", [])

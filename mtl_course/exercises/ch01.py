@@ -9,22 +9,24 @@ from ..checks.exercise import exercise
 from .inputs import whole
 
 
-def _sizes(g, *ranges):
-    return [whole(g, low, high) for low, high in ranges]
+def _sizes(generator, *ranges):
+    return [whole(generator, low, high) for low, high in ranges]
 
 
 # ----------------------------------------------------------- 1. the gradient of the joint objective
-def _network(g):
-    n, d, k, tasks = _sizes(g, (5, 9), (2, 5), (3, 6), (2, 5))
+# inputs
+def _network(generator):
+    n, d, k, tasks = _sizes(generator, (5, 9), (2, 5), (3, 6), (2, 5))
 
     def normal(*shape):
-        return torch.randn(shape, generator=g, dtype=torch.float64).numpy()
+        return torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
 
-    y = (torch.rand(n, tasks, generator=g) < 0.5).double().numpy()
-    w = (0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g)).double().numpy()
+    y = (torch.rand(n, tasks, generator=generator) < 0.5).double().numpy()
+    w = (0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator)).double().numpy()
     return normal(n, d), y, w, normal(k, d), normal(k), normal(tasks, k), normal(tasks)
 
 
+# reference
 @exercise(
     [_network],
     points=3,
@@ -34,13 +36,13 @@ def _network(g):
             " then the features, then the trunk."
         ),
         (
-            "For a sigmoid with the cross-entropy, the derivative with respect to the head's sum is"
-            " p - y. R = w * (p - y) / N holds all residuals, [N, T]. The heads need R and f; the"
-            " trunk needs R sent back through W_h, times g'."
+            "For a sigmoid with the cross-entropy, the derivative with respect"
+            " to the head's sum is p - y. R = w * (p - y) / N holds all residuals, [N, T]."
+            " The heads need R and f; the trunk needs R sent back through W_h, times g'."
         ),
         (
-            "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum, so its gradient is the"
-            " sum of the residuals over the examples."
+            "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum,"
+            " so its gradient is the sum of the residuals over the examples."
         ),
     ),
 )
@@ -64,6 +66,7 @@ def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
     ### END SOLUTION
 
 
+# laws
 def _joint_loss(x, y, w, W_f, b_f, W_h, b_h):
     z = np.tanh(x @ W_f.T + b_f) @ W_h.T + b_h
     return (w * (np.logaddexp(0, z) - y * z).mean(0)).sum()
@@ -81,6 +84,7 @@ def _(answer, *args):
     return bool(abs((forward - backward) / (2 * h) - slope) < 1e-6 * (1 + abs(slope)))
 
 
+# mistakes
 def _gradient(
     x,
     y,
@@ -103,8 +107,8 @@ def _gradient(
 
 
 @joint_gradient.mistake(
-    "The gradient of the trunk's bias has the wrong sign: b_f is added inside tanh, so it moves"
-    " with the sum, not against it."
+    "The gradient of the trunk's bias has the wrong sign:"
+    " b_f is added inside tanh, so it moves with the sum, not against it."
 )
 def _(*args):
     W_f, b_f, W_h, b_h = _gradient(*args)
@@ -112,32 +116,32 @@ def _(*args):
 
 
 @joint_gradient.mistake(
-    "The derivative of tanh is missing: what comes back through W_h must be multiplied by 1 - f^2"
-    " before it meets x."
+    "The derivative of tanh is missing: what comes back through W_h must be multiplied"
+    " by 1 - f^2 before it meets x."
 )
 def _(*args):
     return _gradient(*args, g_prime=np.ones_like)
 
 
 @joint_gradient.mistake(
-    "You use the derivative of ReLU (is f positive?). This trunk has tanh, whose derivative is 1 -"
-    " f^2."
+    "You use the derivative of ReLU (is f positive?)."
+    " This trunk has tanh, whose derivative is 1 - f^2."
 )
 def _(*args):
     return _gradient(*args, g_prime=lambda f: f > 0)
 
 
 @joint_gradient.mistake(
-    "p - y is already the derivative through the sigmoid; you multiply by p (1 - p) once more, as a"
-    " squared error would need."
+    "p - y is already the derivative through the sigmoid;"
+    " you multiply by p (1 - p) once more, as a squared error would need."
 )
 def _(*args):
     return _gradient(*args, residual=lambda p, y: (p - y) * p * (1 - p))
 
 
 @joint_gradient.mistake(
-    "The task weights reach the heads but not the trunk: what each task sends back must be"
-    " multiplied by its w_t too."
+    "The task weights reach the heads but not the trunk:"
+    " what each task sends back must be multiplied by its w_t too."
 )
 def _(*args):
     return _gradient(*args, trunk_w=np.ones_like)
@@ -154,8 +158,8 @@ def _(*args):
 
 
 @joint_gradient.mistake(
-    "You divide by N T. Each task has its own mean over N examples, and the tasks are summed with"
-    " their weights."
+    "You divide by N T. Each task has its own mean over N examples,"
+    " and the tasks are summed with their weights."
 )
 def _(*args):
     return _gradient(*args, scale=np.size)
@@ -167,8 +171,8 @@ def _(*args):
 
 
 @joint_gradient.mistake(
-    "The gradients of the biases are averages here; 1/N is already in the residuals, so sum over"
-    " the examples."
+    "The gradients of the biases are averages here;"
+    " 1/N is already in the residuals, so sum over the examples."
 )
 def _(x, *args):
     W_f, b_f, W_h, b_h = _gradient(x, *args)
@@ -176,32 +180,34 @@ def _(x, *args):
 
 
 # --------------------------------------------------------------------- 2. the regularised objective
-def _tasks(g):
-    tasks, d = _sizes(g, (3, 6), (2, 4))
-    sizes = [3 + t + whole(g, 0, 2) * tasks for t in range(tasks)]
-    xs = [torch.randn(n, d, generator=g) for n in sizes]
-    ys = [torch.randn(n, generator=g) for n in sizes]
-    lam = 0.5 + float(torch.rand(1, generator=g))
+# inputs
+def _tasks(generator):
+    tasks, d = _sizes(generator, (3, 6), (2, 4))
+    sizes = [3 + t + whole(generator, 0, 2) * tasks for t in range(tasks)]
+    xs = [torch.randn(n, d, generator=generator) for n in sizes]
+    ys = [torch.randn(n, generator=generator) for n in sizes]
+    lam = 0.5 + float(torch.rand(1, generator=generator))
     return (
         xs,
         ys,
-        torch.randn(tasks, d, generator=g),
-        0.5 + torch.arange(tasks) + torch.rand(tasks, generator=g),
+        torch.randn(tasks, d, generator=generator),
+        0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator),
         lam,
     )
 
 
+# reference
 @exercise(
     [_tasks],
     points=2,
     hints=(
         (
-            "Two parts: a loop over the tasks for the weighted mean squared errors, then lam times"
-            " one penalty over all rows of W."
+            "Two parts: a loop over the tasks for the weighted mean squared errors,"
+            " then lam times one penalty over all rows of W."
         ),
         (
-            "W.mean(0) is the common vector, [d]. Subtract it from every row, square, and sum over"
-            " everything."
+            "W.mean(0) is the common vector, [d]. Subtract it from every row, square,"
+            " and sum over everything."
         ),
     ),
 )
@@ -223,6 +229,7 @@ def coupled_loss(xs, ys, W, w, lam):
     ### END SOLUTION
 
 
+# laws
 @coupled_loss.law("moving all tasks together costs no penalty")
 def _(answer, xs, ys, W, w, lam):
     moved = W + torch.arange(1.0, 1 + W.shape[1]).to(W)
@@ -230,6 +237,7 @@ def _(answer, xs, ys, W, w, lam):
     return bool(torch.isclose(here, there, rtol=1e-3, atol=1e-3))
 
 
+# mistakes
 def _data_part(xs, ys, W, w):
     return sum(
         w_t * ((x @ row - y) ** 2).mean() for x, y, row, w_t in zip(xs, ys, W, w, strict=True)
@@ -237,16 +245,16 @@ def _data_part(xs, ys, W, w):
 
 
 @coupled_loss.mistake(
-    "You pull every task to zero (ridge). The penalty measures the distance to the mean of the"
-    " tasks."
+    "You pull every task to zero (ridge). The penalty measures the distance to the mean"
+    " of the tasks."
 )
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (W**2).sum()
 
 
 @coupled_loss.mistake(
-    "The squared errors of a task are summed; L_t is their mean, so that w_t alone sets how much a"
-    " task counts."
+    "The squared errors of a task are summed; L_t is their mean,"
+    " so that w_t alone sets how much a task counts."
 )
 def _(xs, ys, W, w, lam):
     total = sum(
@@ -261,8 +269,8 @@ def _(xs, ys, W, w, lam):
 
 
 @coupled_loss.mistake(
-    "This takes one mean over the examples of all tasks, so large tasks count more. Take the mean"
-    " within each task."
+    "This takes one mean over the examples of all tasks, so large tasks count more."
+    " Take the mean within each task."
 )
 def _(xs, ys, W, w, lam):
     total = sum(
@@ -291,8 +299,8 @@ def _(xs, ys, W, w, lam):
 
 
 @coupled_loss.mistake(
-    "W.mean() is one number. The common vector is the mean over the tasks, W.mean(0), with one"
-    " entry a feature."
+    "W.mean() is one number. The common vector is the mean over the tasks, W.mean(0),"
+    " with one entry a feature."
 )
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * ((W - W.mean()) ** 2).sum()
@@ -304,14 +312,16 @@ def _(xs, ys, W, w, lam):
 
 
 # ----------------------------------------------------------------- 3. it trains, and learns nothing
-def _batch(g):
-    n, d, k, tasks = _sizes(g, (9, 13), (2, 5), (3, 6), (2, 5))
-    rows = torch.randperm(n, generator=g)[: n // 2]
+# inputs
+def _batch(generator):
+    n, d, k, tasks = _sizes(generator, (9, 13), (2, 5), (3, 6), (2, 5))
+    rows = torch.randperm(n, generator=generator)[: n // 2]
     shapes = (n, d), (n, tasks), (k, d), (k,), (tasks, k), (tasks,)
-    x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=g) for shape in shapes)
+    x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=generator) for shape in shapes)
     return x, y, rows, W_f, b_f, W_h, b_h
 
 
+# reference
 def _broken(x, y, rows, W_f, b_f, W_h, b_h):
     """Joint loss of one mini-batch: the squared error,
     averaged over the batch and summed over the tasks.
@@ -333,12 +343,12 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
     starter=_broken,
     hints=(
         (
-            "Print the shape of `features`. How many rows should it have? And which examples do the"
-            " rows of `target` belong to?"
+            "Print the shape of `features`. How many rows should it have?"
+            " And which examples do the rows of `target` belong to?"
         ),
         (
-            "Each of the first three steps has a bug, except one. Hold every sign against the"
-            " formula in the docstring."
+            "Each of the first three steps has a bug, except one."
+            " Hold every sign against the formula in the docstring."
         ),
     ),
 )
@@ -349,6 +359,7 @@ def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
     return ((prediction - target) ** 2).mean(0).sum()
 
 
+# laws
 @batch_loss.law("does not depend on the order of the batch")
 def _(answer, x, y, rows, *parameters):
     return bool(
@@ -358,6 +369,7 @@ def _(answer, x, y, rows, *parameters):
     )
 
 
+# mistakes
 def _partly(sign, constant, labels):
     """The starter with only some of its three bugs left."""
 
@@ -371,13 +383,19 @@ def _partly(sign, constant, labels):
 
 
 _SIGN = "The sign of the trunk's bias is wrong: the formula adds b_f."
+
+
 _CONSTANT = (
-    "The features are those of one average example, the same for the whole batch: they are no"
-    " function of the single x."
+    "The features are those of one average example, the same for the whole batch:"
+    " they are no function of the single x."
 )
+
+
 _LABELS = (
     "The targets are those of other examples: as far as this batch can tell, its labels are random."
 )
+
+
 for _bugs, _hint in {
     (True, True, True): (
         "Nothing is mended yet. Features that do not depend on the single x, labels of other rows,"
@@ -401,8 +419,8 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
 
 
 @batch_loss.mistake(
-    "The features are those of the batch's average example. Each example needs its own: use x[rows]"
-    " without a mean."
+    "The features are those of the batch's average example. Each example needs its own:"
+    " use x[rows] without a mean."
 )
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x[rows].mean(0) @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
@@ -416,10 +434,11 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
 
 
 # -------------------------------------------------------------------------- 4. predict the crossing
+# inputs
 def _spreads(kind):
-    def draw(g):
-        sigma, tau = (0.3 + 2 * torch.rand(2, generator=g, dtype=torch.float64)).tolist()
-        share = 0.2 + 0.6 * float(torch.rand(1, generator=g))
+    def draw(generator):
+        sigma, tau = (0.3 + 2 * torch.rand(2, generator=generator, dtype=torch.float64)).tolist()
+        share = 0.2 + 0.6 * float(torch.rand(1, generator=generator))
         edge = 2 * sigma**2 / tau**2
         if kind == "edge":
             tau, edge = sigma, 2.0
@@ -435,17 +454,19 @@ def _spreads(kind):
     return draw
 
 
+# reference
 @exercise(
     [_spreads(kind) for kind in ("far", "between", "near", "edge", "pooled")],
     points=2,
     hints=(
         (
-            "Set equation 10 equal to the single-task error s = sigma^2 / n. The factor 1 - 1/T"
-            " drops out."
+            "Set equation 10 equal to the single-task error s = sigma^2 / n."
+            " The factor 1 - 1/T drops out."
         ),
         (
-            "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s. Divide by 1 - a, which is lam /"
-            " (n + lam), and solve for n. When is the solution not a positive number?"
+            "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s."
+            " Divide by 1 - a, which is lam / (n + lam), and solve for n."
+            " When is the solution not a positive number?"
         ),
     ),
 )
@@ -466,6 +487,7 @@ def crossing_point(sigma, tau, lam):
     ### END SOLUTION
 
 
+# laws
 @crossing_point.law("at this n the two errors are equal; where there is none, joint stays below")
 def _(answer, sigma, tau, lam):
     def lead(n):  # error of single-task minus error of joint, without the common factor
@@ -476,13 +498,14 @@ def _(answer, sigma, tau, lam):
     return lead(1e6) > 0 if math.isinf(n) else abs(lead(n)) < 1e-6 * sigma**2 / n
 
 
+# mistakes
 def _crossing(margin, sigma, never=math.inf):
     return sigma**2 / margin if margin > 0 else never
 
 
 @crossing_point.mistake(
-    "This is where single-task learning meets pooling, lam = infinity. A finite lam crosses later,"
-    " or never."
+    "This is where single-task learning meets pooling, lam = infinity."
+    " A finite lam crosses later, or never."
 )
 def _(sigma, tau, lam):
     return sigma**2 / tau**2
@@ -505,8 +528,8 @@ def _(sigma, tau, lam):
 
 
 @crossing_point.mistake(
-    "Right where the curves cross. Where tau^2 <= 2 sigma^2 / lam they never do: return math.inf"
-    " before you divide."
+    "Right where the curves cross. Where tau^2 <= 2 sigma^2 / lam they never do:"
+    " return math.inf before you divide."
 )
 def _(sigma, tau, lam):
     return sigma**2 / (tau**2 - 2 * sigma**2 / lam)
@@ -528,8 +551,8 @@ def _(sigma, tau, lam):
 
 
 @crossing_point.mistake(
-    "This is lam* = sigma^2 / tau^2 set against lam. Ask for which n the two errors are equal, not"
-    " which strength is best."
+    "This is lam* = sigma^2 / tau^2 set against lam."
+    " Ask for which n the two errors are equal, not which strength is best."
 )
 def _(sigma, tau, lam):
     return math.inf if lam <= sigma**2 / tau**2 else sigma**2 / tau**2

@@ -10,13 +10,14 @@ from .inputs import filled, whole
 
 
 # ------------------------------------------------------------------- 1. the pull towards the source
+# inputs
 def _penalty_inputs(extra):
     """Parameters of a small network, the source's values for its trunk, and two factors. With
     `extra`, the trunk has two layers.
     """
 
-    def draw(g):
-        a, b, c, k = (int(n) for n in torch.randint(2, 5, (4,), generator=g))
+    def draw(generator):
+        a, b, c, k = (int(n) for n in torch.randint(2, 5, (4,), generator=generator))
         shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,)} | (
             {"trunk.2.weight": (c, b)} if extra else {}
         )
@@ -24,13 +25,15 @@ def _penalty_inputs(extra):
             "head.weight": (k, shapes["trunk.2.weight"][0] if extra else b),
             "head.bias": (k,),
         }
-        parameters = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+        parameters = {
+            name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
+        }
         source = {
-            name: torch.randn(p.shape, generator=g)
+            name: torch.randn(p.shape, generator=generator)
             for name, p in parameters.items()
             if name.startswith("trunk")
         }
-        alpha, beta = (torch.rand(2, generator=g) + 0.3).tolist()
+        alpha, beta = (torch.rand(2, generator=generator) + 0.3).tolist()
         return parameters, dict(reversed(source.items())), alpha, beta
 
     return draw
@@ -40,18 +43,19 @@ def _penalty(answer, parameters, source, alpha, beta):
     return answer(parameters, {name: value.detach() for name, value in source.items()}, alpha, beta)
 
 
+# reference
 @exercise(
     [_penalty_inputs(False), _penalty_inputs(True)],
     points=2,
     call=_penalty,
     hints=(
         (
-            "Go through the parameters by name. A name that the source has is pulled towards the"
-            " source's value, any other name towards zero."
+            "Go through the parameters by name. A name that the source has"
+            " is pulled towards the source's value, any other name towards zero."
         ),
         (
-            "Each tensor adds alpha times the sum of its squared differences, or beta times the sum"
-            " of its squares. No mean, no square root, no 1/2."
+            "Each tensor adds alpha times the sum of its squared differences,"
+            " or beta times the sum of its squares. No mean, no square root, no 1/2."
         ),
     ),
 )
@@ -75,23 +79,25 @@ def source_penalty(parameters, source, alpha, beta):
     ### END SOLUTION
 
 
+# laws
 @source_penalty.law("is zero at the source with a head of zeros")
 def _(answer, parameters, source, alpha, beta):
     start = {name: source.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
     return float(answer(start, source, alpha, beta)) == 0
 
 
+# mistakes
 @source_penalty.mistake(
-    "The new head has no place to go back to, but beta still holds it near zero: its term is"
-    " missing."
+    "The new head has no place to go back to, but beta still holds it near zero:"
+    " its term is missing."
 )
 def _(parameters, source, alpha, beta):
     return alpha * sum((parameters[name] - value).square().sum() for name, value in source.items())
 
 
 @source_penalty.mistake(
-    "This is plain weight decay towards zero. The trunk is to be pulled towards its values in"
-    " `source`."
+    "This is plain weight decay towards zero. The trunk is to be pulled towards its values"
+    " in `source`."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -107,8 +113,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "The two factors are exchanged: alpha belongs to the distance to the source, beta to the new"
-    " parameters."
+    "The two factors are exchanged: alpha belongs to the distance to the source,"
+    " beta to the new parameters."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -118,8 +124,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "You take the mean of each tensor; the objective has the sum, so that every parameter counts"
-    " the same."
+    "You take the mean of each tensor; the objective has the sum,"
+    " so that every parameter counts the same."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -139,8 +145,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "Your value is half of it: equation 3 has no factor 1/2 (the paper's alpha and beta are twice"
-    " ours)."
+    "Your value is half of it: equation 3 has no factor 1/2"
+    " (the paper's alpha and beta are twice ours)."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -150,8 +156,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "The value is right, but the parameters are detached: the penalty has no gradient and pulls on"
-    " nothing."
+    "The value is right, but the parameters are detached:"
+    " the penalty has no gradient and pulls on nothing."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -161,6 +167,7 @@ def _(parameters, source, alpha, beta):
 
 
 # ---------------------------------------------------------------------------- 2. features that stay
+# inputs
 class _Net(nn.Module):
     """Trunk and head, as the chapter's networks have them; the trunk holds a BatchNorm and, if
     asked, dropout.
@@ -176,15 +183,15 @@ class _Net(nn.Module):
         return self.head(self.trunk(x))
 
 
-def _net(g, dropout=False, classes=None):
-    inputs, width, k = (int(n) for n in torch.randint(3, 7, (3,), generator=g))
-    return filled(_Net(inputs, width, classes or k, dropout), g), inputs
+def _net(generator, dropout=False, classes=None):
+    inputs, width, k = (int(n) for n in torch.randint(3, 7, (3,), generator=generator))
+    return filled(_Net(inputs, width, classes or k, dropout), generator), inputs
 
 
 def _probe_inputs(dropout):
-    def draw(g):
-        model, inputs = _net(g, dropout)
-        return model, 3 * torch.randn(12, inputs, generator=g) + 1
+    def draw(generator):
+        model, inputs = _net(generator, dropout)
+        return model, 3 * torch.randn(12, inputs, generator=generator) + 1
 
     return draw
 
@@ -221,6 +228,7 @@ def _probe(answer, model, x):
     }
 
 
+# reference
 @exercise(
     [_probe_inputs(False), _probe_inputs(True)],
     points=3,
@@ -229,16 +237,16 @@ def _probe(answer, model, x):
     device=False,
     hints=(
         (
-            "Two things change a trunk: gradients, and forward passes in training mode. The second"
-            " needs no gradient at all."
+            "Two things change a trunk: gradients, and forward passes in training mode."
+            " The second needs no gradient at all."
         ),
         (
-            "A training loop calls model.train() every epoch, which undoes an earlier eval(). What"
-            " could stop that, or repeat the eval()?"
+            "A training loop calls model.train() every epoch, which undoes an earlier eval()."
+            " What could stop that, or repeat the eval()?"
         ),
         (
-            "A forward pre-hook runs before each forward pass of a module; a `train` attribute of"
-            " the instance stands before the class's."
+            "A forward pre-hook runs before each forward pass of a module;"
+            " a `train` attribute of the instance stands before the class's."
         ),
     ),
 )
@@ -263,9 +271,10 @@ def feature_extractor(model):
     ### END SOLUTION
 
 
+# mistakes
 @feature_extractor.mistake(
-    "The parameters are fixed, but in training mode BatchNorm still normalises by the batch and"
-    " moves its running statistics."
+    "The parameters are fixed, but in training mode BatchNorm still normalises by the batch"
+    " and moves its running statistics."
 )
 def _(model):
     for p in model.trunk.parameters():
@@ -274,8 +283,8 @@ def _(model):
 
 
 @feature_extractor.mistake(
-    "eval() is right, but the next model.train() undoes it: the trunk needs to stay, or be put"
-    " back, in evaluation mode."
+    "eval() is right, but the next model.train() undoes it:"
+    " the trunk needs to stay, or be put back, in evaluation mode."
 )
 def _(model):
     model.trunk.requires_grad_(False)
@@ -284,8 +293,8 @@ def _(model):
 
 
 @feature_extractor.mistake(
-    "The statistics stay, but the trunk's parameters still want gradients: an optimizer will move"
-    " them."
+    "The statistics stay, but the trunk's parameters still want gradients:"
+    " an optimizer will move them."
 )
 def _(model):
     model.trunk.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
@@ -309,8 +318,8 @@ def _(model):
 
 
 @feature_extractor.mistake(
-    "The running statistics stay, but they are not used: in training mode BatchNorm still"
-    " normalises by the batch."
+    "The running statistics stay, but they are not used:"
+    " in training mode BatchNorm still normalises by the batch."
 )
 def _(model):
     model.trunk.requires_grad_(False)
@@ -322,16 +331,17 @@ def _(model):
 
 
 # ---------------------------------------------------------------- 3. a head for another label space
-def _head_inputs(g):
+# inputs
+def _head_inputs(generator):
     # the first optimizer of a process imports for seconds: not on the learner's time
     torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
-    model, inputs = _net(g)
-    classes = model.head.out_features + whole(g, 1, 5)
+    model, inputs = _net(generator)
+    classes = model.head.out_features + whole(generator, 1, 5)
     return (
         model,
         classes,
-        float(torch.rand((), generator=g) * 0.05 + 0.01),
-        torch.randn(8, inputs, generator=g),
+        float(torch.rand((), generator=generator) * 0.05 + 0.01),
+        torch.randn(8, inputs, generator=generator),
     )
 
 
@@ -370,6 +380,7 @@ def _set_up(answer, model, classes, rate, x):
     }
 
 
+# reference
 @exercise(
     _head_inputs,
     points=3,
@@ -378,12 +389,12 @@ def _set_up(answer, model, classes, rate, x):
     device=False,
     hints=(
         (
-            "An optimizer holds the very tensors it was given. Which comes first, then: the new"
-            " head, or the optimizer?"
+            "An optimizer holds the very tensors it was given. Which comes first, then:"
+            " the new head, or the optimizer?"
         ),
         (
-            "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`, and"
-            " options for all of them, such as momentum."
+            "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`,"
+            " and options for all of them, such as momentum."
         ),
     ),
 )
@@ -406,6 +417,7 @@ def fine_tuning(model, classes, rate):
     ### END SOLUTION
 
 
+# mistakes
 def _groups(model, rate, trunk=0.1):
     return [
         {"params": model.head.parameters(), "lr": rate},
@@ -414,8 +426,8 @@ def _groups(model, rate, trunk=0.1):
 
 
 @fine_tuning.mistake(
-    "The optimizer was built before the head was replaced: it holds the old head, and the new one"
-    " is never trained."
+    "The optimizer was built before the head was replaced:"
+    " it holds the old head, and the new one is never trained."
 )
 def _(model, classes, rate):
     optimizer = torch.optim.SGD(_groups(model, rate), momentum=0.9)
@@ -424,8 +436,8 @@ def _(model, classes, rate):
 
 
 @fine_tuning.mistake(
-    "The optimizer holds the head only: that is a linear probe. The trunk is to be trained too, ten"
-    " times more slowly."
+    "The optimizer holds the head only: that is a linear probe."
+    " The trunk is to be trained too, ten times more slowly."
 )
 def _(model, classes, rate):
     model.head = nn.Linear(model.head.in_features, classes)
@@ -447,8 +459,8 @@ def _(model, classes, rate):
 
 
 @fine_tuning.mistake(
-    "The head still has its old outputs: setting `out_features` changes a label on the layer, not"
-    " its weights."
+    "The head still has its old outputs: setting `out_features` changes a label on the layer,"
+    " not its weights."
 )
 def _(model, classes, rate):
     model.head.out_features = classes
@@ -456,8 +468,8 @@ def _(model, classes, rate):
 
 
 @fine_tuning.mistake(
-    "The new layer is put behind the old head, which stays: it is to take the old head's place, on"
-    " the trunk's features."
+    "The new layer is put behind the old head, which stays:"
+    " it is to take the old head's place, on the trunk's features."
 )
 def _(model, classes, rate):
     model.head = nn.Sequential(model.head, nn.Linear(model.head.out_features, classes))
@@ -481,18 +493,19 @@ def _(model, classes, rate):
 
 
 # ---------------------------------------------------------------------------------- 4. spot the bug
+# inputs
 def _checkpoint_inputs(prefix="", lose=False):
     """A fresh model and a source checkpoint of the same architecture, as nn.DataParallel would save
     it, or with a tensor lost.
     """
 
-    def draw(g):
-        model, _ = _net(g)
-        source = filled(copy.deepcopy(model), g)
+    def draw(generator):
+        model, _ = _net(generator)
+        source = filled(copy.deepcopy(model), generator)
         state = {prefix + name: value.clone() for name, value in source.state_dict().items()}
         if lose:
             trunk = [name for name in state if "trunk" in name and "num_batches" not in name]
-            del state[trunk[whole(g, 0, len(trunk))]]
+            del state[trunk[whole(generator, 0, len(trunk))]]
         return model, state
 
     return draw
@@ -524,6 +537,7 @@ def _load(answer, model, state):
     }
 
 
+# reference
 def _starter(model, state):
     """Load the trunk of a source checkpoint; return the model.
 
@@ -548,12 +562,12 @@ def _starter(model, state):
     starter=_starter,
     hints=(
         (
-            "load_state_dict returns the names that were missing and unexpected. Print that for a"
-            " checkpoint whose names begin with module."
+            "load_state_dict returns the names that were missing and unexpected."
+            " Print that for a checkpoint whose names begin with module."
         ),
         (
-            "Strip the prefix, keep the names of the trunk, and compare them with those of"
-            " model.state_dict() before you load."
+            "Strip the prefix, keep the names of the trunk,"
+            " and compare them with those of model.state_dict() before you load."
         ),
     ),
 )
@@ -568,9 +582,10 @@ def load_trunk(model, state):
     return model
 
 
+# mistakes
 @load_trunk.mistake(
-    "strict=False skips every name that does not match, without a word: with the prefix nothing is"
-    " loaded, without it the head is overwritten."
+    "strict=False skips every name that does not match, without a word:"
+    " with the prefix nothing is loaded, without it the head is overwritten."
 )
 def _(model, state):
     skipped = model.load_state_dict(state, strict=False)
@@ -589,8 +604,8 @@ def _(model, state):
 
 
 @load_trunk.mistake(
-    "A checkpoint that lacks a tensor of the trunk is loaded in part, in silence: check the names,"
-    " and raise a ValueError."
+    "A checkpoint that lacks a tensor of the trunk is loaded in part, in silence:"
+    " check the names, and raise a ValueError."
 )
 def _(model, state):
     state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -601,8 +616,8 @@ def _(model, state):
 
 
 @load_trunk.mistake(
-    "Only parameters are copied. BatchNorm's running statistics are buffers: go through"
-    " state_dict(), not named_parameters()."
+    "Only parameters are copied. BatchNorm's running statistics are buffers:"
+    " go through state_dict(), not named_parameters()."
 )
 def _(model, state):
     state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -615,8 +630,8 @@ def _(model, state):
 
 
 @load_trunk.mistake(
-    "Checkpoints saved by nn.DataParallel have the prefix `module.` before every name: strip it"
-    " before you compare the names."
+    "Checkpoints saved by nn.DataParallel have the prefix `module.` before every name:"
+    " strip it before you compare the names."
 )
 def _(model, state):
     wanted = [name for name in model.state_dict() if name.startswith("trunk.")]

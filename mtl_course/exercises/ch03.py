@@ -10,20 +10,21 @@ from ..training import syncs
 from .inputs import whole
 
 
-def _uniform(g, low, high):
-    return float(low + (high - low) * torch.rand((), generator=g, dtype=torch.float64))
+def _uniform(generator, low, high):
+    return float(low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64))
 
 
 # ------------------------------------------------------------------------------------------ 1. Adam
+# inputs
 def _adam_case(first):
     """At the first step, where the means are zero, or at a later one."""
 
-    def draw(g):
-        theta, grad, m = torch.randn(3, 5, generator=g, dtype=torch.float64)
-        s = m.square() + torch.rand(5, generator=g, dtype=torch.float64)
-        step = 1 if first else whole(g, 2, 6)
+    def draw(generator):
+        theta, grad, m = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+        s = m.square() + torch.rand(5, generator=generator, dtype=torch.float64)
+        step = 1 if first else whole(generator, 2, 6)
         settings = [
-            _uniform(g, low, high)
+            _uniform(generator, low, high)
             for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))
         ]
         return (theta, grad, 0 * m if first else m, 0 * s if first else s, step, *settings)
@@ -31,18 +32,19 @@ def _adam_case(first):
     return draw
 
 
+# reference
 @exercise(
     [_adam_case(True), _adam_case(False)],
     points=2,
     grad=False,
     hints=(
         (
-            "Update both running means first, m with g and s with g squared. Then correct each for"
-            " having started at zero, and only then step."
+            "Update both running means first, m with g and s with g squared."
+            " Then correct each for having started at zero, and only then step."
         ),
         (
-            "After t steps the weights of a running mean add up to 1 - b**t, not to 1. Divide m by"
-            " 1 - b1**t and s by 1 - b2**t in the update."
+            "After t steps the weights of a running mean add up to 1 - b**t, not to 1."
+            " Divide m by 1 - b1**t and s by 1 - b2**t in the update."
         ),
     ),
 )
@@ -64,6 +66,7 @@ def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
     ### END SOLUTION
 
 
+# laws
 @adam_update.law(
     "the first step has the length of the rate in every entry, whatever the size of the gradient"
 )
@@ -72,6 +75,7 @@ def _(answer, theta, g, m, s, step, rate, b1, b2, epsilon):
     return torch.allclose(moved, -rate * g.sign(), rtol=1e-9)
 
 
+# mistakes
 def _adam(
     theta,
     g,
@@ -98,20 +102,19 @@ def _adam(
 adam_update.variants(
     _adam,
     {
-        "The bias correction is missing: the means start at zero, so at first both are too small, and s more so than m.": {
+        "The bias correction is missing: the means start at zero, so at first both are too small,"
+        " and s more so than m.": {
             "c1": 1,
             "c2": 1,
         },
         "Only m is corrected: s starts at zero, too.": {"c2": 1},
-        "Epsilon is inside the square root: then it is the square root of epsilon that bounds the step. Add it outside.": {
-            "root": lambda s, e: (s + e).sqrt()
-        },
+        "Epsilon is inside the square root: then it is the square root of epsilon"
+        " that bounds the step. Add it outside.": {"root": lambda s, e: (s + e).sqrt()},
         "s is the mean of g squared; you average the squared distance of g from m.": {
             "square": lambda g, m: (g - m) ** 2
         },
-        "The square root is missing: dividing by s, not by its root, gives a step that depends on the unit of the loss.": {
-            "root": lambda s, e: s + e
-        },
+        "The square root is missing: dividing by s, not by its root,"
+        " gives a step that depends on the unit of the loss.": {"root": lambda s, e: s + e},
         "The sign is turned: this climbs.": {"sign": -1},
     },
 )
@@ -137,8 +140,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 @adam_update.mistake(
-    "You return the corrected means, so the next step corrects them once more. Keep the uncorrected"
-    " ones."
+    "You return the corrected means, so the next step corrects them once more."
+    " Keep the uncorrected ones."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     theta, m, s = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)
@@ -159,8 +162,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 @adam_update.mistake(
-    "The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g; likewise"
-    " for s."
+    "The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g;"
+    " likewise for s."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
@@ -168,19 +171,21 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 # -------------------------------------------------------------------------------- 2. hidden waiting
-def _batches(g):
+# inputs
+def _batches(generator):
     """Two batches, and a limit between the norms of their gradients: one is shortened and one is
     not.
     """
-    w, true = torch.randn(2, 3, generator=g, dtype=torch.float64)
-    x = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
-    y = x @ true + torch.randn(2, 4, generator=g, dtype=torch.float64)
+    w, true = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    x = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    y = x @ true + torch.randn(2, 4, generator=generator, dtype=torch.float64)
     short, long = sorted(
         float((2 * a.T @ (a @ w - b) / 4).norm()) for a, b in zip(x, y, strict=True)
     )
     return w, x, y, 0.01, 0.4 * short + 0.6 * long
 
 
+# reference
 def _waits(w, x, y, rate, limit):
     """Gradient descent on a linear model, one step a batch;
     (weights after the last step, mean loss over the batches).
@@ -210,12 +215,12 @@ def _waits(w, x, y, rate, limit):
     starter=_waits,
     hints=(
         (
-            "Three lines need the CPU to know or to hold a number. `.item()` is one. Which line"
-            " branches on a value? Where is the result made?"
+            "Three lines need the CPU to know or to hold a number. `.item()` is one."
+            " Which line branches on a value? Where is the result made?"
         ),
         (
-            "Add losses up in a tensor made with w.new_zeros(()). Instead of `if`, multiply by the"
-            " smaller of 1 and limit / norm: clamp(max=1)."
+            "Add losses up in a tensor made with w.new_zeros(())."
+            " Instead of `if`, multiply by the smaller of 1 and limit / norm: clamp(max=1)."
         ),
     ),
 )
@@ -229,10 +234,11 @@ def clipped_descent(w, x, y, rate, limit):
     return w, total / len(x)
 
 
+# laws
 def _counted(answer, args, kinds):
-    with syncs.watch() as found:
+    with syncs.SyncCounter() as waits:
         answer(*args)
-    return not any(name in kinds for name in found)
+    return not any(name in kinds for name in waits)
 
 
 @clipped_descent.law("fetches no number from the device (item, float, print, cpu, ...)")
@@ -247,6 +253,7 @@ def _(answer, *args):
     return _counted(answer, args, syncs.BRANCHES | syncs.SIZES)
 
 
+# mistakes
 def _descent(
     w, x, y, rate, limit, shorten=None, fetch=False, branch=False, zero=None, before=True, mean=True
 ):
@@ -269,8 +276,8 @@ def _descent(
 
 
 @clipped_descent.mistake(
-    "Nothing has changed for the device: a number is fetched, the clipping branches on one, and the"
-    " loss is made on the CPU."
+    "Nothing has changed for the device: a number is fetched, the clipping branches on one,"
+    " and the loss is made on the CPU."
 )
 def _(*args):
     return _waits(*args)
@@ -279,25 +286,26 @@ def _(*args):
 clipped_descent.variants(
     _descent,
     {
-        "A number is still fetched from the device (.item(), float(...), torch.tensor of a list of tensors): Python stops until the queue is empty. Add up tensors, or torch.stack them.": {
+        "A number is still fetched from the device"
+        " (.item(), float(...), torch.tensor of a list of tensors):"
+        " Python stops until the queue is empty. Add up tensors, or torch.stack them.": {
             "fetch": True
         },
-        "Something still needs a number from the device to decide (`if norm > limit`, min(), assert, a tensor as an index): that waits, too. Let the device choose: clamp, torch.where or torch.minimum.": {
-            "branch": True
-        },
-        "The sum of the losses is made on the CPU, whatever the device of w is: use w.new_zeros(()) or device=w.device.": {
+        "Something still needs a number from the device to decide"
+        " (`if norm > limit`, min(), assert, a tensor as an index): that waits, too."
+        " Let the device choose: clamp, torch.where or torch.minimum.": {"branch": True},
+        "The sum of the losses is made on the CPU, whatever the device of w is:"
+        " use w.new_zeros(()) or device=w.device.": {
             "zero": lambda w: torch.zeros((), dtype=w.dtype)
         },
-        "Every gradient gets the length limit, the short ones too: they are lengthened. The factor must not exceed 1.": {
-            "shorten": lambda g, limit: g * limit / g.norm()
-        },
+        "Every gradient gets the length limit, the short ones too: they are lengthened."
+        " The factor must not exceed 1.": {"shorten": lambda g, limit: g * limit / g.norm()},
         "Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.": {
             "shorten": lambda g, limit: g.clamp(-limit, limit)
         },
         "The gradients are not shortened any more.": {"shorten": lambda g, limit: g},
-        "The loss of a batch is taken after its step: it is to be that of the weights with which the step begins.": {
-            "before": False
-        },
+        "The loss of a batch is taken after its step:"
+        " it is to be that of the weights with which the step begins.": {"before": False},
         "You return the sum of the losses, not their mean over the batches.": {"mean": False},
     },
 )
@@ -317,6 +325,7 @@ def _(w, x, y, rate, limit):
 
 
 # ---------------------------------------------------------------------------------- 3. exact resume
+# inputs
 _EXAMPLES = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
@@ -335,8 +344,8 @@ def _small_run(seed):
     )
 
 
-def _live(g):
-    return (*_small_run(whole(g, 0, 1000)), 1)
+def _live(generator):
+    return (*_small_run(whole(generator, 0, 1000)), 1)
 
 
 def _one_epoch(model, optimizer, order):
@@ -370,6 +379,7 @@ def _interrupted(answer, model, optimizer, order, epoch):
     return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()])
 
 
+# reference
 def _weights_only(model, optimizer, order, epoch):
     """All that a run on the CPU needs to go on, after any later
     interruption, as if nothing had happened: a dict with
@@ -397,8 +407,8 @@ def _weights_only(model, optimizer, order, epoch):
     starter=_weights_only,
     hints=(
         (
-            "Momentum, the order of the examples, the dropout masks: each comes from a state that a"
-            " new process would not have."
+            "Momentum, the order of the examples, the dropout masks:"
+            " each comes from a state that a new process would not have."
         ),
         (
             "A state_dict holds the live tensors, which the next step changes in place."
@@ -416,6 +426,7 @@ def saved_run(model, optimizer, order, epoch):
     }
 
 
+# mistakes
 def _complete(model, optimizer, order, epoch, /, **changed):
     whole = {
         "model": deepcopy(model.state_dict()),
@@ -428,8 +439,8 @@ def _complete(model, optimizer, order, epoch, /, **changed):
 
 
 @saved_run.mistake(
-    "Only the weights are saved, and not even a copy of them: the run goes on and changes them"
-    " under your hands."
+    "Only the weights are saved, and not even a copy of them:"
+    " the run goes on and changes them under your hands."
 )
 def _(*args):
     return _weights_only(*args)
@@ -438,7 +449,8 @@ def _(*args):
 saved_run.variants(
     _complete,
     {
-        "The weights are safe now, but the rest is missing: momentum, the order of the examples and the dropout masks start anew.": {
+        "The weights are safe now, but the rest is missing:"
+        " momentum, the order of the examples and the dropout masks start anew.": {
             "optimizer": None,
             "order": None,
             "rng": None,
@@ -446,22 +458,19 @@ saved_run.variants(
         "The optimizer's state is missing: after the interruption the momentum starts at zero.": {
             "optimizer": None
         },
-        "The state of `order` is missing: after the interruption the examples come in another order.": {
-            "order": None
-        },
-        "The state of torch's own generator is missing: after the interruption dropout draws other masks.": {
-            "rng": None
-        },
-        "The number of epochs is missing: the resumed run starts to count at zero and trains for too long.": {
-            "epoch": None
-        },
+        "The state of `order` is missing: after the interruption the examples come"
+        " in another order.": {"order": None},
+        "The state of torch's own generator is missing:"
+        " after the interruption dropout draws other masks.": {"rng": None},
+        "The number of epochs is missing: the resumed run starts to count at zero and trains"
+        " for too long.": {"epoch": None},
     },
 )
 
 
 @saved_run.mistake(
-    "The model's state is not a copy: state_dict holds the live tensors, and the next step changes"
-    " them in place."
+    "The model's state is not a copy: state_dict holds the live tensors,"
+    " and the next step changes them in place."
 )
 def _(model, *rest):
     return _complete(model, *rest, model=model.state_dict())
@@ -475,8 +484,8 @@ def _(model, optimizer, *rest):
 
 
 @saved_run.mistake(
-    "Neither state is a copy all the way down: dict(...), .copy() and copy.copy still hold the live"
-    " tensors. Use copy.deepcopy."
+    "Neither state is a copy all the way down: dict(...), .copy()"
+    " and copy.copy still hold the live tensors. Use copy.deepcopy."
 )
 def _(model, optimizer, *rest):
     return _complete(
@@ -485,16 +494,16 @@ def _(model, optimizer, *rest):
 
 
 @saved_run.mistake(
-    "`epoch` is the number of epochs done already. Do not add to it: the resumed run would leave"
-    " one out."
+    "`epoch` is the number of epochs done already. Do not add to it:"
+    " the resumed run would leave one out."
 )
 def _(model, optimizer, order, epoch):
     return _complete(model, optimizer, order, epoch + 1)
 
 
 @saved_run.mistake(
-    "The parameters alone are not the model's state: BatchNorm's running statistics are buffers,"
-    " and they are lost."
+    "The parameters alone are not the model's state:"
+    " BatchNorm's running statistics are buffers, and they are lost."
 )
 def _(model, *rest):
     return _complete(
@@ -503,22 +512,26 @@ def _(model, *rest):
 
 
 # --------------------------------------------------------------------- 4. several losses in 16 bits
+# inputs
 def _scaled(size, limit, spoil=(), scale=2.0**16):
     """Scaled gradients of about `size`; `spoil`: (task, value) of entries that are not finite."""
 
-    def draw(g):
+    def draw(generator):
         J = (
-            size * (0.5 + torch.rand(3, 6, generator=g)) * torch.randn(3, 6, generator=g).sign()
+            size
+            * (0.5 + torch.rand(3, 6, generator=generator))
+            * torch.randn(3, 6, generator=generator).sign()
         ).half()
         J[:, 0] = torch.tensor(size, dtype=torch.float16)  # of one sign, so that their sum is large
         for task, value in spoil:
-            J[task, whole(g, 0, 6)] = value
-        weights = torch.tensor([1.0, 2.0, 0.5]) * (0.9 + 0.2 * torch.rand(3, generator=g))
+            J[task, whole(generator, 0, 6)] = value
+        weights = torch.tensor([1.0, 2.0, 0.5]) * (0.9 + 0.2 * torch.rand(3, generator=generator))
         return J, torch.tensor(scale), weights, limit
 
     return draw
 
 
+# reference
 @exercise(
     [
         _scaled(0.02, 1.0),
@@ -535,8 +548,8 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
             " then weigh, add up, and clip."
         ),
         (
-            "J.float() before anything else: 16 bits cannot hold the unscaled gradients. One inf in"
-            " one task and the whole step is off."
+            "J.float() before anything else: 16 bits cannot hold the unscaled gradients."
+            " One inf in one task and the whole step is off."
         ),
     ),
 )
@@ -558,6 +571,7 @@ def unscaled_direction(J, scale, weights, limit):
     ### END SOLUTION
 
 
+# laws
 @unscaled_direction.law("twice the scale in, the same direction out")
 def _(answer, J, scale, weights, limit):
     J = (J.float() / 4).half()
@@ -569,6 +583,7 @@ def _(answer, J, scale, weights, limit):
     )
 
 
+# mistakes
 def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, halve=0.5):
     """The answer with one thing changed: what the mistakes below are made of."""
     ok = torch.isfinite(J).all() if finite is None else finite(J)
@@ -580,10 +595,12 @@ def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, h
 unscaled_direction.variants(
     _direction,
     {
-        "You divide by the scale in 16 bits: there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().": {
+        "You divide by the scale in 16 bits: there the small gradients vanish again,"
+        " and a scale of 65,536 is inf. First J.float().": {
             "unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()
         },
-        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded. First J.float().": {
+        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded."
+        " First J.float().": {
             "unscale": (
                 lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale
             )
@@ -591,7 +608,8 @@ unscaled_direction.variants(
         "The division by the scale is missing.": {
             "unscale": lambda J, scale, weights: weights @ J.float()
         },
-        "The scale is divided out once for every task. Each row is scaled once, and so is their sum.": {
+        "The scale is divided out once for every task."
+        " Each row is scaled once, and so is their sum.": {
             "unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale
         },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
@@ -611,8 +629,8 @@ unscaled_direction.variants(
 
 
 @unscaled_direction.mistake(
-    "The direction is clipped before it is divided by the scale: then the limit is compared with"
-    " gradients that are far too long."
+    "The direction is clipped before it is divided by the scale:"
+    " then the limit is compared with gradients that are far too long."
 )
 def _(J, scale, weights, limit):
     d = weights @ J.float()
@@ -622,8 +640,8 @@ def _(J, scale, weights, limit):
 
 
 @unscaled_direction.mistake(
-    "Only the task that overflowed is left out. Then this step minimises another objective: leave"
-    " the whole step out."
+    "Only the task that overflowed is left out. Then this step minimises another objective:"
+    " leave the whole step out."
 )
 def _(J, scale, weights, limit):
     ok = torch.isfinite(J).all(1, keepdim=True)
@@ -632,8 +650,8 @@ def _(J, scale, weights, limit):
 
 
 @unscaled_direction.mistake(
-    "The entries that are not finite are replaced and the step is taken. What they should have been"
-    " nobody knows."
+    "The entries that are not finite are replaced and the step is taken."
+    " What they should have been nobody knows."
 )
 def _(J, scale, weights, limit):
     d = weights @ (J.float().nan_to_num(0, 0, 0) / scale)
@@ -650,8 +668,8 @@ def _(J, scale, weights, limit):
 
 
 @unscaled_direction.mistake(
-    "Short directions get the length limit, too. Divide by the scale first, and never lengthen: the"
-    " factor must not exceed 1."
+    "Short directions get the length limit, too. Divide by the scale first, and never lengthen:"
+    " the factor must not exceed 1."
 )
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d * limit / d.norm())
@@ -669,10 +687,13 @@ def _(J, scale, weights, limit):
 
 
 # ------------------------------------------------------------------------------------ 5. arithmetic
+# inputs
 def _layer(n, peak, bandwidth):
-    def draw(g):
-        before, after, side = (whole(g, low, high) for low, high in ((8, 40), (50, 90), (4, 12)))
-        kernel = 3 + 2 * whole(g, 0, 2)
+    def draw(generator):
+        before, after, side = (
+            whole(generator, low, high) for low, high in ((8, 40), (50, 90), (4, 12))
+        )
+        kernel = 3 + 2 * whole(generator, 0, 2)
         return (
             n,
             before,
@@ -680,13 +701,14 @@ def _layer(n, peak, bandwidth):
             side,
             kernel,
             2,
-            peak * _uniform(g, 1, 2),
-            bandwidth * _uniform(g, 1, 2),
+            peak * _uniform(generator, 1, 2),
+            bandwidth * _uniform(generator, 1, 2),
         )
 
     return draw
 
 
+# reference
 @exercise(
     [_layer(64, 1e12, 1e13), _layer(64, 1e16, 1e11), _layer(1, 1e16, 1e11)],
     points=2,
@@ -696,12 +718,12 @@ def _layer(n, peak, bandwidth):
     rtol=1e-6,
     hints=(
         (
-            "Every output number is a sum over before * kernel**2 products: a multiplication and an"
-            " addition each."
+            "Every output number is a sum over before * kernel**2 products:"
+            " a multiplication and an addition each."
         ),
         (
-            "Input, weights and output each pass the memory once, `size` for every number. The"
-            " slower of the two sets the time."
+            "Input, weights and output each pass the memory once, `size` for every number."
+            " The slower of the two sets the time."
         ),
     ),
 )
@@ -725,6 +747,7 @@ def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
     ### END SOLUTION
 
 
+# laws
 @layer_floor.law("no faster than the arithmetic and no faster than the memory")
 def _(answer, n, before, after, side, kernel, size, peak, bandwidth):
     time = answer(n, before, after, side, kernel, size, peak, bandwidth)
@@ -734,6 +757,7 @@ def _(answer, n, before, after, side, kernel, size, peak, bandwidth):
     )
 
 
+# mistakes
 def _floor(
     n,
     before,
@@ -758,21 +782,18 @@ def _floor(
 layer_floor.variants(
     _floor,
     {
-        "A product that is added to a sum is two operations, a multiplication and an addition; you count one.": {
-            "two": 1
-        },
-        "The two times are added. The device computes and moves data at the same time, so the longer one counts.": {
-            "join": sum
-        },
+        "A product that is added to a sum is two operations, a multiplication and an addition;"
+        " you count one.": {"two": 1},
+        "The two times are added. The device computes and moves data at the same time,"
+        " so the longer one counts.": {"join": sum},
         "You take the shorter of the two times. The device must finish both.": {"join": min},
         "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
         "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
         "The weights have to be read, too. With many n they hardly count, with one image they do.": {
             "parts": (1, 1, 0)
         },
-        "Every output number needs kernel * kernel products for every input channel; you count one row of the window.": {
-            "window": 1
-        },
+        "Every output number needs kernel * kernel products for every input channel;"
+        " you count one row of the window.": {"window": 1},
         "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},
     },
 )

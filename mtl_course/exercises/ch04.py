@@ -10,13 +10,14 @@ from .inputs import whole
 
 
 # ----------------------------------------------------------------- 1. do they share, or look alike?
+# inputs
 def _networks(kind):
     """Two small networks: with one trunk, with a copy of it, or with one tensor in common that has
     another name, or that is twice in the first.
     """
 
-    def draw(g):
-        torch.manual_seed(whole(g, 0, 10**6))
+    def draw(generator):
+        torch.manual_seed(whole(generator, 0, 10**6))
         trunk = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         first = nn.Sequential(trunk, nn.Linear(3, 2))
         if kind == "one":
@@ -35,6 +36,7 @@ def _networks(kind):
     return draw
 
 
+# reference
 @exercise(
     [_networks("one"), _networks("copy"), _networks("tied")],
     points=1,
@@ -64,11 +66,13 @@ def numbers_shared(first, second):
     ### END SOLUTION
 
 
+# laws
 @numbers_shared.law("does not depend on which network comes first")
 def _(answer, first, second):
     return answer(first, second) == answer(second, first)
 
 
+# mistakes
 @numbers_shared.mistake(
     "You compare values. A copy has the same values, and goes its own way with the first step."
 )
@@ -81,8 +85,8 @@ def _(first, second):
 
 
 @numbers_shared.mistake(
-    "You compare names and shapes. Two networks of one architecture have those in common and"
-    " nothing else."
+    "You compare names and shapes. Two networks of one architecture have those in common"
+    " and nothing else."
 )
 def _(first, second):
     shapes = {name: q.shape for name, q in second.named_parameters()}
@@ -98,8 +102,8 @@ def _(first, second):
 
 
 @numbers_shared.mistake(
-    "You compare memory, but only between parameters of the same name. A shared tensor may have"
-    " another name."
+    "You compare memory, but only between parameters of the same name."
+    " A shared tensor may have another name."
 )
 def _(first, second):
     places = {name: q.data_ptr() for name, q in second.named_parameters()}
@@ -122,26 +126,31 @@ def _(first, second):
 
 
 # -------------------------------------------------------------------------- 2. a task reads another
+# inputs
 def _chain(widths):
-    def draw(g):
+    def draw(generator):
         names = [f"task {i}" for i in range(len(widths))]
-        z = {t: torch.randn(4, 3, generator=g) for t in names}
+        z = {t: torch.randn(4, 3, generator=generator) for t in names}
         heads, before = {}, 0
         for t, m in zip(names, widths, strict=True):
-            heads[t] = [torch.randn(m, 3 + before, generator=g), torch.randn(m, generator=g)]
+            heads[t] = [
+                torch.randn(m, 3 + before, generator=generator),
+                torch.randn(m, generator=generator),
+            ]
             before += m
         return z, heads
 
     return draw
 
 
+# reference
 @exercise(
     [_chain([2, 2, 2]), _chain([1, 3, 2])],
     points=2,
     hints=(
         (
-            "Go through the heads in order and keep the outputs so far in a list: a head reads its"
-            " own features and then all of that list."
+            "Go through the heads in order and keep the outputs so far in a list:"
+            " a head reads its own features and then all of that list."
         ),
         "torch.cat([z[name], *earlier], dim=1) @ W.T + b, then append the result to the list.",
     ),
@@ -164,6 +173,7 @@ def chained_outputs(z, heads):
     ### END SOLUTION
 
 
+# laws
 def _chained(z, heads, order=lambda own, earlier: [own, *earlier], bias=True, seen=lambda y: y):
     """The chain with one thing changed: what the mistakes below are made of."""
     outputs = {}
@@ -181,12 +191,12 @@ def _(answer, z, heads):
     )
 
 
+# mistakes
 chained_outputs.variants(
     _chained,
     {
-        "What is read is cut from the graph, so a later task cannot teach the earlier ones. Leave out the detach.": {
-            "seen": lambda y: y.detach()
-        },
+        "What is read is cut from the graph, so a later task cannot teach the earlier ones."
+        " Leave out the detach.": {"seen": lambda y: y.detach()},
         "The features come first, then the outputs: W_t has its columns in this order.": {
             "order": lambda own, earlier: [*earlier, own]
         },
@@ -225,27 +235,29 @@ def _(z, heads):
 
 
 # ------------------------------------------------------------------------------------- 3. the gates
-def _mixture(g):
-    x = torch.randn(5, 3, generator=g)
+# inputs
+def _mixture(generator):
+    x = torch.randn(5, 3, generator=generator)
     return (
         x,
-        torch.randn(4, 5, 2, generator=g),
-        2 * torch.randn(3, 4, 3, generator=g),
-        torch.randn(3, 4, generator=g),
+        torch.randn(4, 5, 2, generator=generator),
+        2 * torch.randn(3, 4, 3, generator=generator),
+        torch.randn(3, 4, generator=generator),
     )
 
 
+# reference
 @exercise(
     [_mixture],
     points=2,
     hints=(
         (
-            "Task t gives each example one logit an expert: x @ W[t].T + b[t], which is [B, E]. A"
-            " softmax over the experts turns a row into shares."
+            "Task t gives each example one logit an expert: x @ W[t].T + b[t], which is [B, E]."
+            " A softmax over the experts turns a row into shares."
         ),
         (
-            "For task t: shares [B, E], experts [E, B, k]. The sum over e of shares[:, e, None] *"
-            " experts[e] is [B, k]."
+            "For task t: shares [B, E], experts [E, B, k]."
+            " The sum over e of shares[:, e, None] * experts[e] is [B, k]."
         ),
     ),
 )
@@ -265,6 +277,7 @@ def expert_mixture(x, experts, W, b):
     ### END SOLUTION
 
 
+# laws
 def _logits(x, W, b):
     return torch.einsum("bd,ted->tbe", x, W) + b[:, None]
 
@@ -284,6 +297,7 @@ def _(answer, x, experts, W, b):
     return torch.allclose(answer(x, experts[:1].expand_as(experts), W, b)[0], experts[0], atol=1e-5)
 
 
+# mistakes
 @expert_mixture.mistake(
     "The softmax runs over the examples. Each example's shares over the *experts* sum to 1."
 )
@@ -292,8 +306,8 @@ def _(x, experts, W, b):
 
 
 @expert_mixture.mistake(
-    "The softmax runs over the tasks, which then compete for an expert. Each task's shares over the"
-    " experts sum to 1."
+    "The softmax runs over the tasks, which then compete for an expert."
+    " Each task's shares over the experts sum to 1."
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(0), experts)
@@ -307,16 +321,16 @@ def _(x, experts, W, b):
 
 
 @expert_mixture.mistake(
-    "A sigmoid opens each expert by itself; the shares then do not sum to 1. MMoE's gate is a"
-    " softmax."
+    "A sigmoid opens each expert by itself; the shares then do not sum to 1."
+    " MMoE's gate is a softmax."
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).sigmoid(), experts)
 
 
 @expert_mixture.mistake(
-    "All tasks use the first gate. That is one gate for all (OMoE); the first M of MMoE is one gate"
-    " a task."
+    "All tasks use the first gate. That is one gate for all (OMoE);"
+    " the first M of MMoE is one gate a task."
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W[:1].expand_as(W), b[:1].expand_as(b)).softmax(2), experts)
@@ -328,8 +342,8 @@ def _(x, experts, W, b):
 
 
 @expert_mixture.mistake(
-    "One expert takes all: you use the largest share alone. The mixture is soft, and an argmax has"
-    " no gradient."
+    "One expert takes all: you use the largest share alone."
+    " The mixture is soft, and an argmax has no gradient."
 )
 def _(x, experts, W, b):
     winner = _logits(x, W, b).argmax(2)
@@ -357,11 +371,12 @@ def _(x, experts, W, b):
 
 
 # --------------------------------------------------------------------- 4. loaders of unequal length
+# inputs
 def _passes(sizes, batch):
-    def draw(g):
+    def draw(generator):
         names = ["few", "many", "some"][: len(sizes)]
         orders = {
-            t: [torch.randperm(n, generator=g).tolist() for _ in range(max(sizes) // n + 2)]
+            t: [torch.randperm(n, generator=generator).tolist() for _ in range(max(sizes) // n + 2)]
             for t, n in zip(names, sizes, strict=True)
         }
         return dict(zip(names, sizes, strict=True)), orders, batch
@@ -369,6 +384,7 @@ def _passes(sizes, batch):
     return draw
 
 
+# reference
 def _zipped(sizes, orders, batch):
     """One epoch over data sets of unequal size, one task each.
 
@@ -396,8 +412,8 @@ def _zipped(sizes, orders, batch):
     hints=(
         "zip ends with the shortest. How many rows of the larger sets has nobody seen?",
         (
-            "Make one long stream for each task: its passes one after the other. Cut all streams at"
-            " the same places, up to the largest size."
+            "Make one long stream for each task: its passes one after the other."
+            " Cut all streams at the same places, up to the largest size."
         ),
     ),
 )
@@ -408,6 +424,7 @@ def epoch_rows(sizes, orders, batch):
     return [{t: rows[i : min(i + batch, longest)] for t, rows in streams.items()} for i in cuts]
 
 
+# laws
 @epoch_rows.law("shows every row of the largest set exactly once")
 def _(answer, sizes, orders, batch):
     task = max(sizes, key=sizes.get)
@@ -423,6 +440,7 @@ def _(answer, sizes, orders, batch):
     )
 
 
+# mistakes
 def _cut(streams, longest, batch):
     return [
         {t: rows[i : min(i + batch, longest)] for t, rows in streams.items()}
@@ -431,8 +449,8 @@ def _cut(streams, longest, batch):
 
 
 @epoch_rows.mistake(
-    "zip ends with the shortest set: the others' remaining rows are never seen, in any epoch of"
-    " this order."
+    "zip ends with the shortest set: the others' remaining rows are never seen,"
+    " in any epoch of this order."
 )
 def _(sizes, orders, batch):
     return _zipped(sizes, orders, batch)
@@ -446,8 +464,8 @@ def _(sizes, orders, batch):
 
 
 @epoch_rows.mistake(
-    "A smaller set repeats its first order, as itertools.cycle does: the same rows meet in a batch"
-    " again and again. Take the next pass."
+    "A smaller set repeats its first order, as itertools.cycle does:"
+    " the same rows meet in a batch again and again. Take the next pass."
 )
 def _(sizes, orders, batch):
     return _cut(
@@ -456,8 +474,8 @@ def _(sizes, orders, batch):
 
 
 @epoch_rows.mistake(
-    "The last batch is filled up beyond the largest set's end, so some of its rows come twice in an"
-    " epoch."
+    "The last batch is filled up beyond the largest set's end,"
+    " so some of its rows come twice in an epoch."
 )
 def _(sizes, orders, batch):
     streams = {t: sum(passes, []) for t, passes in orders.items()}
@@ -478,8 +496,8 @@ def _(sizes, orders, batch):
 
 
 @epoch_rows.mistake(
-    "A smaller set ends its pass with a short batch. It is to go on with its next pass in the same"
-    " batch."
+    "A smaller set ends its pass with a short batch."
+    " It is to go on with its next pass in the same batch."
 )
 def _(sizes, orders, batch):
     longest, found = max(sizes.values()), {}
@@ -499,11 +517,17 @@ def _(sizes, orders, batch):
 
 
 # ----------------------------------------------------------------- 5. the trunk that was not shared
+# inputs
 def _setting(tasks):
-    def draw(g):
-        torch.manual_seed(whole(g, 0, 10**6))
+    def draw(generator):
+        torch.manual_seed(whole(generator, 0, 10**6))
         heads = nn.ModuleDict({f"task {i}": nn.Linear(4, 1) for i in range(tasks)})
-        return nn.Sequential(nn.Linear(3, 4), nn.Tanh()), heads, 0.1, torch.randn(6, 3, generator=g)
+        return (
+            nn.Sequential(nn.Linear(3, 4), nn.Tanh()),
+            heads,
+            0.1,
+            torch.randn(6, 3, generator=generator),
+        )
 
     return draw
 
@@ -541,6 +565,7 @@ def _two_steps(answer, trunk, heads, rate, x):
     }
 
 
+# reference
 def _each_its_own(trunk, heads, rate):
     """One network a task, all on one trunk, and one optimizer.
 
@@ -565,12 +590,13 @@ def _each_its_own(trunk, heads, rate):
     starter=_each_its_own,
     hints=(
         (
-            "Compare networks[a][0][0].weight.data_ptr() for two tasks. Why do they differ, and"
-            " what would you expect?"
+            "Compare networks[a][0][0].weight.data_ptr() for two tasks."
+            " Why do they differ, and what would you expect?"
         ),
         (
-            "Without the copy the loop adds the trunk's parameters once a task, and SGD would step"
-            " them as often. nn.Module.parameters() of one container names each once."
+            "Without the copy the loop adds the trunk's parameters once a task,"
+            " and SGD would step them as often. nn.Module.parameters()"
+            " of one container names each once."
         ),
     ),
 )
@@ -582,21 +608,22 @@ def networks_on_one_trunk(trunk, heads, rate):
     return networks, torch.optim.SGD(together.parameters(), lr=rate)
 
 
+# mistakes
 def _on(trunk, heads):
     return {t: nn.Sequential(trunk, head) for t, head in heads.items()}
 
 
 @networks_on_one_trunk.mistake(
-    "Still a copy of the trunk for each task: they start alike, and nothing that one task learns"
-    " reaches another."
+    "Still a copy of the trunk for each task: they start alike,"
+    " and nothing that one task learns reaches another."
 )
 def _(trunk, heads, rate):
     return _each_its_own(trunk, heads, rate)
 
 
 @networks_on_one_trunk.mistake(
-    "The networks share the trunk now, but the list for the optimizer holds it once a task, and it"
-    " is stepped as often."
+    "The networks share the trunk now, but the list for the optimizer holds it once a task,"
+    " and it is stepped as often."
 )
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)
@@ -626,8 +653,8 @@ def _(trunk, heads, rate):
 
 
 @networks_on_one_trunk.mistake(
-    "One trunk for all, but it is a copy of the one that was given: whoever holds the original sees"
-    " nothing of the training."
+    "One trunk for all, but it is a copy of the one that was given:"
+    " whoever holds the original sees nothing of the training."
 )
 def _(trunk, heads, rate):
     networks = _on(deepcopy(trunk), heads)
@@ -635,8 +662,8 @@ def _(trunk, heads, rate):
 
 
 @networks_on_one_trunk.mistake(
-    "One trunk for all, but the heads are copies: whoever holds the given ones sees nothing of"
-    " their training."
+    "One trunk for all, but the heads are copies:"
+    " whoever holds the given ones sees nothing of their training."
 )
 def _(trunk, heads, rate):
     networks = _on(trunk, {t: deepcopy(head) for t, head in heads.items()})
@@ -644,8 +671,8 @@ def _(trunk, heads, rate):
 
 
 @networks_on_one_trunk.mistake(
-    "The learning rate is divided by the number of tasks. The sum of the losses is what is to be"
-    " descended, at the given rate."
+    "The learning rate is divided by the number of tasks."
+    " The sum of the losses is what is to be descended, at the given rate."
 )
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)

@@ -11,33 +11,35 @@ from .inputs import whole
 
 
 # ----------------------------------------------------------------------- 1. labels that are missing
+# inputs
 def _table(empty):
-    def draw(g):
-        n, tasks = whole(g, 6, 10), whole(g, 3, 5)
-        prediction, target = torch.randn(2, n, tasks, generator=g)
+    def draw(generator):
+        n, tasks = whole(generator, 6, 10), whole(generator, 3, 5)
+        prediction, target = torch.randn(2, n, tasks, generator=generator)
         # another number of labels in every column: a single one in the first, one less than all in
         # the second
         for t in range(tasks):
-            rows = torch.randperm(n, generator=g)[: t if t else n - 1]
+            rows = torch.randperm(n, generator=generator)[: t if t else n - 1]
             target[rows, t] = float("nan")
         if empty:
-            target[:, whole(g, 0, tasks)] = float("nan")
+            target[:, whole(generator, 0, tasks)] = float("nan")
         return prediction, target
 
     return draw
 
 
+# reference
 @exercise(
     [_table(False), _table(True)],
     points=2,
     hints=(
         (
-            "Three things to settle: which entries are known, by how many to divide in each column,"
-            " and what to do where there are none."
+            "Three things to settle: which entries are known,"
+            " by how many to divide in each column, and what to do where there are none."
         ),
         (
-            "NaN times zero is NaN, in the forward pass and in the backward pass. So put the"
-            " unknown errors to 0 with torch.where before you square, not after."
+            "NaN times zero is NaN, in the forward pass and in the backward pass."
+            " So put the unknown errors to 0 with torch.where before you square, not after."
         ),
     ),
 )
@@ -55,15 +57,17 @@ def partial_losses(prediction, target):
     ### END SOLUTION
 
 
+# laws
 @partial_losses.law("what is predicted where no label is known does not matter")
 def _(answer, prediction, target):
     other = torch.where(target.isnan(), prediction + 3, prediction)
     return bool(torch.allclose(answer(prediction, target), answer(other, target), rtol=1e-4))
 
 
+# mistakes
 @partial_losses.mistake(
-    "You divide by all N rows, so a task with few labels gets a small loss, and with it a small"
-    " weight. Divide by the known ones."
+    "You divide by all N rows, so a task with few labels gets a small loss,"
+    " and with it a small weight. Divide by the known ones."
 )
 def _(prediction, target):
     known = ~target.isnan()
@@ -85,8 +89,8 @@ def _(prediction, target):
 
 
 @partial_losses.mistake(
-    "The losses are right, but their gradient is NaN: the unknown entries went through the square"
-    " before they were put to 0."
+    "The losses are right, but their gradient is NaN:"
+    " the unknown entries went through the square before they were put to 0."
 )
 def _(prediction, target):
     known = ~target.isnan()
@@ -94,8 +98,8 @@ def _(prediction, target):
 
 
 @partial_losses.mistake(
-    "A task without any label gives NaN here, as 0 / 0 or the nanmean of nothing, and one NaN makes"
-    " the sum of all losses NaN. It should give 0."
+    "A task without any label gives NaN here, as 0 / 0 or the nanmean of nothing,"
+    " and one NaN makes the sum of all losses NaN. It should give 0."
 )
 def _(prediction, target):
     known = ~target.isnan()
@@ -119,8 +123,8 @@ def _(prediction, target):
 
 
 @partial_losses.mistake(
-    "This is one number. Return one loss a task, [T]: they have different units, and weights come"
-    " later."
+    "This is one number. Return one loss a task, [T]:"
+    " they have different units, and weights come later."
 )
 def _(prediction, target):
     known = ~target.isnan()
@@ -128,25 +132,27 @@ def _(prediction, target):
 
 
 # -------------------------------------------------------------------- 2. noise levels as parameters
-def _levels(g):
-    tasks = whole(g, 3, 6)
-    regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
-    s = torch.randn(tasks, generator=g)
+# inputs
+def _levels(generator):
+    tasks = whole(generator, 3, 6)
+    regression = torch.arange(tasks) % 2 == whole(generator, 0, 2)
+    s = torch.randn(tasks, generator=generator)
     s[0], s[1] = -0.3 - s[0].abs(), 0.3 + s[1].abs()  # both signs, always
-    return 0.1 + 3 * torch.rand(tasks, generator=g), s, regression
+    return 0.1 + 3 * torch.rand(tasks, generator=generator), s, regression
 
 
+# reference
 @exercise(
     [_levels],
     points=2,
     hints=(
         (
-            "Look at equations 5 and 6: how does sigma^2 follow from s, and what is log sigma in"
-            " terms of s?"
+            "Look at equations 5 and 6: how does sigma^2 follow from s,"
+            " and what is log sigma in terms of s?"
         ),
         (
-            "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2. The factor 1/2 in"
-            " front of the loss is there for regressions only."
+            "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2."
+            " The factor 1/2 in front of the loss is there for regressions only."
         ),
     ),
 )
@@ -165,6 +171,7 @@ def noisy_total(losses, s, regression):
     ### END SOLUTION
 
 
+# laws
 @noisy_total.law(
     "a loss in another unit, with its noise level in that unit, changes the total by a constant"
 )
@@ -176,6 +183,7 @@ def _(answer, losses, s, regression):
     )
 
 
+# mistakes
 def _total(
     losses, s, regression, precision=lambda s: torch.exp(-s), log=lambda s: s / 2, half=(0.5, 1.0)
 ):
@@ -200,16 +208,16 @@ def _(losses, s, regression):
 
 
 @noisy_total.mistake(
-    "The term log sigma is missing. Without it s grows for ever, all weights go to zero, and"
-    " nothing is learned."
+    "The term log sigma is missing. Without it s grows for ever, all weights go to zero,"
+    " and nothing is learned."
 )
 def _(losses, s, regression):
     return _total(losses, s, regression, log=torch.zeros_like)
 
 
 @noisy_total.mistake(
-    "The factor 1/2 belongs to the Gaussian of a regression; you use it for the cross-entropies"
-    " too."
+    "The factor 1/2 belongs to the Gaussian of a regression;"
+    " you use it for the cross-entropies too."
 )
 def _(losses, s, regression):
     return _total(losses, s, regression, half=(0.5, 0.5))
@@ -235,42 +243,46 @@ def _(losses, s, regression):
 
 
 @noisy_total.mistake(
-    "You take a mean over the tasks. Independent tasks multiply their likelihoods, so the"
-    " logarithms add."
+    "You take a mean over the tasks. Independent tasks multiply their likelihoods,"
+    " so the logarithms add."
 )
 def _(losses, s, regression):
     return _total(losses, s, regression) / len(s)
 
 
 @noisy_total.mistake(
-    "You keep s from being negative, so no task can have a noise below 1. In which unit would"
-    " that be?"
+    "You keep s from being negative, so no task can have a noise below 1."
+    " In which unit would that be?"
 )
 def _(losses, s, regression):
     return _total(losses, s.clamp(min=0), regression)
 
 
 # -------------------------------------------------------------------------- 3. as low as it can get
-def _final(g):
-    tasks = whole(g, 3, 6)
-    regression = torch.arange(tasks) % 2 == whole(g, 0, 2)
-    losses = 0.05 + 2.5 * torch.rand(tasks, generator=g)
-    losses[:2] = 0.01 + 0.1 * torch.rand(2, generator=g)  # small enough for a negative optimum
+# inputs
+def _final(generator):
+    tasks = whole(generator, 3, 6)
+    regression = torch.arange(tasks) % 2 == whole(generator, 0, 2)
+    losses = 0.05 + 2.5 * torch.rand(tasks, generator=generator)
+    losses[:2] = 0.01 + 0.1 * torch.rand(
+        2, generator=generator
+    )  # small enough for a negative optimum
     losses[2] += 1
     return losses, regression
 
 
+# reference
 @exercise(
     [_final],
     points=2,
     hints=(
         (
-            "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task, with factor"
-            " 1/2 or 1. Where is the derivative zero?"
+            "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task,"
+            " with factor 1/2 or 1. Where is the derivative zero?"
         ),
         (
-            "At exp(s) = 2 * factor * L. Put this back: the first term becomes a constant, whatever"
-            " L is."
+            "At exp(s) = 2 * factor * L. Put this back:"
+            " the first term becomes a constant, whatever L is."
         ),
     ),
 )
@@ -287,6 +299,7 @@ def lowest_total(losses, regression):
     ### END SOLUTION
 
 
+# laws
 @lowest_total.law("no other s gives less")
 def _(answer, losses, regression):
     s, total = answer(losses, regression)
@@ -297,13 +310,14 @@ def _(answer, losses, regression):
     )
 
 
+# mistakes
 def _at(s, losses, regression):
     return s, _total(losses, s, regression)
 
 
 @lowest_total.mistake(
-    "This holds for the squared errors. For a cross-entropy, without the factor 1/2, the optimum is"
-    " elsewhere."
+    "This holds for the squared errors. For a cross-entropy, without the factor 1/2,"
+    " the optimum is elsewhere."
 )
 def _(losses, regression):
     return _at(losses.log(), losses, regression)
@@ -332,8 +346,8 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "The noise levels are right. In the total each task's first term is 1/2 at the optimum, and it"
-    " is missing."
+    "The noise levels are right. In the total each task's first term is 1/2 at the optimum,"
+    " and it is missing."
 )
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
@@ -341,8 +355,8 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "The noise levels are right. Each task's first term is 1/2 at the optimum, not 1, whether"
-    " regression or not."
+    "The noise levels are right. Each task's first term is 1/2 at the optimum, not 1,"
+    " whether regression or not."
 )
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
@@ -350,16 +364,16 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "Small losses get s = 0 here. Nothing forbids a negative s, nor a negative total: a density may"
-    " be larger than 1."
+    "Small losses get s = 0 here. Nothing forbids a negative s, nor a negative total:"
+    " a density may be larger than 1."
 )
 def _(losses, regression):
     return _at(torch.where(regression, losses, 2 * losses).log().clamp(min=0), losses, regression)
 
 
 @lowest_total.mistake(
-    "The noise levels are right, the total is cut off at 0. It may be negative: a density may be"
-    " larger than 1."
+    "The noise levels are right, the total is cut off at 0. It may be negative:"
+    " a density may be larger than 1."
 )
 def _(losses, regression):
     s, total = _at(torch.where(regression, losses, 2 * losses).log(), losses, regression)
@@ -373,21 +387,23 @@ def _(losses, regression):
 
 
 # ---------------------------------------------------------------------------------- 4. spot the bug
+# inputs
 def _training(learned):
-    def draw(g):
-        d, tasks = whole(g, 2, 5), whole(g, 2, 4)
-        model, combine = nn.Linear(d, tasks), (
-            Uncertainty([True] * tasks) if learned else EqualWeights()
+    def draw(generator):
+        d, tasks = whole(generator, 2, 5), whole(generator, 2, 4)
+        model, combine = (
+            nn.Linear(d, tasks),
+            (Uncertainty([True] * tasks) if learned else EqualWeights()),
         )
         with torch.no_grad():
             for p in [*model.parameters(), *combine.parameters()]:
-                p.copy_(1 + torch.rand(p.shape, generator=g))
-        x, y = torch.randn(8, d, generator=g), torch.randn(8, tasks, generator=g)
+                p.copy_(1 + torch.rand(p.shape, generator=generator))
+        x, y = torch.randn(8, d, generator=generator), torch.randn(8, tasks, generator=generator)
         return (
             model,
             combine,
-            0.02 + 0.05 * float(torch.rand(1, generator=g)),
-            0.5 + float(torch.rand(1, generator=g)),
+            0.02 + 0.05 * float(torch.rand(1, generator=generator)),
+            0.5 + float(torch.rand(1, generator=generator)),
             x,
             y,
         )
@@ -411,6 +427,7 @@ def _three_steps(answer, model, combine, rate, decay, x, y):
     return [p.detach() for p in [*model.parameters(), *combine.parameters()]]
 
 
+# reference
 def _forgetful(model, combine, rate, decay):
     """AdamW for a model and a loss weighting, at one learning rate.
 
@@ -448,17 +465,18 @@ def joint_optimizer(model, combine, rate, decay):
     return torch.optim.AdamW(groups, lr=rate)
 
 
+# mistakes
 @joint_optimizer.mistake(
-    "The optimizer holds the model only. The noise levels keep their first value for ever, and"
-    " nothing complains."
+    "The optimizer holds the model only. The noise levels keep their first value for ever,"
+    " and nothing complains."
 )
 def _(model, combine, rate, decay):
     return torch.optim.AdamW([p for p in model.parameters()], lr=rate, weight_decay=decay)
 
 
 @joint_optimizer.mistake(
-    "The weighting's parameters are decayed too: pulled to s = 0, which is a variance of 1 in"
-    " whatever unit the loss happens to have."
+    "The weighting's parameters are decayed too:"
+    " pulled to s = 0, which is a variance of 1 in whatever unit the loss happens to have."
 )
 def _(model, combine, rate, decay):
     return torch.optim.AdamW(
@@ -476,8 +494,8 @@ def _(model, combine, rate, decay):
 
 
 @joint_optimizer.mistake(
-    "A group without a weight decay of its own gets the optimizer's: AdamW's default is 0.01,"
-    " not 0."
+    "A group without a weight decay of its own gets the optimizer's:"
+    " AdamW's default is 0.01, not 0."
 )
 def _(model, combine, rate, decay):
     groups = [
@@ -497,8 +515,8 @@ def _(model, combine, rate, decay):
 
 
 @joint_optimizer.mistake(
-    "This is Adam, which adds the decay to the gradient, where Adam's scaling distorts it. The task"
-    " asks for AdamW."
+    "This is Adam, which adds the decay to the gradient, where Adam's scaling distorts it."
+    " The task asks for AdamW."
 )
 def _(model, combine, rate, decay):
     groups = [
@@ -518,26 +536,31 @@ def _(model, combine, rate, decay):
 
 
 # ----------------------------------------------------------------------------- 5. GradNorm's target
-def _progress(g):
-    tasks = whole(g, 3, 6)
-    first = 0.5 + 2 * torch.rand(tasks, generator=g)
-    losses = first * (0.2 + 0.7 * torch.rand(tasks, generator=g))
-    weights, norms = 0.3 + torch.rand(tasks, generator=g), 0.2 + 4 * torch.rand(tasks, generator=g)
-    return weights, norms, losses, first, 0.4 + float(torch.rand(1, generator=g))
+# inputs
+def _progress(generator):
+    tasks = whole(generator, 3, 6)
+    first = 0.5 + 2 * torch.rand(tasks, generator=generator)
+    losses = first * (0.2 + 0.7 * torch.rand(tasks, generator=generator))
+    weights, norms = (
+        0.3 + torch.rand(tasks, generator=generator),
+        0.2 + 4 * torch.rand(tasks, generator=generator),
+    )
+    return weights, norms, losses, first, 0.4 + float(torch.rand(1, generator=generator))
 
 
+# reference
 @exercise(
     [_progress],
     points=3,
     grad=False,
     hints=(
         (
-            "In this order: the sizes w_t |g_t| and their mean; each loss relative to its first"
-            " value; these ratios relative to their mean."
+            "In this order: the sizes w_t |g_t| and their mean;"
+            " each loss relative to its first value; these ratios relative to their mean."
         ),
         (
-            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean(). In the derivative of"
-            " |w_t |g_t| - target| the target is a constant."
+            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean()."
+            " In the derivative of |w_t |g_t| - target| the target is a constant."
         ),
     ),
 )
@@ -560,12 +583,14 @@ def gradnorm_target(weights, norms, losses, first, alpha):
     ### END SOLUTION
 
 
+# laws
 @gradnorm_target.law("the unit of a loss does not matter, if its weight makes up for it")
 def _(answer, weights, norms, losses, first, alpha):
     unit = torch.ones_like(losses)
     unit[0] = 100
-    here, there = answer(weights, norms, losses, first, alpha), answer(
-        weights / unit, norms * unit, losses * unit, first * unit, alpha
+    here, there = (
+        answer(weights, norms, losses, first, alpha),
+        answer(weights / unit, norms * unit, losses * unit, first * unit, alpha),
     )
     return bool(
         torch.allclose(here[0], there[0], rtol=1e-3)
@@ -573,6 +598,7 @@ def _(answer, weights, norms, losses, first, alpha):
     )
 
 
+# mistakes
 def _goal(
     weights,
     norms,
@@ -591,8 +617,8 @@ def _goal(
 
 
 @gradnorm_target.mistake(
-    "The rates are upside down. A task whose loss has fallen less has the larger ratio, and is to"
-    " get the larger gradient."
+    "The rates are upside down. A task whose loss has fallen less has the larger ratio,"
+    " and is to get the larger gradient."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=first / losses)
@@ -611,8 +637,8 @@ def _(weights, norms, losses, first, alpha):
 
 
 @gradnorm_target.mistake(
-    "You compare the losses themselves. Divide each by its first value, or the one with the largest"
-    " unit is always last."
+    "You compare the losses themselves. Divide each by its first value,"
+    " or the one with the largest unit is always last."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=losses)
@@ -630,8 +656,8 @@ def _(weights, norms, losses, first, alpha):
 
 
 @gradnorm_target.mistake(
-    "The targets are right. The derivative with respect to w_t has the factor |g_t|, which is"
-    " missing."
+    "The targets are right. The derivative with respect to w_t has the factor |g_t|,"
+    " which is missing."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(
@@ -645,8 +671,8 @@ def _(weights, norms, losses, first, alpha):
 
 
 @gradnorm_target.mistake(
-    "The targets are right. The slope has the wrong sign: where the size is above its target, |size"
-    " - target| grows with w_t."
+    "The targets are right. The slope has the wrong sign:"
+    " where the size is above its target, |size - target| grows with w_t."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(

@@ -7,10 +7,9 @@ from ..multitask.balancing import upgrad
 from .inputs import whole
 
 
-def _gradients(g, tasks, size, scale=None):
-    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small.
-    """
-    J = torch.randn(tasks, size, generator=g, dtype=torch.float64)
+def _gradients(generator, tasks, size, scale=None):
+    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small."""
+    J = torch.randn(tasks, size, generator=generator, dtype=torch.float64)
     J = J - 0.9 * J.mean(0)
     return J if scale is None else J * torch.as_tensor(scale, dtype=torch.float64)[:, None]
 
@@ -20,21 +19,23 @@ def _gram(J):
 
 
 # ------------------------------------------------------------------------ 1. an epsilon with a unit
-def _usual(g):
-    return (_gram(_gradients(g, 3, 6)),)
+# inputs
+def _usual(generator):
+    return (_gram(_gradients(generator, 3, 6)),)
 
 
-def _late(g):
+def _late(generator):
     """Late in training: gradients of 1e-6, and a task that has arrived."""
-    J = _gradients(g, 3, 6, [1e-6, 2e-6, 1e-6])
+    J = _gradients(generator, 3, 6, [1e-6, 2e-6, 1e-6])
     J[2] = 0
     return (_gram(J),)
 
 
-def _uneven(g):
-    return (_gram(_gradients(g, 3, 6, [1e3, 1.0, 1e-4])),)
+def _uneven(generator):
+    return (_gram(_gradients(generator, 3, 6, [1e3, 1.0, 1e-4])),)
 
 
+# reference
 def _with_epsilon(G):
     """Cosines [T, T] between the task gradients, from their
     Gram matrix [T, T]. A gradient that is zero has cosine 0
@@ -54,8 +55,8 @@ def _with_epsilon(G):
     hints=(
         "What does the function return for G and for 1e-16 G? The angles are the same.",
         (
-            "The epsilon is there for one case only, a gradient of zero. Treat that case by itself,"
-            " and divide by the true norms elsewhere."
+            "The epsilon is there for one case only, a gradient of zero."
+            " Treat that case by itself, and divide by the true norms elsewhere."
         ),
     ),
 )
@@ -65,22 +66,24 @@ def cosines(G):
     return G / (norms[:, None] * norms)
 
 
+# laws
 @cosines.law("rescaling all losses changes no angle")
 def _(answer, G):
     return torch.allclose(answer(G), answer(1e-20 * G), atol=1e-9)
 
 
+# mistakes
 @cosines.mistake(
-    "Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1, and everything beside"
-    " gradients of size 1e-6."
+    "Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1,"
+    " and everything beside gradients of size 1e-6."
 )
 def _(G):
     return _with_epsilon(G)
 
 
 @cosines.mistake(
-    "The epsilon is inside the norms now, but it is still absolute: norms below it are replaced,"
-    " and the cosines of small gradients are lost."
+    "The epsilon is inside the norms now, but it is still absolute:"
+    " norms below it are replaced, and the cosines of small gradients are lost."
 )
 def _(G):
     norms = G.diagonal().sqrt().clamp_min(1e-4)
@@ -96,8 +99,8 @@ def _(G):
 
 
 @cosines.mistake(
-    "Relative to the whole matrix is better than absolute, but a task whose gradient is far smaller"
-    " than another's still drowns in it."
+    "Relative to the whole matrix is better than absolute,"
+    " but a task whose gradient is far smaller than another's still drowns in it."
 )
 def _(G):
     norms = G.diagonal().sqrt()
@@ -113,9 +116,10 @@ def _(G):
 
 
 # ------------------------------------------------------------------------ 2. two tasks, closed form
-def _inside(g):
-    J = _gradients(g, 2, 4)
-    J[1] = J[1] * (1.5 + torch.rand((), generator=g, dtype=torch.float64)) - 0.5 * J[0]
+# inputs
+def _inside(generator):
+    J = _gradients(generator, 2, 4)
+    J[1] = J[1] * (1.5 + torch.rand((), generator=generator, dtype=torch.float64)) - 0.5 * J[0]
     return (_gram(J),)
 
 
@@ -124,9 +128,9 @@ def _short(which):
     by itself.
     """
 
-    def draw(g):
-        J = torch.randn(1, 4, generator=g, dtype=torch.float64) + 0.1 * torch.randn(
-            2, 4, generator=g, dtype=torch.float64
+    def draw(generator):
+        J = torch.randn(1, 4, generator=generator, dtype=torch.float64) + 0.1 * torch.randn(
+            2, 4, generator=generator, dtype=torch.float64
         )
         J[which] *= 0.2
         return (_gram(J),)
@@ -134,18 +138,19 @@ def _short(which):
     return draw
 
 
+# reference
 @exercise(
     [_inside, _short(0), _short(1)],
     points=2,
     grad=False,
     hints=(
         (
-            "Write w = (a, 1 - a). The squared length is a parabola in a: a^2 G11 + 2 a (1 - a) G12"
-            " + (1 - a)^2 G22. Where is its vertex?"
+            "Write w = (a, 1 - a). The squared length is a parabola in a:"
+            " a^2 G11 + 2 a (1 - a) G12 + (1 - a)^2 G22. Where is its vertex?"
         ),
         (
-            "The vertex is (G22 - G12) / (G11 + G22 - 2 G12). If it lies outside [0, 1], the end"
-            " nearer to it is the answer."
+            "The vertex is (G22 - G12) / (G11 + G22 - 2 G12)."
+            " If it lies outside [0, 1], the end nearer to it is the answer."
         ),
     ),
 )
@@ -163,6 +168,7 @@ def mgda_pair(G):
     ### END SOLUTION
 
 
+# laws
 @mgda_pair.law("no other convex combination is shorter")
 def _(answer, G):
     def length(w):
@@ -174,6 +180,7 @@ def _(answer, G):
     )
 
 
+# mistakes
 def _pair(a):
     return torch.stack([a, 1 - a])
 
@@ -183,8 +190,8 @@ def _vertex(G):
 
 
 @mgda_pair.mistake(
-    "The vertex of the parabola may lie outside [0, 1], and then a weight is negative. The shortest"
-    " *convex* combination is at an end."
+    "The vertex of the parabola may lie outside [0, 1], and then a weight is negative."
+    " The shortest *convex* combination is at an end."
 )
 def _(G):
     return _pair(_vertex(G))
@@ -201,16 +208,16 @@ def _(G):
 
 
 @mgda_pair.mistake(
-    "The sign of G12 is turned: the parabola's leading coefficient is |g1 - g2|^2 = G11 + G22 - 2"
-    " G12."
+    "The sign of G12 is turned: the parabola's leading coefficient"
+    " is |g1 - g2|^2 = G11 + G22 - 2 G12."
 )
 def _(G):
     return _pair(((G[1, 1] + G[0, 1]) / (G[0, 0] + G[1, 1] + 2 * G[0, 1])).clamp(0, 1))
 
 
 @mgda_pair.mistake(
-    "These weights give both gradients the same length: that is the bisector, IMTL-G for two tasks."
-    " MGDA wants the shortest combination."
+    "These weights give both gradients the same length:"
+    " that is the bisector, IMTL-G for two tasks. MGDA wants the shortest combination."
 )
 def _(G):
     norms = G.diagonal().sqrt()
@@ -223,43 +230,46 @@ def _(G):
 
 
 @mgda_pair.mistake(
-    "A weight below 0 is caught, one above 1 is not, so the other weight becomes negative. Clip at"
-    " both ends."
+    "A weight below 0 is caught, one above 1 is not, so the other weight becomes negative."
+    " Clip at both ends."
 )
 def _(G):
     return _pair(_vertex(G).clamp_min(0))
 
 
 # ----------------------------------------------------------------------------------- 3. projections
-def _others(g, tasks):
+# inputs
+def _others(generator, tasks):
     return [
-        [j for j in torch.randperm(tasks, generator=g).tolist() if j != i] for i in range(tasks)
+        [j for j in torch.randperm(tasks, generator=generator).tolist() if j != i]
+        for i in range(tasks)
     ]
 
 
-def _conflicting_pair(g):
-    J = _gradients(g, 2, 4)
+def _conflicting_pair(generator):
+    J = _gradients(generator, 2, 4)
     J[1] = J[1] - (0.3 + (J[0] @ J[1]).clamp_min(0) / (J[0] @ J[0])) * J[0]
-    return J, _others(g, 2)
+    return J, _others(generator, 2)
 
 
-def _several(g):
-    J = _gradients(g, 5, 6, (1 + torch.arange(5)) / 2)
-    return J, [list(range(4)) if i == 4 else order for i, order in enumerate(_others(g, 5))]
+def _several(generator):
+    J = _gradients(generator, 5, 6, (1 + torch.arange(5)) / 2)
+    return J, [list(range(4)) if i == 4 else order for i, order in enumerate(_others(generator, 5))]
 
 
+# reference
 @exercise(
     [_conflicting_pair, _several],
     points=3,
     grad=False,
     hints=(
         (
-            "Two loops: over the tasks i, and for each over the tasks j of orders[i]. What is"
-            " projected is a running copy of gradient i."
+            "Two loops: over the tasks i, and for each over the tasks j of orders[i]."
+            " What is projected is a running copy of gradient i."
         ),
         (
-            "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j) /"
-            " (g_j . g_j) g_j. g_j is the original gradient."
+            "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j)"
+            " / (g_j . g_j) g_j. g_j is the original gradient."
         ),
     ),
 )
@@ -284,12 +294,14 @@ def pcgrad_direction(J, orders):
     ### END SOLUTION
 
 
+# laws
 @pcgrad_direction.law("for two tasks it conflicts with neither")
 def _(answer, J, orders):
     pair = J[:2]
     return bool((pair @ answer(pair, [[1], [0]]) >= -1e-9 * pair.square().sum()).all())
 
 
+# mistakes
 def _pcgrad(
     J,
     orders,
@@ -311,8 +323,8 @@ def _pcgrad(
 
 
 @pcgrad_direction.mistake(
-    "You project every time. A gradient that does not conflict (dot product not negative) is left"
-    " as it is."
+    "You project every time. A gradient that does not conflict (dot product not negative)"
+    " is left as it is."
 )
 def _(J, orders):
     return _pcgrad(J, orders, when=lambda dot: True)
@@ -326,24 +338,24 @@ def _(J, orders):
 
 
 @pcgrad_direction.mistake(
-    "The others have been projected already when you use them. Project onto the normal plane of the"
-    " *original* g_j."
+    "The others have been projected already when you use them."
+    " Project onto the normal plane of the *original* g_j."
 )
 def _(J, orders):
     return _pcgrad(J, orders, along=lambda J, copies, i, j: copies[j])
 
 
 @pcgrad_direction.mistake(
-    "The part along g_j is (copy . g_j) / (g_j . g_j) g_j: divide by the squared norm, not by the"
-    " norm."
+    "The part along g_j is (copy . g_j) / (g_j . g_j) g_j:"
+    " divide by the squared norm, not by the norm."
 )
 def _(J, orders):
     return _pcgrad(J, orders, size=lambda v: v.norm())
 
 
 @pcgrad_direction.mistake(
-    "Each dot product is taken with the original g_i. Use the running copy, or the second"
-    " projection undoes part of the first."
+    "Each dot product is taken with the original g_i."
+    " Use the running copy, or the second projection undoes part of the first."
 )
 def _(J, orders):
     return _pcgrad(J, orders, dot_of=lambda J, copy, i: J[i])
@@ -376,26 +388,30 @@ def _(J, orders):
 
 
 # --------------------------------------------------------------------------- 4. who is on the table
+# inputs
 def _split(tasks):
     """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 a task; the parameters
     are shuffled.
     """
 
-    def draw(g):
-        trunk = _gradients(g, tasks, 6, (1 + torch.arange(tasks)) / 2)
+    def draw(generator):
+        trunk = _gradients(generator, tasks, 6, (1 + torch.arange(tasks)) / 2)
         if tasks == 2:
             trunk[1] = (
                 trunk[1]
                 - (0.5 + (trunk[0] @ trunk[1]).clamp_min(0) / (trunk[0] @ trunk[0])) * trunk[0]
             )
-        heads = torch.block_diag(*(1 + torch.rand(tasks, 1, 3, generator=g, dtype=torch.float64)))
-        order = torch.randperm(6 + 3 * tasks, generator=g)
+        heads = torch.block_diag(
+            *(1 + torch.rand(tasks, 1, 3, generator=generator, dtype=torch.float64))
+        )
+        order = torch.randperm(6 + 3 * tasks, generator=generator)
         shared = torch.arange(6 + 3 * tasks) < 6
         return torch.cat([trunk, heads], dim=1)[:, order], shared[order]
 
     return draw
 
 
+# reference
 def _everything(gradients, shared):
     """The direction of one training step for all parameters of
     a network with a shared trunk and one head a task.
@@ -420,12 +436,12 @@ def _everything(gradients, shared):
     starter=_everything,
     hints=(
         (
-            "Two tasks can conflict only where both have a gradient. What do the heads add to the"
-            " Gram matrix, and where?"
+            "Two tasks can conflict only where both have a gradient."
+            " What do the heads add to the Gram matrix, and where?"
         ),
         (
-            "Take the Gram matrix of gradients[:, shared]. Then the trunk gets w @ gradients and a"
-            " head the sum of the gradients, unweighted."
+            "Take the Gram matrix of gradients[:, shared]."
+            " Then the trunk gets w @ gradients and a head the sum of the gradients, unweighted."
         ),
     ),
 )
@@ -435,22 +451,24 @@ def step_direction(gradients, shared):
     return torch.where(shared, w @ gradients, gradients.sum(0))
 
 
+# laws
 @step_direction.law("a head's gradient does not depend on the other tasks")
 def _(answer, gradients, shared):
     return torch.allclose(answer(gradients, shared)[~shared], gradients.sum(0)[~shared])
 
 
+# mistakes
 @step_direction.mistake(
-    "The heads are on the operating table: they lengthen every gradient, so conflicts look smaller,"
-    " and they are weighted themselves."
+    "The heads are on the operating table: they lengthen every gradient,"
+    " so conflicts look smaller, and they are weighted themselves."
 )
 def _(gradients, shared):
     return _everything(gradients, shared)
 
 
 @step_direction.mistake(
-    "The Gram matrix is the trunk's now, but the heads are still multiplied by the trunk's weights:"
-    " a task that loses the bargain stops to learn."
+    "The Gram matrix is the trunk's now, but the heads are still multiplied"
+    " by the trunk's weights: a task that loses the bargain stops to learn."
 )
 def _(gradients, shared):
     trunk = gradients[:, shared]
@@ -458,8 +476,8 @@ def _(gradients, shared):
 
 
 @step_direction.mistake(
-    "The heads are free now, but they still lengthen the gradients in the Gram matrix, so the"
-    " trunk's conflicts are not resolved."
+    "The heads are free now, but they still lengthen the gradients in the Gram matrix,"
+    " so the trunk's conflicts are not resolved."
 )
 def _(gradients, shared):
     return torch.where(shared, upgrad(gradients @ gradients.T) @ gradients, gradients.sum(0))
@@ -479,8 +497,8 @@ def _(gradients, shared):
 
 
 @step_direction.mistake(
-    "The heads get the mean of the gradients, which is theirs divided by T: under the sum of the"
-    " losses they get all of it."
+    "The heads get the mean of the gradients, which is theirs divided by T:"
+    " under the sum of the losses they get all of it."
 )
 def _(gradients, shared):
     trunk = gradients[:, shared]
@@ -488,25 +506,27 @@ def _(gradients, shared):
 
 
 # ----------------------------------------------------------------------------------- 5. the bargain
-def _bargain(g):
-    tasks = whole(g, 2, 5)
-    return _gram(_gradients(g, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(
-        tasks, generator=g, dtype=torch.float64
+# inputs
+def _bargain(generator):
+    tasks = whole(generator, 2, 5)
+    return _gram(_gradients(generator, tasks, 2 * tasks) + 0.3), 0.2 + torch.rand(
+        tasks, generator=generator, dtype=torch.float64
     )
 
 
+# reference
 @exercise(
     [_bargain],
     points=3,
     grad=False,
     hints=(
         (
-            "The gradient of w^T G w / 2 - sum log w is G w - 1/w; its matrix of second derivatives"
-            " is G plus the diagonal of 1/w^2."
+            "The gradient of w^T G w / 2 - sum log w is G w - 1/w;"
+            " its matrix of second derivatives is G plus the diagonal of 1/w^2."
         ),
         (
-            "Newton's step s solves (second derivatives) s = gradient. The decrement is"
-            " sqrt(gradient . s); go by s / (1 + decrement), downhill."
+            "Newton's step s solves (second derivatives) s = gradient."
+            " The decrement is sqrt(gradient . s); go by s / (1 + decrement), downhill."
         ),
     ),
 )
@@ -527,6 +547,7 @@ def nash_step(G, w):
     ### END SOLUTION
 
 
+# laws
 @nash_step.law("keeps the weights positive, and sixty steps solve w * (G w) = 1")
 def _(answer, G, w):
     for _ in range(60):
@@ -536,6 +557,7 @@ def _(answer, G, w):
     return torch.allclose(w * (G @ w), torch.ones_like(w), rtol=1e-6)
 
 
+# mistakes
 def _newton(G, w, slope=None, hessian=None, damp=lambda d: 1 + d, decrement=torch.sqrt):
     slope = G @ w - 1 / w if slope is None else slope
     s = torch.linalg.solve(G + torch.diag(1 / w**2) if hessian is None else hessian, slope)
@@ -568,8 +590,8 @@ def _(G, w):
 
 
 @nash_step.mistake(
-    "The dot product of the gradients is missing in the matrix of second derivatives, which is G"
-    " plus a diagonal."
+    "The dot product of the gradients is missing in the matrix of second derivatives,"
+    " which is G plus a diagonal."
 )
 def _(G, w):
     return _newton(G, w, hessian=torch.diag(1 / w**2))
@@ -586,16 +608,16 @@ def _(G, w):
 
 
 @nash_step.mistake(
-    "This repeats w = 1 / (G w), which need not converge and may turn negative. Newton's step uses"
-    " the second derivatives."
+    "This repeats w = 1 / (G w), which need not converge and may turn negative."
+    " Newton's step uses the second derivatives."
 )
 def _(G, w):
     return 1 / (G @ w)
 
 
 @nash_step.mistake(
-    "A step along the gradient only: Newton's step solves a system with the matrix of second"
-    " derivatives."
+    "A step along the gradient only: Newton's step solves a system with the matrix"
+    " of second derivatives."
 )
 def _(G, w):
     slope = G @ w - 1 / w

@@ -6,34 +6,36 @@ from ..checks.exercise import exercise
 from .inputs import whole
 
 
-def _rand(g, *shape):
-    return torch.rand(shape, generator=g, dtype=torch.float64)
+def _rand(generator, *shape):
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def _randn(g, *shape):
-    return torch.randn(shape, generator=g, dtype=torch.float64)
+def _randn(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 # ------------------------------------------------------------------------ 1. the penalty of a graph
-def _graph(g):
+# inputs
+def _graph(generator):
     """Directed ties, with a diagonal that must not count: what affinities look like before anyone
     has cleaned them.
     """
-    tasks, d = whole(g, 3, 6), whole(g, 2, 4)
-    return _randn(g, tasks, d), 0.2 + _rand(g, tasks, tasks)
+    tasks, d = whole(generator, 3, 6), whole(generator, 2, 4)
+    return _randn(generator, tasks, d), 0.2 + _rand(generator, tasks, tasks)
 
 
+# reference
 @exercise(
     [_graph],
     points=2,
     hints=(
         (
-            "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of S_ij"
-            " and S_ji."
+            "Two loops over the pairs i < j are a good start:"
+            " the tie of a pair is the mean of S_ij and S_ji."
         ),
         (
-            "Without loops: make S symmetric; then Q = diag(row sums) - S, in which the diagonal of"
-            " S cancels. The penalty is the trace of W^T Q W."
+            "Without loops: make S symmetric; then Q = diag(row sums) - S,"
+            " in which the diagonal of S cancels. The penalty is the trace of W^T Q W."
         ),
     ),
 )
@@ -52,11 +54,13 @@ def laplacian_penalty(W, S):
     ### END SOLUTION
 
 
+# laws
 @laplacian_penalty.law("moving all tasks together costs nothing")
 def _(answer, W, S):
     return torch.isclose(answer(W + torch.ones_like(W), S), answer(W, S))
 
 
+# mistakes
 def _pairs(W, S):
     return ((W[:, None] - W) ** 2).sum(-1) * (S + S.T) / 2
 
@@ -67,16 +71,16 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "Halved once too often: the mean of the two directions is one half already, and each pair"
-    " counts once."
+    "Halved once too often: the mean of the two directions is one half already,"
+    " and each pair counts once."
 )
 def _(W, S):
     return _pairs(W, S).sum() / 4
 
 
 @laplacian_penalty.mistake(
-    "The degrees include the diagonal of S: a task is no neighbour of itself, and moving all tasks"
-    " together should cost nothing."
+    "The degrees include the diagonal of S: a task is no neighbour of itself,"
+    " and moving all tasks together should cost nothing."
 )
 def _(W, S):
     S = (S + S.T) / 2
@@ -85,8 +89,8 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "The sign is turned: the Laplacian is degrees minus similarities, and a penalty is not"
-    " negative."
+    "The sign is turned: the Laplacian is degrees minus similarities,"
+    " and a penalty is not negative."
 )
 def _(W, S):
     return -_pairs(W, S).sum() / 2
@@ -106,8 +110,8 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "You take the row sums of S as it is. With directed ties, the degrees on the diagonal are those"
-    " of (S + S^T) / 2."
+    "You take the row sums of S as it is. With directed ties,"
+    " the degrees on the diagonal are those of (S + S^T) / 2."
 )
 def _(W, S):
     off = S - torch.diag(S.diagonal())
@@ -120,30 +124,37 @@ def _(W, S):
 
 
 # ---------------------------------------------------------------------------- 2. lookahead affinity
-def _shared(g):
-    n, d, k, tasks = whole(g, 6, 9), whole(g, 2, 4), whole(g, 2, 4), whole(g, 3, 5)
+# inputs
+def _shared(generator):
+    n, d, k, tasks = (
+        whole(generator, 6, 9),
+        whole(generator, 2, 4),
+        whole(generator, 2, 4),
+        whole(generator, 3, 5),
+    )
     scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
     return (
-        _randn(g, n, d),
-        scale * _randn(g, n, tasks),
-        _randn(g, k, d),
-        _randn(g, tasks, k),
-        0.05 + 0.05 * float(_rand(g, 1)),
+        _randn(generator, n, d),
+        scale * _randn(generator, n, tasks),
+        _randn(generator, k, d),
+        _randn(generator, tasks, k),
+        0.05 + 0.05 * float(_rand(generator, 1)),
     )
 
 
+# reference
 @exercise(
     [_shared],
     points=3,
     grad=False,
     hints=(
         (
-            "Write a function W -> the T losses. Then, for each task i: its gradient at W, a step"
-            " from W, and all T losses there."
+            "Write a function W -> the T losses. Then, for each task i:"
+            " its gradient at W, a step from W, and all T losses there."
         ),
         (
-            "The heads V stay as they are. Every task's step starts from the same W. Row i of Z is"
-            " 1 - losses(W - rate * g_i) / losses(W)."
+            "The heads V stay as they are. Every task's step starts from the same W."
+            " Row i of Z is 1 - losses(W - rate * g_i) / losses(W)."
         ),
     ),
 )
@@ -165,6 +176,7 @@ def step_affinity(x, y, W, V, rate):
     ### END SOLUTION
 
 
+# laws
 @step_affinity.law("measuring a loss in another unit changes no entry of its column")
 def _(answer, x, y, W, V, rate):
     factor = 3.0
@@ -176,6 +188,7 @@ def _(answer, x, y, W, V, rate):
     )
 
 
+# mistakes
 def _affinity(
     x,
     y,
@@ -207,8 +220,8 @@ def _affinity(
 
 
 @step_affinity.mistake(
-    "Rows and columns are exchanged: row i is the task that steps, column j the task whose loss is"
-    " looked at."
+    "Rows and columns are exchanged: row i is the task that steps,"
+    " column j the task whose loss is looked at."
 )
 def _(*args):
     return _affinity(*args).T
@@ -217,13 +230,14 @@ def _(*args):
 step_affinity.variants(
     _affinity,
     {
-        "This is the ratio after / before. An affinity that is positive where the step helps is 1 minus it.": {
-            "gain": lambda after, before, i: after / before
-        },
-        "The drop is in the loss's own unit here. Divide by the loss before, so that tasks in different units can be compared.": {
+        "This is the ratio after / before. An affinity that is positive where the step helps"
+        " is 1 minus it.": {"gain": lambda after, before, i: after / before},
+        "The drop is in the loss's own unit here. Divide by the loss before,"
+        " so that tasks in different units can be compared.": {
             "gain": lambda after, before, i: before - after
         },
-        "You divide by the loss of the task that steps. It is the loss of task j that is compared with itself.": {
+        "You divide by the loss of the task that steps."
+        " It is the loss of task j that is compared with itself.": {
             "gain": lambda after, before, i: (before - after) / before[i]
         },
         "You divide by the loss after the step; the drop is relative to the loss before.": {
@@ -233,15 +247,12 @@ step_affinity.variants(
         "The steps add up: each task must step from the same W, so go back before the next one.": {
             "keep": True
         },
-        "The gradient is scaled to length 1. The step is rate times the gradient as it is: a long gradient moves the others more.": {
-            "unit": True
-        },
-        "All rows are the same: you step on the sum of the losses. Step on the loss of task i alone.": {
-            "sums": True
-        },
-        "The heads have stepped, too. Only what is shared moves, or the diagonal looks better than what other tasks can get.": {
-            "heads": True
-        },
+        "The gradient is scaled to length 1. The step is rate times the gradient as it is:"
+        " a long gradient moves the others more.": {"unit": True},
+        "All rows are the same: you step on the sum of the losses."
+        " Step on the loss of task i alone.": {"sums": True},
+        "The heads have stepped, too. Only what is shared moves,"
+        " or the diagonal looks better than what other tasks can get.": {"heads": True},
     },
 )
 
@@ -259,8 +270,8 @@ def _(x, y, W, V, rate):
 
 
 @step_affinity.mistake(
-    "Your steps are half as long as they should be: the gradient of a mean of squares has a"
-    " factor 2."
+    "Your steps are half as long as they should be:"
+    " the gradient of a mean of squares has a factor 2."
 )
 def _(x, y, W, V, rate):
     return _affinity(x, y, W, V, rate / 2)
@@ -272,16 +283,21 @@ def _(x, y, W, V, rate):
 
 
 # -------------------------------------------------------------------------- 3. cut the graph in two
-def _two_groups(g):
+# inputs
+def _two_groups(generator):
     """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must
     not be taken for groups.
     """
-    tasks = whole(g, 9, 12)
+    tasks = whole(generator, 9, 12)
     # the first two lie apart
-    order = torch.cat([torch.randperm(2, generator=g), 2 + torch.randperm(tasks - 2, generator=g)])
+    order = torch.cat(
+        [torch.randperm(2, generator=generator), 2 + torch.randperm(tasks - 2, generator=generator)]
+    )
     label = torch.zeros(tasks, dtype=torch.bool)
-    label[order[[0, *range(2, whole(g, 3, 5))]]] = True
-    S = torch.where(label[:, None] == label, 1.0, 0.1) * (0.9 + 0.2 * _rand(g, tasks, tasks))
+    label[order[[0, *range(2, whole(generator, 3, 5))]]] = True
+    S = torch.where(label[:, None] == label, 1.0, 0.1) * (
+        0.9 + 0.2 * _rand(generator, tasks, tasks)
+    )
     for k, tie in ((1, 9.0), (3, 6.0)):
         S[order[-k], order[-k - 1]] = tie
         S[order[-k - 1], order[-k]] = tie
@@ -289,13 +305,13 @@ def _two_groups(g):
     return (S - torch.diag(S.diagonal()),)
 
 
-def _no_groups(g):
+def _no_groups(generator):
     """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees
     cuts elsewhere.
     """
     while True:
-        tasks = whole(g, 8, 11)
-        S = (_rand(g, tasks, tasks) ** 3).triu(1) + 0.01
+        tasks = whole(generator, 8, 11)
+        S = (_rand(generator, tasks, tasks) ** 3).triu(1) + 0.01
         S = (S + S.T) * (1 - torch.eye(tasks, dtype=S.dtype))
         values, vectors = torch.linalg.eigh(_laplacian(S))
         sure = values[2] - values[1] > 0.05 and vectors[:, 1].abs().min() > 0.02
@@ -317,18 +333,21 @@ def _scaled(S):
     return scale[:, None] * _laplacian(S) * scale
 
 
+# reference
 @exercise(
     [_two_groups, _no_groups],
     points=2,
     grad=False,
     hints=(
         (
-            "Among unit vectors x orthogonal to (1, ..., 1), x^T Q x is smallest for the"
-            " eigenvector of the second smallest eigenvalue of Q = D - S."
+            "Among unit vectors x orthogonal to (1, ..., 1),"
+            " x^T Q x is smallest for the eigenvector of the second smallest eigenvalue"
+            " of Q = D - S."
         ),
         (
-            "torch.linalg.eigh returns eigenvalues in ascending order; the second column of"
-            " eigenvectors is the one. Its signs are the groups; turn them so that task 0 has a 0."
+            "torch.linalg.eigh returns eigenvalues in ascending order;"
+            " the second column of eigenvectors is the one. Its signs are the groups;"
+            " turn them so that task 0 has a 0."
         ),
     ),
 )
@@ -348,6 +367,7 @@ def cut(S):
     ### END SOLUTION
 
 
+# laws
 @cut.law("a copy of a task, tied to it firmly, lands on the same side")
 def _(answer, S):
     T = len(S)
@@ -358,17 +378,18 @@ def _(answer, S):
     return bool(sides[T] == sides[T - 1]) and int(sides[0]) == 0
 
 
+# mistakes
 @cut.mistake(
-    "Everything lands in one group: the first eigenvector of a Laplacian is constant. The second"
-    " one cuts."
+    "Everything lands in one group: the first eigenvector of a Laplacian is constant."
+    " The second one cuts."
 )
 def _(S):
     return torch.zeros(len(S), dtype=torch.int64, device=S.device)
 
 
 @cut.mistake(
-    "This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart. eigh"
-    " sorts in ascending order."
+    "This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart."
+    " eigh sorts in ascending order."
 )
 def _(S):
     return _side(_laplacian(S), -1)
@@ -382,8 +403,8 @@ def _(S):
 
 
 @cut.mistake(
-    "You scale the Laplacian by the degrees. That is a good cut, too, but another one; take D - S"
-    " as it is."
+    "You scale the Laplacian by the degrees. That is a good cut, too, but another one;"
+    " take D - S as it is."
 )
 def _(S):
     return _side(_scaled(S), 1)
@@ -398,30 +419,32 @@ def _(S):
 
 
 @cut.mistake(
-    "This is the third eigenvector: it cuts once more, across the first cut. Counting starts at 0,"
-    " so the second is [:, 1]."
+    "This is the third eigenvector: it cuts once more, across the first cut."
+    " Counting starts at 0, so the second is [:, 1]."
 )
 def _(S):
     return _side(_laplacian(S), 2)
 
 
 @cut.mistake(
-    "You take an eigenvector of S itself. It sees the strongest tie first; the degrees in D - S"
-    " make up for that."
+    "You take an eigenvector of S itself. It sees the strongest tie first;"
+    " the degrees in D - S make up for that."
 )
 def _(S):
     return _side(S, -2)
 
 
 # ----------------------------------------------------------------------- 4. the score of a grouping
-def _groups(g):
-    tasks = whole(g, 6, 9)
-    order = torch.randperm(tasks, generator=g).tolist()
-    gains = _randn(g, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
-    gains[torch.arange(tasks), torch.arange(tasks)] = 9 + _rand(g, tasks)
+# inputs
+def _groups(generator):
+    tasks = whole(generator, 6, 9)
+    order = torch.randperm(tasks, generator=generator).tolist()
+    gains = _randn(generator, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
+    gains[torch.arange(tasks), torch.arange(tasks)] = 9 + _rand(generator, tasks)
     return gains, [order[:1], order[1:3], order[3:]]
 
 
+# reference
 def _inflated(gains, groups):
     """Mean over all T tasks of the gain that a grouping promises:
     what a task gains from another one, averaged over the others
@@ -460,11 +483,13 @@ def promised_gain(gains, groups):
     return total / len(gains)
 
 
+# laws
 @promised_gain.law("tasks that are all alone promise nothing")
 def _(answer, gains, groups):
     return float(answer(gains, [[t] for t in range(len(gains))])) == 0
 
 
+# mistakes
 def _score(gains, groups, own=False, size=lambda n: max(n - 1, 1), over=None):
     total = 0
     for group in groups:
@@ -474,8 +499,8 @@ def _score(gains, groups, own=False, size=lambda n: max(n - 1, 1), over=None):
 
 
 @promised_gain.mistake(
-    "The diagonal still counts, so a task alone gets the largest number of its row. A task gains"
-    " nothing from itself."
+    "The diagonal still counts, so a task alone gets the largest number of its row."
+    " A task gains nothing from itself."
 )
 def _(gains, groups):
     return _inflated(gains, groups)
@@ -484,17 +509,14 @@ def _(gains, groups):
 promised_gain.variants(
     _score,
     {
-        "The diagonal is out, but the average still divides by the size of the group: there is one less to gain from.": {
-            "size": lambda n: n
-        },
+        "The diagonal is out, but the average still divides by the size of the group:"
+        " there is one less to gain from.": {"size": lambda n: n},
         "The right divisor, but the diagonal is still in the sum.": {"own": True},
         "This is the sum over tasks. Divide by their number.": {"over": lambda groups: 1},
-        "This is the mean over groups. It is a mean over tasks: a group of four counts four times as much as a task alone.": {
-            "over": len
-        },
-        "You add the gains from all others of the group; the promise is their average, or the largest group always wins.": {
-            "size": lambda n: 1
-        },
+        "This is the mean over groups. It is a mean over tasks:"
+        " a group of four counts four times as much as a task alone.": {"over": len},
+        "You add the gains from all others of the group;"
+        " the promise is their average, or the largest group always wins.": {"size": lambda n: 1},
         "This is the mean over the tasks that have company. Those alone count too, with gain 0.": {
             "over": lambda groups: sum(len(g) for g in groups if len(g) > 1)
         },
@@ -510,26 +532,30 @@ def _(gains, groups):
 
 
 # ------------------------------------------------------------------------------ 5. a hub that hurts
+# inputs
 def _star(kind):
-    def draw(g):
-        n, hub_n, leaves = whole(g, 2, 9), whole(g, 10, 60), whole(g, 3, 12)
-        lam = {"weak": 0.3, "usual": 4.0, "strong": 60.0}[kind] * (0.8 + 0.4 * float(_rand(g, 1)))
+    def draw(generator):
+        n, hub_n, leaves = whole(generator, 2, 9), whole(generator, 10, 60), whole(generator, 3, 12)
+        lam = {"weak": 0.3, "usual": 4.0, "strong": 60.0}[kind] * (
+            0.8 + 0.4 * float(_rand(generator, 1))
+        )
         return n, hub_n, leaves, lam
 
     return draw
 
 
+# reference
 @exercise(
     [_star(kind) for kind in ("weak", "usual", "strong")],
     points=3,
     hints=(
         (
-            "By symmetry all leaves have one estimate u. Set the derivatives with respect to u and"
-            " to the hub's h to zero: two equations."
+            "By symmetry all leaves have one estimate u."
+            " Set the derivatives with respect to u and to the hub's h to zero: two equations."
         ),
         (
-            "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam. Hub, whose"
-            " data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0."
+            "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam."
+            " Hub, whose data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0."
         ),
     ),
 )
@@ -549,22 +575,24 @@ def hub_pull(n, hub_n, leaves, lam):
     ### END SOLUTION
 
 
+# laws
 @hub_pull.law("with a firm tie it is the hub's share of all examples")
 def _(answer, n, hub_n, leaves, lam):
     return abs(answer(n, hub_n, leaves, 1e4) - hub_n / (hub_n + leaves * n)) < 1e-3
 
 
+# mistakes
 @hub_pull.mistake(
-    "That is the pull of a hub that does not move. The leaves pull at it as well, all of them"
-    " together."
+    "That is the pull of a hub that does not move."
+    " The leaves pull at it as well, all of them together."
 )
 def _(n, hub_n, leaves, lam):
     return lam / (n + lam)
 
 
 @hub_pull.mistake(
-    "That is pooling, the limit of a firm tie. With a finite lam the leaves keep some of their own"
-    " mean."
+    "That is pooling, the limit of a firm tie. With a finite lam the leaves keep some"
+    " of their own mean."
 )
 def _(n, hub_n, leaves, lam):
     return hub_n / (hub_n + leaves * n)
@@ -594,16 +622,16 @@ def _(n, hub_n, leaves, lam):
 
 
 @hub_pull.mistake(
-    "The numbers of examples are left out: every task counts as one example here. A task with many"
-    " examples is harder to move, and pulls harder."
+    "The numbers of examples are left out: every task counts as one example here."
+    " A task with many examples is harder to move, and pulls harder."
 )
 def _(n, hub_n, leaves, lam):
     return lam / ((1 + lam) + leaves * lam)
 
 
 @hub_pull.mistake(
-    "The strength is halved: the derivative of lam (u - h)^2 has the same 2 as that of the squared"
-    " errors, so it cancels."
+    "The strength is halved: the derivative of lam"
+    " (u - h)^2 has the same 2 as that of the squared errors, so it cancels."
 )
 def _(n, hub_n, leaves, lam):
     lam = lam / 2

@@ -12,11 +12,15 @@ from .inputs import whole
 
 
 # ----------------------------------------------------------------------------- 1. sizes of the maps
-def _layers(g):
+# inputs
+def _layers(generator):
     """A side and four layers (kernel, stride, padding), of which some leave a remainder."""
-    side = whole(g, 28, 41)
+    side = whole(generator, 28, 41)
     kinds = [(3, 1, 1), (3, 2, 1), (5, 2, 2), (1, 2, 0), (2, 2, 0), (3, 2, 0)]
-    return side, [(3, 1, 0), *(kinds[int(k)] for k in torch.randint(len(kinds), (3,), generator=g))]
+    return side, [
+        (3, 1, 0),
+        *(kinds[int(k)] for k in torch.randint(len(kinds), (3,), generator=generator)),
+    ]
 
 
 def _imagenet(side):
@@ -24,6 +28,7 @@ def _imagenet(side):
     return lambda g: (side, [(7, 2, 3), (3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 2, 1)])
 
 
+# reference
 @exercise(
     [_layers, _imagenet(32), _imagenet(224)],
     points=1,
@@ -52,6 +57,7 @@ def map_sides(side, layers):
     ### END SOLUTION
 
 
+# laws
 @map_sides.law("PyTorch agrees")
 def _(answer, side, layers):
     x, found = torch.zeros(1, 1, side, side), []
@@ -61,6 +67,7 @@ def _(answer, side, layers):
     return list(answer(side, layers)) == found
 
 
+# mistakes
 def _sides(rule, layers, side, carry=True):
     found = []
     for kernel, stride, padding in layers:
@@ -105,16 +112,16 @@ def _(side, layers):
 
 
 @map_sides.mistake(
-    "You round n / s up, whatever kernel and padding are. That is right only where the padding"
-    " makes up for the kernel, 2 p = k - 1."
+    "You round n / s up, whatever kernel and padding are."
+    " That is right only where the padding makes up for the kernel, 2 p = k - 1."
 )
 def _(side, layers):
     return _sides(lambda n, k, s, p: -(-n // s), layers, side)
 
 
 @map_sides.mistake(
-    "The stride comes too early: first take the kernel off, side + 2 p - k, then divide by the"
-    " stride."
+    "The stride comes too early: first take the kernel off, side + 2 p - k,"
+    " then divide by the stride."
 )
 def _(side, layers):
     return _sides(lambda n, k, s, p: max((n + 2 * p) // s - k + 1, 1), layers, side)
@@ -126,16 +133,18 @@ def _(side, layers):
 
 
 # -------------------------------------------------------------------------------------- 2. the stem
+# inputs
 def _stem_case(side, kernel):
-    def draw(g):
+    def draw(generator):
         return (
-            torch.randn(2, 3, side, side, generator=g),
-            torch.randn(4, 3, kernel, kernel, generator=g) / kernel,
+            torch.randn(2, 3, side, side, generator=generator),
+            torch.randn(4, 3, kernel, kernel, generator=generator) / kernel,
         )
 
     return draw
 
 
+# reference
 # Plain names, since the byte code of `F.conv2d` depends on how F was imported, and an unchanged
 # starter is known by it.
 def _large_stem(x, weight):
@@ -156,12 +165,12 @@ def _large_stem(x, weight):
     starter=_large_stem,
     hints=(
         (
-            "Two of the operations make the map smaller. Which, and what do they become at full"
-            " resolution?"
+            "Two of the operations make the map smaller."
+            " Which, and what do they become at full resolution?"
         ),
         (
-            "Stride 1, padding k // 2, and no pooling at all: a max-pool of stride 1 keeps the"
-            " side, but blurs what the convolution has found."
+            "Stride 1, padding k // 2, and no pooling at all:"
+            " a max-pool of stride 1 keeps the side, but blurs what the convolution has found."
         ),
     ),
 )
@@ -171,22 +180,24 @@ def first_map(x, weight):
     return relu(x)
 
 
+# laws
 @first_map.law("the side is unchanged")
 def _(answer, x, weight):
     return answer(x, weight).shape == (len(x), len(weight), *x.shape[2:])
 
 
+# mistakes
 @first_map.mistake(
-    "As it came, it leaves a quarter of the side: the convolution halves the map, and so does the"
-    " max-pool."
+    "As it came, it leaves a quarter of the side:"
+    " the convolution halves the map, and so does the max-pool."
 )
 def _(x, weight):
     return _large_stem(x, weight)
 
 
 @first_map.mistake(
-    "The convolution still has stride 2: three of four places are never looked at from their own"
-    " centre."
+    "The convolution still has stride 2: three of four places are never looked at"
+    " from their own centre."
 )
 def _(x, weight):
     return relu(conv2d(x, weight, stride=2, padding=weight.shape[-1] // 2))
@@ -225,18 +236,20 @@ def _(x, weight):
 
 
 # ----------------------------------------------------------------------------------- 3. two loaders
+# inputs
 def _loaders(long, short, size):
-    def draw(g):
+    def draw(generator):
         passes = -(-long // short) + 1
         return (
-            torch.randperm(long, generator=g),
-            torch.stack([torch.randperm(short, generator=g) for _ in range(passes)]),
+            torch.randperm(long, generator=generator),
+            torch.stack([torch.randperm(short, generator=generator) for _ in range(passes)]),
             size,
         )
 
     return draw
 
 
+# reference
 def _zipped(long, shuffles, size):
     """One epoch over two data sets, the longer one seen once.
 
@@ -258,8 +271,8 @@ def _zipped(long, shuffles, size):
     hints=(
         "zip ends with the shorter list. How many rows of the longer set are never seen?",
         (
-            "Lay the rounds of the shorter set end to end, shuffles.flatten(), cut as many rows as"
-            " the longer set has, and split both alike."
+            "Lay the rounds of the shorter set end to end, shuffles.flatten(),"
+            " cut as many rows as the longer set has, and split both alike."
         ),
     ),
 )
@@ -268,6 +281,7 @@ def paired_batches(long, shuffles, size):
     return list(zip(long.split(size), short.split(size)))
 
 
+# laws
 @paired_batches.law("every row of the longer set is there once")
 def _(answer, long, shuffles, size):
     return torch.equal(
@@ -276,6 +290,7 @@ def _(answer, long, shuffles, size):
     )
 
 
+# mistakes
 @paired_batches.mistake(
     "zip still ends with the shorter set: most of the longer one is never seen."
 )
@@ -284,8 +299,8 @@ def _(long, shuffles, size):
 
 
 @paired_batches.mistake(
-    "The first order comes round again and again, as with itertools.cycle, which stores it: every"
-    " round needs its own shuffle."
+    "The first order comes round again and again, as with itertools.cycle, which stores it:"
+    " every round needs its own shuffle."
 )
 def _(long, shuffles, size):
     short = shuffles[0].repeat(len(shuffles))[: len(long)]
@@ -301,8 +316,8 @@ def _(long, shuffles, size):
 
 
 @paired_batches.mistake(
-    "The longer set is cut to the length of the shorter one. It is the shorter one that comes"
-    " again."
+    "The longer set is cut to the length of the shorter one."
+    " It is the shorter one that comes again."
 )
 def _(long, shuffles, size):
     n = shuffles.shape[1]
@@ -310,8 +325,8 @@ def _(long, shuffles, size):
 
 
 @paired_batches.mistake(
-    "All rounds of the shorter set are used up, and the longer one is repeated for it: an epoch is"
-    " one pass over the longer set."
+    "All rounds of the shorter set are used up, and the longer one is repeated for it:"
+    " an epoch is one pass over the longer set."
 )
 def _(long, shuffles, size):
     short = shuffles.flatten()
@@ -327,24 +342,24 @@ def _(long, shuffles, size):
 
 
 @paired_batches.mistake(
-    "Batches of the first round come again and again, as with itertools.cycle over a loader: the"
-    " same rows in the same order, and too few at a round's end."
+    "Batches of the first round come again and again, as with itertools.cycle over a loader:"
+    " the same rows in the same order, and too few at a round's end."
 )
 def _(long, shuffles, size):
     return list(zip(long.split(size), itertools.cycle(shuffles[0].split(size))))
 
 
 @paired_batches.mistake(
-    "Each round is cut into batches by itself, so a round ends with a batch that is too small: lay"
-    " the rounds end to end first."
+    "Each round is cut into batches by itself, so a round ends with a batch that is too small:"
+    " lay the rounds end to end first."
 )
 def _(long, shuffles, size):
     return list(zip(long.split(size), [part for order in shuffles for part in order.split(size)]))
 
 
 @paired_batches.mistake(
-    "The rows of the shorter set are drawn from the transposed table: rounds are mixed, and some"
-    " rows come twice before others come once."
+    "The rows of the shorter set are drawn from the transposed table:"
+    " rounds are mixed, and some rows come twice before others come once."
 )
 def _(long, shuffles, size):
     short = shuffles.T.flatten()[: len(long)]
@@ -352,42 +367,44 @@ def _(long, shuffles, size):
 
 
 @paired_batches.mistake(
-    "Every batch starts at the first row of the shorter set again. It should go on where it"
-    " stopped."
+    "Every batch starts at the first row of the shorter set again."
+    " It should go on where it stopped."
 )
 def _(long, shuffles, size):
     return [(rows, shuffles.flatten()[: len(rows)]) for rows in long.split(size)]
 
 
 # ---------------------------------------------------------------------------------- 4. label spaces
+# inputs
 _WORDS = ["apple", "bus", "cat", "deer", "elm", "fox", "goat", "hat", "ivy", "jar"]
 
 
 def _spaces(a, b, shared):
     """Names of two sets, of which some are shared, and labels of each."""
 
-    def draw(g):
-        order = torch.randperm(len(_WORDS), generator=g).tolist()
+    def draw(generator):
+        order = torch.randperm(len(_WORDS), generator=generator).tolist()
         first, rest = order[:a], order[a:]
-        second = [first[k] for k in torch.randperm(a, generator=g)[:shared].tolist()] + rest[
-            : b - shared
-        ]
-        second = [second[k] for k in torch.randperm(b, generator=g).tolist()]
+        second = [
+            first[k] for k in torch.randperm(a, generator=generator)[:shared].tolist()
+        ] + rest[: b - shared]
+        second = [second[k] for k in torch.randperm(b, generator=generator).tolist()]
         names = [[_WORDS[k] for k in chosen] for chosen in (first, second)]
-        labels = torch.cat([torch.arange(b), torch.randint(b, (3,), generator=g)])
-        return names[0], names[1], labels[torch.randperm(len(labels), generator=g)]
+        labels = torch.cat([torch.arange(b), torch.randint(b, (3,), generator=generator)])
+        return names[0], names[1], labels[torch.randperm(len(labels), generator=generator)]
 
     return draw
 
 
+# reference
 @exercise(
     [_spaces(3, 5, 2), _spaces(4, 3, 1), _spaces(5, 4, 3)],
     points=2,
     grad=False,
     hints=(
         (
-            "Which new number does each class of the second set get? Write that as a table, one"
-            " entry a class, then look the labels up in it."
+            "Which new number does each class of the second set get?"
+            " Write that as a table, one entry a class, then look the labels up in it."
         ),
         (
             "Go through names_b: a name that is known keeps its number, a new one gets the next."
@@ -411,6 +428,7 @@ def one_space(names_a, names_b, labels):
     ### END SOLUTION
 
 
+# laws
 @one_space.law("every image keeps the name of its class")
 def _(answer, names_a, names_b, labels):
     names, new = answer(names_a, names_b, labels)
@@ -424,17 +442,18 @@ def _(answer, names_a, names_b, labels):
     return len(set(names)) == len(names) and (names_a, names_b) == (a, b)
 
 
+# mistakes
 @one_space.mistake(
-    "Only an offset: a class that both sets have gets two numbers, and the network is punished for"
-    " seeing that they are one."
+    "Only an offset: a class that both sets have gets two numbers,"
+    " and the network is punished for seeing that they are one."
 )
 def _(names_a, names_b, labels):
     return names_a + names_b, labels + len(names_a)
 
 
 @one_space.mistake(
-    "The names are right, but the labels are only moved by the number of classes of a. Look each"
-    " one up."
+    "The names are right, but the labels are only moved by the number of classes of a."
+    " Look each one up."
 )
 def _(names_a, names_b, labels):
     return names_a + [name for name in names_b if name not in names_a], labels + len(names_a)
@@ -446,8 +465,8 @@ def _(names_a, names_b, labels):
 
 
 @one_space.mistake(
-    "The names are sorted: the classes of a lose their numbers, and a head that was trained for"
-    " them is lost."
+    "The names are sorted: the classes of a lose their numbers,"
+    " and a head that was trained for them is lost."
 )
 def _(names_a, names_b, labels):
     names = sorted({*names_a, *names_b})
@@ -476,8 +495,8 @@ def _(names_a, names_b, labels):
 
 
 @one_space.mistake(
-    "The labels are changed one class after the other in one tensor: a label that is new already is"
-    " changed again. Compare with the old labels."
+    "The labels are changed one class after the other in one tensor:"
+    " a label that is new already is changed again. Compare with the old labels."
 )
 def _(names_a, names_b, labels):
     names, new = names_a + [name for name in names_b if name not in names_a], labels.clone()
@@ -504,30 +523,33 @@ def _(names_a, names_b, labels):
 
 
 # -------------------------------------------------------------------------------- 5. balanced heads
+# inputs
 def _heads(rows, classes):
-    def draw(g):
+    def draw(generator):
         logits = {
-            f"set{k}": 3 * torch.randn(n, c, generator=g)
+            f"set{k}": 3 * torch.randn(n, c, generator=generator)
             for k, (n, c) in enumerate(zip(rows, classes, strict=True))
         }
         return logits, {
-            name: torch.randint(z.shape[1], (len(z),), generator=g) for name, z in logits.items()
+            name: torch.randint(z.shape[1], (len(z),), generator=generator)
+            for name, z in logits.items()
         }
 
     return draw
 
 
+# reference
 @exercise(
     [_heads((4, 9), (10, 100)), _heads((6, 2, 3), (3, 5, 30))],
     points=2,
     hints=(
         (
-            "What is the cross-entropy of a head that knows nothing, and gives each of its C"
-            " classes the probability 1 / C?"
+            "What is the cross-entropy of a head that knows nothing,"
+            " and gives each of its C classes the probability 1 / C?"
         ),
         (
-            "For each head F.cross_entropy(logits, y), which is the mean over its own rows, divided"
-            " by math.log(C); then the mean over the heads."
+            "For each head F.cross_entropy(logits, y), which is the mean over its own rows,"
+            " divided by math.log(C); then the mean over the heads."
         ),
     ),
 )
@@ -549,6 +571,7 @@ def balanced_loss(logits, targets):
     ### END SOLUTION
 
 
+# laws
 @balanced_loss.law("it is 1 where no head knows anything")
 def _(answer, logits, targets):
     return (
@@ -565,13 +588,14 @@ def _(answer, logits, targets):
     return bool(torch.isclose(answer(twice, again), answer(logits, targets), rtol=1e-4))
 
 
+# mistakes
 def _each(logits, targets, loss):
     return [loss(z, targets[name]) for name, z in logits.items()]
 
 
 @balanced_loss.mistake(
-    "The plain mean of the losses: the head with 100 classes starts at ln 100, twice the loss of"
-    " the head with 10, and makes up two thirds of the sum."
+    "The plain mean of the losses: the head with 100 classes starts at ln 100,"
+    " twice the loss of the head with 10, and makes up two thirds of the sum."
 )
 def _(logits, targets):
     return torch.stack(_each(logits, targets, F.cross_entropy)).mean()
@@ -597,8 +621,9 @@ def _(logits, targets):
 
 
 @balanced_loss.mistake(
-    "The sum of the losses over the sum of the ln C: it starts at 1, but the head with 100 classes"
-    " still adds twice as much as the head with 10. Divide each."
+    "The sum of the losses over the sum of the ln C:"
+    " it starts at 1, but the head with 100 classes still adds twice as much as the head with 10."
+    " Divide each."
 )
 def _(logits, targets):
     return torch.stack(_each(logits, targets, F.cross_entropy)).sum() / sum(
@@ -607,8 +632,8 @@ def _(logits, targets):
 
 
 @balanced_loss.mistake(
-    "ln C is subtracted. Then the start is the same, but the gradient of the larger head is as"
-    " large as before: divide by it."
+    "ln C is subtracted. Then the start is the same,"
+    " but the gradient of the larger head is as large as before: divide by it."
 )
 def _(logits, targets):
     return (
@@ -629,8 +654,8 @@ def _(logits, targets):
 
 
 @balanced_loss.mistake(
-    "You take the logarithm of the number of rows. What a head can be wrong about is its number of"
-    " classes."
+    "You take the logarithm of the number of rows."
+    " What a head can be wrong about is its number of classes."
 )
 def _(logits, targets):
     return torch.stack(
@@ -648,8 +673,8 @@ def _(logits, targets):
 
 
 @balanced_loss.mistake(
-    "Each loss is divided by its own value, so every gradient has the same scale and the loss is"
-    " always 1: use the loss of a head that knows nothing."
+    "Each loss is divided by its own value, so every gradient has the same scale and the loss"
+    " is always 1: use the loss of a head that knows nothing."
 )
 def _(logits, targets):
     def relative(z, y):

@@ -10,26 +10,29 @@ from .inputs import filled, whole
 
 
 # ------------------------------------------------------------------------ 1. a rate for every layer
-def _blocks(g, count, norm):
+# inputs
+def _blocks(generator, count, norm):
     """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps
     a BatchNorm, and a ReLU; and a head.
     """
-    width = whole(g, 3, 6)
+    width = whole(generator, 3, 6)
     layers = [
         nn.Sequential(
             nn.Linear(width, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()
         )
         for _ in range(count)
     ]
-    return [filled(layer, g) for layer in [*layers, nn.Linear(width, 2)]]
+    return [filled(layer, generator) for layer in [*layers, nn.Linear(width, 2)]]
 
 
 def _for_groups(count, norm, frozen=None):
-    def draw(g):
-        layers = _blocks(g, count, norm)
+    def draw(generator):
+        layers = _blocks(generator, count, norm)
         if frozen is not None:
             layers[frozen][0].bias.requires_grad_(False)
-        rate, decay = (float(x) for x in torch.rand(2, generator=g) + torch.tensor([0.01, 1.5]))
+        rate, decay = (
+            float(x) for x in torch.rand(2, generator=generator) + torch.tensor([0.01, 1.5])
+        )
         return layers, rate, decay
 
     return draw
@@ -41,8 +44,8 @@ def _rates(answer, layers, rate, decay):
     groups = answer(layers, rate, decay)
     if isinstance(groups, dict):
         raise TypeError(
-            'This is a single dict: return a list of them, one {"params": [...], "lr": ...} for'
-            " each rate."
+            "This is a single dict: return a list of them,"
+            ' one {"params": [...], "lr": ...} for each rate.'
         )
     if not isinstance(groups, list | tuple) or not all(
         isinstance(group, dict) and {"params", "lr"} <= set(group) for group in groups
@@ -61,6 +64,7 @@ def _rates(answer, layers, rate, decay):
     }
 
 
+# reference
 @exercise(
     [_for_groups(3, True), _for_groups(1, False), _for_groups(4, False, frozen=1)],
     points=2,
@@ -69,12 +73,12 @@ def _rates(answer, layers, rate, decay):
     device=False,
     hints=(
         (
-            "Count from the end: the head is divided by decay 0 times, the layer below it once, the"
-            " one below that twice."
+            "Count from the end: the head is divided by decay 0 times, the layer below it once,"
+            " the one below that twice."
         ),
         (
-            "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad], 'lr':"
-            " ...}. parameters() of a container has those of all its parts."
+            "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad],"
+            " 'lr': ...}. parameters() of a container has those of all its parts."
         ),
     ),
 )
@@ -99,6 +103,7 @@ def layer_rates(layers, rate, decay):
     ### END SOLUTION
 
 
+# mistakes
 def _grouped(
     layers, rate_of, wanted=lambda p: p.requires_grad, parameters=lambda layer: layer.parameters()
 ):
@@ -110,16 +115,16 @@ def _grouped(
 
 
 @layer_rates.mistake(
-    "The order is turned round: the layer at the input is the one to go slowest, and the head is to"
-    " have the full rate."
+    "The order is turned round: the layer at the input is the one to go slowest,"
+    " and the head is to have the full rate."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** (len(layers) - 1 - up))
 
 
 @layer_rates.mistake(
-    "The head itself is divided by decay already: it is to have `rate`, the layer below it `rate /"
-    " decay`."
+    "The head itself is divided by decay already:"
+    " it is to have `rate`, the layer below it `rate / decay`."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** (up + 1))
@@ -131,24 +136,24 @@ def _(layers, rate, decay):
 
 
 @layer_rates.mistake(
-    "The rates fall in a straight line, 1, 1/decay, 1/(2 decay), ...: each layer is to be divided"
-    " by decay once more than the one above."
+    "The rates fall in a straight line, 1, 1/decay, 1/(2 decay), ...:"
+    " each layer is to be divided by decay once more than the one above."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / (decay * up) if up else rate)
 
 
 @layer_rates.mistake(
-    "The layer right below the head has the head's rate still: it is to be divided by decay once"
-    " already."
+    "The layer right below the head has the head's rate still:"
+    " it is to be divided by decay once already."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** max(up - 1, 0))
 
 
 @layer_rates.mistake(
-    "All layers below the head have one rate. Each is to be divided by decay once more than the one"
-    " above it."
+    "All layers below the head have one rate. Each is to be divided by decay once more"
+    " than the one above it."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay if up else rate)
@@ -168,8 +173,8 @@ def _(layers, rate, decay):
 
 
 @layer_rates.mistake(
-    "Only matrices are in the groups: biases and the two vectors of a BatchNorm are parameters as"
-    " well."
+    "Only matrices are in the groups: biases and the"
+    " two vectors of a BatchNorm are parameters as well."
 )
 def _(layers, rate, decay):
     return _grouped(
@@ -178,8 +183,8 @@ def _(layers, rate, decay):
 
 
 @layer_rates.mistake(
-    "A layer may hold several modules, such as a BatchNorm after its linear map, and the parameters"
-    " of one are in no group: ask the layer for parameters()."
+    "A layer may hold several modules, such as a BatchNorm after its linear map,"
+    " and the parameters of one are in no group: ask the layer for parameters()."
 )
 def _(layers, rate, decay):
     return _grouped(
@@ -208,53 +213,57 @@ def _(layers, rate, decay):
 
 
 # --------------------------------------------------------------------- 2. half frozen: spot the bug
+# inputs
 def _for_stages(counts):
-    def draw(g):
-        layers = _blocks(g, 3, True)
-        return layers, counts, 2 * torch.randn(10, layers[0][0].in_features, generator=g) + 1
+    def draw(generator):
+        layers = _blocks(generator, 3, True)
+        return (
+            layers,
+            counts,
+            2 * torch.randn(10, layers[0][0].in_features, generator=generator) + 1,
+        )
 
     return draw
 
 
+def _statistics(layer):
+    return [value.clone() for name, value in layer.named_buffers() if "running" in name]
+
+
 def _after_stages(answer, layers, counts, x):
-    """What epochs with these counts, one after another, change in each layer: weights, statistics,
-    and what a layer does to one row.
+    """What epochs with these counts, one after another, do to each layer.
+
+    Which weights want gradients, whether the running statistics move, and the layer's mode.
     """
     layers = copy.deepcopy(layers)
     model = nn.Sequential(*layers)
-    found = []
+    epochs = []
     for count in counts:
         model.train()
-        before = [
-            {name: value.clone() for name, value in layer.state_dict().items()} for layer in layers
-        ]
+        earlier = [_statistics(layer) for layer in layers]
         returned = answer(layers, count)
-        wants = [[p.requires_grad for p in layer.parameters()] for layer in layers]
         loss = model(x).square().mean()
         free = [p for p in model.parameters() if p.requires_grad]
         if free:
-            for p, g in zip(free, torch.autograd.grad(loss, free, allow_unused=True)):
-                p.data -= 0.1 * (torch.zeros_like(p) if g is None else g)
-        moved = [
-            [
-                not torch.equal(value, b[name])
-                for name, value in layer.state_dict().items()
-                if "running" in name
-            ]
-            for layer, b in zip(layers, before)
-        ]
-        modes = [layer.training for layer in layers]
-        found.append(
+            gradients = torch.autograd.grad(loss, free, allow_unused=True)
+            for p, gradient in zip(free, gradients, strict=True):
+                if gradient is not None:
+                    p.data -= 0.1 * gradient
+        epochs.append(
             {
-                "wants gradients": wants,
-                "statistics move": moved,
-                "in training mode": modes,
+                "wants gradients": [[p.requires_grad for p in m.parameters()] for m in layers],
+                "statistics move": [
+                    [not torch.equal(a, b) for a, b in zip(_statistics(m), old, strict=True)]
+                    for m, old in zip(layers, earlier, strict=True)
+                ],
+                "in training mode": [m.training for m in layers],
                 "in place": returned is None or returned is layers,
             }
         )
-    return found
+    return epochs
 
 
+# reference
 def _only_gradients(layers, count):
     """Prepare one epoch of gradual unfreezing: only the `count`
     highest layers are to be trained. Changes them in place.
@@ -279,8 +288,8 @@ def _only_gradients(layers, count):
     starter=_only_gradients,
     hints=(
         (
-            "Two bugs. What does a BatchNorm do in a forward pass in training mode, whatever its"
-            " parameters want? And what opens a layer again?"
+            "Two bugs. What does a BatchNorm do in a forward pass in training mode,"
+            " whatever its parameters want? And what opens a layer again?"
         ),
         (
             "Go through all layers. Those below: requires_grad_(False) and eval(). Those above:"
@@ -295,17 +304,18 @@ def set_stage(layers, count):
         layer.train(k >= closed)
 
 
+# mistakes
 @set_stage.mistake(
-    "The weights below stand still, but their BatchNorm is in training mode: statistics drift; and"
-    " a layer once closed is never opened again."
+    "The weights below stand still, but their BatchNorm is in training mode: statistics drift;"
+    " and a layer once closed is never opened again."
 )
 def _(layers, count):
     _only_gradients(layers, count)
 
 
 @set_stage.mistake(
-    "Statistics stand still now, but a layer once closed is never opened again: set requires_grad"
-    " to True above the line."
+    "Statistics stand still now, but a layer once closed is never opened again:"
+    " set requires_grad to True above the line."
 )
 def _(layers, count):
     for layer in layers[: len(layers) - count]:
@@ -313,8 +323,8 @@ def _(layers, count):
 
 
 @set_stage.mistake(
-    "Layers open again now, but below the line BatchNorm is still in training mode: its running"
-    " statistics drift."
+    "Layers open again now, but below the line BatchNorm is still in training mode:"
+    " its running statistics drift."
 )
 def _(layers, count):
     for k, layer in enumerate(layers):
@@ -342,8 +352,8 @@ def _(layers, count):
 
 
 @set_stage.mistake(
-    "All layers are in evaluation mode, the open ones too: their BatchNorm should follow the new"
-    " data."
+    "All layers are in evaluation mode, the open ones too:"
+    " their BatchNorm should follow the new data."
 )
 def _(layers, count):
     for k, layer in enumerate(layers):
@@ -351,8 +361,8 @@ def _(layers, count):
 
 
 @set_stage.mistake(
-    "The modes are right, but the parameters below the line still want gradients: the optimizer"
-    " moves them."
+    "The modes are right, but the parameters below the line still want gradients:"
+    " the optimizer moves them."
 )
 def _(layers, count):
     for k, layer in enumerate(layers):
@@ -360,21 +370,25 @@ def _(layers, count):
 
 
 # ------------------------------------------------------------------------- 3. the probe comes first
+# inputs
 def _linear_network(n, d, k):
-    """Features with orthonormal rows, which keeps the steps stable, and targets that no head fits.
-    """
+    """Features with orthonormal rows, which keeps the steps stable, and targets that no head fits."""
 
-    def draw(g):
+    def draw(generator):
         def normal(*shape):
-            return torch.randn(*shape, generator=g, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
         B, X = torch.linalg.qr(normal(d, k))[0].T.contiguous(), normal(n, d)
-        rate, steps = 0.05 + 0.02 * float(torch.rand((), generator=g)), whole(g, 4, 8)
+        rate, steps = (
+            0.05 + 0.02 * float(torch.rand((), generator=generator)),
+            whole(generator, 4, 8),
+        )
         return B, X, X @ normal(d) + normal(n), rate, steps
 
     return draw
 
 
+# reference
 @exercise(
     [_linear_network(12, 4, 2), _linear_network(10, 5, 3)],
     points=3,
@@ -383,12 +397,12 @@ def _linear_network(n, d, k):
     atol=1e-9,
     hints=(
         (
-            "The probe is a least-squares problem with the features X @ B.T: torch.linalg.lstsq(X @"
-            " B.T, y).solution."
+            "The probe is a least-squares problem with the features X @ B.T:"
+            " torch.linalg.lstsq(X @ B.T, y).solution."
         ),
         (
-            "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B is the"
-            " outer product of v with X.T @ r / n. Find both, then step."
+            "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B"
+            " is the outer product of v with X.T @ r / n. Find both, then step."
         ),
     ),
 )
@@ -412,6 +426,7 @@ def lp_then_ft(B, X, y, rate, steps):
     ### END SOLUTION
 
 
+# laws
 @lp_then_ft.law(
     "no steps leave the features, and where the probe fits exactly, steps change nothing"
 )
@@ -426,6 +441,7 @@ def _(answer, B, X, y, rate, steps):
     )
 
 
+# mistakes
 def _two_layer(B, X, y, rate, steps, v=None, trunk=1.0, scale=1.0, ordered=None):
     """The reference with one thing changed: what the mistakes are made of."""
     v = torch.linalg.lstsq(X @ B.T, y).solution if v is None else v
@@ -450,8 +466,8 @@ def _(B, X, y, rate, steps):
 
 
 @lp_then_ft.mistake(
-    "There is no probe: fine-tuning starts from a head of zeros, and the features move while the"
-    " head learns."
+    "There is no probe: fine-tuning starts from a head of zeros,"
+    " and the features move while the head learns."
 )
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=torch.zeros_like(B[:, 0]))
@@ -465,12 +481,10 @@ def _(B, X, y, rate, steps):
 lp_then_ft.variants(
     _two_layer,
     {
-        "The head moves first and B's gradient is then taken with the new head: both gradients belong to the same point.": {
-            "ordered": "v first"
-        },
-        "B moves first and the head's gradient is then taken with the new B: both gradients belong to the same point.": {
-            "ordered": "B first"
-        },
+        "The head moves first and B's gradient is then taken with the new head:"
+        " both gradients belong to the same point.": {"ordered": "v first"},
+        "B moves first and the head's gradient is then taken with the new B:"
+        " both gradients belong to the same point.": {"ordered": "B first"},
         "Your gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
     },
 )
@@ -487,8 +501,8 @@ def _(B, X, y, rate, steps):
 
 
 @lp_then_ft.mistake(
-    "You probe the inputs, not the features, and map the answer into the features' space: solve for"
-    " v with X @ B.T in the place of X."
+    "You probe the inputs, not the features, and map the answer into the features' space:"
+    " solve for v with X @ B.T in the place of X."
 )
 def _(B, X, y, rate, steps):
     return _two_layer(B, X, y, rate, steps, v=B @ torch.linalg.lstsq(X, y).solution)
@@ -505,8 +519,8 @@ def _(B, X, y, rate, steps):
 
 
 @lp_then_ft.mistake(
-    "The head is fitted again after every step on the features; in the second phase it takes"
-    " gradient steps like the features."
+    "The head is fitted again after every step on the features;"
+    " in the second phase it takes gradient steps like the features."
 )
 def _(B, X, y, rate, steps):
     v = torch.linalg.lstsq(X @ B.T, y).solution
@@ -517,6 +531,7 @@ def _(B, X, y, rate, steps):
 
 
 # -------------------------------------------------------------------------------- 4. the wrong head
+# inputs
 NAMES = [
     "plane",
     "car",
@@ -540,8 +555,8 @@ def _heads(shared, gone, added):
     and `added` only after.
     """
 
-    def draw(g):
-        names = [NAMES[i] for i in torch.randperm(len(NAMES), generator=g).tolist()]
+    def draw(generator):
+        names = [NAMES[i] for i in torch.randperm(len(NAMES), generator=generator).tolist()]
         both, before, after = (
             names[:shared],
             names[shared : shared + gone],
@@ -549,8 +564,10 @@ def _heads(shared, gone, added):
         )
         turned = [*both[shared // 2 :], *both[: shared // 2]]
         known, wanted = [*both, *before], [*after[: added // 2], *turned, *after[added // 2 :]]
-        width = whole(g, 2, 5)
-        old, new = (filled(nn.Linear(width, len(classes)), g) for classes in (known, wanted))
+        width = whole(generator, 2, 5)
+        old, new = (
+            filled(nn.Linear(width, len(classes)), generator) for classes in (known, wanted)
+        )
         return new, old, known, wanted
 
     return draw
@@ -576,6 +593,7 @@ def _filled(answer, new, old, known, wanted):
     }
 
 
+# reference
 def _by_position(new, old, known, wanted):
     """Carry what the source knows of the target's classes over
     to the new head; return that head.
@@ -603,12 +621,12 @@ def _by_position(new, old, known, wanted):
     starter=_by_position,
     hints=(
         (
-            "The shapes fit, so nothing complains. Which class does row 0 stand for before, and"
-            " which after?"
+            "The shapes fit, so nothing complains. Which class does row 0 stand for before,"
+            " and which after?"
         ),
         (
-            "For each name at place k of `wanted` that is in `known`, copy row known.index(name) to"
-            " row k; leave the other rows."
+            "For each name at place k of `wanted` that is in `known`, copy row known.index(name)"
+            " to row k; leave the other rows."
         ),
     ),
 )
@@ -623,6 +641,7 @@ def fill_head(new, old, known, wanted):
     return new
 
 
+# mistakes
 def _by_name(new, old, known, wanted, weight=True, bias=True, order=None, other=None):
     for k, name in enumerate(wanted):
         if name in known:
@@ -637,8 +656,8 @@ def _by_name(new, old, known, wanted, weight=True, bias=True, order=None, other=
 
 
 @fill_head.mistake(
-    "Rows are copied by their place. The classes stand in another order now, so a row speaks for"
-    " the wrong class, and nothing complains."
+    "Rows are copied by their place. The classes stand in another order now,"
+    " so a row speaks for the wrong class, and nothing complains."
 )
 def _(new, old, known, wanted):
     return _by_position(new, old, known, wanted)
@@ -652,7 +671,8 @@ fill_head.variants(
         },
         "Only the biases are copied; the weights are those that were drawn.": {"weight": False},
         "The rows of new classes are set to zero: keep what was drawn.": {"other": lambda old: 0.0},
-        "A new class gets a copy of one of the source's rows, so it starts as a twin of a class that it is not: keep what was drawn.": {
+        "A new class gets a copy of one of the source's rows,"
+        " so it starts as a twin of a class that it is not: keep what was drawn.": {
             "other": lambda old: old.weight.data[-1]
         },
     },
@@ -675,8 +695,8 @@ def _(new, old, known, wanted):
 
 
 @fill_head.mistake(
-    "This is the source's own head: it has the source's classes, and the target's training would"
-    " change it."
+    "This is the source's own head: it has the source's classes,"
+    " and the target's training would change it."
 )
 def _(new, old, known, wanted):
     return old

@@ -17,15 +17,22 @@ def _import_functions():
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
-def _normal(g, *shape, scale=1.0):
-    return scale * torch.randn(*shape, generator=g, dtype=torch.float64)
+def _normal(generator, *shape, scale=1.0):
+    return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 # -------------------------------------------------------------------------------- 1. one inner step
-def _small_network(g):
+# inputs
+def _small_network(generator):
     _import_functions()
-    W, v = _normal(g, 3, 2), _normal(g, 3)
-    return W, v, _normal(g, 6, 2), _normal(g, 6), 0.1 + 0.2 * float(torch.rand((), generator=g))
+    W, v = _normal(generator, 3, 2), _normal(generator, 3)
+    return (
+        W,
+        v,
+        _normal(generator, 6, 2),
+        _normal(generator, 6),
+        0.1 + 0.2 * float(torch.rand((), generator=generator)),
+    )
 
 
 def _tanh_network(params, x):
@@ -67,6 +74,7 @@ def _after_a_step(answer, W, v, x, y, rate):
     }
 
 
+# reference
 @exercise(
     _small_network,
     points=2,
@@ -74,8 +82,8 @@ def _after_a_step(answer, W, v, x, y, rate):
     grad=False,
     hints=(
         (
-            "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes. Build"
-            " a new dict from p - rate * slope."
+            "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes."
+            " Build a new dict from p - rate * slope."
         ),
         (
             "For a step that can be differentiated again the slopes need a graph of their own:"
@@ -101,70 +109,7 @@ def inner_step(loss, params, rate):
     ### END SOLUTION
 
 
-def _step(loss, params, rate, graph=True, of=lambda p: p, sign=-1, after=lambda new: new):
-    """The answer with one thing changed: what the mistakes below are made of."""
-    slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=graph)
-    return after({name: of(p) + sign * rate * g for (name, p), g in zip(params.items(), slopes)})
-
-
-def _detached(new):
-    return {name: p.detach() for name, p in new.items()}
-
-
-inner_step.variants(
-    _step,
-    {
-        "The values are right, but the slopes count as constants: the second-order term is missing, and this is FOMAML. Ask for create_graph=True.": {
-            "graph": False
-        },
-        "The values are right, but nothing leads back to the start: p was detached (or .data was taken), so there is nothing to meta-learn.": {
-            "after": _detached
-        },
-        "The slopes lead back to the start, p itself does not: it was detached. The identity in I - rate * Hessian is lost.": {
-            "of": lambda p: p.detach()
-        },
-        "The step goes uphill: subtract the slopes.": {"sign": 1},
-    },
-)
-
-
-@inner_step.mistake("The rate is not used.")
-def _(loss, params, rate):
-    return _step(loss, params, 1.0)
-
-
-@inner_step.mistake("You divide by the rate: the step is rate times the slope.")
-def _(loss, params, rate):
-    return _step(loss, params, 1 / rate)
-
-
-@inner_step.mistake(
-    "The given parameters were changed in place. The next task needs the same start: build new"
-    " tensors."
-)
-def _(loss, params, rate):
-    slopes = torch.autograd.grad(loss(params), list(params.values()))
-    for p, g in zip(params.values(), slopes):
-        p.data -= rate * g
-    return params
-
-
-@inner_step.mistake(
-    "One parameter after the other: the second slope was taken where the first parameter had moved"
-    " already. Take all slopes at the same point."
-)
-def _(loss, params, rate):
-    new = dict(params)
-    for name, p in params.items():
-        new[name] = p - rate * torch.autograd.grad(loss(new), p, create_graph=True)[0]
-    return new
-
-
-@inner_step.mistake("These are the slopes, not the stepped parameters.")
-def _(loss, params, rate):
-    return _step(loss, params, 1.0, of=torch.zeros_like, sign=1)
-
-
+# laws
 @inner_step.law("a rate of 0 leaves every parameter where it is")
 def _(answer, W, v, x, y, rate):
     params = _own(W, v)
@@ -181,21 +126,89 @@ def _(answer, W, v, x, y, rate):
     return all(p.grad is None for p in params.values())
 
 
+# mistakes
+def _step(loss, params, rate, graph=True, of=lambda p: p, sign=-1, after=lambda new: new):
+    """The answer with one thing changed: what the mistakes below are made of."""
+    slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=graph)
+    return after({name: of(p) + sign * rate * g for (name, p), g in zip(params.items(), slopes)})
+
+
+def _detached(new):
+    return {name: p.detach() for name, p in new.items()}
+
+
+inner_step.variants(
+    _step,
+    {
+        "The values are right, but the slopes count as constants:"
+        " the second-order term is missing, and this is FOMAML. Ask for create_graph=True.": {
+            "graph": False
+        },
+        "The values are right, but nothing leads back to the start:"
+        " p was detached (or .data was taken), so there is nothing to meta-learn.": {
+            "after": _detached
+        },
+        "The slopes lead back to the start, p itself does not: it was detached."
+        " The identity in I - rate * Hessian is lost.": {"of": lambda p: p.detach()},
+        "The step goes uphill: subtract the slopes.": {"sign": 1},
+    },
+)
+
+
+@inner_step.mistake("The rate is not used.")
+def _(loss, params, rate):
+    return _step(loss, params, 1.0)
+
+
+@inner_step.mistake("You divide by the rate: the step is rate times the slope.")
+def _(loss, params, rate):
+    return _step(loss, params, 1 / rate)
+
+
+@inner_step.mistake(
+    "The given parameters were changed in place. The next task needs the same start:"
+    " build new tensors."
+)
+def _(loss, params, rate):
+    slopes = torch.autograd.grad(loss(params), list(params.values()))
+    for p, g in zip(params.values(), slopes):
+        p.data -= rate * g
+    return params
+
+
+@inner_step.mistake(
+    "One parameter after the other: the second slope was taken"
+    " where the first parameter had moved already. Take all slopes at the same point."
+)
+def _(loss, params, rate):
+    new = dict(params)
+    for name, p in params.items():
+        new[name] = p - rate * torch.autograd.grad(loss(new), p, create_graph=True)[0]
+    return new
+
+
+@inner_step.mistake("These are the slopes, not the stepped parameters.")
+def _(loss, params, rate):
+    return _step(loss, params, 1.0, of=torch.zeros_like, sign=1)
+
+
 # ---------------------------------------------------------------------- 2. the start in closed form
+# inputs
 def _bowls(tasks, size):
-    def draw(g):
-        Q = torch.linalg.qr(_normal(g, tasks, size, size)).Q
-        curvature = 0.3 + 2.2 * torch.rand(tasks, size, generator=g, dtype=torch.float64)
+    def draw(generator):
+        Q = torch.linalg.qr(_normal(generator, tasks, size, size)).Q
+        curvature = 0.3 + 2.2 * torch.rand(tasks, size, generator=generator, dtype=torch.float64)
         H = Q @ torch.diag_embed(curvature) @ Q.transpose(1, 2)
         return (
             (H + H.transpose(1, 2)) / 2,
-            _normal(g, tasks, size, scale=2.0),
-            0.2 + 0.1 * float(torch.rand((), generator=g)),
+            _normal(generator, tasks, size, scale=2.0),
+            0.2 + 0.1 * float(torch.rand((), generator=generator)),
         )
 
     return draw
 
 
+# reference
 @exercise(
     [_bowls(2, 2), _bowls(4, 3)],
     points=2,
@@ -203,12 +216,12 @@ def _bowls(tasks, size):
     rtol=1e-5,
     hints=(
         (
-            "After the step the distance to the centre is (I - rate H_t)(theta - c_t). Put it into"
-            " the loss: it is a bowl again, with another matrix M_t."
+            "After the step the distance to the centre is (I - rate H_t)(theta - c_t)."
+            " Put it into the loss: it is a bowl again, with another matrix M_t."
         ),
         (
-            "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves (sum"
-            " of M_t) theta = sum of M_t c_t."
+            "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves"
+            " (sum of M_t) theta = sum of M_t c_t."
         ),
     ),
 )
@@ -229,6 +242,13 @@ def maml_start(H, C, rate):
     ### END SOLUTION
 
 
+# laws
+@maml_start.law("tasks of one curvature start at the mean of their centres, whatever the rate")
+def _(answer, H, C, rate):
+    return torch.allclose(answer(H[:1].expand_as(H).contiguous(), C, rate), C.mean(0), atol=1e-8)
+
+
+# mistakes
 def _identity(H):
     return torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
 
@@ -244,24 +264,23 @@ def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
 maml_start.variants(
     _start,
     {
-        "This is the joint minimum, the start with the smallest loss *before* adaptation. The rate has to come in.": {
-            "matrix": lambda H, K: H
-        },
-        "This is where FOMAML rests: the factor (I - rate H_t) comes twice, once from the step and once from differentiating through it.": {
+        "This is the joint minimum, the start with the smallest loss *before* adaptation."
+        " The rate has to come in.": {"matrix": lambda H, K: H},
+        "This is where FOMAML rests: the factor (I - rate H_t) comes twice,"
+        " once from the step and once from differentiating through it.": {
             "matrix": lambda H, K: H @ K
         },
-        "H_t itself is missing between the two factors: they say how far the centre still is, H_t says what that costs.": {
+        "H_t itself is missing between the two factors:"
+        " they say how far the centre still is, H_t says what that costs.": {
             "matrix": lambda H, K: K @ K
         },
-        "You solve for the mean matrix with the sum of the pulls, or the other way round: both sums, or both means.": {
-            "mean": torch.mean
-        },
+        "You solve for the mean matrix with the sum of the pulls, or the other way round:"
+        " both sums, or both means.": {"mean": torch.mean},
         "This is the mean of the centres: the curvatures are not used.": {
             "matrix": lambda H, K: _identity(H).expand_as(H)
         },
-        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only: torch.eye.": {
-            "matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))
-        },
+        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only:"
+        " torch.eye.": {"matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))},
         "With * you multiply entry by entry. Products of matrices are written with @.": {
             "matrix": lambda H, K: K * H * K
         },
@@ -281,28 +300,24 @@ def _(H, C, rate):
     return _start(H, C, rate, matrix=lambda H, K: H - rate**2 * H @ H @ H)
 
 
-@maml_start.law("tasks of one curvature start at the mean of their centres, whatever the rate")
-def _(answer, H, C, rate):
-    return torch.allclose(answer(H[:1].expand_as(H).contiguous(), C, rate), C.mean(0), atol=1e-8)
-
-
 # ------------------------------------------------------------------- 3. what first order leaves out
+# inputs
 def _two_losses(scale):
     """The slopes of two losses sum log cosh(A theta - b) [* scale]; a start, a rate, and how far
     apart the differences are taken.
     """
 
-    def draw(g):
+    def draw(generator):
         _import_functions()
-        size = int(torch.randint(2, 5, (), generator=g))
-        A, B = _normal(g, size + 2, size), _normal(g, size + 2, size)
+        size = int(torch.randint(2, 5, (), generator=generator))
+        A, B = _normal(generator, size + 2, size), _normal(generator, size + 2, size)
         return (
             A,
             B,
-            _normal(g, size + 2),
-            _normal(g, size + 2),
-            _normal(g, size),
-            0.1 + 0.2 * float(torch.rand((), generator=g)),
+            _normal(generator, size + 2),
+            _normal(generator, size + 2),
+            _normal(generator, size),
+            0.1 + 0.2 * float(torch.rand((), generator=generator)),
             1e-4,
             scale,
         )
@@ -320,6 +335,7 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
     return answer(slope, judge, theta, rate, reach) / scale
 
 
+# reference
 @exercise(
     [_two_losses(1.0), _two_losses(1e4), _two_losses(1e-6)],
     points=3,
@@ -333,8 +349,9 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
             " FOMAML is g'. What is left?"
         ),
         (
-            "H v is the change of the slope along v: (slope(theta + h v) - slope(theta - h v)) / (2"
-            " h), with h so small that h |v| = reach."
+            "H v is the change of the slope along v:"
+            " (slope(theta + h v) - slope(theta - h v)) / (2 h),"
+            " with h so small that h |v| = reach."
         ),
     ),
 )
@@ -356,6 +373,7 @@ def dropped_term(slope, judge, theta, rate, reach):
     ### END SOLUTION
 
 
+# mistakes
 def _dropped(
     slope, judge, theta, rate, reach, of=None, at=0, before=False, h=None, factor=1, plus=0, back=1
 ):
@@ -378,26 +396,26 @@ dropped_term.variants(
             "factor": -1
         },
         "This is MAML's whole gradient. The question is what FOMAML leaves out of it.": {"plus": 1},
-        "This is FOMAML's gradient, the query's slope at the stepped point: what it leaves out comes on top.": {
+        "This is FOMAML's gradient, the query's slope at the stepped point:"
+        " what it leaves out comes on top.": {
             "plus": 1,
             "factor": 0,
         },
         "The query's slope is taken before the step. Take it at theta - rate * slope(theta).": {
             "before": True
         },
-        "The Hessian belongs to the start, where the inner step was taken; you take it at the stepped point.": {
-            "at": 1
-        },
-        "You go h g' with the same h however long g' is: with a loss in other units the points lie far away, or on top of each other. Divide by its length.": {
-            "h": lambda reach: reach
-        },
+        "The Hessian belongs to the start, where the inner step was taken;"
+        " you take it at the stepped point.": {"at": 1},
+        "You go h g' with the same h however long g' is:"
+        " with a loss in other units the points lie far away, or on top of each other."
+        " Divide by its length.": {"h": lambda reach: reach},
         "A factor of 2: the two points are 2 h apart along g'.": {"factor": 2},
-        "The Hessian is that of the query loss here. The step was taken on the support, so it is the support's slope that turns.": {
+        "The Hessian is that of the query loss here."
+        " The step was taken on the support, so it is the support's slope that turns.": {
             "of": lambda slope, judge: judge
         },
-        "One of the two points is theta itself. Differences from one side are far less exact: take a point on either side.": {
-            "back": 0
-        },
+        "One of the two points is theta itself. Differences from one side are far less exact:"
+        " take a point on either side.": {"back": 0},
     },
 )
 
@@ -415,19 +433,27 @@ def _(slope, judge, theta, rate, reach):
 
 
 # --------------------------------------------------------------------------------------- 4. Reptile
+# inputs
 def _regressions(count):
-    def draw(g):
-        size = int(torch.randint(2, 4, (), generator=g))
+    def draw(generator):
+        size = int(torch.randint(2, 4, (), generator=generator))
         tasks = [
-            (_normal(g, n, size), _normal(g, n, scale=2.0))
-            for n in torch.randint(3, 7, (count,), generator=g).tolist()
+            (_normal(generator, n, size), _normal(generator, n, scale=2.0))
+            for n in torch.randint(3, 7, (count,), generator=generator).tolist()
         ]
-        rate, toward = (0.1 + 0.3 * torch.rand(2, generator=g)).tolist()
-        return _normal(g, size), tasks, rate, int(torch.randint(2, 5, (), generator=g)), toward
+        rate, toward = (0.1 + 0.3 * torch.rand(2, generator=generator)).tolist()
+        return (
+            _normal(generator, size),
+            tasks,
+            rate,
+            int(torch.randint(2, 5, (), generator=generator)),
+            toward,
+        )
 
     return draw
 
 
+# reference
 @exercise(
     [_regressions(2), _regressions(4)],
     points=2,
@@ -436,8 +462,8 @@ def _regressions(count):
     atol=1e-8,
     hints=(
         (
-            "Two loops: over the tasks, each from its own copy of theta, and over the steps. The"
-            " gradient is X' (X own - y) / n."
+            "Two loops: over the tasks, each from its own copy of theta, and over the steps."
+            " The gradient is X' (X own - y) / n."
         ),
         "Collect where the tasks end. The answer is theta + toward * (their mean - theta).",
     ),
@@ -463,6 +489,7 @@ def reptile_update(theta, tasks, rate, steps, toward):
     ### END SOLUTION
 
 
+# mistakes
 def _reptile(
     theta,
     tasks,
@@ -496,9 +523,8 @@ reptile_update.variants(
             "chained": True
         },
         "You add the tasks' moves up; Reptile takes their mean.": {"of": lambda ends: 1},
-        "The gradient is taken at theta in every step: take it where the task has got to. With more than one step that is the whole point of Reptile.": {
-            "frozen": True
-        },
+        "The gradient is taken at theta in every step: take it where the task has got to."
+        " With more than one step that is the whole point of Reptile.": {"frozen": True},
         "The gradients lack the 1 / n: the loss is a mean over the examples.": {"n": lambda y: 1},
         "The gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
         "Only the last task moves the start.": {"only": slice(-1, None)},
@@ -530,8 +556,8 @@ def _(theta, tasks, rate, steps, toward):
 
 
 @reptile_update.mistake(
-    "`own = theta` and then `own -= ...` moves theta itself. Write own = own - ..., or start from"
-    " theta.clone()."
+    "`own = theta` and then `own -= ...` moves theta itself."
+    " Write own = own - ..., or start from theta.clone()."
 )
 def _(theta, tasks, rate, steps, toward):
     away = 0
@@ -549,19 +575,20 @@ def _(theta, tasks, rate, steps, toward):
 
 
 # ---------------------------------------------------------------------- 5. apply to new tasks: bugs
+# inputs
 def _new_tasks(count):
-    def draw(g):
+    def draw(generator):
         _import_functions()
         tasks = [
-            (_normal(g, n, 2), _normal(g, n), _normal(g, 3, 2))
-            for n in torch.randint(4, 8, (count,), generator=g).tolist()
+            (_normal(generator, n, 2), _normal(generator, n), _normal(generator, 3, 2))
+            for n in torch.randint(4, 8, (count,), generator=generator).tolist()
         ]
         return (
-            _normal(g, 3, 2),
-            _normal(g, 3),
+            _normal(generator, 3, 2),
+            _normal(generator, 3),
             tasks,
-            0.1 + 0.1 * float(torch.rand((), generator=g)),
-            int(torch.randint(2, 4, (), generator=g)),
+            0.1 + 0.1 * float(torch.rand((), generator=generator)),
+            int(torch.randint(2, 4, (), generator=generator)),
         )
 
     return draw
@@ -578,6 +605,7 @@ def _applied(answer, W, v, tasks, rate, steps):
     }
 
 
+# reference
 def _too_early(f, params, tasks, rate, steps):
     """Predictions for new tasks, each after adapting to it.
 
@@ -628,6 +656,7 @@ def predict_new(f, params, tasks, rate, steps):
     return predictions
 
 
+# mistakes
 def _predicted(
     f,
     params,
@@ -662,19 +691,18 @@ def _predicted(
 predict_new.variants(
     _predicted,
     {
-        "Both bugs are still there: predictions before the steps, and a start that the first task moves for all others.": {
+        "Both bugs are still there: predictions before the steps,"
+        " and a start that the first task moves for all others.": {
             "early": True,
             "in_place": True,
         },
-        "The predictions come after the steps now, but p.data moves the start itself: the second task starts where the first one ended. A copy of the dict still holds the same tensors.": {
-            "in_place": True
-        },
-        "Each task starts afresh now, but the predictions are still taken before its steps, so they are all the start's.": {
-            "early": True
-        },
-        "The start stays as it is now, but `own` goes on from one task to the next: set it to params inside the loop over the tasks.": {
-            "chained": True
-        },
+        "The predictions come after the steps now, but p.data moves the start itself:"
+        " the second task starts where the first one ended."
+        " A copy of the dict still holds the same tensors.": {"in_place": True},
+        "Each task starts afresh now, but the predictions are still taken before its steps,"
+        " so they are all the start's.": {"early": True},
+        "The start stays as it is now, but `own` goes on from one task to the next:"
+        " set it to params inside the loop over the tasks.": {"chained": True},
         "You predict for the support, which was adapted to; the question is the query.": {
             "query": False
         },

@@ -7,31 +7,33 @@ from ..checks.exercise import exercise
 
 
 # ------------------------------------------------------------------------------------ 1. prototypes
+# inputs
 def _features(counts, d):
     """Support features of classes with these numbers of examples, in mixed order, and queries;
     float64.
     """
 
-    def draw(g):
+    def draw(generator):
         y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        y = y[torch.randperm(len(y), generator=g)]
-        z = torch.randn(len(y), d, generator=g, dtype=torch.float64) + 1.0
-        return z, y, torch.randn(4, d, generator=g, dtype=torch.float64) + 1.0, len(counts)
+        y = y[torch.randperm(len(y), generator=generator)]
+        z = torch.randn(len(y), d, generator=generator, dtype=torch.float64) + 1.0
+        return z, y, torch.randn(4, d, generator=generator, dtype=torch.float64) + 1.0, len(counts)
 
     return draw
 
 
+# reference
 @exercise(
     [_features([2, 2, 2], 4), _features([1, 3, 2, 4], 3)],
     points=2,
     hints=(
         (
-            "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the"
-            " squared distances."
+            "A prototype is the mean of z[y == k]. Then a softmax over the classes,"
+            " of minus the squared distances."
         ),
         (
-            "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last"
-            " dimension."
+            "torch.cdist(query, centres) ** 2 has the shape [q, ways];"
+            " softmax over its last dimension."
         ),
     ),
 )
@@ -50,11 +52,13 @@ def nearest_prototype(z, y, query, ways):
     ### END SOLUTION
 
 
+# laws
 @nearest_prototype.law("moving everything by the same vector changes nothing")
 def _(answer, z, y, query, ways):
     return torch.allclose(answer(z + 3.0, y, query + 3.0, ways), answer(z, y, query, ways))
 
 
+# mistakes
 def _away(query, points):
     return (query[:, None] - points).square().sum(-1)
 
@@ -75,18 +79,16 @@ def _nearest(
 nearest_prototype.variants(
     _nearest,
     {
-        "The distance is not squared. With the square the classifier is linear in the features, and Gaussians stand behind it.": {
-            "of": lambda far: (-far.sqrt()).softmax(-1)
-        },
+        "The distance is not squared. With the square the classifier is linear in the features,"
+        " and Gaussians stand behind it.": {"of": lambda far: (-far.sqrt()).softmax(-1)},
         "The prototype is a sum: divide by the number of examples of the class.": {
             "centre": lambda rows: rows.sum(0)
         },
         "The sign is turned round: the farthest class gets the highest probability.": {
             "of": lambda far: far.softmax(-1)
         },
-        "The softmax runs over the queries. It is to run over the classes, so that each row sums to 1.": {
-            "of": lambda far: (-far).softmax(0)
-        },
+        "The softmax runs over the queries. It is to run over the classes,"
+        " so that each row sums to 1.": {"of": lambda far: (-far).softmax(0)},
         "The squared distance is a sum over the features, not their mean.": {
             "away": lambda query, points: (query[:, None] - points).square().mean(-1)
         },
@@ -97,7 +99,8 @@ nearest_prototype.variants(
         "You halve the squared distance, as a Gaussian of unit width does. Equation 2 does not.": {
             "of": lambda far: (-far / 2).softmax(-1)
         },
-        "That is a scalar product, not a distance: a prototype that is far from zero wins too often.": {
+        "That is a scalar product, not a distance:"
+        " a prototype that is far from zero wins too often.": {
             "away": lambda query, points: -query @ points.T
         },
     },
@@ -113,8 +116,8 @@ def _(z, y, query, ways):
 
 
 @nearest_prototype.mistake(
-    "You sum up the probabilities of the examples, as a nearest-neighbour rule would: the mean over"
-    " a class comes before the distance."
+    "You sum up the probabilities of the examples, as a nearest-neighbour rule would:"
+    " the mean over a class comes before the distance."
 )
 def _(z, y, query, ways):
     each = (-_away(query, z)).softmax(-1)
@@ -122,13 +125,20 @@ def _(z, y, query, ways):
 
 
 # --------------------------------------------------------------------- 2. an episode: spot the bugs
+# inputs
 def _labelled(classes, allowed, ways, shots, queries):
-    def draw(g):
+    def draw(generator):
         y = torch.arange(classes).repeat_interleave(
-            shots + queries + torch.randint(2, (classes,), generator=g)
+            shots + queries + torch.randint(2, (classes,), generator=generator)
         )
-        y = y[torch.randperm(len(y), generator=g)]
-        return y, torch.randperm(classes, generator=g)[:allowed].tolist(), ways, shots, queries
+        y = y[torch.randperm(len(y), generator=generator)]
+        return (
+            y,
+            torch.randperm(classes, generator=generator)[:allowed].tolist(),
+            ways,
+            shots,
+            queries,
+        )
 
     return draw
 
@@ -183,6 +193,7 @@ def _drawn(answer, y, classes, ways, shots, queries, times=25):
     }
 
 
+# reference
 def _leaking(y, classes, ways, shots, queries, generator):
     """The rows of one task's examples.
 
@@ -213,12 +224,12 @@ def _leaking(y, classes, ways, shots, queries, generator):
     starter=_leaking,
     hints=(
         (
-            "Two leaks. From which classes does it draw? And can an example be in the support and"
-            " among the queries?"
+            "Two leaks. From which classes does it draw?"
+            " And can an example be in the support and among the queries?"
         ),
         (
-            "Shuffle `classes`, y.new_tensor(classes), not the labels that y has; and let the"
-            " queries begin where the support ends."
+            "Shuffle `classes`, y.new_tensor(classes), not the labels that y has;"
+            " and let the queries begin where the support ends."
         ),
     ),
 )
@@ -234,9 +245,10 @@ def draw_task(y, classes, ways, shots, queries, generator):
     return support, query
 
 
+# mistakes
 @draw_task.mistake(
-    "Two leaks, still: any class of y may be drawn, those that were trained on as well; and a query"
-    " can be one of the support's own examples."
+    "Two leaks, still: any class of y may be drawn, those that were trained on as well;"
+    " and a query can be one of the support's own examples."
 )
 def _(y, classes, ways, shots, queries, generator):
     return _leaking(y, classes, ways, shots, queries, generator)
@@ -276,30 +288,32 @@ def _task(
 draw_task.variants(
     _task,
     {
-        "Queries are apart from the support now. But any class of y may be drawn, those that were trained on as well.": {
-            "choose": lambda y, classes, ways, g: _order(int(y.max()) + 1, g)
+        "Queries are apart from the support now. But any class of y may be drawn,"
+        " those that were trained on as well.": {
+            "choose": lambda y, classes, ways, generator: _order(int(y.max()) + 1, generator)
         },
-        "The classes are right now. But a query can be one of the support's own examples: accuracy would measure memory.": {
-            "apart": False
-        },
+        "The classes are right now. But a query can be one of the support's own examples:"
+        " accuracy would measure memory.": {"apart": False},
         "You draw positions in `classes` and use them as labels: classes[c] is the label.": {
-            "choose": lambda y, classes, ways, g: _order(len(classes), g)
+            "choose": lambda y, classes, ways, generator: _order(len(classes), generator)
         },
-        "A class may be drawn twice in a task, and then two of its labels are the same thing: draw without replacement.": {
-            "choose": lambda y, classes, ways, g: [
-                classes[i] for i in torch.randint(len(classes), (ways,), generator=g)
+        "A class may be drawn twice in a task, and then two of its labels are the same thing:"
+        " draw without replacement.": {
+            "choose": lambda y, classes, ways, generator: [
+                classes[i] for i in torch.randint(len(classes), (ways,), generator=generator)
             ]
         },
         "The classes are the first ones of the list every time: draw them.": {
             "choose": lambda y, classes, ways, g: classes
         },
-        "The examples of a class come in the order of the data every time: some are always support and some never: draw them.": {
+        "The examples of a class come in the order of the data every time:"
+        " some are always support and some never: draw them.": {
             "order": lambda n, g: torch.arange(n)
         },
-        "The draw does not use `generator`, so the same seed gives other episodes, and methods cannot be compared on the same ones.": {
-            "drawer": lambda g: None
-        },
-        "You seed a generator of your own, so that every episode is the same: draw with `generator`, as it comes.": {
+        "The draw does not use `generator`, so the same seed gives other episodes,"
+        " and methods cannot be compared on the same ones.": {"drawer": lambda g: None},
+        "You seed a generator of your own, so that every episode is the same:"
+        " draw with `generator`, as it comes.": {
             "drawer": lambda g: torch.Generator().manual_seed(0)
         },
     },
@@ -307,24 +321,26 @@ draw_task.variants(
 
 
 # ---------------------------------------------------------------------- 3. whose mean and variance?
+# inputs
 def _norm_inputs(n, q, d):
-    def draw(g):
+    def draw(generator):
         def normal(*shape):
-            return torch.randn(*shape, generator=g, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        eps = 0.05 + 0.5 * float(torch.rand((), generator=g))
+        eps = 0.05 + 0.5 * float(torch.rand((), generator=generator))
         return 2 * normal(n, d) + 1, normal(q, d) - 1, normal(d) + 2, normal(d), eps
 
     return draw
 
 
+# reference
 @exercise(
     [_norm_inputs(5, 4, 3), _norm_inputs(4, 3, 2)],
     points=2,
     hints=(
         (
-            "One mean and one variance a feature, from the support alone; the queries are"
-            " normalised with the same two numbers."
+            "One mean and one variance a feature, from the support alone;"
+            " the queries are normalised with the same two numbers."
         ),
         "support.var(0, unbiased=False), and eps belongs under the root, next to the variance.",
     ),
@@ -347,12 +363,14 @@ def support_norm(support, query, weight, bias, eps):
     ### END SOLUTION
 
 
+# laws
 @support_norm.law("a query gets the same alone as in company")
 def _(answer, support, query, weight, bias, eps):
     alone = torch.cat([answer(support, q[None], weight, bias, eps)[1] for q in query])
     return torch.allclose(alone, answer(support, query, weight, bias, eps)[1])
 
 
+# mistakes
 def _normed(
     support,
     query,
@@ -373,22 +391,22 @@ def _normed(
 support_norm.variants(
     _normed,
     {
-        "Each part has statistics of its own: the queries are normalised by the queries. That is the transductive way.": {
-            "of": lambda s, q: (s, q)
-        },
-        "Mean and variance are taken over support and queries together: what is said about one query depends on the others.": {
+        "Each part has statistics of its own: the queries are normalised by the queries."
+        " That is the transductive way.": {"of": lambda s, q: (s, q)},
+        "Mean and variance are taken over support and queries together:"
+        " what is said about one query depends on the others.": {
             "of": lambda s, q: (torch.cat([s, q]),) * 2
         },
-        "The queries' statistics normalise both: the support is what you know, so it is to give mean and variance.": {
-            "of": lambda s, q: (q, q)
-        },
+        "The queries' statistics normalise both: the support is what you know,"
+        " so it is to give mean and variance.": {"of": lambda s, q: (q, q)},
         "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).": {
             "root": lambda x, eps: (x.var(0) + eps).sqrt()
         },
         "eps is added to the standard deviation: it belongs under the root, next to the variance.": {
             "root": lambda x, eps: x.std(0, unbiased=False) + eps
         },
-        "eps is missing: a feature that is the same in all of the support would be divided by zero.": {
+        "eps is missing: a feature that is the same in"
+        " all of the support would be divided by zero.": {
             "root": lambda x, eps: x.std(0, unbiased=False)
         },
         "weight and bias are missing.": {"then": lambda z, weight, bias: z},
@@ -405,8 +423,8 @@ def _(support, query, weight, bias, eps):
 
 
 @support_norm.mistake(
-    "The mean runs over the features of an example, as in LayerNorm: one mean and one variance a"
-    " feature, over the examples."
+    "The mean runs over the features of an example, as in LayerNorm:"
+    " one mean and one variance a feature, over the examples."
 )
 def _(support, query, weight, bias, eps):
     return tuple(
@@ -417,24 +435,26 @@ def _(support, query, weight, bias, eps):
 
 
 # ------------------------------------------------------------------------ 4. the head of Baseline++
+# inputs
 def _head_inputs(q, d, classes):
-    def draw(g):
-        lengths = 0.5 + 2 * torch.rand(q, 1, generator=g, dtype=torch.float64)
-        z = lengths * torch.randn(q, d, generator=g, dtype=torch.float64)
-        weight = 2 * torch.randn(classes, d, generator=g, dtype=torch.float64)
-        return z, weight, 2.0 + 8 * float(torch.rand((), generator=g))
+    def draw(generator):
+        lengths = 0.5 + 2 * torch.rand(q, 1, generator=generator, dtype=torch.float64)
+        z = lengths * torch.randn(q, d, generator=generator, dtype=torch.float64)
+        weight = 2 * torch.randn(classes, d, generator=generator, dtype=torch.float64)
+        return z, weight, 2.0 + 8 * float(torch.rand((), generator=generator))
 
     return draw
 
 
+# reference
 @exercise(
     [_head_inputs(4, 3, 5), _head_inputs(5, 4, 2)],
     points=1,
     hints=(
         "The cosine is the scalar product of two vectors that were both divided by their lengths.",
         (
-            "z @ weight.T holds the scalar products, and z.norm(dim=1)[:, None] *"
-            " weight.norm(dim=1) the products of the lengths."
+            "z @ weight.T holds the scalar products,"
+            " and z.norm(dim=1)[:, None] * weight.norm(dim=1) the products of the lengths."
         ),
     ),
 )
@@ -452,6 +472,7 @@ def direction_logits(z, weight, scale):
     ### END SOLUTION
 
 
+# laws
 @direction_logits.law("longer features or longer weights change nothing")
 def _(answer, z, weight, scale):
     found = answer(z, weight, scale)
@@ -460,6 +481,7 @@ def _(answer, z, weight, scale):
     )
 
 
+# mistakes
 def _unit(rows):
     return F.normalize(rows, dim=-1)
 
@@ -490,9 +512,8 @@ direction_logits.variants(
         "Only the weights are divided by their length: the features' length still counts.": {
             "features": _as_is
         },
-        "The scale is missing. A cosine is at most 1, and a softmax of numbers so small is nearly flat.": {
-            "times": lambda found, scale: found
-        },
+        "The scale is missing. A cosine is at most 1,"
+        " and a softmax of numbers so small is nearly flat.": {"times": lambda found, scale: found},
         "You divide by the lengths of the columns: a length is that of a row, over its features.": {
             part: lambda rows: F.normalize(rows, dim=0) for part in ("features", "weights")
         },
@@ -509,26 +530,30 @@ direction_logits.variants(
 
 
 # ----------------------------------------------------------------------------------- 5. two spreads
+# inputs
 def _accuracies(seeds, episodes):
-    def draw(g):
-        level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=g, dtype=torch.float64)
-        return (level + 0.1 * torch.randn(seeds, episodes, generator=g, dtype=torch.float64),)
+    def draw(generator):
+        level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=generator, dtype=torch.float64)
+        return (
+            level + 0.1 * torch.randn(seeds, episodes, generator=generator, dtype=torch.float64),
+        )
 
     return draw
 
 
+# reference
 @exercise(
     [_accuracies(3, 12), _accuracies(5, 8)],
     points=2,
     grad=False,
     hints=(
         (
-            "Half an interval: 1.96 times the standard deviation over the episodes of one training,"
-            " divided by the root of their number."
+            "Half an interval: 1.96 times the standard deviation over the episodes"
+            " of one training, divided by the root of their number."
         ),
         (
-            "accuracy.std(1) gives one deviation a training; accuracy.mean(1).std() is the other"
-            " spread, of which no root is taken."
+            "accuracy.std(1) gives one deviation a training;"
+            " accuracy.mean(1).std() is the other spread, of which no root is taken."
         ),
     ),
 )
@@ -550,6 +575,7 @@ def two_spreads(accuracy):
     ### END SOLUTION
 
 
+# mistakes
 def _both(
     accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=lambda a: a.mean(1).std()
 ):
@@ -560,9 +586,8 @@ def _both(
 two_spreads.variants(
     _both,
     {
-        "half is the spread of single episodes: an interval of the mean divides it by the root of their number.": {
-            "half": lambda a: 1.96 * a.std(1)
-        },
+        "half is the spread of single episodes: an interval of the mean divides it by the root"
+        " of their number.": {"half": lambda a: 1.96 * a.std(1)},
         "half is divided by the number of episodes: take its root.": {
             "half": lambda a: 1.96 * a.std(1) / a.shape[1]
         },
@@ -572,19 +597,21 @@ two_spreads.variants(
         "half is the whole width, from end to end.": {
             "half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5
         },
-        "All episodes of all trainings go into one interval, as if each were a training of its own. The trainings share the episodes, and the network's luck is in all of them.": {
+        "All episodes of all trainings go into one interval,"
+        " as if each were a training of its own. The trainings share the episodes,"
+        " and the network's luck is in all of them.": {
             "half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))
         },
         "The deviations divide by the number itself: a sample divides by one less.": {
             "half": lambda a: 1.96 * a.std(1, unbiased=False) / a.shape[1] ** 0.5,
             "spread": lambda a: a.mean(1).std(unbiased=False),
         },
-        "The last one is divided by the root of the number of trainings: it is to be the spread of trainings, not the error of their mean.": {
+        "The last one is divided by the root of the number of trainings:"
+        " it is to be the spread of trainings, not the error of their mean.": {
             "spread": lambda a: a.mean(1).std() / len(a) ** 0.5
         },
-        "The last one is the spread of all episodes: first the mean of each training, then their deviation.": {
-            "spread": lambda a: a.std()
-        },
+        "The last one is the spread of all episodes:"
+        " first the mean of each training, then their deviation.": {"spread": lambda a: a.std()},
         "The last one is a standard deviation as it is, without 1.96.": {
             "spread": lambda a: 1.96 * a.mean(1).std()
         },

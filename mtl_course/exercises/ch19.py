@@ -13,34 +13,38 @@ from .inputs import filled, whole
 
 
 # --------------------------------------------------------------------------------- 1. EWC's penalty
+# inputs
 def _after_a_task(new):
     """Parameters, anchor and Fisher diagonal of a network with two old tensors, and a third one,
     `new`, that came later.
     """
 
-    def draw(g):
+    def draw(generator):
         shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,)}
-        anchor = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
-        fisher = {name: 2 * torch.rand(shape, generator=g) + 0.1 for name, shape in shapes.items()}
-        params = {name: p + torch.randn(p.shape, generator=g) for name, p in anchor.items()}
+        anchor = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        fisher = {
+            name: 2 * torch.rand(shape, generator=generator) + 0.1 for name, shape in shapes.items()
+        }
+        params = {name: p + torch.randn(p.shape, generator=generator) for name, p in anchor.items()}
         if new:
-            params["head.weight"] = torch.randn(2, 3, generator=g)
-        return params, anchor, fisher, 1.0 + 4 * float(torch.rand((), generator=g))
+            params["head.weight"] = torch.randn(2, 3, generator=generator)
+        return params, anchor, fisher, 1.0 + 4 * float(torch.rand((), generator=generator))
 
     return draw
 
 
+# reference
 @exercise(
     [_after_a_task(True), _after_a_task(False)],
     points=1,
     hints=(
         (
-            "For each name of the anchor: Fisher value times squared distance, summed over all"
-            " entries. Then half of the strength."
+            "For each name of the anchor: Fisher value times squared distance,"
+            " summed over all entries. Then half of the strength."
         ),
         (
-            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for name"
-            " in anchor)"
+            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum()"
+            " for name in anchor)"
         ),
     ),
 )
@@ -63,11 +67,13 @@ def ewc_penalty(params, anchor, fisher, strength):
     ### END SOLUTION
 
 
+# laws
 @ewc_penalty.law("zero at the anchor, whatever a new head is")
 def _(answer, params, anchor, fisher, strength):
     return float(answer({**params, **anchor}, anchor, fisher, strength)) == 0
 
 
+# mistakes
 def _pull(
     params,
     anchor,
@@ -88,28 +94,25 @@ def _pull(
 ewc_penalty.variants(
     _pull,
     {
-        "Twice too large: equation 5 has strength / 2, so that the penalty's second derivative is strength x F.": {
-            "factor": 1.0
-        },
+        "Twice too large: equation 5 has strength / 2,"
+        " so that the penalty's second derivative is strength x F.": {"factor": 1.0},
         "The distance is not squared.": {"term": lambda p, a, f: f * (p - a).abs()},
-        "The Fisher values are squared along with the distance: they are squared gradients already.": {
-            "term": lambda p, a, f: (f * (p - a)) ** 2
-        },
-        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally (chapter 2).": {
-            "term": lambda p, a, f: (p - a) ** 2
-        },
+        "The Fisher values are squared along with the distance:"
+        " they are squared gradients already.": {"term": lambda p, a, f: (f * (p - a)) ** 2},
+        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally"
+        " (chapter 2).": {"term": lambda p, a, f: (p - a) ** 2},
         "The pull is towards zero, not towards the anchor: this is weight decay.": {
             "term": lambda p, a, f: f * p**2
         },
-        "A mean over a tensor's entries in the place of the sum: a weight in a large tensor is then held less.": {
+        "A mean over a tensor's entries in the place of the sum:"
+        " a weight in a large tensor is then held less.": {
             "term": lambda p, a, f: (f * (p - a) ** 2).mean()
         },
         "You divide by the Fisher values: what mattered most is then the most free.": {
             "term": lambda p, a, f: (p - a) ** 2 / f
         },
-        "The number is right but no gradient reaches the parameters, so nothing is held: no detach, .data or float() on them.": {
-            "moving": torch.Tensor.detach
-        },
+        "The number is right but no gradient reaches the parameters, so nothing is held:"
+        " no detach, .data or float() on them.": {"moving": torch.Tensor.detach},
         "The gradients point away from the anchor: the penalty is to be positive.": {
             "factor": -0.5
         },
@@ -123,20 +126,22 @@ def _(params, anchor, fisher, strength):
 
 
 # ----------------------------------------------------------------------------------- 2. a reservoir
+# inputs
 def _draws(n, size):
-    def draw(g):
-        return [whole(g, 0, t + 1) for t in range(n)], size
+    def draw(generator):
+        return [whole(generator, 0, t + 1) for t in range(n)], size
 
     return draw
 
 
-def _forced(g):
+def _forced(generator):
     """Draws such that both edges occur: a slot just inside, one just outside, and one that is
     overwritten.
     """
-    return [0, 0, 1, 2, 3, 2, 1, 0, *[whole(g, 0, t + 1) for t in range(8, 14)]], 3
+    return [0, 0, 1, 2, 3, 2, 1, 0, *[whole(generator, 0, t + 1) for t in range(8, 14)]], 3
 
 
+# reference
 @exercise(
     [_draws(30, 4), _forced, _draws(12, 6), _draws(5, 5)],
     points=2,
@@ -169,6 +174,7 @@ def keep_some(draws, size):
     ### END SOLUTION
 
 
+# laws
 @keep_some.law("over all possible draws, every item is kept equally often")
 def _(answer, draws, size):
     counts = [0] * 5
@@ -178,6 +184,7 @@ def _(answer, draws, size):
     return len(set(counts)) == 1
 
 
+# mistakes
 def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None, last=None):
     """Algorithm R with one thing changed."""
     kept = list(range(size))
@@ -191,7 +198,8 @@ def _reservoir(draws, size, slot=lambda draw, t, size: draw, first=None, last=No
 keep_some.variants(
     _reservoir,
     {
-        "Every later item is kept, in slot draws[t] modulo size: the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.": {
+        "Every later item is kept, in slot draws[t] modulo size:"
+        " the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.": {
             "slot": lambda draw, t, size: draw % size
         },
         "A ring that keeps the latest items: that is a window, and the old tasks are gone from it.": {
@@ -200,7 +208,8 @@ keep_some.variants(
         "The first items stay for ever: later ones must be able to replace them.": {
             "slot": lambda draw, t, size: size
         },
-        "The draws are obeyed from the first item on, so that slots may stay empty or be overwritten before the reservoir is full.": {
+        "The draws are obeyed from the first item on,"
+        " so that slots may stay empty or be overwritten before the reservoir is full.": {
             "first": 0
         },
         "Slots are counted from 1: draws[t] = 0 is a slot, too.": {
@@ -224,15 +233,17 @@ def _(draws, size):
 
 
 # ----------------------------------------------------------------- 3. scores of the accuracy matrix
+# inputs
 def _matrix(T):
-    def draw(g):
-        return torch.rand(T, T, generator=g, dtype=torch.float64), torch.rand(
-            T, generator=g, dtype=torch.float64
+    def draw(generator):
+        return torch.rand(T, T, generator=generator, dtype=torch.float64), torch.rand(
+            T, generator=generator, dtype=torch.float64
         )
 
     return draw
 
 
+# reference
 @exercise(
     [_matrix(5), _matrix(3), _matrix(2)],
     points=2,
@@ -244,8 +255,8 @@ def _matrix(T):
             " A.diagonal(1) each task right before."
         ),
         (
-            "Both transfers are means over T - 1 tasks: the last task has nothing after it, the"
-            " first nothing before it."
+            "Both transfers are means over T - 1 tasks:"
+            " the last task has nothing after it, the first nothing before it."
         ),
     ),
 )
@@ -268,6 +279,7 @@ def stream_scores(A, b):
     ### END SOLUTION
 
 
+# laws
 @stream_scores.law(
     "a learner that neither forgets nor gains has no forgetting and no backward transfer"
 )
@@ -277,6 +289,7 @@ def _(answer, A, b):
     return abs(float(forgetting)) < 1e-12 and abs(float(backward)) < 1e-12
 
 
+# mistakes
 def _average(A, b):
     return A[-1].mean()
 
@@ -306,22 +319,20 @@ stream_scores.variants(
         "Rows and columns are exchanged: row i is what the network can do after task i.": {
             "turn": True
         },
-        "Average accuracy is that after the last task: the mean of the last row, not of the whole matrix.": {
-            "average": lambda A, b: A.mean()
-        },
-        "The mean of the diagonal is what each task reached when it was new; the average accuracy is taken at the end.": {
-            "average": lambda A, b: A.diagonal().mean()
-        },
-        "Backward transfer is divided by T. The last task has no later one, so the mean is over T - 1.": {
-            "backward": lambda A, b: (A[-1] - A.diagonal()).mean()
-        },
-        "Backward transfer has the wrong sign: it is what the later tasks added, at the end minus when new.": {
-            "backward": lambda A, b: -_backward(A, b)
-        },
-        "Forgetting is taken from the accuracy when the task was new. Equation 4 takes the best that the task ever had before the end, in any row.": {
+        "Average accuracy is that after the last task:"
+        " the mean of the last row, not of the whole matrix.": {"average": lambda A, b: A.mean()},
+        "The mean of the diagonal is what each task reached when it was new;"
+        " the average accuracy is taken at the end.": {"average": lambda A, b: A.diagonal().mean()},
+        "Backward transfer is divided by T. The last task has no later one,"
+        " so the mean is over T - 1.": {"backward": lambda A, b: (A[-1] - A.diagonal()).mean()},
+        "Backward transfer has the wrong sign: it is what the later tasks added,"
+        " at the end minus when new.": {"backward": lambda A, b: -_backward(A, b)},
+        "Forgetting is taken from the accuracy when the task was new."
+        " Equation 4 takes the best that the task ever had before the end, in any row.": {
             "forgetting": lambda A, b: -_backward(A, b)
         },
-        "The best accuracy is looked for in the last row, too, so that forgetting can never be negative: leave that row out.": {
+        "The best accuracy is looked for in the last row, too,"
+        " so that forgetting can never be negative: leave that row out.": {
             "forgetting": lambda A, b: (A[:, :-1].max(dim=0).values - A[-1, :-1]).mean()
         },
         "Forgetting counts the last task, too; nothing has come after it.": {
@@ -330,10 +341,10 @@ stream_scores.variants(
         "Forgetting has the wrong sign: the best before the end, minus the end.": {
             "forgetting": lambda A, b: -_forgetting(A, b)
         },
-        "Forward transfer is taken after the task was learned. It is about a task not seen yet: row i - 1, column i.": {
-            "forward": lambda A, b: (A.diagonal() - b)[1:].mean()
-        },
-        "Forward transfer reads below the diagonal, a task that was learned before; it is the line above the diagonal, A.diagonal(1).": {
+        "Forward transfer is taken after the task was learned. It is about a task not seen yet:"
+        " row i - 1, column i.": {"forward": lambda A, b: (A.diagonal() - b)[1:].mean()},
+        "Forward transfer reads below the diagonal, a task that was learned before;"
+        " it is the line above the diagonal, A.diagonal(1).": {
             "forward": lambda A, b: (A.diagonal(-1) - b[1:]).mean()
         },
         "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].": {
@@ -347,12 +358,20 @@ stream_scores.variants(
 
 
 # -------------------------------------------------------------------- 4. distillation: spot the bug
-def _new_task(g):
+# inputs
+def _new_task(generator):
     d, n, old, new = 2, 4, 3, 2
-    model = filled(nn.Linear(d, old + new), g).double()
-    x = torch.randn(n, d, generator=g, dtype=torch.float64)
-    y = old + torch.randint(new, (n,), generator=g)
-    return model, x, y, old, whole(g, 2, 4), 0.2 + 0.1 * float(torch.rand((), generator=g))
+    model = filled(nn.Linear(d, old + new), generator).double()
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    y = old + torch.randint(new, (n,), generator=generator)
+    return (
+        model,
+        x,
+        y,
+        old,
+        whole(generator, 2, 4),
+        0.2 + 0.1 * float(torch.rand((), generator=generator)),
+    )
 
 
 def _trained(answer, model, x, y, old_classes, steps, rate):
@@ -365,6 +384,7 @@ def _trained(answer, model, x, y, old_classes, steps, rate):
     }
 
 
+# reference
 def _moving(model, x, y, old_classes, steps, rate):
     """Learning without forgetting: `steps` steps of gradient
     descent at `rate`, in place; return the model.
@@ -398,12 +418,12 @@ def _moving(model, x, y, old_classes, steps, rate):
     atol=1e-9,
     hints=(
         (
-            "Print how far the target is from the model's own output, at the second step. What is"
-            " it held to?"
+            "Print how far the target is from the model's own output, at the second step."
+            " What is it held to?"
         ),
         (
-            "An assignment copies no network. Copy it (copy.deepcopy), or compute the targets once,"
-            " before the loop."
+            "An assignment copies no network. Copy it (copy.deepcopy),"
+            " or compute the targets once, before the loop."
         ),
     ),
 )
@@ -420,6 +440,7 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
     return model
 
 
+# mistakes
 def _lwf(
     model,
     x,
@@ -463,54 +484,55 @@ def _lwf(
 lwf_steps.variants(
     _moving,
     {
-        "`old` is another name of the model itself: it moves along, each step is held to where it is already, and all that is left is fine-tuning.": {},
+        "`old` is another name of the model itself:"
+        " it moves along, each step is held to where it is already,"
+        " and all that is left is fine-tuning.": {},
     },
 )
+
+
 lwf_steps.variants(
     _lwf,
     {
-        "The target is the moving network, and gradients flow through it, too: it has to be the network before the first step, as a constant.": {
-            "flow": True
-        },
+        "The target is the moving network, and gradients flow through it, too:"
+        " it has to be the network before the first step, as a constant.": {"flow": True},
         "The copy is taken after the first step; that step has moved the old outputs already.": {
             "late": True
         },
-        "The old network is copied, but the factor T^2 = 4 is gone: at temperature 2 gradients are about four times smaller.": {
-            "factor": 1.0
-        },
+        "The old network is copied, but the factor T^2 = 4 is gone:"
+        " at temperature 2 gradients are about four times smaller.": {"factor": 1.0},
         "Target and output have temperature 1: divide both logits by T = 2.": {"T": 1.0},
         "All logits are held to the old network, the new classes' too, of which it knows nothing.": {
             "whole": True
         },
-        "The target is the old network's best guess, as a hard label: keep its probabilities, which say more.": {
-            "hard": True
-        },
-        "Target and output have changed places in the cross-entropy: the old probabilities weight the logarithms of the new ones.": {
-            "swap": True
-        },
-        "A mean over the old classes in the place of their sum: the cross-entropy sums over classes and averages over images.": {
-            "mean": True
-        },
-        "The new task's cross-entropy leaves out the old classes' logits: it is to be over all of them.": {
-            "apart": True
-        },
+        "The target is the old network's best guess, as a hard label:"
+        " keep its probabilities, which say more.": {"hard": True},
+        "Target and output have changed places in the cross-entropy:"
+        " the old probabilities weight the logarithms of the new ones.": {"swap": True},
+        "A mean over the old classes in the place of their sum:"
+        " the cross-entropy sums over classes and averages over images.": {"mean": True},
+        "The new task's cross-entropy leaves out the old classes' logits:"
+        " it is to be over all of them.": {"apart": True},
     },
 )
 
 
 # ----------------------------------------------------------------------- 5. recursive least squares
+# inputs
 def _forecaster(d):
-    def draw(g):
-        A = torch.randn(d, d + 2, generator=g, dtype=torch.float64)
-        w, x = (torch.randn(d, generator=g, dtype=torch.float64) for _ in range(2))
-        y, forgetting = float(torch.randn((), generator=g)) + 1.0, 0.7 + 0.25 * float(
-            torch.rand((), generator=g)
+    def draw(generator):
+        A = torch.randn(d, d + 2, generator=generator, dtype=torch.float64)
+        w, x = (torch.randn(d, generator=generator, dtype=torch.float64) for _ in range(2))
+        y, forgetting = (
+            float(torch.randn((), generator=generator)) + 1.0,
+            0.7 + 0.25 * float(torch.rand((), generator=generator)),
         )
         return w.numpy(), (A @ A.T / d).numpy(), x.numpy(), y, forgetting
 
     return draw
 
 
+# reference
 @exercise(
     [_forecaster(3), _forecaster(5)],
     points=3,
@@ -538,6 +560,7 @@ def rls_step(w, P, x, y, forgetting):
     ### END SOLUTION
 
 
+# laws
 @rls_step.law("P becomes the inverse of forgetting P^-1 + x x^T")
 def _(answer, w, P, x, y, forgetting):
     return np.allclose(
@@ -546,6 +569,7 @@ def _(answer, w, P, x, y, forgetting):
     )
 
 
+# mistakes
 def _gain(P, x, forgetting):
     return P @ x / (forgetting + x @ P @ x)
 
@@ -568,10 +592,10 @@ rls_step.variants(
         "The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.": {
             "gain": lambda P, x, forgetting: _gain(P, x, 1)
         },
-        "P is not divided by the forgetting factor: it shrinks for ever, and the model stops learning.": {
-            "divide": lambda forgetting: 1
-        },
-        "P is multiplied by the forgetting factor: divide. To forget is to become less certain, and P is the uncertainty.": {
+        "P is not divided by the forgetting factor:"
+        " it shrinks for ever, and the model stops learning.": {"divide": lambda forgetting: 1},
+        "P is multiplied by the forgetting factor: divide."
+        " To forget is to become less certain, and P is the uncertainty.": {
             "divide": lambda forgetting: 1 / forgetting
         },
         "The error has the wrong sign: truth minus forecast.": {"sign": -1},
@@ -599,8 +623,8 @@ def _(w, P, x, y, forgetting):
 
 
 @rls_step.mistake(
-    "w is the new one, but P was updated first and the gain taken from it: the gain belongs to the"
-    " old P."
+    "w is the new one, but P was updated first and the gain taken from it:"
+    " the gain belongs to the old P."
 )
 def _(w, P, x, y, forgetting):
     new = _rls(w, P, x, y, forgetting)[1]

@@ -1,25 +1,24 @@
-"""The machine that makes mutants and odd answers, on throw-away exercises: it tells a strong check
-from a weak one.
+"""The machine that makes mutants and odd answers, on throw-away exercises.
+
+It tells a strong check from a weak one.
 """
 
 import dataclasses
 
 import pytest
-import sample_exercises
 import torch
 from exercise_tools import ODD, RESULTS, answer_from, mutants, survivors, unlisted
+from sample_exercises import SAMPLES
 
 from mtl_course.checks.exercise import Exercise
 from mtl_course.checks.rows import draw_cases, examine
-
-SAMPLES = sample_exercises.EXERCISES
 
 
 def test_a_strong_check_lets_no_mutant_pass_but_the_equivalent():
     assert survivors(SAMPLES["weighted"]) == ([], 18)
     alive, _ = survivors(SAMPLES["project"])
-    # dot products commute, and at dot == 0 the correction is 0; the third is for stronger inputs to
-    # catch
+    # Dot products commute, and at dot == 0 the correction is 0. The third is for stronger inputs
+    # to catch.
     assert alive == [
         "dot = g_i @ g_j  =>  dot = g_j @ g_i",
         "if dot < 0:  =>  if dot <= 0:",
@@ -41,7 +40,7 @@ def test_a_weak_check_is_seen_to_be_weak():
 def test_mutants_are_of_every_kind_and_only_of_what_the_learner_writes():
     def example(x, y=3, *, keep=None):
         """The docstring, with 1 number."""
-        given = 10
+        given = 10  # noqa: F841
         ### BEGIN SOLUTION
         total = -(x + y).detach().sum(dim=0, keepdim=True)
         if total < 1 and keep is not None:
@@ -108,9 +107,5 @@ def test_unlisted_answers_are_wrong(name):
 
 
 def test_answers_from_source_see_the_names_of_the_exercises_module():
-    assert (
-        answer_from(SAMPLES["weighted"], SAMPLES["weighted"].solution)(
-            torch.ones(2), torch.zeros(2)
-        )
-        == 2
-    )
+    answer = answer_from(SAMPLES["weighted"], SAMPLES["weighted"].solution)
+    assert answer(torch.ones(2), torch.zeros(2)) == 2

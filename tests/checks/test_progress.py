@@ -1,21 +1,19 @@
-"""The file in which progress is kept: nothing is lost, whatever happens to the disk, and two
-kernels do not disturb each other.
-"""
+"""The file in which progress is kept: nothing is lost, and two kernels may write at once."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-import sample_exercises
+from sample_exercises import SAMPLES
 
-import mtl_course.exercises  # noqa: F401  registers the course's own, before the samples take their place
+# Registers the course's own exercises, before the samples take their place.
+import mtl_course.exercises  # noqa: F401
 from mtl_course.checks import check, progress, store
 from mtl_course.checks.exercise import REGISTRY
-
-SAMPLES = sample_exercises.EXERCISES
 
 
 @pytest.fixture(autouse=True)
@@ -171,10 +169,10 @@ def test_threads_at_once_lose_nothing(home):
 def test_two_kernels_at_once_lose_nothing(home):
     code = f"""
 import sys
-sys.path.insert(0, {os.path.dirname(sample_exercises.__file__)!r})
-import sample_exercises
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from sample_exercises import SAMPLES
 from mtl_course.checks import report, store
-exercise = sample_exercises.EXERCISES[sys.argv[1]]
+exercise = SAMPLES[sys.argv[1]]
 for _ in range(30):
     note = store.record(report.Result(exercise, "wrong", [], 0.5, None, 0))
     assert note is None, note

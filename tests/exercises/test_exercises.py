@@ -1,28 +1,30 @@
-"""Every exercise of the course is tested: its answer passes, its stub is not started, and every
-mistake is found out.
+"""Every exercise: its answer passes, its stub is not started, and every mistake is found out.
 
-Chapter authors put into ``tests/answers/chNN.py``: ``RIGHT = {exercise: [source, source]}``, at least
-two right answers that are written differently from the reference; and, where a mutant provably
-computes the same, ``EQUIVALENT = {exercise: {mutant: one-line proof}}``, the mutant described as
-the failing test prints it.
+Chapter authors put into ``tests/answers/chNN.py``: ``RIGHT = {exercise: [source, source]}``, at
+least two right answers that are written differently from the reference; and, where a mutant
+provably computes the same, ``EQUIVALENT = {exercise: {mutant: one-line proof}}``, the mutant
+described as the failing test prints it.
+
+The tests of one exercise run one after the other and share its draws (`SharedDraws`); the run
+prints the five exercises that took most of the processor's time.
 """
 
 import ast
 import textwrap
+import time
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exercise_tools import ODD, answer_from, mutants, survivors, unlisted
+from exercise_tools import ODD, SharedDraws, answer_from, mutants, survivors, unlisted
 
 import mtl_course.exercises
-from mtl_course.checks import check
+from mtl_course.checks import check, store
 from mtl_course.checks.exercise import REGISTRY, source_of
 
 ALL = sorted(REGISTRY)
-MISTAKES = [(name, i) for name in ALL for i in range(len(REGISTRY[name].mistakes))]
 MODULES = [
     import_module(f"answers.{path.stem}")
     for path in sorted(Path(__file__).parents[1].glob("answers/ch[0-9]*.py"))
@@ -36,11 +38,41 @@ for _module in MODULES:
     EQUIVALENT.update(getattr(_module, "EQUIVALENT", {}))
 
 
+# What torch imports with its first optimizer, seconds of work, is no exercise's to pay for.
+torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).step()
+
+
+@pytest.fixture(scope="module", params=ALL)
+def name(request):
+    """Of an exercise. The scope makes pytest run all tests of one before those of the next."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def draws(name):
+    return SharedDraws(REGISTRY[name])
+
+
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """A home of its own, and the mode of a learner."""
-    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+def processor_time(request, record_property):
+    name = request.getfixturevalue("name") if "name" in request.fixturenames else None
+    started = time.process_time()
+    yield
+    if name is not None:
+        record_property("exercise seconds", (name, time.process_time() - started))
+
+
+@pytest.fixture(autouse=True)
+def a_learners_mode(monkeypatch):
+    """Checks as in a learner's notebook, but for progress, which is not kept."""
     monkeypatch.delenv("MTL_COURSE_CHECKS", raising=False)
+    monkeypatch.setattr(store, "record", lambda result: None)
+
+
+@pytest.fixture
+def exercise(name, draws, monkeypatch):
+    draws.use(monkeypatch)
+    return REGISTRY[name]
 
 
 def test_every_chapter_has_exercises():
@@ -51,7 +83,6 @@ def test_every_chapter_has_exercises():
     assert set(RIGHT) | set(EQUIVALENT) <= set(ALL), "an entry for an exercise that does not exist"
 
 
-@pytest.mark.parametrize("name", ALL)
 def test_is_written_as_agreed(name):
     exercise = REGISTRY[name]
     assert exercise.name == exercise.reference.__name__ == name
@@ -65,79 +96,76 @@ def test_is_written_as_agreed(name):
     assert "SOLUTION" not in exercise.stub + exercise.solution
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_reference_passes(name):
-    answer = answer_from(
-        REGISTRY[name], REGISTRY[name].solution
-    )  # the text that a learner sees, not the object
+def test_reference_passes(exercise):
+    # The text that a learner sees, not the object.
+    answer = answer_from(exercise, exercise.solution)
     for seed in range(30):
-        result = check(name, answer, seed=seed, rounds=1)
-        assert result.state == "solved" and result.score == REGISTRY[name].points, result
-    assert check(name, answer).state == "solved"
+        result = check(exercise.name, answer, seed=seed, rounds=1)
+        assert result.state == "solved" and result.score == exercise.points, result
+    assert check(exercise.name, answer, seed=0).state == "solved"
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_stub_is_not_started(name):
-    result = check(name, answer_from(REGISTRY[name], REGISTRY[name].stub))
+def test_stub_is_not_started(exercise):
+    result = check(exercise.name, answer_from(exercise, exercise.stub))
     assert result.state == "blank" and result.hint and result.score == 0, result
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_courses_own_object_does_not_count(name):
-    assert (
-        check(name, REGISTRY[name]).state
-        == check(name, REGISTRY[name].reference).state
-        == "missing"
-    )
+def test_the_courses_own_object_does_not_count(exercise):
+    for answer in (exercise, exercise.reference):
+        assert check(exercise.name, answer).state == "missing"
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if REGISTRY[n].starter])
-def test_the_bug_of_a_starter_is_listed(name):
+def test_the_bug_of_a_starter_is_listed(exercise):
     """A learner who changes something else and leaves the bug hears what it is."""
-    exercise = REGISTRY[name]
+    if exercise.starter is None:
+        return
     tree = ast.parse(exercise.stub)
     at = 1 if ast.get_docstring(tree.body[0]) else 0
     tree.body[0].body.insert(at, ast.parse("_ = 0").body[0])
-    result = check(name, answer_from(exercise, ast.unparse(ast.fix_missing_locations(tree))))
-    assert result.state != "solved" and result.hint in [text for _, text in exercise.mistakes], (
-        result
-    )
+    answer = answer_from(exercise, ast.unparse(ast.fix_missing_locations(tree)))
+    result = check(exercise.name, answer, seed=0)
+    hints = [text for _, text in exercise.mistakes]
+    assert result.state != "solved" and result.hint in hints, result
 
 
-@pytest.mark.parametrize("name,i", MISTAKES)
-def test_known_mistake_fails_with_its_own_hint(name, i):
-    wrong, hint = REGISTRY[name].mistakes[i]
-    for seed in range(10):
-        result = check(name, wrong, seed=seed)
-        assert result.state != "solved" and result.hint == hint, f"seed {seed}: {result!r}"
-    assert check(name, wrong, rounds=10).hint == hint
+def test_known_mistakes_fail_with_their_own_hints(exercise):
+    """In twelve checks as a learner makes them, and in a long one.
+
+    The rounds of a check are draws 1000 seeds apart. So eight of the short checks take their draws
+    from those of the long one, three in a row, and cost little beside it.
+    """
+    inside_the_long = [(1000 * k, 3) for k in range(8)]
+    apart = [(seed, 3) for seed in (1, 1001, 2, 1002)]
+    for seed, rounds in [*inside_the_long, *apart, (0, 10)]:
+        for wrong, hint in exercise.mistakes:
+            result = check(exercise.name, wrong, seed=seed, rounds=rounds)
+            told = f"{hint}\nseed {seed}, {rounds} rounds: {result!r}"
+            assert result.state != "solved" and result.hint == hint, told
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_no_mutant_passes(name):
-    alive, made = survivors(REGISTRY[name])
-    excused = EQUIVALENT.get(name, {})
+def test_no_mutant_passes(exercise):
+    alive, made = survivors(exercise)
+    excused = EQUIVALENT.get(exercise.name, {})
     assert made >= 5, "too few mutants to say anything"
-    loose = [m for m in alive if m not in excused]
+    loose = [mutant for mutant in alive if mutant not in excused]
     assert not loose, (
-        f"{len(loose)} of {made} mutants of {name} pass. Strengthen inputs or laws, or prove them"
-        " equivalent:\n" + "\n".join(loose)
+        f"{len(loose)} of {made} mutants of {exercise.name} pass."
+        " Strengthen inputs or laws, or prove them equivalent:\n" + "\n".join(loose)
     )
     assert all(excused.values()) and set(excused) <= set(alive), (
         f"not a mutant that passes: {set(excused) - set(alive)}"
     )
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_two_different_right_answers_pass(name):
-    exercise, sources = REGISTRY[name], RIGHT.get(name, [])
+def test_two_different_right_answers_pass(exercise):
+    sources = RIGHT.get(exercise.name, [])
     texts = {_shape(source) for source in [*sources, exercise.solution]}
     assert len(sources) >= 2 and len(texts) == len(sources) + 1, (
-        f"RIGHT[{name!r}] needs two right answers, written differently"
+        f"RIGHT[{exercise.name!r}] needs two right answers, written differently"
     )
     for source in sources:
         for seed in range(5):
-            result = check(name, answer_from(exercise, source), seed=seed)
+            result = check(exercise.name, answer_from(exercise, source), seed=seed)
             assert result.state == "solved", f"{result!r}\n{source}"
 
 
@@ -150,16 +178,14 @@ def _shape(source: str) -> str:
     return ast.dump(tree)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_wrong_answer_that_nobody_listed_gets_a_counterexample_and_no_hint(name):
-    for wrong in unlisted(REGISTRY[name]):
-        result = check(name, wrong, seed=0)
+def test_a_wrong_answer_that_nobody_listed_gets_a_counterexample_and_no_hint(exercise):
+    for wrong in unlisted(exercise):
+        result = check(exercise.name, wrong, seed=0)
         assert result.state in ("wrong", "error") and result.hint is None, result
         assert any(row.ok is False and "for " in row.detail for row in result.rows), result
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_odd_answers_get_a_row_and_leave_no_trace(name, capfd):
+def test_odd_answers_get_a_row_and_leave_no_trace(exercise, capfd):
     def state():
         return (
             torch.get_rng_state().tolist(),
@@ -168,15 +194,15 @@ def test_odd_answers_get_a_row_and_leave_no_trace(name, capfd):
             torch.get_default_dtype(),
         )
 
-    before = state()
+    untouched = state()
     for what, answer in ODD.items():
-        result = check(name, answer, rounds=1)
+        result = check(exercise.name, answer, seed=0, rounds=1)
         assert result.state in ("wrong", "error", "blank"), f"{what}: {result!r}"
         if result.state != "blank":
             assert any(row.ok is False and row.detail for row in result.rows), what
         assert "the check runs" not in [row.name for row in result.rows], f"{what}: {result!r}"
         assert repr(result) and "<script>" not in result._repr_html_(), what
-    assert state() == before
+    assert state() == untouched
     assert capfd.readouterr().err == ""
 
 
