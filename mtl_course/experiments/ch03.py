@@ -18,6 +18,7 @@ from .. import data
 from ..data.augment import crop
 from ..networks.cost import flops
 from ..networks.trunks import cnn, mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.precision import Precision, short_type
 from . import ch03_recipe
@@ -291,10 +292,14 @@ def fast_recipe(
     source, train, test = sets(plan.source)
     settings = replace(plan.settings, precision=short_type(device))
     runs = []
+
+    def one(seed):
+        return asdict(ch03_recipe.train(train, test, settings, seed, device)[1])
+
     for seed in seeds:
-        _, log = ch03_recipe.train(train, test, settings, seed, device)
-        runs.append(asdict(log))
-        report(f"{source}, seed {seed}: {log.accuracy[-1]:.4f} after {log.seconds[-1]:.1f} s")
+        log = kept(f"{source}, seed {seed}", one, seed)
+        runs.append(log)
+        report(f"{source}, seed {seed}: {log['accuracy'][-1]:.4f} after {log['seconds'][-1]:.1f} s")
     return {"source": source, "images": len(train[1]), "test images": len(test[1]), "runs": runs}
 
 
@@ -312,7 +317,7 @@ def run(
     plan, device = plan or PLANS[profile], fastest()
     results = {}
     with torch.backends.cudnn.flags(benchmark=True):
-        results["images a second"] = throughput(plan, device)
+        results["images a second"] = kept("images a second", throughput, plan, device)
         for name, speeds in results["images a second"].items():
             report(f"{name}: {np.median(speeds):,.0f} images per second")
         distances = results["gradient's distance"] = agreement(plan, device)

@@ -36,6 +36,7 @@ from ..multitask.sharing import (
 from ..multitask.weighting import Penalised
 from ..networks.cost import widest
 from ..networks.trunks import mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.tasks import Task, classification, regression
 from . import common
@@ -482,7 +483,7 @@ def run(
     results = {name: {method: [] for method in methods} for name, methods in SETS.items()}
     for seed in seeds:
         for name, methods in results.items():
-            once = compare(name, seed, plan, device)
+            once = kept(f"{name}, seed {seed}", compare, name, seed, plan, device)
             for method, rows in methods.items():
                 rows.append(once[method])
             report(f"seed {seed}, {name}: {one_line(once, digits=4)}")

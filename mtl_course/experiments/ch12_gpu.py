@@ -17,6 +17,7 @@ from ..data.augment import compose, crop, flip
 from ..data.corruptions import STRENGTHS, corrupt
 from ..networks.residual import resnet
 from ..networks.trunks import Classifier
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.evaluation import evaluate
 from ..training.loop import fit
@@ -254,21 +255,41 @@ def full_size(seeds: Sequence[int], plan: Photos, report: Callable = print) -> d
             photos(name, device, plan.held) for name in (source_name, target_name)
         )
         pair: dict = {}
+        names = f"{source_parts['name']} to {target_parts['name']}"
         for seed in seeds:
-            source = photo_source(plan, source_parts, seed, device)
-            report(
-                f"{source_parts['name']}, seed {seed}: validation"
-                f" {evaluate(source, source_parts['validation'], accuracy):.3f}"
+            seen = kept(
+                f"{names}, seed {seed}",
+                one_source,
+                source_parts,
+                target_parts,
+                plan,
+                seed,
+                device,
+                report,
             )
-            for shots in plan.shots:
-                seen = compare_photos(source, target_parts, shots, plan, seed)
-                report(
-                    f"{target_parts['name']}, {shots} a class: "
-                    + ", ".join(f"{m} {r['own']:.3f}" for m, r in seen.items())
-                )
-                for method, values in seen.items():
-                    row = pair.setdefault(str(shots), {}).setdefault(method, {})
+            for shots, methods in seen.items():
+                for method, values in methods.items():
+                    row = pair.setdefault(shots, {}).setdefault(method, {})
                     for key, value in values.items():
                         row.setdefault(key, []).append(value)
-        results[f"{source_parts['name']} to {target_parts['name']}"] = pair
+        results[names] = pair
+    return results
+
+
+def one_source(
+    source_parts: dict,
+    target_parts: dict,
+    plan: Photos,
+    seed: int,
+    device: torch.device,
+    report: Callable = print,
+) -> dict:
+    """One source and what is made of it: labels per class -> method -> `compare_photos`."""
+    source, results = photo_source(plan, source_parts, seed, device), {}
+    reached = evaluate(source, source_parts["validation"], accuracy)
+    report(f"{source_parts['name']}, seed {seed}: validation {reached:.3f}")
+    for shots in plan.shots:
+        results[str(shots)] = seen = compare_photos(source, target_parts, shots, plan, seed)
+        accuracies = ", ".join(f"{method} {row['own']:.3f}" for method, row in seen.items())
+        report(f"{target_parts['name']}, {shots} per class: {accuracies}")
     return results

@@ -30,6 +30,7 @@ from ..meta.few_shot import (
 from ..meta.fit import fit_episodes
 from ..meta.functional import Functional
 from ..networks.trunks import Classifier, cnn, conv4, mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.loop import fit
 
@@ -485,13 +486,26 @@ def run(
         }
         rates, found = {}, {}
         for method in (*FLOORS, *plan.methods[name]):
-            rates[method] = {} if method in FLOORS else search(method, where, plan)
+            rates[method] = (
+                {}
+                if method in FLOORS
+                else kept(f"{where.name}, {method}", search, method, where, plan)
+            )
             rate = float(max(rates[method], key=rates[method].get, default="0"))
             report(f"{where.name}: {method}, rate {rate:g}")
             for seed in seeds:
-                for test, settings in compare(
-                    method, where, plan, rate, seed, tests, plan.settings[name]
-                ).items():
+                judged = kept(
+                    f"{where.name}, {method}, seed {seed}",
+                    compare,
+                    method,
+                    where,
+                    plan,
+                    rate,
+                    seed,
+                    tests,
+                    plan.settings[name],
+                )
+                for test, settings in judged.items():
                     for setting, row in settings.items():
                         into = (
                             found.setdefault(test, {})

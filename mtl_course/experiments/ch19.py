@@ -18,6 +18,7 @@ from .. import data, streams
 from ..data.augment import Augment, compose, crop, flip
 from ..networks.residual import resnet
 from ..networks.trunks import Classifier, mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..streams.memories import Distillation, Ewc, Replay
 from ..streams.stream import Stream
@@ -118,7 +119,7 @@ def stream(found: dict, plan: Plan, known: bool, seed: int, part: str) -> Stream
     """A stream of all classes in an order drawn with `seed`, judged on `part`."""
     classes = int(found["train"][1].max()) + 1
     order = np.random.RandomState(seed).permutation(classes)
-    return streams.split_classes(found["train"], found[part], order, plan.per, known)
+    return streams.class_stream(found["train"], found[part], order, plan.per, known)
 
 
 def network(plan: Plan, x: torch.Tensor, classes: int, seed: int) -> Classifier:
@@ -198,7 +199,7 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
             }
         if method == "separate":
             reached = [
-                float(streams.learn(fresh(seed), streams.only(tasks, t), sgd, **options))
+                float(streams.learn(fresh(seed), streams.single_task(tasks, t), sgd, **options))
                 for t in range(T)
             ]
             return {"A": torch.diag(torch.tensor(reached)).tolist(), "stored": (T - 1) * size}
@@ -258,13 +259,17 @@ def compare(
     results = {}
     streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
     for method in methods(plan, known):
-        tried = tune(method, found, plan, known)
-        runs = [one(method, best(tried), tasks, plan, seed) for seed, tasks in streams.items()]
+        case = f"{found['name']}, known task {known}, {method}"
+        tried = kept(case, tune, method, found, plan, known)
+        runs = [
+            kept(f"{case}, seed {seed}", one, method, best(tried), tasks, plan, seed)
+            for seed, tasks in streams.items()
+        ]
         results[method] = {"trials": tried, "setting": best(tried)} | {
             key: [run[key] for run in runs] for key in ("A", "stored")
         }
         mean = np.mean([final(method, run["A"]) for run in runs])
-        report(f"{found['name']}, known task {known}, {method}: {best(tried)}, {mean:.3f}")
+        report(f"{case}: {best(tried)}, {mean:.3f}")
     return results
 
 

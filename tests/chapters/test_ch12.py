@@ -248,7 +248,7 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
             for phase in phases
         )
     assert json.loads(json.dumps(results)) and any(
-        "cifar100_partial, 500 a class" in line for line in said
+        "cifar100_partial, 500 per class" in line for line in said
     )
 
 
