@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEV := $(BIN)/python -m mtl_course.dev
 NB ?=
 
-.PHONY: help book zip test notebooks run data diagrams sync publish colab clean
+.PHONY: help book zip test notebooks run data records diagrams sync publish colab clean
 
 help:  ## list the targets
 	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
@@ -36,6 +36,9 @@ run: $(VENV)/.lab  ## open one chapter in JupyterLab: make run NB=01
 
 data: $(VENV)/.test  ## fetch every data set of the course ahead, for work without a network
 	$(BIN)/python -m mtl_course.data
+
+records: $(VENV)/.test  ## make the records that are missing, as many as fit: make records BUDGET=800 PROFILE=gpu
+	$(BIN)/python -m mtl_course.record all --profile $(or $(PROFILE),gpu) --budget $(or $(BUDGET),800)
 
 diagrams: $(VENV)/.test  ## render the Mermaid sources to SVG (needs npm and Chromium)
 	$(DEV) diagrams
