@@ -76,67 +76,63 @@ def _(answer, theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 # mistakes
-def _adam(
-    theta,
-    g,
-    m,
-    s,
-    step,
-    rate,
-    b1,
-    b2,
-    epsilon,
-    c1=None,
-    c2=None,
-    square=lambda g, m: g**2,
-    root=lambda s, e: s.sqrt() + e,
-    sign=1,
-):
-    """Adam with one thing changed: what the mistakes below are made of."""
-    m = b1 * m + (1 - b1) * g
-    s = b2 * s + (1 - b2) * square(g, m)
-    c1, c2 = 1 - b1**step if c1 is None else c1, 1 - b2**step if c2 is None else c2
-    return theta - sign * rate * (m / c1) / root(s / c2, epsilon), m, s
+def _means(g, m, s, b1, b2):
+    return b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * g**2
 
 
-adam_update.variants(
-    _adam,
-    {
-        "The bias correction is missing: the means start at zero, so at first both are too small,"
-        " and s more so than m.": {
-            "c1": 1,
-            "c2": 1,
-        },
-        "Only m is corrected: s starts at zero, too.": {"c2": 1},
-        "Epsilon is inside the square root: then it is the square root of epsilon"
-        " that bounds the step. Add it outside.": {"root": lambda s, e: (s + e).sqrt()},
-        "s is the mean of g squared; you average the squared distance of g from m.": {
-            "square": lambda g, m: (g - m) ** 2
-        },
-        "The square root is missing: dividing by s, not by its root,"
-        " gives a step that depends on the unit of the loss.": {"root": lambda s, e: s + e},
-        "The sign is turned: this climbs.": {"sign": -1},
-    },
+@adam_update.mistake(
+    "The bias correction is missing: the means start at zero, so at first both are too small,"
+    " and s more so than m."
 )
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m, s = _means(g, m, s, b1, b2)
+    return theta - rate * m / (s.sqrt() + epsilon), m, s
+
+
+@adam_update.mistake("Only m is corrected: s starts at zero, too.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m, s = _means(g, m, s, b1, b2)
+    return theta - rate * (m / (1 - b1**step)) / (s.sqrt() + epsilon), m, s
+
+
+@adam_update.mistake(
+    "Epsilon is inside the square root: then it is the square root of epsilon"
+    " that bounds the step. Add it outside."
+)
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m, s = _means(g, m, s, b1, b2)
+    m_hat, s_hat = m / (1 - b1**step), s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat + epsilon).sqrt(), m, s
+
+
+@adam_update.mistake("s is the mean of g squared; you average the squared distance of g from m.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m = b1 * m + (1 - b1) * g
+    s = b2 * s + (1 - b2) * (g - m) ** 2
+    m_hat, s_hat = m / (1 - b1**step), s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat.sqrt() + epsilon), m, s
+
+
+@adam_update.mistake(
+    "The square root is missing: dividing by s, not by its root,"
+    " gives a step that depends on the unit of the loss."
+)
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    m, s = _means(g, m, s, b1, b2)
+    m_hat, s_hat = m / (1 - b1**step), s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat + epsilon), m, s
+
+
+@adam_update.mistake("The sign is turned: this climbs.")
+def _(theta, g, m, s, step, rate, b1, b2, epsilon):
+    return adam_update(theta, g, m, s, step, -rate, b1, b2, epsilon)
 
 
 @adam_update.mistake(
     "The correction is one step ahead: the number of the first step is 1 already, do not add to it."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
-    return _adam(
-        theta,
-        g,
-        m,
-        s,
-        step,
-        rate,
-        b1,
-        b2,
-        epsilon,
-        c1=1 - b1 ** (step + 1),
-        c2=1 - b2 ** (step + 1),
-    )
+    return adam_update(theta, g, m, s, step + 1, rate, b1, b2, epsilon)
 
 
 @adam_update.mistake(
@@ -144,21 +140,21 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     " Keep the uncorrected ones."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
-    theta, m, s = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)
+    theta, m, s = adam_update(theta, g, m, s, step, rate, b1, b2, epsilon)
     return theta, m / (1 - b1**step), s / (1 - b2**step)
 
 
 @adam_update.mistake("The two factors are exchanged: b1 belongs to m, b2 to s.")
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
-    return _adam(theta, g, m, s, step, rate, b2, b1, epsilon)
+    return adam_update(theta, g, m, s, step, rate, b2, b1, epsilon)
 
 
 @adam_update.mistake(
     "The step uses the means from before it. Update m and s with this gradient first."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
-    new = _adam(theta, g, m, s, step, rate, b1, b2, epsilon)[1:]
-    return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), *new
+    m_hat, s_hat = m / (1 - b1**step), s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat.sqrt() + epsilon), *_means(g, m, s, b1, b2)
 
 
 @adam_update.mistake(
@@ -167,7 +163,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
-    return theta - rate * (m / (1 - b1**step)) / ((s / (1 - b2**step)).sqrt() + epsilon), m, s
+    m_hat, s_hat = m / (1 - b1**step), s / (1 - b2**step)
+    return theta - rate * m_hat / (s_hat.sqrt() + epsilon), m, s
 
 
 # -------------------------------------------------------------------------------- 2. hidden waiting
@@ -613,7 +610,8 @@ unscaled_direction.variants(
             "unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale
         },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
-        "The step is left out, but the scale stays: the next step will overflow as well. Halve it.": {
+        "The step is left out, but the scale stays: the next step will overflow as well."
+        " Halve it.": {
             "halve": 1.0
         },
         "After an overflow the scale goes up. It was too large: halve it.": {"halve": 2.0},
@@ -789,7 +787,8 @@ layer_floor.variants(
         "You take the shorter of the two times. The device must finish both.": {"join": min},
         "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
         "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
-        "The weights have to be read, too. With many n they hardly count, with one image they do.": {
+        "The weights have to be read, too. With many n they hardly count,"
+        " with one image they do.": {
             "parts": (1, 1, 0)
         },
         "Every output number needs kernel * kernel products for every input channel;"

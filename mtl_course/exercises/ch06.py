@@ -8,7 +8,7 @@ from .inputs import whole
 
 
 def _gradients(generator, tasks, size, scale=None):
-    """Gradients [tasks, size], float64, of which some conflict: what they have in common is small."""
+    """Gradients [tasks, size], float64: some conflict, since they have little in common."""
     J = torch.randn(tasks, size, generator=generator, dtype=torch.float64)
     J = J - 0.9 * J.mean(0)
     return J if scale is None else J * torch.as_tensor(scale, dtype=torch.float64)[:, None]
@@ -302,39 +302,33 @@ def _(answer, J, orders):
 
 
 # mistakes
-def _pcgrad(
-    J,
-    orders,
-    when=lambda dot: dot < 0,
-    along=lambda J, copies, i, j: J[j],
-    size=lambda v: v @ v,
-    dot_of=lambda J, copy, i: copy,
-    sign=1,
-):
-    """PCGrad with one thing changed: what the mistakes below are made of."""
-    copies = [row.clone() for row in J]
-    for i, order in enumerate(orders):
-        for j in order:
-            other = along(J, copies, i, j)
-            dot = dot_of(J, copies[i], i) @ other
-            if when(dot):
-                copies[i] = copies[i] - sign * dot / size(other) * other
-    return torch.stack(copies).sum(0)
-
-
 @pcgrad_direction.mistake(
     "You project every time. A gradient that does not conflict (dot product not negative)"
     " is left as it is."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, when=lambda dot: True)
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            copy = copy - copy @ J[j] / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
 
 
 @pcgrad_direction.mistake(
     "You project where the gradients agree. A conflict is a negative dot product."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, when=lambda dot: dot > 0)
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = copy @ J[j]
+            if dot > 0:
+                copy = copy - dot / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
 
 
 @pcgrad_direction.mistake(
@@ -342,7 +336,13 @@ def _(J, orders):
     " Project onto the normal plane of the *original* g_j."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, along=lambda J, copies, i, j: copies[j])
+    copies = list(J)
+    for i, order in enumerate(orders):
+        for j in order:
+            dot = copies[i] @ copies[j]
+            if dot < 0:
+                copies[i] = copies[i] - dot / (copies[j] @ copies[j]) * copies[j]
+    return sum(copies)
 
 
 @pcgrad_direction.mistake(
@@ -350,7 +350,15 @@ def _(J, orders):
     " divide by the squared norm, not by the norm."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, size=lambda v: v.norm())
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = copy @ J[j]
+            if dot < 0:
+                copy = copy - dot / J[j].norm() * J[j]
+        total = total + copy
+    return total
 
 
 @pcgrad_direction.mistake(
@@ -358,33 +366,49 @@ def _(J, orders):
     " Use the running copy, or the second projection undoes part of the first."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, dot_of=lambda J, copy, i: J[i])
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = J[i] @ J[j]
+            if dot < 0:
+                copy = copy - dot / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
 
 
 @pcgrad_direction.mistake(
     "The sign is turned: you add the conflicting part once more instead of taking it away."
 )
 def _(J, orders):
-    return _pcgrad(J, orders, sign=-1)
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = copy @ J[j]
+            if dot < 0:
+                copy = copy + dot / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
 
 
 @pcgrad_direction.mistake("PCGrad adds the projected gradients up; you take their mean.")
 def _(J, orders):
-    return _pcgrad(J, orders) / len(J)
+    return pcgrad_direction(J, orders) / len(J)
 
 
 @pcgrad_direction.mistake(
     "The order is not used: gradient i is to be held against the tasks in the order of orders[i]."
 )
 def _(J, orders):
-    return _pcgrad(J, [sorted(order) for order in orders])
+    return pcgrad_direction(J, [sorted(order) for order in orders])
 
 
 @pcgrad_direction.mistake(
     "Only the first conflict of each task is resolved: go on through the rest of its order."
 )
 def _(J, orders):
-    return _pcgrad(J, [order[:1] for order in orders])
+    return pcgrad_direction(J, [order[:1] for order in orders])
 
 
 # --------------------------------------------------------------------------- 4. who is on the table
@@ -558,10 +582,10 @@ def _(answer, G, w):
 
 
 # mistakes
-def _newton(G, w, slope=None, hessian=None, damp=lambda d: 1 + d, decrement=torch.sqrt):
-    slope = G @ w - 1 / w if slope is None else slope
-    s = torch.linalg.solve(G + torch.diag(1 / w**2) if hessian is None else hessian, slope)
-    return w - s / damp(decrement((slope @ s).clamp_min(0)))
+def _newton(G, w, slope, hessian):
+    """The damped step, from any slope and matrix of second derivatives."""
+    s = torch.linalg.solve(hessian, slope)
+    return w - s / (1 + (slope @ s).clamp_min(0).sqrt())
 
 
 @nash_step.mistake(
@@ -569,24 +593,24 @@ def _newton(G, w, slope=None, hessian=None, damp=lambda d: 1 + d, decrement=torc
     " where the logarithm has no value."
 )
 def _(G, w):
-    return _newton(G, w, damp=lambda d: 1)
+    return w - torch.linalg.solve(G + torch.diag(1 / w**2), G @ w - 1 / w)
 
 
 @nash_step.mistake("The gradient of -log w is -1/w; you add 1/w.")
 def _(G, w):
-    return _newton(G, w, slope=G @ w + 1 / w)
+    return _newton(G, w, G @ w + 1 / w, G + torch.diag(1 / w**2))
 
 
 @nash_step.mistake(
     "The logarithm has a second derivative too: its diagonal 1/w^2 is missing in the matrix."
 )
 def _(G, w):
-    return _newton(G, w, hessian=G)
+    return _newton(G, w, G @ w - 1 / w, G)
 
 
 @nash_step.mistake("The second derivative of -log w is 1/w^2, not 1/w.")
 def _(G, w):
-    return _newton(G, w, hessian=G + torch.diag(1 / w))
+    return _newton(G, w, G @ w - 1 / w, G + torch.diag(1 / w))
 
 
 @nash_step.mistake(
@@ -594,17 +618,19 @@ def _(G, w):
     " which is G plus a diagonal."
 )
 def _(G, w):
-    return _newton(G, w, hessian=torch.diag(1 / w**2))
+    return _newton(G, w, G @ w - 1 / w, torch.diag(1 / w**2))
 
 
 @nash_step.mistake("You go uphill: the step is subtracted.")
 def _(G, w):
-    return 2 * w - _newton(G, w)
+    return 2 * w - nash_step(G, w)
 
 
 @nash_step.mistake("The decrement is the square root of gradient . s; you damp with its square.")
 def _(G, w):
-    return _newton(G, w, decrement=lambda x: x)
+    slope = G @ w - 1 / w
+    s = torch.linalg.solve(G + torch.diag(1 / w**2), slope)
+    return w - s / (1 + slope @ s)
 
 
 @nash_step.mistake(

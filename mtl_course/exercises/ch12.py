@@ -372,7 +372,7 @@ def _(layers, count):
 # ------------------------------------------------------------------------- 3. the probe comes first
 # inputs
 def _linear_network(n, d, k):
-    """Features with orthonormal rows, which keeps the steps stable, and targets that no head fits."""
+    """Features with orthonormal rows, so that steps are stable, and targets that no head fits."""
 
     def draw(generator):
         def normal(*shape):

@@ -10,7 +10,7 @@ from ..checks.exercise import exercise
 
 @cache
 def _import_functions():
-    """The first call of torch.func imports for seconds, with warnings; that is not to count as an answer's time."""
+    """The first call of torch.func imports for seconds, with warnings: on no answer's time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.func.grad(torch.sin)(torch.zeros(()))
@@ -52,8 +52,9 @@ def _mse(x, y):
 
 
 def _after_a_step(answer, W, v, x, y, rate):
-    """The stepped parameters, what became of the given ones, and the gradient of a function of the
-    new ones for the old.
+    """The stepped parameters, what became of the given ones, and the gradient through the step.
+
+    The gradient is that of a function of the new parameters with respect to the old ones.
     """
     params = _own(W, v)
     kept = {name: p.detach().clone() for name, p in params.items()}
@@ -254,9 +255,7 @@ def _identity(H):
 
 
 def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
-    """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H: what the
-    mistakes below are made of.
-    """
+    """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H."""
     M = matrix(H, _identity(H) - rate * H)
     return torch.linalg.solve(mean(M, 0), torch.einsum("tij,tj->i", M, C))
 
@@ -303,8 +302,9 @@ def _(H, C, rate):
 # ------------------------------------------------------------------- 3. what first order leaves out
 # inputs
 def _two_losses(scale):
-    """The slopes of two losses sum log cosh(A theta - b) [* scale]; a start, a rate, and how far
-    apart the differences are taken.
+    """The slopes of two losses sum log cosh(A theta - b), the second times scale.
+
+    And a start, a rate, and how far apart the differences are taken.
     """
 
     def draw(generator):
@@ -374,62 +374,99 @@ def dropped_term(slope, judge, theta, rate, reach):
 
 
 # mistakes
-def _dropped(
-    slope, judge, theta, rate, reach, of=None, at=0, before=False, h=None, factor=1, plus=0, back=1
-):
-    """The answer with one thing changed; `at` and `plus`: how many steps from the start, and how
-    often FOMAML's gradient is added.
-    """
-    stepped = theta - rate * slope(theta)
-    g = judge(theta if before else stepped)
-    h, at = reach / g.norm() if h is None else h(reach), theta + at * (stepped - theta)
-    turned = (of or (lambda slope, judge: slope))(slope, judge)
-    return plus * g - factor * rate * (turned(at + h * g) - turned(at - back * h * g)) / (
-        (1 + back) * h
-    )
+def _along(slope, theta, v, h):
+    """The second derivatives times v, by central differences."""
+    return (slope(theta + h * v) - slope(theta - h * v)) / (2 * h)
 
 
-dropped_term.variants(
-    _dropped,
-    {
-        "The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'.": {
-            "factor": -1
-        },
-        "This is MAML's whole gradient. The question is what FOMAML leaves out of it.": {"plus": 1},
-        "This is FOMAML's gradient, the query's slope at the stepped point:"
-        " what it leaves out comes on top.": {
-            "plus": 1,
-            "factor": 0,
-        },
-        "The query's slope is taken before the step. Take it at theta - rate * slope(theta).": {
-            "before": True
-        },
-        "The Hessian belongs to the start, where the inner step was taken;"
-        " you take it at the stepped point.": {"at": 1},
-        "You go h g' with the same h however long g' is:"
-        " with a loss in other units the points lie far away, or on top of each other."
-        " Divide by its length.": {"h": lambda reach: reach},
-        "A factor of 2: the two points are 2 h apart along g'.": {"factor": 2},
-        "The Hessian is that of the query loss here."
-        " The step was taken on the support, so it is the support's slope that turns.": {
-            "of": lambda slope, judge: judge
-        },
-        "One of the two points is theta itself. Differences from one side are far less exact:"
-        " take a point on either side.": {"back": 0},
-    },
+@dropped_term.mistake(
+    "The sign is turned: MAML's gradient is (I - rate H) g', so the term is minus rate H g'."
 )
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    return rate * _along(slope, theta, g, reach / g.norm())
+
+
+@dropped_term.mistake(
+    "This is MAML's whole gradient. The question is what FOMAML leaves out of it."
+)
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    return g - rate * _along(slope, theta, g, reach / g.norm())
+
+
+@dropped_term.mistake(
+    "This is FOMAML's gradient, the query's slope at the stepped point:"
+    " what it leaves out comes on top."
+)
+def _(slope, judge, theta, rate, reach):
+    return judge(theta - rate * slope(theta))
+
+
+@dropped_term.mistake(
+    "The query's slope is taken before the step. Take it at theta - rate * slope(theta)."
+)
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta)
+    return -rate * _along(slope, theta, g, reach / g.norm())
+
+
+@dropped_term.mistake(
+    "The Hessian belongs to the start, where the inner step was taken;"
+    " you take it at the stepped point."
+)
+def _(slope, judge, theta, rate, reach):
+    stepped = theta - rate * slope(theta)
+    g = judge(stepped)
+    return -rate * _along(slope, stepped, g, reach / g.norm())
+
+
+@dropped_term.mistake(
+    "You go h g' with the same h however long g' is:"
+    " with a loss in other units the points lie far away, or on top of each other."
+    " Divide by its length."
+)
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    return -rate * _along(slope, theta, g, reach)
+
+
+@dropped_term.mistake("A factor of 2: the two points are 2 h apart along g'.")
+def _(slope, judge, theta, rate, reach):
+    return 2 * dropped_term(slope, judge, theta, rate, reach)
+
+
+@dropped_term.mistake(
+    "The Hessian is that of the query loss here."
+    " The step was taken on the support, so it is the support's slope that turns."
+)
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    return -rate * _along(judge, theta, g, reach / g.norm())
+
+
+@dropped_term.mistake(
+    "One of the two points is theta itself. Differences from one side are far less exact:"
+    " take a point on either side."
+)
+def _(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    h = reach / g.norm()
+    return -rate * (slope(theta + h * g) - slope(theta)) / h
 
 
 @dropped_term.mistake("The inner rate is missing: without it this is H g' alone, or minus that.")
 def _(slope, judge, theta, rate, reach):
-    return _dropped(slope, judge, theta, rate, reach) / rate
+    return dropped_term(slope, judge, theta, rate, reach) / rate
 
 
 @dropped_term.mistake(
     "The term is left in the direction of g' only: its length is lost. Divide by h, not by reach."
 )
 def _(slope, judge, theta, rate, reach):
-    return _dropped(slope, judge, theta, rate, reach) / judge(theta - rate * slope(theta)).norm()
+    g = judge(theta - rate * slope(theta))
+    turned = slope(theta + reach * g / g.norm()) - slope(theta - reach * g / g.norm())
+    return -rate * turned / (2 * reach)
 
 
 # --------------------------------------------------------------------------------------- 4. Reptile
@@ -490,69 +527,87 @@ def reptile_update(theta, tasks, rate, steps, toward):
 
 
 # mistakes
-def _reptile(
-    theta,
-    tasks,
-    rate,
-    steps,
-    toward,
-    chained=False,
-    frozen=False,
-    n=len,
-    of=len,
-    scale=1.0,
-    only=slice(None),
-    keep=1,
-    away=True,
-):
-    """The answer with one thing changed: what the mistakes below are made of."""
-    ends, own = [], theta
-    for X, y in tasks[only]:
-        own = own if chained else theta
-        for _ in range(steps):
-            at = theta if frozen else own
-            own = own - scale * rate * X.T @ (X @ at - y) / n(y)
-        ends.append(own)
-    return keep * theta + toward * sum(end - theta if away else end for end in ends) / of(ends)
+def _end(start, X, y, rate, steps):
+    """Where `steps` steps of gradient descent lead."""
+    for _ in range(steps):
+        start = start - rate * X.T @ (X @ start - y) / len(y)
+    return start
 
 
-reptile_update.variants(
-    _reptile,
-    {
-        "The second task starts where the first one ended. Each task starts at theta.": {
-            "chained": True
-        },
-        "You add the tasks' moves up; Reptile takes their mean.": {"of": lambda ends: 1},
-        "The gradient is taken at theta in every step: take it where the task has got to."
-        " With more than one step that is the whole point of Reptile.": {"frozen": True},
-        "The gradients lack the 1 / n: the loss is a mean over the examples.": {"n": lambda y: 1},
-        "The gradients are twice too large: the loss has a factor 1/2.": {"scale": 2.0},
-        "Only the last task moves the start.": {"only": slice(-1, None)},
-        "This is the move alone; add it to theta.": {"keep": 0},
-        "You add where the tasks ended, not how far they moved: subtract theta from each end.": {
-            "away": False
-        },
-    },
+def _towards(ends, theta, toward):
+    return theta + toward * (sum(ends) / len(ends) - theta)
+
+
+@reptile_update.mistake(
+    "The second task starts where the first one ended. Each task starts at theta."
 )
+def _(theta, tasks, rate, steps, toward):
+    end, ends = theta, []
+    for X, y in tasks:
+        end = _end(end, X, y, rate, steps)
+        ends.append(end)
+    return _towards(ends, theta, toward)
+
+
+@reptile_update.mistake("You add the tasks' moves up; Reptile takes their mean.")
+def _(theta, tasks, rate, steps, toward):
+    return theta + toward * sum(_end(theta, X, y, rate, steps) - theta for X, y in tasks)
+
+
+@reptile_update.mistake(
+    "The gradient is taken at theta in every step: take it where the task has got to."
+    " With more than one step that is the whole point of Reptile."
+)
+def _(theta, tasks, rate, steps, toward):
+    # as many steps from one point as one long step
+    return _towards([_end(theta, X, y, steps * rate, 1) for X, y in tasks], theta, toward)
+
+
+@reptile_update.mistake("The gradients lack the 1 / n: the loss is a mean over the examples.")
+def _(theta, tasks, rate, steps, toward):
+    return _towards([_end(theta, X, y, len(y) * rate, steps) for X, y in tasks], theta, toward)
+
+
+@reptile_update.mistake("The gradients are twice too large: the loss has a factor 1/2.")
+def _(theta, tasks, rate, steps, toward):
+    return reptile_update(theta, tasks, 2 * rate, steps, toward)
+
+
+@reptile_update.mistake("Only the last task moves the start.")
+def _(theta, tasks, rate, steps, toward):
+    return reptile_update(theta, tasks[-1:], rate, steps, toward)
+
+
+@reptile_update.mistake("This is the move alone; add it to theta.")
+def _(theta, tasks, rate, steps, toward):
+    return reptile_update(theta, tasks, rate, steps, toward) - theta
+
+
+@reptile_update.mistake(
+    "You add where the tasks ended, not how far they moved: subtract theta from each end."
+)
+def _(theta, tasks, rate, steps, toward):
+    ends = [_end(theta, X, y, rate, steps) for X, y in tasks]
+    return theta + toward * sum(ends) / len(ends)
 
 
 @reptile_update.mistake(
     "You go all the way to the mean of the adapted parameters: `toward` is not used."
 )
 def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, 1.0)
+    return reptile_update(theta, tasks, rate, steps, 1.0)
 
 
 @reptile_update.mistake("The start moves away from the adapted parameters: the sign is turned.")
 def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps, -toward)
+    return reptile_update(theta, tasks, rate, steps, -toward)
 
 
 @reptile_update.mistake(
     "One inner step is taken, whatever `steps` says: with one step Reptile is joint training."
 )
 def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, 1, toward)
+    return reptile_update(theta, tasks, rate, 1, toward)
 
 
 @reptile_update.mistake(
@@ -571,7 +626,7 @@ def _(theta, tasks, rate, steps, toward):
 
 @reptile_update.mistake("One step too few.")
 def _(theta, tasks, rate, steps, toward):
-    return _reptile(theta, tasks, rate, steps - 1, toward)
+    return reptile_update(theta, tasks, rate, steps - 1, toward)
 
 
 # ---------------------------------------------------------------------- 5. apply to new tasks: bugs
@@ -657,58 +712,86 @@ def predict_new(f, params, tasks, rate, steps):
 
 
 # mistakes
-def _predicted(
-    f,
-    params,
-    tasks,
-    rate,
-    steps,
-    early=False,
-    in_place=False,
-    query=True,
-    scale=1.0,
-    restart=False,
-    fewer=0,
-    sign=-1,
-    chained=False,
-):
-    """The answer with one thing changed: what the mistakes below are made of."""
-    found, own = [], params
-    for x, y, asked in tasks:
-        own, before = own if chained else params, f(params, asked).detach()
-        for _ in range(steps - fewer):
-            at = params if restart else own
-            slopes = torch.autograd.grad(scale * (f(at, x) - y).square().mean(), list(at.values()))
-            if in_place:
-                for p, g in zip(params.values(), slopes):
-                    p.data += sign * rate * g
-            else:
-                own = {name: p + sign * rate * g for (name, p), g in zip(at.items(), slopes)}
-        found.append(before if early else f(own, asked if query else x))
-    return found
+def _slopes(f, params, x, y):
+    loss = (f(params, x) - y).square().mean()
+    return torch.autograd.grad(loss, list(params.values()))
 
 
-predict_new.variants(
-    _predicted,
-    {
-        "Both bugs are still there: predictions before the steps,"
-        " and a start that the first task moves for all others.": {
-            "early": True,
-            "in_place": True,
-        },
-        "The predictions come after the steps now, but p.data moves the start itself:"
-        " the second task starts where the first one ended."
-        " A copy of the dict still holds the same tensors.": {"in_place": True},
-        "Each task starts afresh now, but the predictions are still taken before its steps,"
-        " so they are all the start's.": {"early": True},
-        "The start stays as it is now, but `own` goes on from one task to the next:"
-        " set it to params inside the loop over the tasks.": {"chained": True},
-        "You predict for the support, which was adapted to; the question is the query.": {
-            "query": False
-        },
-        "One step is taken, whatever `steps` says.": {"restart": True},
-        "The slopes are added: the steps go uphill.": {"sign": 1},
-        "The loss here is the mean of the squared errors, without a factor 1/2.": {"scale": 0.5},
-        "One step too few comes before the predictions.": {"fewer": 1},
-    },
+def _adapted(f, params, x, y, rate, steps):
+    for _ in range(steps):
+        slopes = _slopes(f, params, x, y)
+        params = {
+            name: p - rate * slope for (name, p), slope in zip(params.items(), slopes, strict=True)
+        }
+    return params
+
+
+@predict_new.mistake(
+    "Both bugs are still there: predictions before the steps,"
+    " and a start that the first task moves for all others."
 )
+def _(f, params, tasks, rate, steps):
+    return _too_early(f, params, tasks, rate, steps)
+
+
+@predict_new.mistake(
+    "The predictions come after the steps now, but p.data moves the start itself:"
+    " the second task starts where the first one ended."
+    " A copy of the dict still holds the same tensors."
+)
+def _(f, params, tasks, rate, steps):
+    predictions = []
+    for x, y, query in tasks:
+        for _ in range(steps):
+            slopes = _slopes(f, params, x, y)
+            for p, slope in zip(params.values(), slopes, strict=True):
+                p.data -= rate * slope
+        predictions.append(f(params, query))
+    return predictions
+
+
+@predict_new.mistake(
+    "Each task starts afresh now, but the predictions are still taken before its steps,"
+    " so they are all the start's."
+)
+def _(f, params, tasks, rate, steps):
+    return [f(params, query) for x, y, query in tasks]
+
+
+@predict_new.mistake(
+    "The start stays as it is now, but `own` goes on from one task to the next:"
+    " set it to params inside the loop over the tasks."
+)
+def _(f, params, tasks, rate, steps):
+    own, predictions = params, []
+    for x, y, query in tasks:
+        own = _adapted(f, own, x, y, rate, steps)
+        predictions.append(f(own, query))
+    return predictions
+
+
+@predict_new.mistake(
+    "You predict for the support, which was adapted to; the question is the query."
+)
+def _(f, params, tasks, rate, steps):
+    return [f(_adapted(f, params, x, y, rate, steps), x) for x, y, query in tasks]
+
+
+@predict_new.mistake("One step is taken, whatever `steps` says.")
+def _(f, params, tasks, rate, steps):
+    return predict_new(f, params, tasks, rate, 1)
+
+
+@predict_new.mistake("The slopes are added: the steps go uphill.")
+def _(f, params, tasks, rate, steps):
+    return predict_new(f, params, tasks, -rate, steps)
+
+
+@predict_new.mistake("The loss here is the mean of the squared errors, without a factor 1/2.")
+def _(f, params, tasks, rate, steps):
+    return predict_new(f, params, tasks, rate / 2, steps)
+
+
+@predict_new.mistake("One step too few comes before the predictions.")
+def _(f, params, tasks, rate, steps):
+    return predict_new(f, params, tasks, rate, steps - 1)

@@ -402,7 +402,8 @@ support_norm.variants(
         "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).": {
             "root": lambda x, eps: (x.var(0) + eps).sqrt()
         },
-        "eps is added to the standard deviation: it belongs under the root, next to the variance.": {
+        "eps is added to the standard deviation:"
+        " it belongs under the root, next to the variance.": {
             "root": lambda x, eps: x.std(0, unbiased=False) + eps
         },
         "eps is missing: a feature that is the same in"
@@ -502,11 +503,13 @@ def _cosines(
 direction_logits.variants(
     _cosines,
     {
-        "That is a linear head: neither the features nor the weights are divided by their lengths.": {
+        "That is a linear head: neither the features nor the weights are divided"
+        " by their lengths.": {
             "features": _as_is,
             "weights": _as_is,
         },
-        "Only the features are divided by their length: a class with a long weight wins too often.": {
+        "Only the features are divided by their length:"
+        " a class with a long weight wins too often.": {
             "weights": _as_is
         },
         "Only the weights are divided by their length: the features' length still counts.": {

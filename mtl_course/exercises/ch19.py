@@ -202,7 +202,8 @@ keep_some.variants(
         " the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.": {
             "slot": lambda draw, t, size: draw % size
         },
-        "A ring that keeps the latest items: that is a window, and the old tasks are gone from it.": {
+        "A ring that keeps the latest items: that is a window,"
+        " and the old tasks are gone from it.": {
             "slot": lambda draw, t, size: t % size
         },
         "The first items stay for ever: later ones must be able to replace them.": {
@@ -350,7 +351,8 @@ stream_scores.variants(
         "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].": {
             "forward": lambda A, b: (A.diagonal(1) - b[:-1]).mean()
         },
-        "Forward transfer lacks the start: subtract b, what a network can do without any training.": {
+        "Forward transfer lacks the start: subtract b,"
+        " what a network can do without any training.": {
             "forward": lambda A, b: A.diagonal(1).mean()
         },
     },
@@ -502,7 +504,8 @@ lwf_steps.variants(
         "The old network is copied, but the factor T^2 = 4 is gone:"
         " at temperature 2 gradients are about four times smaller.": {"factor": 1.0},
         "Target and output have temperature 1: divide both logits by T = 2.": {"T": 1.0},
-        "All logits are held to the old network, the new classes' too, of which it knows nothing.": {
+        "All logits are held to the old network, the new classes' too,"
+        " of which it knows nothing.": {
             "whole": True
         },
         "The target is the old network's best guess, as a hard label:"
@@ -589,7 +592,8 @@ def _rls(
 rls_step.variants(
     _rls,
     {
-        "The gain has 1 in the place of the forgetting factor: right only if nothing is forgotten.": {
+        "The gain has 1 in the place of the forgetting factor:"
+        " right only if nothing is forgotten.": {
             "gain": lambda P, x, forgetting: _gain(P, x, 1)
         },
         "P is not divided by the forgetting factor:"
