@@ -1,6 +1,6 @@
-"""Training on several tasks: the step, the evaluation of every task, and the loop around them."""
+"""Training on several tasks: the evaluation of every task, one step, and the loop around them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,20 +12,43 @@ from ..data.augment import Augment
 from ..data.batches import Batch, Separate, Table
 from ..training.evaluation import predict
 from ..training.history import History
-from ..training.loop import new_run, not_finite, require_held, run_epochs, update
+from ..training.loop import (
+    divergence,
+    in_words,
+    learning_rates,
+    new_state,
+    require_in_optimizer,
+    run_epochs,
+)
 from ..training.precision import Precision
 from ..training.tasks import Task, delta_m
 from .backward import balanced_backward
-from .weighting import Weighting
+from .weighting import EqualWeights, Weighting
+
+Combine = Weighting | Callable[[Tensor], Tensor]
+"""A weighting of the losses, or a balancing method: Gram matrix [T, T] -> weights [T]."""
 
 
+# ------------------------------------------------------------------------------------------ history
 @dataclass
 class TaskHistory(History):
-    """A run over several tasks. `losses` and `metrics`: task -> one validation value an epoch, in
-    the task's own unit.
+    """A run over several tasks: besides the losses of `History`, those of every task.
 
-    `initial`: task -> validation loss of the untrained model. `train` and `validation` are means
-    over tasks of the loss divided by it, which have no unit.
+    `train` and `validation` are here means over tasks of the loss divided by `initial`, which have
+    no unit.
+
+    Args:
+        initial: task -> validation loss of the untrained model, in the task's own unit.
+        losses: task -> one validation loss per epoch, in the task's own unit.
+        metrics: task -> one validation metric per epoch, in the task's own unit.
+
+    Raises:
+        ValueError: by `best`, where no epoch was better than the untrained model.
+
+    Example:
+        >>> history = TaskHistory(best_epoch=2, metrics={"size": [0.5, 0.8], "kind": [0.6, 0.9]})
+        >>> history.best
+        {'size': 0.8, 'kind': 0.9}
     """
 
     initial: dict[str, float] = field(default_factory=dict)
@@ -34,25 +57,24 @@ class TaskHistory(History):
 
     @property
     def best(self) -> dict[str, float]:
-        """Validation metric of each task at the best epoch. ValueError where no epoch was better
-        than the untrained model.
-        """
+        """Validation metric of each task at the best epoch; ValueError where there is none."""
         if not self.best_epoch:
             raise ValueError(
-                "No epoch improved on the untrained model: lower the learning rate, or train for"
-                " longer."
+                "No epoch improved on the untrained model:"
+                " lower the learning rate, or train for longer."
             )
         return {name: values[self.best_epoch - 1] for name, values in self.metrics.items()}
 
     def delta_m(self, single: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
-        """Mean relative gain at the best epoch over single-task models with the validation metrics
-        `single`, in per cent (`tasks.delta_m`).
+        """Mean relative gain at the best epoch over single-task models, in per cent.
+
+        `single` has their validation metrics; see `training.delta_m`.
         """
-        return delta_m(
-            self.best, single, {name: task.higher_is_better for name, task in tasks.items()}
-        )
+        directions = {name: task.higher_is_better for name, task in tasks.items()}
+        return delta_m(self.best, single, directions)
 
 
+# --------------------------------------------------------------------------------------- evaluation
 def evaluate_tasks(
     model: nn.Module,
     tasks: Mapping[str, Task],
@@ -60,116 +82,268 @@ def evaluate_tasks(
     *,
     precision: torch.dtype | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Loss and metric of every task over all of `data`, unweighted: two dicts, task -> number.
-    ValueError names a missing one.
+    """Loss and metric of every task over all of the data, unweighted.
+
+    Args:
+        model: inputs -> dict from task name to output.
+        tasks: name -> task, for the very names of the outputs and of the labels.
+        data: inputs and labels, on the model's device.
+        precision: dtype of the forward passes; None for float32.
+
+    Returns:
+        Two dicts, task -> loss and task -> metric, in the task's own unit.
+
+    Raises:
+        ValueError: the names differ; it says which.
+
+    Example:
+        >>> from mtl_course.multitask import HardSharing
+        >>> from mtl_course.training import regression
+        >>> tasks = {"sum": regression("sum"), "first": regression("first")}
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+        >>> data = Table(x, {"sum": x.sum(1), "first": x[:, 0]})
+        >>> heads = {"sum": nn.Flatten(0), "first": nn.Flatten(0)}
+        >>> model = HardSharing(nn.AvgPool1d(2), heads)  # predicts the mean of the two inputs
+        >>> losses, metrics = evaluate_tasks(model, tasks, data)
+        >>> losses
+        {'sum': 9.125, 'first': 0.625}
     """
     whole = data.whole()
     outputs = predict(model, whole.x, precision=precision)
-    places = {"the model's outputs": outputs, "the data's labels": whole.targets}
-    for where, found in places.items():
-        if missing := [name for name in tasks if name not in found]:
-            raise ValueError(
-                f"Task {', '.join(map(repr, missing))} is not among {where}, which are"
-                f" {', '.join(found)}."
-            )
-        if extra := [name for name in found if name not in tasks]:
-            names = ", ".join(map(repr, extra))
-            raise ValueError(
-                f"{names} is among {where} but no task: add its loss to `tasks`, or leave it out."
-            )
+    _require_same_names(tasks, outputs, "the model's outputs")
+    _require_same_names(tasks, whole.targets, "the data's labels")
     losses, metrics = {}, {}
     for name, task in tasks.items():
         rows, y = whole.targets[name]
-        losses[name], metrics[name] = (
-            float(task.loss(outputs[name][rows], y)),
-            float(task.metric(outputs[name][rows], y)),
-        )
+        losses[name] = float(task.loss(outputs[name][rows], y))
+        metrics[name] = float(task.metric(outputs[name][rows], y))
     return losses, metrics
 
 
+def _require_same_names(tasks: Mapping, names: Mapping, place: str) -> None:
+    if missing := [name for name in tasks if name not in names]:
+        raise ValueError(
+            f"Task {_listed(missing)} is not among {place}, which are {', '.join(names)}."
+        )
+    if extra := [name for name in names if name not in tasks]:
+        raise ValueError(
+            f"{_listed(extra)} is among {place} but no task:"
+            " add its loss to `tasks`, or leave it out."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+# ----------------------------------------------------------------------------------------- one step
 def step(
     model: nn.Module,
     tasks: Mapping[str, Task],
     data: Batch,
     optimizer: torch.optim.Optimizer,
-    combine: Weighting | Callable[[Tensor], Tensor],
+    combine: Combine,
     *,
     schedule: LRScheduler | None = None,
-    arithmetic: Precision | None = None,
+    precision: Precision | None = None,
 ) -> Tensor:
-    """One step on one batch; returns the task losses [T] before it, NaN for a task without a label
-    in this batch.
+    """One step of the optimizer on one batch.
 
-    A weighting needs a label of every task in every batch (ValueError with the task's name); a
-    balancing method does not. With a weighting, nothing waits for the GPU: whether the losses are
-    finite is for the caller to ask, once in a while.
+    With a weighting, nothing waits for the GPU: whether the losses are finite is for the caller to
+    ask, once in a while.
+
+    Args:
+        model: inputs -> dict from task name to output.
+        tasks: name -> task.
+        data: the batch.
+        optimizer: of the parameters of the model and of the weighting.
+        combine: a `Weighting` of the losses, which needs a label of every task in every batch; or a
+            method of `balancing`, which does not.
+        schedule: stepped after the optimizer.
+        precision: that of the run; None for float32.
+
+    Returns:
+        The task losses [T] before the step; NaN for a task without a label in this batch.
+
+    Raises:
+        ValueError: a weighting, and a task without a label in this batch.
+        TypeError: a balancing method, and a model without `trunk` and `heads`.
+        FloatingPointError: a balancing method, and a loss or gradient that is not finite.
+
+    Example:
+        >>> from mtl_course.multitask import HardSharing, upgrad
+        >>> from mtl_course.training import regression
+        >>> tasks = {"low": regression("low"), "high": regression("high")}
+        >>> x = torch.ones(4, 1)
+        >>> batch = Table(x, {"low": 0 * x, "high": 2 * x}).whole()
+        >>> model = HardSharing(nn.Linear(1, 1), {"low": nn.Identity(), "high": nn.Identity()})
+        >>> _ = nn.init.ones_(model.trunk.weight), nn.init.zeros_(model.trunk.bias)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> step(model, tasks, batch, optimizer, upgrad)  # the trunk gives 1: both are wrong by 1
+        tensor([1., 1.])
+        >>> model.trunk.weight.item()  # their gradients cancel
+        1.0
     """
-    arithmetic = arithmetic or Precision(None, data.x.device)
+    precision = precision or Precision(None, data.x.device)
+    method = _method(combine, model, tasks, precision)
     optimizer.zero_grad()
-    if not isinstance(combine, Weighting):
-        losses = _balanced_backward(model, tasks, data, combine, arithmetic)
-        update(optimizer, schedule, arithmetic)
+    losses = method.backward(data)
+    precision.step(optimizer, schedule)
+    method.after_step(data)
+    return losses
+
+
+def _method(combine: Combine, model, tasks, precision) -> "_Weighted | _Balanced":
+    """The one place that decides which of the two kinds of methods `combine` is."""
+    if type(combine) is EqualWeights:
+        kind = _Summed
+    else:
+        kind = _Weighted if isinstance(combine, Weighting) else _Balanced
+    return kind(combine, model, tasks, precision)
+
+
+@dataclass(slots=True)
+class _Weighted:
+    """A weighting of the losses: one backward pass of the total that it makes of them."""
+
+    weighting: Weighting
+    model: nn.Module
+    tasks: Mapping[str, Task]
+    precision: Precision
+
+    def backward(self, data: Batch) -> Tensor:
+        """Write the gradients; the losses [T]."""
+        losses = torch.stack(self._losses(data))
+        shared = getattr(self.model, "trunk", self.model)
+        self.weighting.before_backward(losses, shared.parameters())
+        try:
+            total = self.weighting(losses)
+        except FloatingPointError as error:
+            raise self._by_name(losses) from error
+        self.precision.backward(total)
+        return losses.detach()
+
+    def after_step(self, data: Batch) -> None:
+        """Show the weighting what the step has done to the losses, if it wants to know."""
+        if self.weighting.wants_losses_after_step:
+            with torch.no_grad():
+                losses = torch.stack(self._losses(data))
+            try:
+                self.weighting.after_step(losses)
+            except FloatingPointError as error:
+                raise self._by_name(losses) from error
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Mean [T] over the steps of an epoch of their losses [steps, T]."""
+        return losses.mean(0)
+
+    def end_epoch(self, losses: Tensor) -> None:
+        """Show the weighting the mean losses [T] of the epoch."""
+        self.weighting.end_epoch(losses)
+
+    def _by_name(self, losses: Tensor) -> FloatingPointError:
+        """The error for losses [T] that a weighting, which knows no names, refused."""
+        finite = torch.isfinite(losses).tolist()
+        bad = [name for name, ok in zip(self.tasks, finite, strict=True) if not ok]
+        return FloatingPointError(f"The loss of task {_listed(bad)} is not finite.")
+
+    def _losses(self, data: Batch) -> list[Tensor]:
+        with self.precision.forward():
+            outputs = self.model(data.x)
+        outputs = self.precision.full(outputs)
+        losses = []
+        for name, task in self.tasks.items():
+            if name not in data.targets:
+                raise ValueError(
+                    f"No example of this batch has a label for task {name!r}:"
+                    " take larger batches, or a balancing method."
+                )
+            rows, y = data.targets[name]
+            losses.append(task.loss(_take(outputs[name], rows), y))
         return losses
-    losses = _losses(model, tasks, data, arithmetic)
-    combine.before_backward(
-        losses, model.trunk.parameters() if hasattr(model, "trunk") else model.parameters()
-    )
-    arithmetic.backward(combine(losses))
-    update(optimizer, schedule, arithmetic)
-    if combine.wants_losses_after_step:
-        with torch.no_grad():
-            after = _losses(model, tasks, data, arithmetic)
-        combine.after_step(after)
-    return losses.detach()
 
 
-def _losses(model, tasks, data, arithmetic):
-    with arithmetic.forward():
-        outputs = model(data.x)
-    outputs = arithmetic.full(outputs)
-    found = []
-    for name, task in tasks.items():
-        if name not in data.targets:
-            what = f"No example of this batch has a label for task {name!r}"
-            raise ValueError(f"{what}: take larger batches, or a balancing method.")
-        rows, y = data.targets[name]
-        found.append(task.loss(outputs[name][rows], y))
-    return torch.stack(found)
+class _Summed(_Weighted):
+    """Equal weights: autograd sums the gradients itself, without a total and its graph.
+
+    Of a small network's step that saves a twentieth.
+    """
+
+    def backward(self, data: Batch) -> Tensor:
+        """Write the gradients; the losses [T]."""
+        losses = self._losses(data)
+        self.precision.backward(losses)
+        return torch.stack([loss.detach() for loss in losses])
 
 
-def _balanced_backward(model, tasks, data, weigh, arithmetic):
-    if not (hasattr(model, "trunk") and hasattr(model, "heads")):
-        what = f"{type(model).__name__} has no `trunk` and `heads`"
-        raise TypeError(f"{what}; gradient balancing needs to know what the tasks share.")
+@dataclass(slots=True)
+class _Balanced:
+    """A balancing of the gradients: one for each task, and weights from their Gram matrix."""
 
-    def loss_of(name, task):
-        def from_features(z):
+    weigh: Callable[[Tensor], Tensor]
+    model: nn.Module
+    tasks: Mapping[str, Task]
+    precision: Precision
+
+    def backward(self, data: Batch) -> Tensor:
+        """Write the gradients; the losses [T], NaN for a task without a label in this batch."""
+        model = self.model
+        if not (hasattr(model, "trunk") and hasattr(model, "heads")):
+            raise TypeError(
+                f"{type(model).__name__} has no `trunk` and `heads`;"
+                " gradient balancing needs to know what the tasks share."
+            )
+        with self.precision.forward():
+            features = model.trunk(data.x)
+        done = balanced_backward(
+            features,
+            {name: self._loss_of(name, data) for name in self.tasks},
+            model.trunk.parameters(),
+            self.weigh,
+            scaler=self.precision.scaler,
+        )
+        losses = dict(zip(done.tasks, done.losses, strict=True))
+        no_label = done.losses.new_tensor(float("nan"))
+        return torch.stack([losses.get(name, no_label) for name in self.tasks])
+
+    def after_step(self, data: Batch) -> None:
+        """Nothing to do."""
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Mean [T] of losses [steps, T], each over the steps that had a label of the task."""
+        return losses.nanmean(0)
+
+    def end_epoch(self, losses: Tensor) -> None:
+        """Nothing to do."""
+
+    def _loss_of(self, name: str, data: Batch) -> Callable[[Tensor], Tensor | None]:
+        """Features -> loss of a task, or None if it has no label in this batch."""
+
+        def loss_of(features: Tensor) -> Tensor | None:
             if name not in data.targets:
                 return None
             rows, y = data.targets[name]
-            with arithmetic.forward():
-                output = model.heads[name](z[rows])
-            return task.loss(arithmetic.full(output), y)
+            with self.precision.forward():
+                output = self.model.heads[name](_take(features, rows))
+            return self.tasks[name].loss(self.precision.full(output), y)
 
-        return from_features
-
-    with arithmetic.forward():
-        features = model.trunk(data.x)
-    losses = {name: loss_of(name, task) for name, task in tasks.items()}
-    done = balanced_backward(
-        features, losses, model.trunk.parameters(), weigh, scaler=arithmetic.scaler
-    )
-    found = dict(zip(done.tasks, done.losses, strict=True))
-    return torch.stack([found.get(name, done.losses.new_tensor(float("nan"))) for name in tasks])
+        return loss_of
 
 
+def _take(values: Tensor, rows: slice | Tensor) -> Tensor:
+    """``values[rows]``, without a node in the graph where these are all rows."""
+    every_row = isinstance(rows, slice) and rows == slice(None)
+    return values if every_row else values[rows]
+
+
+# ----------------------------------------------------------------------------------------- the loop
 def fit_tasks(
     model: nn.Module,
     tasks: Mapping[str, Task],
     train: Table | Separate,
     validation: Table | Separate,
     optimizer: torch.optim.Optimizer,
-    combine: Weighting | Callable[[Tensor], Tensor] | None = None,
+    combine: Combine | None = None,
     *,
     epochs: int = 100,
     batch: int = 32,
@@ -181,70 +355,128 @@ def fit_tasks(
     progress: bool = True,
     checkpoint: Path | None = None,
 ) -> TaskHistory:
-    """Train `model` in place on several tasks; returns losses and metrics of every task on the
-    validation data.
+    """Train a model on several tasks, in place, until validation stops improving.
 
-    model: inputs -> dict from task name to output. tasks: name -> `Task`, for the very same names.
-    combine: a `weighting.Weighting` of the losses (default: their sum), or a method of `balancing`,
-        Gram matrix -> weights; the
-        latter needs a model with a `trunk` and `heads`, such as `multitask.HardSharing`. A
-        weighting with parameters must be in the
-        optimizer: `weighting.parameter_groups` puts it there. The best epoch is the one with the
-            least mean over tasks of validation loss / validation loss of the untrained model, so
-            that no task decides by its unit. Everything else is as in `fit`. ValueError that names
-            the task if names differ or a batch has no label of it.
+    The best epoch is the one with the least mean over tasks of validation loss / validation loss of
+    the untrained model, so that no task decides by its unit. Everything else is as in
+    `training.fit`.
+
+    Args:
+        model: inputs -> dict from task name to output.
+        tasks: name -> task, for the very names of the outputs and of the labels.
+        train: inputs and labels, on the model's device.
+        validation: the same, other rows.
+        optimizer: of the model's parameters and, where a weighting has some, of those:
+            `weighting.parameter_groups` puts both there.
+        combine: a `Weighting` of the losses (default: their sum), or a method of `balancing`, Gram
+            matrix [T, T] -> weights [T]. The latter needs a model with a `trunk` and `heads`, such
+            as `HardSharing`.
+        epochs: at most so many.
+        batch: rows in a step; of `Separate` data, rows of each task.
+        patience: so many epochs without a better validation loss end the run.
+        augment: (inputs of a training batch, generator on their device) -> inputs.
+        schedule: stepped after every optimizer step.
+        precision: None for float32; torch.bfloat16; torch.float16.
+        seed: fixes the order of the examples and the draws of `augment`.
+        progress: whether to show a bar.
+        checkpoint: a file in which every epoch is saved, and from which the same call goes on.
+
+    Returns:
+        Losses and metrics of every task on the validation data, one value per epoch.
+
+    Raises:
+        ValueError: names of tasks, outputs and labels differ; a weighting, and a batch without a
+            label of a task; the optimizer misses a parameter; the checkpoint does not fit.
+        TypeError: a balancing method, and a model without `trunk` and `heads`.
+        FloatingPointError: a loss or gradient is not finite; with task, epoch, step and learning
+            rate.
+        torch.OutOfMemoryError: with the batch size to try.
+
+    Example:
+        >>> from mtl_course.multitask import HardSharing
+        >>> from mtl_course.training import regression
+        >>> x = torch.linspace(-1, 1, 32)[:, None]
+        >>> data = Table(x, {"twice": 2 * x, "minus": -x})
+        >>> tasks = {"twice": regression("twice"), "minus": regression("minus")}
+        >>> heads = {"twice": nn.Linear(1, 1), "minus": nn.Linear(1, 1)}
+        >>> model = HardSharing(nn.Identity(), heads)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        >>> history = fit_tasks(model, tasks, data, data, optimizer, epochs=30, progress=False)
+        >>> {name: f"{metric:.2f}" for name, metric in history.best.items()}
+        {'twice': '1.00', 'minus': '1.00'}
     """
-    combine = Weighting() if combine is None else combine
-    require_held(model.named_parameters(), optimizer)
+    combine = EqualWeights() if combine is None else combine
+    require_in_optimizer(model.named_parameters(), optimizer)
     if isinstance(combine, nn.Module):
-        require_held(combine.named_parameters("weighting"), optimizer)
-    initial, _ = evaluate_tasks(model, tasks, validation, precision=precision)
+        require_in_optimizer(combine.named_parameters("weighting"), optimizer)
+    precision = Precision(precision, next(model.parameters()).device)
+    initial, _ = evaluate_tasks(model, tasks, validation, precision=precision.dtype)
     history = TaskHistory(
         initial=initial, losses={name: [] for name in tasks}, metrics={name: [] for name in tasks}
     )
-    arithmetic = Precision(precision, next(model.parameters()).device)
-    run = new_run(model, history, optimizer, schedule, arithmetic, augment, combine, batch, seed)
+    state = new_state(
+        model=model,
+        history=history,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=precision,
+        augment=augment,
+        combine=combine,
+        batch=batch,
+        seed=seed,
+    )
+    order, draws = state.generators["order"], state.generators.get("augment")
+    method = _method(combine, model, tasks, precision)
+
+    options = {"schedule": schedule, "precision": precision}
 
     def one_epoch() -> float:
-        total = count = 0
-        for data in train.batches(batch, run.generators["order"]):
-            if augment is not None:
-                data = replace(data, x=augment(data.x, run.generators["augment"]))
-            losses = step(
-                model, tasks, data, optimizer, combine, schedule=schedule, arithmetic=arithmetic
-            )
-            labelled = (
-                torch.ones_like(losses) if isinstance(combine, Weighting) else ~losses.isnan()
-            )
-            total = total + torch.where(labelled > 0, losses, 0.0)
-            count = count + labelled
-        mean = (total / count).cpu()
-        if bad := [
-            name for name, ok in zip(tasks, torch.isfinite(mean).tolist(), strict=True) if not ok
-        ]:
-            raise not_finite(
-                f"training loss of {', '.join(map(repr, bad))} is not finite",
-                len(history.train) + 1,
-            )
-        if isinstance(combine, Weighting):
-            combine.end_epoch(mean)
-        return sum(
-            float(m) / history.initial[name] for name, m in zip(tasks, mean, strict=True)
-        ) / len(tasks)
+        losses, rates = [], []
+        try:
+            for data in train.batches(batch, order):
+                rates.append(learning_rates(optimizer))
+                if augment is not None:
+                    data = replace(data, x=augment(data.x, draws))
+                losses.append(step(model, tasks, data, optimizer, combine, **options))
+        except FloatingPointError as error:
+            where = f"Epoch {len(history.train) + 1}, step {len(rates)}"
+            rate = in_words(rates[-1])
+            raise FloatingPointError(f"{where}, learning rate {rate}: {error}") from error
+        losses = torch.stack(losses).cpu()  # [steps, T]: the only wait for the device in an epoch
+        mean = method.mean(losses)
+        if not torch.isfinite(mean).all():
+            raise _diverged(tasks, losses, mean, rates, len(history.train) + 1)
+        method.end_epoch(mean)
+        return relative(dict(zip(tasks, mean.tolist(), strict=True)))
 
-    def judge() -> float:
-        losses, metrics = evaluate_tasks(model, tasks, validation, precision=precision)
+    def validate() -> float:
+        losses, metrics = evaluate_tasks(model, tasks, validation, precision=precision.dtype)
         for name in tasks:
             history.losses[name].append(losses[name])
             history.metrics[name].append(metrics[name])
+        return relative(losses)
+
+    def relative(losses: Mapping[str, float]) -> float:
+        """Mean over tasks of the loss, relative to that of the untrained model."""
         return sum(losses[name] / history.initial[name] for name in tasks) / len(tasks)
 
     return run_epochs(
-        run,
+        state,
         one_epoch,
-        judge,
+        validate,
         epochs=epochs,
         patience=patience,
         progress=progress,
         checkpoint=checkpoint,
     )
+
+
+def _diverged(
+    tasks: Mapping[str, Task], losses: Tensor, mean: Tensor, rates: list[list[float]], epoch: int
+) -> FloatingPointError:
+    """The error for an epoch's losses [steps, T] whose mean [T] is not finite for every task."""
+    bad = ~torch.isfinite(mean)
+    names = [name for name, is_bad in zip(tasks, bad.tolist(), strict=True) if is_bad]
+    first = int((~torch.isfinite(losses[:, bad])).any(1).nonzero()[0])
+    what = f"training loss of {_listed(names)} is not finite"
+    return divergence(what, rates[first], f"epoch {epoch}, step {first + 1}")

@@ -1,5 +1,6 @@
-"""Training on one task, and what every training run needs: the loop, checkpoints, precision,
-metrics, searches.
+"""Training on one task, and what every training run needs.
+
+The loop, checkpoints, precision, metrics and searches.
 """
 
 from .._lazy import exports
@@ -7,28 +8,33 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "fit": "loop",
-        "History": "history",
-        "evaluate": "evaluation",
-        "predict": "evaluation",
-        "Task": "tasks",
-        "accuracy": "tasks",
-        "rmse": "tasks",
-        "r2": "tasks",
-        "regression": "tasks",
-        "classification": "tasks",
-        "delta_m": "tasks",
-        "Precision": "precision",
-        "default_precision": "precision",
-        "short_type": "precision",
-        "search": "tuning",
-        "random_search": "tuning",
-        "optuna_search": "tuning",
-        "best": "tuning",
-        "Trial": "tuning",
-        "watch": "syncs",
-        "GradientDescent": "numpy_optimizers",
-        "Momentum": "numpy_optimizers",
-        "Adam": "numpy_optimizers",
+        # the loop and what it leaves behind
+        "fit": "loop",  # train on one task until validation stops improving
+        "History": "history",  # losses per epoch, and the best epoch
+        "evaluate": "evaluation",  # a loss or metric over a whole data set
+        "predict": "evaluation",  # outputs over a whole data set, in chunks
+        # tasks and metrics
+        "Task": "tasks",  # name, loss, metric and its direction
+        "regression": "tasks",  # squared error, reported as R2
+        "classification": "tasks",  # cross-entropy, reported as accuracy
+        "accuracy": "tasks",  # share of right classes
+        "rmse": "tasks",  # root mean squared error
+        "r2": "tasks",  # coefficient of determination
+        "delta_m": "tasks",  # mean relative gain over single-task models
+        # numbers of 16 bits, and waits for the GPU
+        "Precision": "precision",  # forward passes in bfloat16 or float16
+        "default_precision": "precision",  # what a full-size run computes in
+        "short_type": "precision",  # the 16-bit type for a device
+        "SyncCounter": "syncs",  # counts the calls that wait for the GPU
+        # searching for settings
+        "search": "tuning",  # with Optuna where it is installed, else at random
+        "random_search": "tuning",  # log-uniform draws with a median rule
+        "optuna_search": "tuning",  # Optuna's estimator with its median rule
+        "best": "tuning",  # the best trial that ran to its end
+        "Trial": "tuning",  # settings, scores, whether it was ended
+        # optimizers by hand
+        "GradientDescent": "numpy_optimizers",  # theta <- theta - rate * g
+        "Momentum": "numpy_optimizers",  # heavy ball
+        "Adam": "numpy_optimizers",  # running means of g and its square
     },
 )

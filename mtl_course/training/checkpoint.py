@@ -1,5 +1,6 @@
-"""Checkpoints of a training run: written whole or not at all, and read back so that it goes on as
-if it had never stopped.
+"""Checkpoints of a training run: written whole or not at all.
+
+A run that is read back goes on as if it had never stopped.
 """
 
 import os
@@ -15,33 +16,47 @@ from .history import History
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingState:
     """All of a run that must come back for it to go on exactly.
 
-    parts: whatever else has a state dict (optimizer, schedule, gradient scaler, weighting).
-    generators: its own sources of chance; torch's own, on the CPU and on `device`, are kept too.
-    settings: plain values that must be the same when the run goes on.
+    Args:
+        model: what is trained.
+        history: its losses so far.
+        stateful: name -> what else has a state dict (optimizer, schedule, gradient scaler,
+            weighting).
+        generators: name -> the run's own sources of chance. Torch's own, on the CPU and on
+            `device`, are kept too.
+        settings: plain values that must be the same when the run goes on.
+        device: where the model is.
     """
 
     model: nn.Module
     history: History
-    parts: Mapping[str, Any]
+    stateful: Mapping[str, Any]
     generators: Mapping[str, torch.Generator]
     settings: Mapping[str, str | int | None]
     device: torch.device
 
 
-def save(path: Path, run: Run, best: Mapping[str, Any], least: float) -> None:
-    """Write a checkpoint; the old one stays until the new one is whole and on the disk."""
+def save(path: Path, state: TrainingState, best: Mapping[str, Any], least: float) -> None:
+    """Write a checkpoint; the old one stays until the new one is whole and on the disk.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        state: the run as it is now.
+        best: the model's state dict at the best epoch so far.
+        least: the validation loss of that epoch.
+    """
+    generators = {name: generator.get_state() for name, generator in state.generators.items()}
     content = {
-        "model": run.model.state_dict(),
+        "model": state.model.state_dict(),
         "best": best,
         "least": least,
-        "history": asdict(run.history),
-        "settings": dict(run.settings),
-        "parts": {name: part.state_dict() for name, part in run.parts.items()},
-        "generators": {name: generator.get_state() for name, generator in run.generators.items()},
-        "chance": _chance(run.device),
+        "history": asdict(state.history),
+        "settings": dict(state.settings),
+        "parts": {name: part.state_dict() for name, part in state.stateful.items()},
+        "generators": generators,
+        "chance": _chance(state.device),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(path.suffix + ".part")
@@ -55,79 +70,94 @@ def save(path: Path, run: Run, best: Mapping[str, Any], least: float) -> None:
         aside.unlink(missing_ok=True)
 
 
-def resume(path: Path, run: Run) -> tuple[dict[str, Any], float]:
-    """Put everything back as the checkpoint has it; returns the best weights so far and their
-    validation loss.
+def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
+    """Put everything back as the checkpoint has it.
 
-    ValueError, with the model as it was, if the file is damaged, or of another model, another kind
-    of run or other settings.
+    Args:
+        path: the file that `save` wrote.
+        state: the run as it starts; changed in place.
+
+    Returns:
+        The model's state dict at the best epoch so far, and the validation loss of that epoch.
+
+    Raises:
+        ValueError: the file is damaged, or of another model, another kind of run or other
+            settings. The model is then as it was.
     """
+    saved = _read(path)
+    differences = [
+        *_differences(saved["settings"], state.settings),
+        *_differences(_shapes(saved["model"]), _shapes(state.model.state_dict())),
+    ]
+    same_kind = (
+        saved["parts"].keys() == state.stateful.keys()
+        and saved["generators"].keys() == state.generators.keys()
+        and saved["history"].keys() == asdict(state.history).keys()
+    )
+    if differences or not same_kind:
+        raise _of_another_run(path, differences)
+    try:
+        for name, part in state.stateful.items():
+            part.load_state_dict(saved["parts"][name])
+    except Exception as error:
+        raise _of_another_run(path, [str(error)]) from error
+    state.model.load_state_dict(saved["model"])
+    for name, value in saved["history"].items():
+        setattr(state.history, name, value)
+    for name, generator in state.generators.items():
+        generator.set_state(saved["generators"][name])
+    torch.set_rng_state(saved["chance"]["cpu"])
+    if state.device.type == "cuda":
+        torch.cuda.set_rng_state(saved["chance"]["cuda"], state.device)
+    return saved["best"], saved["least"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of the file, looked through; ValueError if it is no whole checkpoint."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, settings, best, least = (
-            _shapes(content["model"]),
-            content["settings"],
-            content["best"],
-            content["least"],
-        )
-        parts, generators, chance, history = (
-            content["parts"],
-            content["generators"],
-            content["chance"],
-            content["history"],
-        )
-        known = parts.keys(), generators.keys(), history.keys()
+        _shapes(content["model"])
+        for name in ("best", "settings", "parts", "generators", "history", "chance"):
+            content[name].keys()
+        float(content["least"])
     except Exception as error:
-        what = f"{path} is not a whole checkpoint ({type(error).__name__})"
-        raise ValueError(f"{what}. Delete it to start anew, or restore it.") from error
-    differ = [
-        *_differences(settings, run.settings),
-        *_differences(saved, _shapes(run.model.state_dict())),
-    ]
-    if differ or known != (run.parts.keys(), run.generators.keys(), asdict(run.history).keys()):
-        raise _other(path, differ)
-    try:
-        for name, part in run.parts.items():
-            part.load_state_dict(parts[name])
-    except Exception as error:
-        raise _other(path, [str(error)]) from error
-    run.model.load_state_dict(content["model"])
-    for name, value in history.items():
-        setattr(run.history, name, value)
-    for name, generator in run.generators.items():
-        generator.set_state(generators[name])
-    torch.set_rng_state(chance["cpu"])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(chance["cuda"], run.device)
-    return best, least
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({type(error).__name__})."
+            " Delete it to start anew, or restore it."
+        ) from error
+    return content
 
 
-def _other(path, differ):
-    what = f" ({'; '.join(differ[:3])}{' ...' if len(differ) > 3 else ''})" if differ else ""
+def _of_another_run(path: Path, differences: list[str]) -> ValueError:
+    """The error for a whole checkpoint that does not fit, with the first three differences."""
+    more = " ..." if len(differences) > 3 else ""
+    what = f" ({'; '.join(differences[:3])}{more})" if differences else ""
     return ValueError(
-        f"{path} holds another model or another kind of run{what}. Name another file, or delete it"
-        " to start anew."
+        f"{path} holds another model or another kind of run{what}."
+        " Name another file, or delete it to start anew."
     )
 
 
-def _chance(device):
-    """The state of torch's own random numbers: those of the CPU, and of the device if it is a GPU."""
-    return {"cpu": torch.get_rng_state()} | (
-        {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    )
+def _chance(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's own random numbers: of the CPU, and of the device if it is a GPU."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
-def _shapes(state):
+def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...] | str]:
+    """Name -> shape of a tensor, or the type of anything else."""
     return {
         name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        for name, value in state.items()
+        for name, value in state_dict.items()
     }
 
 
-def _differences(saved, here):
-    """What differs between two mappings, one short text for each name."""
-    differ = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+def _differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two mappings, one short text per name."""
     return [
         f"{name}: {saved.get(name, 'none')} in the file, {here.get(name, 'none')} here"
-        for name in differ
+        for name in {**saved, **here}
+        if saved.get(name) != here.get(name)
     ]

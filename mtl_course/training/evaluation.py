@@ -1,5 +1,6 @@
-"""Predictions, losses and metrics over whole data sets, a chunk at a time, so that memory does not
-limit their size.
+"""Predictions, losses and metrics over whole data sets, a chunk at a time.
+
+So memory does not limit the size of the sets.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,42 +14,60 @@ from .precision import Precision
 @torch.no_grad()
 def predict(
     model: nn.Module, x: Tensor, *, batch: int = 2048, precision: torch.dtype | None = None
-):
-    """``model(x)`` in evaluation mode and without gradients, `batch` rows at a time; the model's
-    mode is put back.
+) -> Tensor | dict[str, Tensor]:
+    """``model(x)`` in evaluation mode and without gradients, `batch` rows at a time.
 
-    The model gives a tensor [N, ...] or a dict of these; so does this, in float32 whatever the
-    precision of the forward pass. Where a GPU's memory does not suffice, chunks are halved until it
-    does: rows do not meet in evaluation mode, so the result is the same.
+    The model's mode is put back at the end. Where a GPU's memory does not suffice, chunks are
+    halved until it does: rows do not meet in evaluation mode, so the result is the same.
+
+    Args:
+        model: from inputs [N, ...] to a tensor [N, ...] or a dict of these.
+        x: inputs [N, ...], on the model's device.
+        batch: rows in a chunk.
+        precision: dtype of the forward passes; None for float32.
+
+    Returns:
+        What the model gives for all rows, in float32 whatever the precision.
+
+    Raises:
+        torch.OutOfMemoryError: not even one row fits.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(0.9), nn.Flatten())
+        >>> predict(model, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), batch=1).tolist()
+        [[1.0, 2.0], [3.0, 4.0]]
+        >>> model.training
+        True
     """
-    arithmetic = Precision(precision, x.device)
-    was = model.training
+    precision = Precision(precision, x.device)
+    mode = model.training
     model.eval()
     try:
         while True:
             try:
-                return _join([_outputs(model, rows, arithmetic) for rows in x.split(batch)])
+                return _join([_outputs(model, rows, precision) for rows in x.split(batch)])
             except torch.OutOfMemoryError:
                 if min(batch, len(x)) <= 1:
                     raise
                 batch = min(batch, len(x)) // 2
     finally:
-        model.train(was)
+        model.train(mode)
 
 
-def _outputs(model, x, arithmetic):
-    with arithmetic.forward():
+def _outputs(model: nn.Module, x: Tensor, precision: Precision) -> Tensor | dict[str, Tensor]:
+    """One chunk."""
+    with precision.forward():
         outputs = model(x)
-    return arithmetic.full(outputs)
+    return precision.full(outputs)
 
 
-def _join(parts):
+def _join(chunks: list) -> Tensor | dict[str, Tensor]:
     """One result from the chunks' results, each a tensor or a dict of tensors."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], Mapping):
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return torch.cat(parts)
+    if len(chunks) == 1:
+        return chunks[0]
+    if isinstance(chunks[0], Mapping):
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return torch.cat(chunks)
 
 
 def evaluate(
@@ -58,5 +77,22 @@ def evaluate(
     *,
     precision: torch.dtype | None = None,
 ) -> float:
-    """``measure(model(x), y)`` over all of `data` = (x, y) at once, on `predict`'s outputs."""
-    return float(measure(predict(model, data[0], precision=precision), data[1]))
+    """A loss or metric of the model over all of `data` at once, on the outputs of `predict`.
+
+    Args:
+        model: from inputs [N, ...] to predictions [N, ...].
+        data: inputs [N, ...] and targets [N, ...], on the model's device.
+        measure: (predictions, targets) -> scalar, such as `accuracy`.
+        precision: dtype of the forward passes; None for float32.
+
+    Returns:
+        ``measure(model(x), y)``, in the measure's unit.
+
+    Example:
+        >>> from mtl_course.training import accuracy
+        >>> logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
+        >>> evaluate(nn.Identity(), (logits, labels), accuracy)
+        0.75
+    """
+    x, y = data
+    return float(measure(predict(model, x, precision=precision), y))

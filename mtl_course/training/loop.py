@@ -1,12 +1,15 @@
-"""Epochs until validation stops improving: the best weights put back at the end, faults said in
-words, a checkpoint an epoch.
+"""`fit`, and the loop that every training run goes through.
+
+Epochs until validation stops improving: the best weights are put back at the end, faults are said
+in words, and every epoch can be saved.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +17,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from ..data.augment import Augment
-from .checkpoint import Run, resume, save
+from .checkpoint import TrainingState, resume, save
 from .evaluation import evaluate
 from .history import History
 from .precision import Precision
 
 
+# ------------------------------------------------------------------------------------- the one task
 def fit(
     model: nn.Module,
     train: tuple[Tensor, Tensor],
@@ -38,54 +42,94 @@ def fit(
     progress: bool = True,
     checkpoint: Path | None = None,
 ) -> History:
-    """Train `model` in place on `train` = (inputs [N, ...], targets [N, ...]), both on the model's
-    device; returns the losses.
+    """Train a model on one task, in place, until the validation loss stops improving.
 
     After every epoch the loss on `validation` decides (the penalty is no part of it): the best
-    weights so far are kept and put back at the end, and `patience` epochs without a better one end
-    the run. Test data have no place here. An interrupt (KeyboardInterrupt) also puts the best
-    weights back before it goes on. `seed` fixes the order of the examples and the draws of
-    `augment`.
+    weights so far are kept and put back at the end, also after an error and after an interrupt
+    (KeyboardInterrupt). Test data have no place here.
 
-    augment: (inputs of a training batch, generator on their device) -> inputs; see `data.augment`.
-        Only training data change.
-    schedule: stepped after every optimizer step, so it counts steps: ``epochs * ceil(N / batch)``
-        of them.
-    precision: None for float32; torch.bfloat16; torch.float16, with a gradient scaler (see
-        `precision`). Validation too.
-    checkpoint: every epoch is saved there, and a call with the same arguments goes on where the
-        file left off, to the same
-        weights bit for bit where the operations are deterministic; more `epochs` prolong a run.
+    Args:
+        model: from inputs to predictions.
+        train: inputs [N, ...] and targets [N, ...], on the model's device.
+        validation: the same, other rows.
+        loss: (predictions, targets) -> scalar.
+        optimizer: of the model's parameters.
+        epochs: at most so many.
+        batch: rows in a step.
+        patience: so many epochs without a better validation loss end the run.
+        penalty: model -> scalar that is added to the loss in training, such as a weight decay.
+        augment: (inputs of a training batch, generator on their device) -> inputs; see
+            `data.augment`. Only training data change.
+        schedule: stepped after every optimizer step, so it counts steps:
+            ``epochs * ceil(N / batch)`` of them.
+        precision: None for float32; torch.bfloat16; torch.float16, with a gradient scaler (see
+            `Precision`). For validation too.
+        seed: fixes the order of the examples and the draws of `augment`.
+        progress: whether to show a bar.
+        checkpoint: a file in which every epoch is saved. A call with the same arguments goes on
+            where the file left off, to the same weights bit for bit where the operations are
+            deterministic; more `epochs` prolong a run.
 
-    ValueError if the optimizer misses a parameter that wants a gradient, or the checkpoint does not
-    fit; FloatingPointError, with the epoch, if a loss is not finite; torch.OutOfMemoryError, with
-    the batch size to try. Then, too, the best weights are put back first.
+    Returns:
+        The losses, one value per epoch, in the loss's unit, and which epoch was best.
+
+    Raises:
+        ValueError: the optimizer misses a parameter that wants a gradient, or the checkpoint does
+            not fit.
+        FloatingPointError: a loss is not finite; with epoch, step and learning rate.
+        torch.OutOfMemoryError: with the batch size to try.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 32)[:, None]
+        >>> model = nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        >>> loss = nn.functional.mse_loss
+        >>> history = fit(model, (x, 2 * x), (x, 2 * x), loss, optimizer, epochs=60, progress=False)
+        >>> f"{model.weight.item():.2f}", history.validation[-1] < 1e-4
+        ('2.00', True)
     """
-    require_held(model.named_parameters(), optimizer)
+    require_in_optimizer(model.named_parameters(), optimizer)
     x, y = train
-    arithmetic = Precision(precision, x.device)
-    run = new_run(model, History(), optimizer, schedule, arithmetic, augment, None, batch, seed)
-    order, draws = run.generators["order"], run.generators.get("augment")
+    precision, history = Precision(precision, x.device), History()
+    state = new_state(
+        model=model,
+        history=history,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=precision,
+        augment=augment,
+        batch=batch,
+        seed=seed,
+    )
+    order, draws = state.generators["order"], state.generators.get("augment")
 
     def one_epoch() -> float:
-        total = torch.zeros((), device=x.device)
-        for rows in (
-            torch.randperm(len(x), generator=order).to(x.device, non_blocking=True).split(batch)
-        ):
+        losses, rates = [], []
+        batches = torch.randperm(len(x), generator=order).to(x.device, non_blocking=True)
+        for rows in batches.split(batch):
             optimizer.zero_grad()
             inputs = x[rows] if augment is None else augment(x[rows], draws)
-            with arithmetic.forward():
+            with precision.forward():
                 outputs = model(inputs)
-            data = loss(arithmetic.full(outputs), y[rows])
-            arithmetic.backward(data if penalty is None else data + penalty(model))
-            update(optimizer, schedule, arithmetic)
-            total += len(rows) * data.detach()
-        return float(total) / len(x)
+            data_loss = loss(precision.full(outputs), y[rows])
+            precision.backward(data_loss if penalty is None else data_loss + penalty(model))
+            losses.append(len(rows) * data_loss.detach())
+            rates.append(learning_rates(optimizer))
+            precision.step(optimizer, schedule)
+        sums = torch.stack(losses).tolist()  # the only wait for the device in an epoch
+        for number, value in enumerate(sums, start=1):
+            if not math.isfinite(value):
+                where = f"epoch {len(history.train) + 1}, step {number}"
+                raise divergence(f"training loss is {value}", rates[number - 1], where)
+        return sum(sums) / len(x)
+
+    def validate() -> float:
+        return evaluate(model, validation, loss, precision=precision.dtype)
 
     return run_epochs(
-        run,
+        state,
         one_epoch,
-        lambda: evaluate(model, validation, loss, precision=precision),
+        validate,
         epochs=epochs,
         patience=patience,
         progress=progress,
@@ -93,112 +137,142 @@ def fit(
     )
 
 
-def update(optimizer, schedule, arithmetic):
-    """The optimizer's step and, if it was taken, the schedule's."""
-    if arithmetic.step(optimizer) and schedule is not None:
-        schedule.step()
-
-
-def new_run(model, history, optimizer, schedule, arithmetic, augment, combine, batch, seed) -> Run:
-    """What a checkpoint of this run holds."""
-    device, weighting = arithmetic.device, combine if isinstance(combine, nn.Module) else None
-    parts = {
+# ----------------------------------------------------------------------------------------- the loop
+def new_state(
+    *,
+    model: nn.Module,
+    history: History,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler | None,
+    precision: Precision,
+    augment: Augment | None,
+    batch: int,
+    seed: int,
+    combine: Any = None,
+) -> TrainingState:
+    """What a checkpoint of a run holds, as the run starts; `combine` is that of `fit_tasks`."""
+    stateful = {
         "optimizer": optimizer,
         "schedule": schedule,
-        "scaler": arithmetic.scaler,
-        "combine": weighting,
+        "scaler": precision.scaler,
+        "combine": combine if hasattr(combine, "state_dict") else None,
     }
-    parts = {name: part for name, part in parts.items() if part is not None}
+    stateful = {name: part for name, part in stateful.items() if part is not None}
     generators = {"order": torch.Generator().manual_seed(seed)}
-    if (
-        augment is not None
-    ):  # with a seed of its own: on a CPU its draws would repeat those of the order
-        generators["augment"] = torch.Generator(device).manual_seed(seed + 1_000_003)
-    settings = {name: type(part).__name__ for name, part in parts.items()} | {
+    if augment is not None:
+        # A seed of its own: on a CPU the draws would repeat those of the order.
+        generators["augment"] = torch.Generator(precision.device).manual_seed(seed + 1_000_003)
+    settings = {name: type(part).__name__ for name, part in stateful.items()} | {
         "combine": getattr(combine, "__name__", type(combine).__name__),
-        "precision": str(arithmetic.dtype),
+        "precision": str(precision.dtype),
         "batch": batch,
         "seed": seed,
-        "device": device.type,
+        "device": precision.device.type,
     }
-    return Run(model, history, parts, generators, settings, device)
+    return TrainingState(model, history, stateful, generators, settings, precision.device)
 
 
-def run_epochs(run, one_epoch, judge, *, epochs, patience, progress, checkpoint, unit="epoch"):
-    """Epochs until validation has not improved for `patience` of them; `unit` is what an epoch is
-    called.
+def run_epochs(
+    state: TrainingState,
+    one_epoch: Callable[[], float],
+    validate: Callable[[], float],
+    *,
+    epochs: int,
+    patience: float,
+    progress: bool,
+    checkpoint: Path | None,
+    unit: str = "epoch",
+) -> History:
+    """Epochs until the validation loss has not improved for `patience` of them.
+
+    `one_epoch` trains and gives the training loss, `validate` gives the validation loss; `unit` is
+    what an epoch is called.
     """
-    model, history, too_large = run.model, run.history, None
+    model, history = state.model, state.history
     best, least = deepcopy(model.state_dict()), math.inf
-    if checkpoint is not None and Path(checkpoint).exists():
-        best, least = resume(Path(checkpoint), run)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        best, least = resume(path, state)
+    memory_was_full = None
     try:
         numbers = range(len(history.train) + 1, epochs + 1)
-        for epoch in tqdm(
-            numbers, disable=not progress, file=sys.stdout, leave=False, desc=f"{unit}s"
-        ):
+        bar = tqdm(numbers, disable=not progress, file=sys.stdout, leave=False, desc=f"{unit}s")
+        for epoch in bar:
             if epoch - 1 - history.best_epoch >= patience:
                 break
             model.train()
-            values = {"training": one_epoch(), "validation": judge()}
-            history.train.append(values["training"])
-            history.validation.append(values["validation"])
-            for name, value in values.items():
+            losses = {"training": one_epoch(), "validation": validate()}
+            history.train.append(losses["training"])
+            history.validation.append(losses["validation"])
+            for name, value in losses.items():
                 if not math.isfinite(value):
-                    raise not_finite(f"{name} loss is {value}", epoch, unit)
-            if values["validation"] < least:
-                least, history.best_epoch, best = (
-                    values["validation"],
-                    epoch,
-                    deepcopy(model.state_dict()),
-                )
-            if checkpoint is not None:
-                save(Path(checkpoint), run, best, least)
+                    rates = learning_rates(state.stateful["optimizer"])
+                    raise divergence(f"{name} loss is {value}", rates, f"{unit} {epoch}")
+            if losses["validation"] < least:
+                best, least = deepcopy(model.state_dict()), losses["validation"]
+                history.best_epoch = epoch
+            if path is not None:
+                save(path, state, best, least)
     except torch.OutOfMemoryError:
-        too_large = f"The GPU's memory was full in {unit} {epoch}{_smaller(run)}"
+        memory_was_full = f"The GPU's memory was full in {unit} {epoch}{_what_to_try(state)}"
     finally:
         model.load_state_dict(best)
-    if (
-        too_large
-    ):  # raised here, not above: a traceback to the failed step would keep its tensors in memory
-        run.parts["optimizer"].zero_grad()
-        raise torch.OutOfMemoryError(too_large)
+    # Raised here, not above: a traceback to the failed step would keep its tensors in memory.
+    if memory_was_full:
+        state.stateful["optimizer"].zero_grad()
+        raise torch.OutOfMemoryError(memory_was_full)
     return history
 
 
-def _smaller(run):
-    best, batch = "The model has its best weights so far.", run.settings.get("batch")
+# ------------------------------------------------------------------------------------------- faults
+def require_in_optimizer(
+    parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """ValueError that names the parameters which want a gradient and are not in the optimizer."""
+    present = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in parameters if p.requires_grad and id(p) not in present]
+    if missing:
+        raise ValueError(
+            f"The optimizer does not hold {', '.join(missing)}:"
+            " build it after the model has its final parts, or freeze them."
+        )
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Those of the optimizer's groups as they are now; a schedule changes them."""
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def divergence(what: str, rates: Sequence[float], where: str) -> FloatingPointError:
+    """The error for a loss that is not finite: what it is, at which rates, and where."""
+    return FloatingPointError(
+        f"The {what} at a learning rate of {in_words(rates)} in {where}."
+        " Lower the learning rate; look for log(0), 0/0 or inputs that are not finite."
+    )
+
+
+def in_words(rates: Sequence[float]) -> str:
+    """Learning rates as a message says them, each once."""
+    return " and ".join(sorted({f"{rate:g}" for rate in rates}))
+
+
+def _what_to_try(state: TrainingState) -> str:
+    """The end of a sentence about a full GPU: what to change, and how the model is left."""
+    batch, best = state.settings.get("batch"), "The model has its best weights so far."
     if batch is None:
         return (
-            ". Draw fewer tasks or smaller ones, take first-order gradients, or a smaller model."
+            f". Draw fewer tasks or smaller ones, take first-order gradients, or a smaller model."
             f" {best}"
         )
     if batch == 1:
         return (
-            ", with batch=1. Not even one example fits: take a smaller model or input, or another"
-            " GPU."
+            ", with batch=1. Not even one example fits:"
+            " take a smaller model or input, or another GPU."
         )
-    shorter = ", or precision=torch.bfloat16 (float16 on a T4), which halves the activations"
-    other = shorter if run.settings["precision"] == "None" else ""
+    shorter = ""
+    if state.settings["precision"] == "None":
+        shorter = ", or precision=torch.bfloat16 (float16 on a T4), which halves the activations"
     return (
-        f", with batch={batch}. Try batch={batch // 2}, with a learning rate to match{other}."
+        f", with batch={batch}. Try batch={batch // 2}, with a learning rate to match{shorter}."
         f" {best}"
     )
-
-
-def not_finite(what: str, epoch: int, unit: str = "epoch") -> FloatingPointError:
-    """The error for a loss that is not finite."""
-    advice = "Lower the learning rate; look for log(0), 0/0 or inputs that are not finite."
-    return FloatingPointError(f"The {what} in {unit} {epoch}. {advice}")
-
-
-def require_held(
-    parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer
-) -> None:
-    """ValueError that names the parameters which want a gradient and are not in the optimizer."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if missing := [name for name, p in parameters if p.requires_grad and id(p) not in held]:
-        raise ValueError(
-            f"The optimizer does not hold {', '.join(missing)}: build it after the model has its"
-            " final parts, or freeze them."
-        )

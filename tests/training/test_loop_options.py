@@ -15,16 +15,23 @@ from mtl_course.data.augment import compose, crop, cutout, flip
 from mtl_course.data.batches import Batch, Separate, Table
 from mtl_course.multitask import balancing
 from mtl_course.multitask.sharing import HardSharing
-from mtl_course.multitask.weighting import FAMO, GradNorm, Uncertainty, Weighting, parameter_groups
+from mtl_course.multitask.weighting import (
+    FAMO,
+    EqualWeights,
+    GradNorm,
+    Uncertainty,
+    Weighting,
+    parameter_groups,
+)
 from mtl_course.networks.trunks import mlp
-from mtl_course.training import syncs
 from mtl_course.training.precision import Precision, default_precision
+from mtl_course.training.syncs import SyncCounter
 from mtl_course.training.tasks import classification, regression, rmse
 
 TASKS = {"size": regression("size"), "kind": classification("kind")}
 HALF = [torch.bfloat16, torch.float16]
 COMBINE = {
-    "sum": Weighting,
+    "sum": EqualWeights,
     "uncertainty": lambda: Uncertainty([True, False]),
     "gradnorm": lambda: GradNorm(2),
     "famo": lambda: FAMO(2),
@@ -275,17 +282,17 @@ def one_step(combine, dtype):
         lr=1.0,
     )
     before = copy.deepcopy(model.state_dict())
-    arithmetic = Precision(dtype, torch.device("cpu"))
-    if arithmetic.scaler:
-        arithmetic.scaler = torch.amp.GradScaler("cpu", init_scale=FACTOR)
-    multitask.step(model, TASKS, table().whole(), optimizer, weigh, arithmetic=arithmetic)
+    precision = Precision(dtype, torch.device("cpu"))
+    if precision.scaler:
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=FACTOR)
+    multitask.step(model, TASKS, table().whole(), optimizer, weigh, precision=precision)
     return {k: v - before[k] for k, v in model.state_dict().items()}, seen
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize(
     "combine",
-    [Weighting(), Uncertainty([True, False]), balancing.upgrad, balancing.imtl_g],
+    [EqualWeights(), Uncertainty([True, False]), balancing.upgrad, balancing.imtl_g],
     ids=["sum", "uncertainty", "upgrad", "imtl_g"],
 )
 def test_a_step_is_that_of_full_precision_up_to_rounding(combine, dtype):
@@ -318,13 +325,13 @@ class Steep(nn.Module):
         return Overflow.apply(x)
 
 
-@pytest.mark.parametrize("combine", [Weighting(), balancing.upgrad], ids=["sum", "upgrad"])
+@pytest.mark.parametrize("combine", [EqualWeights(), balancing.upgrad], ids=["sum", "upgrad"])
 def test_an_overflow_skips_the_step_and_lowers_the_scale(combine):
     model = network(trunk=nn.Sequential(mlp([4, 16]), Steep()))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1.0)
-    arithmetic = Precision(torch.float16, torch.device("cpu"))
-    scales, moved = [arithmetic.scaler.get_scale()], []
+    precision = Precision(torch.float16, torch.device("cpu"))
+    scales, moved = [precision.scaler.get_scale()], []
     for _ in range(20):
         before = copy.deepcopy(model)
         multitask.step(
@@ -334,9 +341,9 @@ def test_an_overflow_skips_the_step_and_lowers_the_scale(combine):
             optimizer,
             combine,
             schedule=schedule,
-            arithmetic=arithmetic,
+            precision=precision,
         )
-        scales.append(arithmetic.scaler.get_scale())
+        scales.append(precision.scaler.get_scale())
         moved.append(not same(model, before))
     skipped = moved.index(True)
     assert 0 < skipped < 20 and moved == [False] * skipped + [True] * (20 - skipped)
@@ -356,7 +363,8 @@ def test_fit_goes_on_after_an_overflow():
 
 def test_another_precision_is_refused():
     with pytest.raises(
-        ValueError, match="precision is torch.int8; it can be None, torch.bfloat16 or torch.float16"
+        ValueError,
+        match=r"precision is torch\.int8; it can be None, torch\.bfloat16 or torch\.float16",
     ):
         fit_one(precision=torch.int8)
 
@@ -530,18 +538,18 @@ def test_channels_last_images_stay_so_up_to_the_model(run):
 def test_no_training_step_waits_for_the_device():
     model, data = network(), table()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with syncs.watch() as found:
+    with SyncCounter() as waits:
         for batch in data.batches(16, torch.Generator().manual_seed(0)):
             assert isinstance(batch, Batch)
-            multitask.step(model, TASKS, batch, optimizer, Weighting())
-    assert not found
+            multitask.step(model, TASKS, batch, optimizer, EqualWeights())
+    assert not waits
 
 
 def test_an_epoch_waits_as_often_with_many_batches_as_with_few():
     counts = []
     for batch in (48, 4):
         for run in (fit_one, fit_two):
-            with syncs.watch() as found:
+            with SyncCounter() as waits:
                 run(batch=batch, epochs=2)
-            counts.append(found)
+            counts.append(waits)
     assert counts[:2] == counts[2:]

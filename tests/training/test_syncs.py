@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course.training import syncs
+from mtl_course.training import SyncCounter
 
 x = torch.tensor([1.0, -2.0, 3.0])
 WAITS = {
@@ -36,23 +36,23 @@ WAITS = {
 
 @pytest.mark.parametrize("name", WAITS)
 def test_counted(name):
-    with syncs.watch() as found:
+    with SyncCounter() as waits:
         WAITS[name]()
-    assert found == {name: 1}
+    assert waits == {name: 1}
 
 
 @pytest.mark.parametrize(
     "index", [torch.tensor(1), torch.tensor(True), (slice(None, torch.tensor(2)),)]
 )
 def test_an_index_that_is_one_number_on_the_device_is_fetched(index):
-    with syncs.watch() as found:
+    with SyncCounter() as waits:
         x[index]
-    assert found == {"__getitem__": 1}
+    assert waits == {"__getitem__": 1}
 
 
 def test_what_stays_on_the_device_is_not_counted():
     layer = torch.nn.Linear(3, 1)
-    with syncs.watch() as found:
+    with SyncCounter() as waits:
         loss = (
             torch.where(x > 0, x, 2 * x).sum()
             + layer(x).square().mean()
@@ -71,11 +71,11 @@ def test_what_stays_on_the_device_is_not_counted():
             and len(x.new_tensor([1])) == 1
         )
         assert len(x) == 3 and x.shape == (3,) and x.device.type == "cpu"
-    assert not found
+    assert not waits
 
 
 def test_counting_ends_with_the_block():
-    with syncs.watch() as found:
+    with SyncCounter() as waits:
         float(x[0])
     float(x[0])
-    assert found == {"__float__": 1}
+    assert waits == {"__float__": 1}
