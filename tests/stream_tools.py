@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from mtl_course.networks.trunks import Classifier, mlp
-from mtl_course.streams.stream import split_classes
+from mtl_course.streams.stream import class_stream
 
 
 def clusters(n=30, classes=6, seed=0):
@@ -16,8 +16,8 @@ def clusters(n=30, classes=6, seed=0):
     return centres[y] + 0.3 * torch.randn(len(y), 4, generator=g), y
 
 
-def stream(known=True, order=(3, 1, 5, 0, 2, 4), per=2):
-    return split_classes(clusters(), clusters(n=10, seed=1), order, per, known)
+def stream(task_known=True, order=(3, 1, 5, 0, 2, 4), classes_per_task=2):
+    return class_stream(clusters(), clusters(n=10, seed=1), order, classes_per_task, task_known)
 
 
 def network(seed=0, classes=6):

@@ -1,10 +1,9 @@
-"""Memories: what a method of continual learning keeps of earlier tasks, and the term that it adds
-to the loss.
+"""Memories: what a method of continual learning keeps of earlier tasks, and its term in the loss.
 
-`Replay` keeps examples, `Ewc` an anchor and a Fisher diagonal, `Distillation` the old network. A
-memory has `loss(model, x, logits, now)`, its term in each step of task `now` (from 0);
-`end_task(model, stream, now)`, which stores; and `numbers`: how many it holds, besides the network,
-while the next task is learned. Several may be combined; none is fine-tuning.
+`Replay` keeps examples, `Ewc` an anchor and a Fisher diagonal, `Distillation` the old network. Each
+is a `stream.Memory`: it has `loss(model, x, logits, task)`, its term in each step of a task (from
+the second on); `end_task(model, stream, task)`, which stores; and `numbers`, how many it holds,
+besides the network, while the next task is learned. Several may be combined; none is fine-tuning.
 """
 
 from copy import deepcopy
@@ -18,11 +17,30 @@ from .stream import Examples, Stream
 
 
 class Reservoir:
-    """At most `size` examples of a stream, each of those seen so far kept with the same
-    probability, whatever its length will be.
+    """A sample of a stream in which every example seen so far is equally likely.
 
-    Source: Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software
-    11, 1985 (algorithm R). ValueError for size < 1.
+    That holds at every moment, however long the stream will be.
+
+    Args:
+        size: how many examples it holds at most.
+        seed: fixes which.
+
+    Raises:
+        ValueError: the size is below 1.
+
+    Source:
+        Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software 11,
+        1985 (algorithm R).
+
+    Example:
+        >>> from mtl_course.streams import Reservoir
+        >>> box = Reservoir(size=3)
+        >>> box.add(torch.zeros(2, 1), torch.tensor([7, 8]))
+        >>> box.y[: len(box)].tolist()  # everything, until it is full
+        [7, 8]
+        >>> box.add(torch.zeros(100, 1), torch.arange(100))
+        >>> len(box), box.seen
+        (3, 102)
     """
 
     def __init__(self, size: int, seed: int = 0):
@@ -39,16 +57,14 @@ class Reservoir:
         """Show it examples x [n, ...], y [n], in this order."""
         if self.x is None:
             self.x, self.y = x.new_empty(self.size, *x.shape[1:]), y.new_empty(self.size)
-        count = self.seen + torch.arange(1, len(x) + 1)  # how many have been seen with this one
+        # How many have been seen with this one: it goes into a slot that is drawn from so many.
+        count = self.seen + torch.arange(1, len(x) + 1)
         slot = (torch.rand(len(x), generator=self.generator, dtype=torch.float64) * count).long()
         slot = torch.where(count <= self.size, count - 1, slot)
-        last = {
-            s: row for row, s in enumerate(slot.tolist()) if s < self.size
-        }  # of several in one slot the last stays
-        slots, rows = (
-            torch.tensor(list(part), dtype=torch.int64, device=x.device)
-            for part in (last.keys(), last.values())
-        )
+        # Of several in one slot the last stays; a slot beyond the size is none.
+        last = {s: row for row, s in enumerate(slot.tolist()) if s < self.size}
+        slots = torch.tensor(list(last.keys()), dtype=torch.int64, device=x.device)
+        rows = torch.tensor(list(last.values()), dtype=torch.int64, device=x.device)
         self.x[slots], self.y[slots] = x[rows], y[rows]
         self.seen += len(x)
 
@@ -59,12 +75,27 @@ class Reservoir:
 
 
 class Replay:
-    """Experience replay: with every batch, as many examples of earlier tasks, from a reservoir of
-    `size`, and their loss.
+    """Experience replay: with every batch, as many examples of earlier tasks, and their loss.
 
-    Sources: Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et
-    al., "On tiny episodic memories in continual learning", 2019 (they add examples at each step;
-    here a task's examples are added when it ends).
+    The examples come from a reservoir; those of a task are added when it ends.
+
+    Args:
+        stream: the tasks.
+        size: how many examples are kept.
+        seed: fixes which.
+
+    Source:
+        Rolnick et al., "Experience replay for continual learning", NeurIPS 2019; Chaudhry et al.,
+        "On tiny episodic memories in continual learning", 2019 (they add examples at each step).
+
+    Example:
+        >>> from mtl_course.streams import Replay, class_stream
+        >>> digits = torch.arange(8.0).reshape(4, 2), torch.arange(4)
+        >>> stream = class_stream(digits, digits, range(4), 2, True)
+        >>> memory = Replay(stream, size=10)
+        >>> memory.end_task(None, stream, task=0)
+        >>> len(memory.buffer), memory.numbers  # room for ten examples of two inputs and a label
+        (2, 30)
     """
 
     def __init__(self, stream: Stream, size: int, seed: int = 0):
@@ -72,39 +103,65 @@ class Replay:
 
     @property
     def numbers(self) -> int:
+        """Those of the reservoir's inputs and labels."""
         return 0 if self.buffer.x is None else self.buffer.x.numel() + self.buffer.y.numel()
 
-    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, now: int) -> Tensor:
-        old, y = self.buffer.draw(len(x))
-        return F.cross_entropy(self.stream.compete(model(old), y, now), y)
+    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """The cross-entropy of as many kept examples as x has, a scalar."""
+        old_x, old_y = self.buffer.draw(len(x))
+        return F.cross_entropy(self.stream.compete(model(old_x), old_y, task), old_y)
 
-    def end_task(self, model: nn.Module, stream: Stream, now: int) -> None:
-        self.buffer.add(*stream.train[now])
+    def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
+        """Show the task's examples to the reservoir."""
+        self.buffer.add(*stream.train[task])
 
 
 def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -> dict[str, Tensor]:
-    """Diagonal of the Fisher information of a classifier, name -> tensor shaped as the parameter;
-    mean over inputs x [N, ...].
+    """Diagonal of the Fisher information of a classifier, mean over inputs.
 
     ``F_i = mean over x, sum over c, of p(c|x) (d log p(c|x) / d theta_i)^2``: the labels are the
     model's own (not those of the data, which would give the empirical Fisher), and all of them,
-    weighted, not drawn. Only `classes` compete. The model should be in evaluation mode. Source:
-    Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation for natural
-    gradient descent", NeurIPS 2019.
+    weighted, not drawn.
+
+    Args:
+        model: [n, ...] -> logits [n, C]. It should be in evaluation mode.
+        x: inputs [N, ...].
+        classes: those that compete; all by default.
+
+    Returns:
+        Name -> tensor of the parameter's shape.
+
+    Source:
+        Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation for natural
+        gradient descent", NeurIPS 2019.
+
+    Example:
+        Two classes that are equally likely: p (1 - p) = 1/4 for each bias, times the squared input
+        for each weight.
+
+        >>> from mtl_course.streams import fisher_diagonal
+        >>> model = nn.Linear(1, 2)
+        >>> for p in model.parameters():
+        ...     _ = nn.init.zeros_(p)
+        >>> fisher = fisher_diagonal(model, torch.tensor([[2.0], [2.0]]))
+        >>> fisher["bias"].tolist(), fisher["weight"].flatten().tolist()
+        ([0.25, 0.25], [1.0, 1.0])
     """
     params = {name: p.detach() for name, p in model.named_parameters()}
 
-    def log_p(params, one):
-        return F.log_softmax(functional_call(model, params, (one[None],))[0, classes], dim=0)
+    def log_probabilities(params: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        logits = functional_call(model, params, (inputs[None],))[0, classes]
+        return F.log_softmax(logits, dim=0)
 
     with torch.no_grad():
-        p = model(x)[:, classes].softmax(dim=1)
-    group = max(
-        1, 2**24 // (p.shape[1] * sum(q.numel() for q in params.values()))
-    )  # so that the Jacobians fit
-    total = {name: torch.zeros_like(q) for name, q in params.items()}
-    for some, weights in zip(x.split(group), p.split(group), strict=True):
-        for name, jacobian in vmap(jacrev(log_p), (None, 0))(params, some).items():
+        probabilities = model(x)[:, classes].softmax(dim=1)
+    # So many inputs at once that their Jacobians fit into memory.
+    jacobian_size = probabilities.shape[1] * sum(p.numel() for p in params.values())
+    group = max(1, 2**24 // jacobian_size)
+    total = {name: torch.zeros_like(p) for name, p in params.items()}
+    for inputs, weights in zip(x.split(group), probabilities.split(group), strict=True):
+        jacobians = vmap(jacrev(log_probabilities), (None, 0))(params, inputs)
+        for name, jacobian in jacobians.items():
             total[name] += torch.einsum("nc,nc...->...", weights, jacobian.square())
     return {name: value / len(x) for name, value in total.items()}
 
@@ -112,70 +169,133 @@ def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -
 def ewc_penalty(
     params: dict[str, Tensor], anchor: dict[str, Tensor], fisher: dict[str, Tensor], strength: float
 ) -> Tensor:
-    """``strength / 2 * sum_i F_i (theta_i - anchor_i)^2``, over all names of `anchor`. Scalar.
+    """``strength / 2 * sum_i F_i (theta_i - anchor_i)^2``, over all names of the anchor.
 
-    Source: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 114,
-    2017, equation 3.
+    Args:
+        params: name -> tensor, the parameters now; names that the anchor lacks are free.
+        anchor: name -> tensor, the parameters after the last task.
+        fisher: name -> tensor, the Fisher diagonal.
+        strength: the factor lambda.
+
+    Returns:
+        A scalar.
+
+    Source:
+        Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 114, 2017,
+        equation 3.
+
+    Example:
+        >>> from mtl_course.streams import ewc_penalty
+        >>> anchor, fisher = {"w": torch.zeros(2)}, {"w": torch.tensor([1.0, 10.0])}
+        >>> along, across = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])}
+        >>> [ewc_penalty(params, anchor, fisher, 2.0).item() for params in (along, across)]
+        [1.0, 10.0]
     """
-    return (
-        strength
-        / 2
-        * torch.stack(
-            [(fisher[name] * (params[name] - anchor[name]).square()).sum() for name in anchor]
-        ).sum()
-    )
+    terms = [(fisher[name] * (params[name] - anchor[name]).square()).sum() for name in anchor]
+    return strength / 2 * torch.stack(terms).sum()
 
 
 class Ewc:
-    """Elastic weight consolidation: a quadratic penalty around the parameters after the last task;
-    Fisher diagonals add up.
+    """Elastic weight consolidation: a quadratic penalty around the last task's parameters.
 
-    samples: how many inputs of a task its Fisher diagonal is taken over. One anchor, the latest, is
-        what the Laplace approximation asks for: Huszár, "Note on the quadratic penalties in elastic
-        weight consolidation", PNAS 115, 2018; the 2017 paper keeps one a task.
+    The Fisher diagonals of the tasks add up. One anchor, the latest, is what the Laplace
+    approximation asks for; the 2017 paper keeps one per task.
+
+    Args:
+        strength: the factor lambda of the penalty.
+        samples: how many inputs of a task its Fisher diagonal is taken over.
+        seed: fixes which.
+
+    Source:
+        Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 114, 2017,
+        equation 3; Huszár, "Note on the quadratic penalties in elastic weight consolidation", PNAS
+        115, 2018, for the single anchor.
+
+    Example:
+        >>> from mtl_course.streams import Ewc, class_stream
+        >>> digits = torch.arange(8.0).reshape(4, 2), torch.arange(4)
+        >>> stream = class_stream(digits, digits, range(4), 2, True)
+        >>> model, memory = nn.Linear(2, 4), Ewc(strength=100.0)
+        >>> memory.end_task(model, stream, task=0)
+        >>> memory.numbers, memory.loss(model, None, None, task=1).item()  # still at the anchor
+        (24, 0.0)
     """
 
     def __init__(self, strength: float, samples: int = 100, seed: int = 0):
-        self.strength, self.samples, self.generator = (
-            strength,
-            samples,
-            torch.Generator().manual_seed(seed),
-        )
+        self.strength, self.samples = strength, samples
+        self.generator = torch.Generator().manual_seed(seed)
         self.anchor: dict[str, Tensor] = {}
         self.fisher: dict[str, Tensor] = {}
 
     @property
     def numbers(self) -> int:
+        """Those of the anchor and of the Fisher diagonal."""
         return 2 * sum(p.numel() for p in self.anchor.values())
 
-    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, now: int) -> Tensor:
+    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """The penalty, a scalar."""
         return ewc_penalty(dict(model.named_parameters()), self.anchor, self.fisher, self.strength)
 
-    def end_task(self, model: nn.Module, stream: Stream, now: int) -> None:
-        x = stream.train[now][0]
+    def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
+        """Move the anchor here, and add the task's Fisher diagonal."""
+        x = stream.train[task][0]
         rows = torch.randperm(len(x), generator=self.generator)[: self.samples].to(x.device)
-        new = fisher_diagonal(model.eval(), x[rows], stream.classes(now))
-        self.fisher = {name: f + self.fisher.get(name, 0) for name, f in new.items()}
+        new = fisher_diagonal(model.eval(), x[rows], stream.classes(task))
+        self.fisher = {name: value + self.fisher.get(name, 0) for name, value in new.items()}
         self.anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> Tensor:
-    """``T^2 KL(old || new)`` of softmax(logits / T) over the last axis, mean over the first, summed
-    over others. Scalar.
+    """``T^2 KL(old || new)`` of the softmax at temperature T.
 
-    Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015; Li and
-    Hoiem use T = 2.
+    Over the last axis; mean over the first, summed over others.
+
+    Args:
+        logits: of the network that learns, [B, ..., C].
+        old: of the network that is held to, the same shape.
+        temperature: T; Li and Hoiem use 2.
+
+    Returns:
+        A scalar, in nats times T squared.
+
+    Source:
+        Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, section 2.
+
+    Example:
+        Only differences between logits count.
+
+        >>> from mtl_course.streams import distillation_loss
+        >>> old = torch.tensor([[0.0, 0.0]])
+        >>> [f"{distillation_loss(old + torch.tensor(d), old):.2f}" for d in ([3., 3.], [3., 0.])]
+        ['0.00', '1.03']
     """
     old, new = (F.log_softmax(values / temperature, dim=-1) for values in (old, logits))
     return temperature**2 * (old.exp() * (old - new)).sum() / len(logits)
 
 
 class Distillation:
-    """Learning without forgetting: on the new task's inputs, old classes' outputs are held to those
-    of the old network.
+    """Learning without forgetting: old classes' outputs are held to those of the old network.
 
-    Source: Li and Hoiem, "Learning without forgetting", IEEE TPAMI 40, 2018: one term for each old
-    task. Where the task is not told, all old classes are one distribution.
+    On the inputs of the new task. Where the task is not told, all old classes are one distribution;
+    where it is, each old task has its own.
+
+    Args:
+        stream: the tasks.
+        strength: the factor of the distillation loss.
+        temperature: of the softmax.
+
+    Source:
+        Li and Hoiem, "Learning without forgetting", IEEE TPAMI 40, 2018: one term per old task.
+
+    Example:
+        >>> from mtl_course.streams import Distillation, class_stream
+        >>> digits = torch.arange(8.0).reshape(4, 2), torch.arange(4)
+        >>> stream = class_stream(digits, digits, range(4), 2, True)
+        >>> model, memory = nn.Linear(2, 4), Distillation(stream, strength=1.0)
+        >>> memory.end_task(model, stream, task=0)
+        >>> x = digits[0][2:]
+        >>> memory.numbers, memory.loss(model, x, model(x), task=1).item()  # still the same network
+        (12, 0.0)
     """
 
     def __init__(self, stream: Stream, strength: float, temperature: float = 2.0):
@@ -184,14 +304,18 @@ class Distillation:
 
     @property
     def numbers(self) -> int:
+        """Those of the old network."""
         return 0 if self.old is None else sum(p.numel() for p in self.old.state_dict().values())
 
-    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, now: int) -> Tensor:
+    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """The distillation loss of the classes before `task`, times the strength, a scalar."""
         with torch.no_grad():
-            old = self.old(x)
-        shape = (len(x), now, -1) if self.stream.known else (len(x), -1)
-        new, old = (values[:, : now * self.stream.per].reshape(shape) for values in (logits, old))
+            old_logits = self.old(x)
+        shape = (len(x), task, -1) if self.stream.task_known else (len(x), -1)
+        end = task * self.stream.classes_per_task
+        new, old = (values[:, :end].reshape(shape) for values in (logits, old_logits))
         return self.strength * distillation_loss(new, old, self.temperature)
 
-    def end_task(self, model: nn.Module, stream: Stream, now: int) -> None:
+    def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
+        """Keep the network as it is now."""
         self.old = deepcopy(model).eval().requires_grad_(False)

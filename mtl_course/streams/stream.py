@@ -1,15 +1,15 @@
-"""Tasks that arrive one after another: a stream of classes, learning it, the accuracy matrix and
-its scores.
-"""
+"""Tasks that arrive one after another: a stream of classes, learning it, and its scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.augment import Augment
+from ..training.loop import in_words, learning_rates
 from ..training.tasks import accuracy
 
 Examples = tuple[Tensor, Tensor]
@@ -17,69 +17,130 @@ Examples = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Stream:
-    """Tasks in their order of arrival: task t has the labels ``t * per ... (t + 1) * per - 1``.
+    """Tasks in their order of arrival, each with classes of its own.
 
-    train, test: for each task its inputs [N, ...] and labels int64 [N].
-    known: True where the task of a test input is told, so that only its own classes compete
-        (task-incremental); False where
-        all classes seen so far do (class-incremental). The third type, domain-incremental, has the
-        same labels in every task. Source: van de Ven, Tuytelaars and Tolias, "Three types of
-        incremental learning", Nature Machine Intelligence 4, 2022.
+    Task t has the labels ``t * classes_per_task ... (t + 1) * classes_per_task - 1``.
+
+    Args:
+        train: for each task its inputs [N, ...] and labels [N], int64.
+        test: likewise.
+        classes_per_task: how many classes a task has.
+        task_known: True where the task of a test input is told, so that only its own classes
+            compete (task-incremental); False where all classes seen so far do (class-incremental).
+            The third type, domain-incremental, has the same labels in every task.
+
+    Source:
+        van de Ven, Tuytelaars and Tolias, "Three types of incremental learning", Nature Machine
+        Intelligence 4, 2022.
+
+    Example:
+        Two tasks of two classes. A test image of class 2 is judged after both have been learned: it
+        competes with its neighbour 3 where the task is told, and with all where it is not.
+
+        >>> from mtl_course.streams import Stream
+        >>> tasks = [(torch.zeros(2, 1), torch.tensor([c, c + 1])) for c in (0, 2)]
+        >>> for task_known in (True, False):
+        ...     stream = Stream(tasks, tasks, classes_per_task=2, task_known=task_known)
+        ...     logits = stream.compete(torch.zeros(1, 4), torch.tensor([2]), task=1)
+        ...     print(len(stream), logits.tolist())
+        2 [[-inf, -inf, 0.0, 0.0]]
+        2 [[0.0, 0.0, 0.0, 0.0]]
     """
 
     train: list[Examples]
     test: list[Examples]
-    per: int
-    known: bool
+    classes_per_task: int
+    task_known: bool
 
     def __len__(self) -> int:
         return len(self.train)
 
-    def compete(self, logits: Tensor, y: Tensor, now: int) -> Tensor:
-        """Logits [B, C] of examples with labels y [B]; minus infinity for a class that does not
-        compete after task `now`.
+    def compete(self, logits: Tensor, y: Tensor, task: int) -> Tensor:
+        """Logits [B, C] of examples with labels y [B], where not every class competes.
+
+        A class that does not compete once `task` is the latest has minus infinity.
         """
-        task = torch.arange(logits.shape[1], device=y.device) // self.per
-        visible = (
-            task == (y // self.per)[:, None] if self.known else (task <= now).expand_as(logits)
-        )
-        return logits.masked_fill(~visible, -torch.inf)
+        task_of_class = torch.arange(logits.shape[1], device=y.device) // self.classes_per_task
+        if self.task_known:
+            competes = task_of_class == (y // self.classes_per_task)[:, None]
+        else:
+            competes = (task_of_class <= task).expand_as(logits)
+        return logits.masked_fill(~competes, -torch.inf)
 
-    def classes(self, now: int) -> slice:
-        """The classes that compete for examples of task `now` while it is learned."""
-        return slice(now * self.per if self.known else 0, (now + 1) * self.per)
+    def classes(self, task: int) -> slice:
+        """The classes that compete for examples of `task` while it is learned."""
+        first = task if self.task_known else 0
+        return slice(first * self.classes_per_task, (task + 1) * self.classes_per_task)
 
 
-def split_classes(
-    train: Examples, test: Examples, order: Sequence[int], per: int, known: bool
+class Memory(Protocol):
+    """What a method keeps of earlier tasks; those of `memories` are such.
+
+    Attributes:
+        numbers: how many it holds, besides the network, while the next task is learned.
+    """
+
+    numbers: int
+
+    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """Its term in each step of `task` (from 1 on), a scalar."""
+        ...
+
+    def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
+        """Store what is needed of the task that ends."""
+        ...
+
+
+def class_stream(
+    train: Examples,
+    test: Examples,
+    order: Sequence[int],
+    classes_per_task: int,
+    task_known: bool,
 ) -> Stream:
-    """A stream of ``len(order) / per`` tasks; the k-th class of `order` gets the label k. Classes
-    not in `order` are left out.
+    """Cut a set of classes into a stream of tasks.
 
-    ValueError if `order` names a class twice or one that has no example, or cannot be cut into
-    tasks of `per` classes.
+    The k-th class of the order gets the label k. Classes that it does not name are left out.
+
+    Args:
+        train: inputs [N, ...] and labels [N], int64.
+        test: likewise.
+        order: the classes, in their order of arrival.
+        classes_per_task: how many classes a task has.
+        task_known: whether the task of a test input is told; see `Stream`.
+
+    Returns:
+        A stream of ``len(order) / classes_per_task`` tasks.
+
+    Raises:
+        ValueError: the order names a class twice or one that has no example, or cannot be cut into
+            tasks of so many classes.
+
+    Example:
+        >>> from mtl_course.streams import class_stream
+        >>> digits = torch.arange(6.0)[:, None], torch.arange(6)
+        >>> stream = class_stream(digits, digits, (3, 1, 5, 0), classes_per_task=2, task_known=True)
+        >>> [(x.flatten().tolist(), y.tolist()) for x, y in stream.train]
+        [([1.0, 3.0], [1, 0]), ([0.0, 5.0], [3, 2])]
     """
     order = [int(c) for c in order]
     present = set(train[1].tolist()) & set(test[1].tolist())
-    if len(set(order)) != len(order) or len(order) % per or not set(order) <= present:
+    whole = len(order) % classes_per_task == 0
+    if len(set(order)) != len(order) or not whole or not set(order) <= present:
         raise ValueError(
-            f"The order {order} must name classes with examples, each once, and be a multiple of"
-            f" {per} long."
+            f"The order {order} must name classes with examples, each once,"
+            f" and be a multiple of {classes_per_task} long."
         )
-    parts = []
+    tasks = range(len(order) // classes_per_task)
+    halves = []
     for x, y in (train, test):
-        label = torch.full((int(y.max()) + 1,), -1, device=y.device)
-        label[torch.tensor([c for c in order if c < len(label)], device=y.device)] = torch.arange(
-            len(order), device=y.device
-        )
-        new = label[y]
-        parts.append(
-            [
-                (x[rows], new[rows])
-                for rows in ((new >= 0) & (new // per == t) for t in range(len(order) // per))
-            ]
-        )
-    return Stream(*parts, per, known)
+        new_label = torch.full((int(y.max()) + 1,), -1, device=y.device)
+        new_label[torch.tensor(order, device=y.device)] = torch.arange(len(order), device=y.device)
+        label = new_label[y]
+        # A class that is left out has the label -1, which is in no task.
+        task = torch.where(label >= 0, label // classes_per_task, -1)
+        halves.append([(x[task == t], label[task == t]) for t in tasks])
+    return Stream(*halves, classes_per_task, task_known)
 
 
 # ----------------------------------------------------------------------------------------- learning
@@ -87,39 +148,61 @@ def learn(
     model: nn.Module,
     stream: Stream,
     optimizer: Callable[..., torch.optim.Optimizer],
-    memories: Sequence = (),
+    memories: Sequence[Memory] = (),
     *,
     epochs: int = 5,
     batch: int = 32,
     augment: Augment | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Train `model` in place on one task after another; returns the accuracy matrix A [T, T].
+    """Train a network on one task after another, and test it on all after each.
 
-    A[i, j] is the accuracy on the test examples of task j after task i has been learned; 0 for j >
-    i where the task is not told, since the classes do not compete yet. optimizer: called with the
-    parameters at the start of every task, such as ``partial(torch.optim.SGD, lr=0.1)``. augment:
-    see `data.augment`; for the task's own examples. FloatingPointError, with the task, if the loss
-    is not finite.
+    Args:
+        model: [B, ...] -> logits [B, C], trained in place.
+        stream: the tasks.
+        optimizer: called with the parameters at the start of every task, such as
+            ``partial(torch.optim.SGD, lr=0.1)``.
+        memories: what is kept of earlier tasks; none is fine-tuning.
+        epochs: passes over the examples of each task.
+        batch: examples per step.
+        augment: for the task's own examples; see `data.augment`.
+        seed: fixes the order of the examples and the draws of `augment`.
+
+    Returns:
+        The accuracy matrix A [T, T]: A[i, j] is the accuracy on the test examples of task j after
+        task i has been learned. It is 0 for j > i where the task is not told, since those classes
+        do not compete yet.
+
+    Raises:
+        FloatingPointError: the loss is not finite; it names the task, the step and the rate.
+
+    Source:
+        Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
+        section 2, where the matrix is called R.
+
+    Example:
+        Two tasks whose classes differ in the sign of one input. The task is told, so both can be
+        right.
+
+        >>> from functools import partial
+        >>> from mtl_course.streams import class_stream, learn
+        >>> x = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+        >>> stream = class_stream((x, torch.arange(4)), (x, torch.arange(4)), range(4), 2, True)
+        >>> sgd = partial(torch.optim.SGD, lr=1.0)
+        >>> learn(nn.Linear(2, 4), stream, sgd, epochs=20)[-1].tolist()
+        [1.0, 1.0]
     """
-    draws, rows = _generators(stream, seed), []
-    for now, examples in enumerate(stream.train):
-        held = memories if now else ()
+    generators = _generators(stream, seed)
+    rows = []
+    for task, examples in enumerate(stream.train):
+        terms = memories if task else ()  # nothing is kept before the first
+        new_optimizer = optimizer(model.parameters())
         _train(
-            model,
-            stream,
-            examples,
-            now,
-            optimizer(model.parameters()),
-            held,
-            epochs,
-            batch,
-            augment,
-            *draws,
+            model, stream, examples, task, new_optimizer, terms, epochs, batch, augment, generators
         )
         for memory in memories:
-            memory.end_task(model, stream, now)
-        rows.append(accuracies(model, stream, now))
+            memory.end_task(model, stream, task)
+        rows.append(accuracies(model, stream, task))
     return torch.stack(rows)
 
 
@@ -133,103 +216,205 @@ def learn_jointly(
     augment: Augment | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Train `model` in place on all tasks at once, as many updates as `learn`; returns its accuracy
-    on each task [T].
+    """Train a network on all tasks at once, with as many updates as `learn` takes.
+
+    Args:
+        model: [B, ...] -> logits [B, C], trained in place.
+        stream: the tasks.
+        optimizer: called with the parameters.
+        epochs: passes over all examples.
+        batch: examples per step.
+        augment: see `data.augment`.
+        seed: fixes the order of the examples and the draws of `augment`.
+
+    Returns:
+        The accuracy on each task's test examples, [T].
+
+    Raises:
+        FloatingPointError: the loss is not finite; it names the task, the step and the rate.
+
+    Example:
+        >>> from functools import partial
+        >>> from mtl_course.streams import class_stream, learn_jointly
+        >>> x = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+        >>> stream = class_stream((x, torch.arange(4)), (x, torch.arange(4)), range(4), 2, False)
+        >>> sgd = partial(torch.optim.SGD, lr=1.0)
+        >>> learn_jointly(nn.Linear(2, 4), stream, sgd, epochs=20).tolist()
+        [1.0, 1.0]
     """
-    everything = tuple(torch.cat(part) for part in zip(*stream.train, strict=True))
-    now = len(stream) - 1
-    _train(
-        model,
-        stream,
-        everything,
-        now,
-        optimizer(model.parameters()),
-        (),
-        epochs,
-        batch,
-        augment,
-        *_generators(stream, seed),
-    )
-    return accuracies(model, stream, now)
+    everything = tuple(torch.cat(same) for same in zip(*stream.train, strict=True))
+    last = len(stream) - 1
+    new_optimizer, generators = optimizer(model.parameters()), _generators(stream, seed)
+    _train(model, stream, everything, last, new_optimizer, (), epochs, batch, augment, generators)
+    return accuracies(model, stream, last)
 
 
-def only(stream: Stream, task: int) -> Stream:
-    """The stream of this task alone, its labels renumbered from 0: what a network of its own is
-    trained on.
+def single_task(stream: Stream, task: int) -> Stream:
+    """The stream of one task alone, for a network of its own.
+
+    Args:
+        stream: the tasks.
+        task: which one, from 0.
+
+    Returns:
+        A stream of length 1, with labels from 0.
+
+    Example:
+        >>> from mtl_course.streams import class_stream, single_task
+        >>> digits = torch.arange(4.0)[:, None], torch.arange(4)
+        >>> alone = single_task(class_stream(digits, digits, range(4), 2, True), 1)
+        >>> len(alone), alone.train[0][1].tolist()
+        (1, [0, 1])
     """
-    train, test = (
-        [(x, y - task * stream.per) for x, y in part[task : task + 1]]
-        for part in (stream.train, stream.test)
-    )
-    return replace(stream, train=train, test=test)
+
+    def renumbered(tasks: list[Examples]) -> list[Examples]:
+        x, y = tasks[task]
+        return [(x, y - task * stream.classes_per_task)]
+
+    return replace(stream, train=renumbered(stream.train), test=renumbered(stream.test))
 
 
-def _generators(stream, seed):
-    """For the order of the examples, and for augmentation."""
-    return torch.Generator().manual_seed(seed), torch.Generator(
-        stream.train[0][0].device
-    ).manual_seed(seed)
+def _generators(stream: Stream, seed: int) -> tuple[torch.Generator, torch.Generator]:
+    """For the order of the examples, and for augmentation on their device."""
+    device = stream.train[0][0].device
+    return torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
 
 
 def _train(
-    model, stream, examples, now, optimizer, memories, epochs, batch, augment, order, draws
+    model, stream, examples, task, optimizer, memories, epochs, batch, augment, generators
 ) -> None:
-    x, y = examples
+    (x, y), (order, draws) = examples, generators
+    steps = 0
     model.train()
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch):
             inputs = x[rows] if augment is None else augment(x[rows], draws)
             logits = model(inputs)
-            loss = F.cross_entropy(stream.compete(logits, y[rows], now), y[rows])
+            loss = F.cross_entropy(stream.compete(logits, y[rows], task), y[rows])
             for memory in memories:
-                loss = loss + memory.loss(model, inputs, logits, now)
+                loss = loss + memory.loss(model, inputs, logits, task)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            steps += 1
+        # Once per epoch: to look is to wait for the device. What is not finite stays so.
         if not torch.isfinite(loss):
-            advice = "lower the learning rate or the strength of the penalty"
-            raise FloatingPointError(f"The loss of task {now} is not finite: {advice}.")
+            rates = in_words(learning_rates(optimizer))
+            raise FloatingPointError(
+                f"The loss of task {task} is not finite at step {steps} with a learning rate of"
+                f" {rates}: lower the learning rate or the strength of the penalty."
+            )
 
 
 @torch.no_grad()
-def accuracies(model: nn.Module, stream: Stream, now: int) -> Tensor:
-    """Accuracy on the test examples of every task, [T], with the classes that compete after task
-    `now`; sets evaluation mode.
+def accuracies(model: nn.Module, stream: Stream, task: int) -> Tensor:
+    """Accuracy on the test examples of every task, with the classes that compete by now.
+
+    Args:
+        model: [B, ...] -> logits [B, C]; it is set to evaluation mode.
+        stream: the tasks.
+        task: the latest that has been learned, from 0.
+
+    Returns:
+        Accuracies [T] on the CPU, from 0 to 1.
+
+    Example:
+        Logits that are the inputs themselves, after the second of two tasks of two classes.
+
+        >>> from mtl_course.streams import accuracies, class_stream
+        >>> x = torch.eye(4)
+        >>> stream = class_stream((x, torch.arange(4)), (x, torch.arange(4)), range(4), 2, False)
+        >>> accuracies(nn.Identity(), stream, task=0), accuracies(nn.Identity(), stream, task=1)
+        (tensor([1., 0.]), tensor([1., 1.]))
     """
     model.eval()
-    return torch.stack(
-        [accuracy(stream.compete(model(x), y, now), y) for x, y in stream.test]
-    ).cpu()
+    judged = [accuracy(stream.compete(model(x), y, task), y) for x, y in stream.test]
+    return torch.stack(judged).cpu()
 
 
 # ------------------------------------------------------------------------------------------- scores
 def average_accuracy(A: Tensor) -> float:
-    """Mean accuracy over all tasks after the last one: the mean of the last row of A [T, T]."""
+    """Mean accuracy over all tasks after the last one.
+
+    Args:
+        A: the accuracy matrix [T, T] of `learn`; its last row [1, T] is enough.
+
+    Returns:
+        The mean of the last row.
+
+    Source:
+        Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
+        section 2.
+
+    Example:
+        >>> from mtl_course.streams import average_accuracy
+        >>> average_accuracy(torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
+        0.5
+    """
     return float(A[-1].mean())
 
 
 def backward_transfer(A: Tensor) -> float:
-    """What learning later tasks did to earlier ones: mean over i < T of A[T, i] - A[i, i]. Negative
-    is forgetting.
+    """What learning later tasks did to earlier ones; negative is forgetting.
+
+    Args:
+        A: the accuracy matrix [T, T] of `learn`.
+
+    Returns:
+        The mean over i < T of A[T, i] - A[i, i].
+
+    Source:
+        Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
+        section 2.
+
+    Example:
+        >>> from mtl_course.streams import backward_transfer
+        >>> backward_transfer(torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
+        -0.75
     """
     return float((A[-1] - A.diagonal())[:-1].mean())
 
 
 def forward_transfer(A: Tensor, untrained: Tensor) -> float:
-    """What earlier tasks did for one not seen yet: mean over i > 1 of A[i - 1, i] - b[i].
+    """What earlier tasks did for one that has not been seen yet.
 
-    untrained: b [T], the accuracy of the network at its random start. All three: Lopez-Paz and
-        Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017, section 2, where
-        the matrix is called R.
+    Args:
+        A: the accuracy matrix [T, T] of `learn`.
+        untrained: b [T], the accuracy of the network at its random start.
+
+    Returns:
+        The mean over i > 1 of A[i - 1, i] - b[i].
+
+    Source:
+        Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
+        section 2.
+
+    Example:
+        >>> from mtl_course.streams import forward_transfer
+        >>> forward_transfer(torch.tensor([[1.0, 0.75], [0.5, 1.0]]), torch.tensor([0.5, 0.5]))
+        0.25
     """
     return float((A.diagonal(1) - untrained[1:]).mean())
 
 
 def forgetting(A: Tensor) -> float:
-    """Mean over i < T of the best accuracy that task i ever had before the end, minus its last; at
-    least -backward_transfer.
+    """The best accuracy that a task ever had before the end, minus its last.
 
-    Source: Chaudhry, Dokania, Ajanthan and Torr, "Riemannian walk for incremental learning", ECCV
-    2018, section 3.
+    Args:
+        A: the accuracy matrix [T, T] of `learn`.
+
+    Returns:
+        The mean over tasks i < T; at least minus the backward transfer.
+
+    Source:
+        Chaudhry, Dokania, Ajanthan and Torr, "Riemannian walk for incremental learning", ECCV 2018,
+        section 3.
+
+    Example:
+        The first task improves with the second, and is lost with the third.
+
+        >>> from mtl_course.streams import forgetting
+        >>> forgetting(torch.tensor([[0.5, 0.0, 0.0], [0.75, 1.0, 0.0], [0.25, 1.0, 1.0]]))
+        0.25
     """
     return float((A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean())

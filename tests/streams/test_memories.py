@@ -1,6 +1,4 @@
-"""What methods keep of earlier tasks: a reservoir is fair, Fisher and EWC have their closed forms,
-distillation, replay.
-"""
+"""What methods keep of earlier tasks: a fair reservoir, Fisher and EWC, distillation, replay."""
 
 import pytest
 import torch
@@ -140,7 +138,7 @@ def test_ewc_keeps_one_anchor_and_adds_up_the_fisher_diagonals():
 
 
 # ----------------------------------------------------------------------------- distillation, replay
-def test_distillation_is_zero_at_the_old_outputs_and_nearly_a_squared_error_of_logits_at_high_temperature():
+def test_distillation_is_zero_at_the_old_outputs_and_a_squared_error_at_high_temperature():
     old, new = torch.randn(2, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert float(distillation_loss(old, old)) == pytest.approx(0, abs=1e-12)
     gap = (new - old) - (new - old).mean(dim=1, keepdim=True)
@@ -149,9 +147,9 @@ def test_distillation_is_zero_at_the_old_outputs_and_nearly_a_squared_error_of_l
     )
 
 
-def test_distillation_holds_the_old_network_frozen_and_each_tasks_classes_apart_where_the_task_is_told():
-    for known in (True, False):
-        tasks, model = stream(known), network()
+def test_distillation_keeps_the_old_network_frozen_and_the_classes_of_told_tasks_apart():
+    for task_known in (True, False):
+        tasks, model = stream(task_known), network()
         memory = Distillation(tasks, 2.0)
         memory.end_task(model, tasks, 1)
         with torch.no_grad():
@@ -160,7 +158,7 @@ def test_distillation_holds_the_old_network_frozen_and_each_tasks_classes_apart_
             )  # the same shift for both classes of task 0
         x = tasks.train[2][0]
         loss = memory.loss(model, x, model(x), 2)
-        assert float(loss) == pytest.approx(0, abs=1e-5) if known else float(loss) > 0.1
+        assert float(loss) == pytest.approx(0, abs=1e-5) if task_known else float(loss) > 0.1
         assert not any(p.requires_grad for p in memory.old.parameters())
         assert memory.numbers == sum(p.numel() for p in model.parameters())
 

@@ -1,6 +1,4 @@
-"""Learning one example at a time: recursive against weighted least squares, windows, the order of
-testing and learning.
-"""
+"""Learning one example at a time: least squares, windows, the order of testing and learning."""
 
 import numpy as np
 import pytest
@@ -88,3 +86,13 @@ def test_learners_that_forget_follow_a_change_that_others_average_over():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="forgetting must lie"):
         Rls(np.zeros(2), **options)
+
+
+def test_a_learner_that_diverges_is_named_with_its_example_and_its_rate():
+    x, y = np.ones((2000, 1)), np.ones(2000)
+    message = r"error of example (\d+) is not finite with a rate of 100\. Lower the rate"
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=message):
+        prequential(OnlineSgd(np.zeros(1), 100.0), x, y)
+    y[3] = np.nan
+    with pytest.raises(FloatingPointError, match=r"example 3 is not finite\. .*look for inputs"):
+        prequential(Rls(np.zeros(1)), x, y)
