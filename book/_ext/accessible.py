@@ -1,5 +1,6 @@
-"""Mend the pages' HTML for keyboards and screen readers, where docutils and the theme leave
-something to do.
+"""Mend the pages' HTML for keyboards and screen readers.
+
+Docutils and the theme leave something to do.
 
 A diagram, or a figure of several panels, that is too wide for a phone scrolls in a box of its own,
 which a keyboard must be able to reach (the theme sees to code and tables). Docutils gives the
@@ -17,10 +18,8 @@ MENDS = [
     ),
     (re.compile(r' role="doc-biblioentry"'), ' role="listitem"'),
     (re.compile(r'<th class="head">(<p></p>)?</th>'), "<td></td>"),
-    (
-        re.compile(r"[\u3400-\u9fff]+(?![^<]*>)"),
-        r'<span lang="zh">\g<0></span>',
-    ),  # in text, not in a tag's attributes
+    # In text, not in a tag's attributes.
+    (re.compile(r"[\u3400-\u9fff]+(?![^<]*>)"), r'<span lang="zh">\g<0></span>'),
 ]
 
 

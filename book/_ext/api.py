@@ -23,7 +23,7 @@ ITEM = re.compile(r"(?:[-*]|\d+\.) +")
 
 
 def reader(root: Path):
-    """The module `mtl_course.dev.docstrings`, from its file: the package is not installed here."""
+    """The module `mtl_course.dev.docstrings`, from its file: no package is installed here."""
     spec = spec_from_file_location("mtl_course_docstrings", root / READER)
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)

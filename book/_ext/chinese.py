@@ -1,6 +1,4 @@
-"""The role ``zh``: Chinese words in an English page, marked as such, so that screen readers and
-fonts treat them right.
-"""
+"""The role ``zh``: Chinese words in an English page, marked for screen readers and fonts."""
 
 from docutils import nodes
 

@@ -1,6 +1,6 @@
-"""The directive ``cover-figure``: one figure of a chapter on the cover, with the directive's
-content as its caption.
+"""The directive ``cover-figure``: one figure of a chapter on the cover.
 
+The directive's content is its caption.
 It is the stored output of the cell tagged ``cover`` in `NOTEBOOK`, so the cover shows what the
 chapter last computed. The picture goes to `TARGET` before the pages are read; its alt text is the
 cell's.
@@ -21,9 +21,7 @@ TARGET = "book/_generated/cover.png"
 
 
 def cover_cell(root: Path) -> dict:
-    """The one cell of the notebook that is tagged ``cover``; ExtensionError if there is none, or
-    more than one.
-    """
+    """The one cell of the notebook that is tagged ``cover``; ExtensionError for none or more."""
     notebook = root / NOTEBOOK
     if not notebook.exists():
         raise ExtensionError(f"The cover's figure comes from {NOTEBOOK}, which is not there.")

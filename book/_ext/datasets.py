@@ -1,5 +1,6 @@
-"""The directive ``data-sets``: the appendix on data, made from ``mtl_course/data/manifest.toml``;
-so the two cannot disagree.
+"""The directive ``data-sets``: the appendix on data, made from the manifest.
+
+So ``mtl_course/data/manifest.toml`` and the book cannot disagree.
 """
 
 import sys
@@ -14,9 +15,7 @@ DATA = Path("mtl_course", "data")
 
 
 def read_manifest(root: Path):
-    """The module `mtl_course.data.manifest`, from its file: the book is built where the package is
-    not installed.
-    """
+    """The module `mtl_course.data.manifest`, from its file: no package is installed here."""
     spec = spec_from_file_location("mtl_course_manifest", root / DATA / "manifest.py")
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -43,7 +42,7 @@ def chapters(numbers, root: Path) -> str:
 
 
 def sizes(shape) -> str:
-    """``x`` 4,059 × 9, ``y`` 4,059"""
+    """The sizes of a set's arrays, such as ``x`` 4,059 × 9, ``y`` 4,059."""
     return ", ".join(
         f"`{array}` " + " × ".join(f"{size:,}" for size in shape[array]) for array in shape
     )

@@ -1,5 +1,6 @@
-"""Serve MathJax from the installed package sphinx-mathjax-offline: one 2 MB file, no network, works
-from file://.
+"""Serve MathJax from the installed package sphinx-mathjax-offline.
+
+One file of 2 MB, no network; it works from file://.
 """
 
 from importlib.util import find_spec
@@ -14,9 +15,7 @@ SCRIPT = "tex-svg.js"  # input, output and glyphs in one file: nothing is fetche
 def copy_mathjax(app, exception):
     if exception is not None or app.builder.format != "html":
         return
-    package = find_spec(
-        "sphinx-mathjax-offline"
-    )  # the hyphens are right: that is the folder's name
+    package = find_spec("sphinx-mathjax-offline")  # with hyphens: that is the folder's name
     if package is None:
         raise ExtensionError(
             "The package sphinx-mathjax-offline is missing: pip install -r requirements-book.txt"

@@ -1,3 +1,4 @@
-"""Tools for those who write the course: ``python -m mtl_course.dev <command>``. Each command is one
-module with a `main`.
+"""Tools for those who write the course: ``python -m mtl_course.dev COMMAND``.
+
+Each command is one module with a `main`.
 """

@@ -1,4 +1,4 @@
-"""Run one of the course's developer tools: ``python -m mtl_course.dev <command> [arguments]``."""
+"""Run one of the course's developer tools: ``python -m mtl_course.dev COMMAND [...]``."""
 
 import argparse
 import sys

@@ -1,6 +1,6 @@
-"""Build the book strictly, count its pages, pack it for reading offline: ``python -m mtl_course.dev
-book [--zip]``.
+"""Build the book strictly, count its pages, pack it for reading offline.
 
+``python -m mtl_course.dev book [--zip]``.
 Runs where only ``requirements-book.txt`` is installed, so it imports neither torch nor the
 notebooks' tools.
 """
@@ -18,11 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRA = {"index", "search", "genindex"}  # pages that Sphinx adds to those of the table of contents
-JUPYTER_BOOK = [
-    sys.executable,
-    "-c",
-    "from jupyter_book.cli.main import main; main()",
-]  # 1.x has no `python -m`
+# 1.x has no `python -m`.
+JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
 
 
 class BookError(Exception):
@@ -35,16 +32,14 @@ def toc_pages(node) -> list[str]:
         return [page for item in node for page in toc_pages(item)]
     if not isinstance(node, dict):
         return []
-    own = [node[key] for key in ("root", "file") if key in node]
-    return own + [page for value in node.values() for page in toc_pages(value)]
+    pages = [node[key] for key in ("root", "file") if key in node]
+    return pages + [page for value in node.values() for page in toc_pages(value)]
 
 
 def html_pages(html: Path) -> set[str]:
-    """Names of the pages in a built book, without those that Sphinx adds and without the theme's
-    own files.
-    """
-    found = (path.relative_to(html).with_suffix("") for path in html.rglob("*.html"))
-    return {page.as_posix() for page in found if not page.parts[0].startswith("_")} - EXTRA
+    """Names of the pages in a built book, less those that Sphinx and the theme add."""
+    names = (path.relative_to(html).with_suffix("") for path in html.rglob("*.html"))
+    return {name.as_posix() for name in names if not name.parts[0].startswith("_")} - EXTRA
 
 
 def require_tools() -> None:
@@ -56,9 +51,8 @@ def require_tools() -> None:
             "Jupyter Book is not installed here. Run `make book`, or: pip install -r"
             " requirements-book.txt"
         ) from None
-    if not version.startswith(
-        "1."
-    ):  # 2.x ignores _config.yml and _toc.yml, builds nothing and exits 0
+    # 2.x ignores _config.yml and _toc.yml, builds nothing and exits 0.
+    if not version.startswith("1."):
         raise BookError(
             f"Jupyter Book {version} cannot build this book, 1.x can: pip install -r"
             " requirements-book.txt"
@@ -68,8 +62,9 @@ def require_tools() -> None:
 def build(
     root: Path = ROOT, output: Path | None = None, fresh: bool = False, verbose: bool = False
 ) -> Path:
-    """Build the book of `root` into ``output/_build`` (default: in `root`) and return the folder of
-    its pages.
+    """Build the book of `root` into ``output/_build`` (default: in `root`).
+
+    Returns the folder of its pages.
 
     Any warning, any broken reference and any page missing from the result is a BookError. Only what
     changed is built again, or all of it if `fresh`.
@@ -112,15 +107,12 @@ def build(
         errors="replace",
     )
     if result.returncode:
-        environment.unlink(
-            missing_ok=True
-        )  # else the next build would skip the pages with warnings, and pass
-        log = re.sub(
-            r"\x1b\[[\d;]*m", "", result.stdout or ""
-        )  # Jupyter Book colours what it prints, wherever it goes
-        log = log.split("\nTraceback (most recent call last):\n")[
-            0
-        ]  # its own, below Sphinx's message, only hides that one
+        # Else the next build would skip the pages with warnings, and pass.
+        environment.unlink(missing_ok=True)
+        # Jupyter Book colours what it prints, wherever it goes. Its own traceback, below Sphinx's
+        # message, only hides that one.
+        log = re.sub(r"\x1b\[[\d;]*m", "", result.stdout or "")
+        log = log.split("\nTraceback (most recent call last):\n")[0]
         faults = [
             line for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)
         ]
@@ -141,15 +133,11 @@ def pack(html: Path, target: Path) -> None:
     with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(path for path in html.rglob("*") if path.is_file()):
             name = path.relative_to(html)
-            if (
-                name.name == ".buildinfo"
-                or name.suffix == ".map"
-                or name.parts[:2] == ("_static", "locales")
-            ):
+            locales = name.parts[:2] == ("_static", "locales")
+            if name.name == ".buildinfo" or name.suffix == ".map" or locales:
                 continue  # for builders and debuggers, not for readers
-            entry = zipfile.ZipInfo(
-                (Path("mtl-course-book") / name).as_posix()
-            )  # dated 1980, whenever it was built
+            # Dated 1980, whenever it was built.
+            entry = zipfile.ZipInfo((Path("mtl-course-book") / name).as_posix())
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     os.replace(aside, target)
@@ -173,9 +161,8 @@ def main(arguments: list[str]) -> int:
     print("Building the book (the first time takes about a minute) ...", flush=True)
     start = time.perf_counter()
     try:
-        html = build(
-            fresh=options.fresh or options.zip, verbose=options.verbose
-        )  # a zip holds no leftovers
+        # A zip holds no leftovers.
+        html = build(fresh=options.fresh or options.zip, verbose=options.verbose)
     except BookError as error:
         print(error, file=sys.stderr)
         return 1

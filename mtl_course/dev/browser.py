@@ -1,4 +1,4 @@
-"""Start a headless Chromium that talks to nobody: to render diagrams, and to test the book."""
+"""A headless Chromium that talks to nobody: to render diagrams, and to test the book."""
 
 import os
 import shutil
@@ -29,8 +29,9 @@ FLAGS = (
 
 
 def find() -> str | None:
-    """Path of a Chromium (or Chrome, Edge) on this machine, or None; the environment variable
-    CHROMIUM comes first.
+    """Path of a Chromium (or Chrome, Edge) on this machine, or None.
+
+    The environment variable CHROMIUM comes first.
     """
     named = [os.environ.get("CHROMIUM", ""), *(shutil.which(name) or "" for name in NAMES), *PLACES]
     return next((path for path in named if path and Path(path).exists()), None)
@@ -51,10 +52,8 @@ def missing() -> str | None:
 
 
 def launch(playwright):
-    """A browser with an empty profile of its own. `playwright` is what ``sync_playwright()`` gives."""
-    root = (
-        hasattr(os, "geteuid") and os.geteuid() == 0
-    )  # Chromium refuses to start as root, as in a container, with its sandbox
-    return playwright.chromium.launch(
-        executable_path=find(), args=[*FLAGS, *(["--no-sandbox"] if root else [])]
-    )
+    """A browser with an empty profile of its own, from what ``sync_playwright()`` gives."""
+    # Chromium refuses to start as root, as in a container, with its sandbox.
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    flags = [*FLAGS, "--no-sandbox"] if root else list(FLAGS)
+    return playwright.chromium.launch(executable_path=find(), args=flags)

@@ -1,5 +1,6 @@
-"""Run learner notebooks in Colab's own environment: ``python -m mtl_course.dev colab [NN ...]``.
+"""Run learner notebooks in Colab's own environment.
 
+``python -m mtl_course.dev colab [NN ...]``.
 Each notebook starts as on Colab: its Python and its versions of torch, NumPy, IPython and so on, an
 empty folder, no package of the course until the first cell installs it (a wheel of the package as
 it stands here). Claims and checks raise. The environment needs a Python 3.13 on this machine, five

@@ -1,6 +1,6 @@
-"""Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them: ``python -m mtl_course.dev diagrams
-[--check]``.
+"""Render ``book/diagrams/*.mmd`` (Mermaid) to SVG beside them.
 
+``python -m mtl_course.dev diagrams [--check]``.
 The pictures are committed, so that a page needs no script and a reader no network. Each carries the
 hash of its source; ``--check`` lists those that no longer fit it, with neither npm nor a browser.
 """
@@ -70,7 +70,7 @@ DRAW = """async ({id, source, settings, title, hash}) => {
         svg.prepend(element);
     }
     return new XMLSerializer().serializeToString(svg);
-}"""
+}"""  # noqa: E501  (it is part of the pictures' hash: another line break makes all of them anew)
 
 
 class DiagramError(Exception):
@@ -83,9 +83,8 @@ def digest(source: str) -> str:
 
 
 def read(path: Path) -> str:
-    return path.read_text(
-        encoding="utf-8"
-    )  # with universal newlines: the hash is the same on Windows
+    """The text of a file, with universal newlines: the hash is the same on Windows."""
+    return path.read_text(encoding="utf-8")
 
 
 def stale(folder: Path = FOLDER) -> list[str]:
@@ -106,8 +105,9 @@ def stale(folder: Path = FOLDER) -> list[str]:
 
 
 def foreign(svg: str) -> list[str]:
-    """What a picture holds that a page must not load or run: scripts, HTML, fonts and addresses
-    elsewhere.
+    """What a picture holds that a page must not load or run.
+
+    Scripts, HTML, fonts and addresses elsewhere.
     """
     svg = re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
     return re.findall(
@@ -143,8 +143,9 @@ def mermaid_script() -> Path:
 
 
 def render(sources: list[Path]) -> None:
-    """Write the picture of each source; DiagramError with Mermaid's words for a source that it
-    cannot read.
+    """Write the picture of each source.
+
+    DiagramError with Mermaid's words for a source that it cannot read.
     """
     lacking = browser.missing()
     if lacking:
@@ -157,9 +158,8 @@ def render(sources: list[Path]) -> None:
         page.add_script_tag(path=script)
         for source in sources:
             text = read(source)
-            title = source.stem.replace(
-                "_", " "
-            ).capitalize()  # unless the source has its own, as `accTitle: ...`
+            # Unless the source has its own, as `accTitle: ...`.
+            title = source.stem.replace("_", " ").capitalize()
             given = {
                 "id": source.stem,
                 "source": text,

@@ -39,7 +39,7 @@ class Name:
 
     @property
     def parameters(self) -> list[str]:
-        """What a caller passes, in order: of a function, of ``__init__``, or a dataclass's fields."""
+        """What a caller passes, in order: to a function, a class, or a dataclass."""
         call = self.node
         if isinstance(call, ast.ClassDef):
             inside = [n for n in call.body if isinstance(n, ast.FunctionDef)]
@@ -98,17 +98,17 @@ def sections(text: str) -> dict[str, str]:
 
 def entries(text: str) -> dict[str, str]:
     """``name: meaning`` lines, continued below with more indentation, as name -> meaning."""
-    found = {}
+    meanings = {}
     for line in text.split("\n"):
         head = re.match(r"(\*{0,2}\w[\w., *]*): +(.*)", line)
         if head:
             key = head[1]
-            found[key] = head[2]
-        elif line.strip() and found:
-            found[key] += " " + line.strip()
+            meanings[key] = head[2]
+        elif line.strip() and meanings:
+            meanings[key] += " " + line.strip()
     return {
         name.strip().lstrip("*"): meaning
-        for names, meaning in found.items()
+        for names, meaning in meanings.items()
         for name in names.split(", ")
     }
 
@@ -123,7 +123,10 @@ def _exports(room: str) -> dict[str, str]:
 
 
 def public(room: str) -> Iterator[Name]:
-    """The names that a room lists, in its order. ValueError for one that its module does not define."""
+    """The names that a room lists, in its order.
+
+    ValueError for one that its module does not define.
+    """
     trees = {}
     for name, module in _exports(room).items():
         if module not in trees:

@@ -1,5 +1,6 @@
-"""Write source notebooks for nbgrader: ``python -m mtl_course.dev nbgrader 01 --out source/ps1``.
+"""Write source notebooks for nbgrader.
 
+``python -m mtl_course.dev nbgrader 01 --out source/ps1``.
 The solved regions are marked for `nbgrader generate_assignment`, and each check cell ends in the
 points that its answer earns (nbgrader's partial credit). nbgrader itself is not needed here.
 """
@@ -12,9 +13,9 @@ from . import notebooks, sync
 
 
 def to_nbgrader(nb, exercises: dict):
-    """A copy of a learner notebook as a source notebook for nbgrader; `exercises`: name ->
-    exercise.
+    """A copy of a learner notebook as a source notebook for nbgrader.
 
+    `exercises`: name -> exercise.
     An exercise that begins from buggy code ("spot the bug") stays an ordinary cell: nbgrader would
     replace the code by a blank.
     """

@@ -1,4 +1,4 @@
-"""Start a chapter: ``python -m mtl_course.dev new NN slug --title "..." --question "..."``.
+"""Start a chapter: ``python -m mtl_course.dev new NN slug``.
 
 Writes the files that a chapter consists of, each small, whole and passing its tests, and says what
 is left for you. Nothing that exists is overwritten.

@@ -1,4 +1,4 @@
-"""What a test run looks at in turn, where looking at everything each time would cost too much.
+"""What a test run looks at in turn, where everything at each run would cost too much.
 
 The commit decides, so that every run of one commit does the same, and the next takes another part.
 """
@@ -18,7 +18,7 @@ EVERY_PAGE = ("_config.yml", "requirements-book.txt", "book/_ext/", "book/_stati
 
 
 def git(*arguments: str, root: Path = ROOT) -> str:
-    """What git prints, or an empty text where there is no git, no repository or no such commit."""
+    """What git prints; an empty text where there is no git, repository or such commit."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
     except OSError:
@@ -71,7 +71,7 @@ def sources(page: str) -> tuple[str, ...]:
 
 
 def pages_to_read(pages: Sequence[str], count: int, root: Path = ROOT) -> list[str]:
-    """The pages of the book that axe reads in this run: those that changed, and `count` others."""
+    """The pages that axe reads in this run: those that changed, and `count` others."""
     changed = changed_files(root)
     if changed is None or any(name.startswith(EVERY_PAGE) for name in changed):
         return list(pages)

@@ -1,4 +1,4 @@
-"""Write the generated parts of the learner notebooks: first cell, exercise stubs, Colab link."""
+"""Write the generated parts of learner notebooks: first cell, exercise stubs, Colab link."""
 
 import argparse
 import ast

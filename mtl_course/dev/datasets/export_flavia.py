@@ -1,10 +1,12 @@
-"""Write the table of the Flavia leaves: ``python -m mtl_course.dev.datasets.export_flavia [FILE]``,
-FILE being a copy of the source at hand.
+"""Write the table of the Flavia leaves.
+
+``python -m mtl_course.dev.datasets.export_flavia [FILE]``, FILE being a copy of the source.
 
 The measurements are those of a public repository (MIT licence); no picture is used. The source has
-a row a picture, in the order of their numbers, and no labels: the species follow from the ranges of
-numbers that Flavia's own page gives, which add up to its 1,907 rows. Where the source took a speck
-for the leaf (an area below 900 pixels; the smallest leaf has 38,454), the row is left out.
+one row per picture, in the order of their numbers, and no labels: the species follow from the
+ranges of numbers that Flavia's own page gives, which add up to its 1,907 rows. Where the source
+took a speck for the leaf (an area below 900 pixels; the smallest leaf has 38,454), the row is left
+out.
 """
 
 import csv
@@ -21,11 +23,13 @@ COMMIT = "b1da70d7776414fe78ae475d3e5c522198633fe5"
 SOURCE = f"https://raw.githubusercontent.com/AayushG159/Plant-Leaf-Identification/{COMMIT}/Flavia%20py%20files/Flavia_features.csv"
 SHA256 = "b6c0969b1330e1523800afbce68c22c8bc9767583cd795e1527529f10a24ea47"
 SPECK = 900  # pixels
+# fmt: off
 NAMES = (
-    "area perimeter box_width box_height aspect_ratio rectangularity circularity mean_red"
-    " mean_green mean_blue sd_red sd_green sd_blue contrast correlation inverse_difference_moment"
-    " entropy"
-).split()
+    "area", "perimeter", "box_width", "box_height", "aspect_ratio", "rectangularity", "circularity",
+    "mean_red", "mean_green", "mean_blue", "sd_red", "sd_green", "sd_blue",
+    "contrast", "correlation", "inverse_difference_moment", "entropy",
+)
+# fmt: on
 SPECIES = {  # name -> numbers of its first and last picture
     "Phyllostachys edulis": (1001, 1059),
     "Aesculus chinensis": (1060, 1122),
@@ -63,12 +67,13 @@ SPECIES = {  # name -> numbers of its first and last picture
 
 
 def rows(source: bytes) -> list[list]:
-    """Species and measurements, to seven digits, of every leaf that was measured. ValueError if the
-    source is another one.
+    """Species and measurements, to seven digits, of every leaf that was measured.
+
+    ValueError if the source is another one.
     """
-    found = hashlib.sha256(source).hexdigest()
-    if found != SHA256:
-        raise ValueError(f"The source has the sha256 {found}, expected {SHA256}.")
+    digest = hashlib.sha256(source).hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"The source has the sha256 {digest}, expected {SHA256}.")
     _, *leaves = csv.reader(io.StringIO(source.decode("ascii")))
     pictures = sorted(
         (number, name)

@@ -1,6 +1,6 @@
-"""Write the table of the US macroeconomic data: ``python -m mtl_course.dev.datasets.export_macro``,
-on Linux (x86-64) with Python 3.11.
+"""Write the table of the US macroeconomic data.
 
+``python -m mtl_course.dev.datasets.export_macro``, on Linux (x86-64) with Python 3.11.
 statsmodels carries the series, which are in the public domain. Its wheels differ from platform to
 platform and its source archive needs a compiler, so the course embeds the numbers, as they stand
 there, instead of fetching a wheel of 12 MB for 18 kB.
