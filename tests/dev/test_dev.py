@@ -24,7 +24,7 @@ URL, BRANCH = "https://github.com/someone/somewhere", "main"
 SOURCE = '''
 from math import sqrt, tau
 import numpy as np
-from ..tasks import delta_m
+from ..training.tasks import delta_m
 from ..checks.exercise import exercise
 
 def _inputs(generator):
