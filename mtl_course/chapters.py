@@ -1,5 +1,6 @@
-"""The chapters of the course: the one place that first cells, title cards, `setup` and `progress`
-read.
+"""The chapters of the course.
+
+This is the one place that first cells, title cards, `setup` and `progress` read.
 """
 
 from dataclasses import dataclass
@@ -7,8 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter. Times are minutes: to read, to run on two CPU cores, and its full experiment on
-    a Colab T4, None until a record has timed it.
+    """One chapter; its times are minutes.
+
+    Args:
+        number: two digits.
+        slug: of the notebook's file name.
+        title: as the book shows it.
+        question: the one that the chapter answers.
+        read: time to read it.
+        cpu: time to run it on two CPU cores.
+        gpu: time of its full experiment on a Colab T4; None until a record has timed it.
     """
 
     number: str
@@ -21,12 +30,14 @@ class Chapter:
 
     @property
     def notebook(self) -> str:
+        """The notebook's path in the repository."""
         return f"notebooks/{self.number}_{self.slug}.ipynb"
 
     @property
     def heading(self) -> str:
-        """Title with its number. The book numbers nothing by itself: it may lack a chapter between
-        two that it has.
+        """Title with its number.
+
+        The book numbers nothing by itself: it may lack a chapter between two that it has.
         """
         return f"{int(self.number)}. {self.title}"
 
@@ -149,8 +160,20 @@ CHAPTERS = {
 
 
 def find(chapter: str | int) -> Chapter:
-    """The chapter with this number (``"01"``, ``"1"`` or ``1``); ValueError that lists the chapters
-    if there is none.
+    """The chapter with this number.
+
+    Args:
+        chapter: ``"01"``, ``"1"`` or ``1``.
+
+    Returns:
+        Its entry.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+
+    Example:
+        >>> find(1).slug
+        'mtl_objective'
     """
     number = str(chapter).zfill(2)
     if number not in CHAPTERS:

@@ -1,4 +1,4 @@
-"""Claims: the sentences of a chapter that rest on a measurement, asserted where they stand."""
+"""Claims: sentences of a chapter that rest on a measurement, asserted where they stand."""
 
 import json
 import math
@@ -92,7 +92,7 @@ def strict() -> bool:
 
 
 def summary(values: "Sequence[float] | float | Paired") -> str:
-    """Evidence as one line, such as ``0.424 ± 0.011 (5 seeds)``: mean, standard deviation, count.
+    """Evidence as a line such as ``0.424 ± 0.011 (5 seeds)``: mean, standard deviation, count.
 
     Three decimals; with a spread that these would round to nothing, as many as show two digits of
     it. A single number stands as it is, and a `Paired` says what it could have seen.

@@ -69,7 +69,7 @@ class Session:
 
 
 def seed_range(text: str) -> range:
-    """The seeds that a text such as ``1000:1010`` names: from the first up to before the second.
+    """The seeds that a text such as ``1000:1010`` names; its end is not among them.
 
     Args:
         text: two whole numbers A:B, 0 <= A < B.
@@ -98,7 +98,7 @@ def device() -> torch.device:
 
 
 def profile() -> str:
-    """``"gpu"`` where there is a CUDA device, else ``"cpu"``, unless MTL_COURSE_PROFILE says so.
+    """``"gpu"`` where there is a CUDA device, else ``"cpu"``, or what MTL_COURSE_PROFILE says.
 
     Returns:
         The profile.

@@ -91,11 +91,13 @@ Problems = Iterator[str]
 
 # ---------------------------------------------------------------------------------- generated parts
 def generated_cells(page: Page) -> Problems:
+    """What `sync` writes is as it would write it now."""
     for name in sync.differences(page.nb, page.synced):
         yield f"{name}: run `python -m mtl_course.dev sync {page.chapter.number}`"
 
 
 def card(page: Page) -> Problems:
+    """The first cell is the chapter's title card, with its question, times and Colab link."""
     first, heading = page.nb.cells[0], f"# {page.chapter.heading}"
     written = first.cell_type == "markdown"
     if not written or first.source.split("\n")[0].strip() != heading:
@@ -111,12 +113,14 @@ def card(page: Page) -> Problems:
 
 
 def first_cell(page: Page) -> Problems:
+    """The second cell is the generated first cell of code."""
     if len(page.nb.cells) < 2 or not notebooks.is_first(page.nb.cells[1]):
         yield "cell 1 is not the generated first cell"
 
 
 # ---------------------------------------------------------------------------------------- exercises
 def exercises(page: Page) -> Problems:
+    """Every exercise has its cell, followed by its check, and no other is there."""
     stubs = _positions(page, notebooks.exercise_of)
     checks = _positions(page, notebooks.checked_by)
     for name in page.exercises.keys() - stubs.keys():
@@ -138,6 +142,7 @@ def _positions(page: Page, name_of: Callable) -> dict[str, int]:
 
 
 def rebound_exercises(page: Page) -> Problems:
+    """No other cell binds an exercise's name, which its check would then see."""
     for i, tree in _trees(page):
         if notebooks.exercise_of(page.nb.cells[i]):
             continue
@@ -149,6 +154,7 @@ def rebound_exercises(page: Page) -> Problems:
 
 
 def answer_keys(page: Page) -> Problems:
+    """No cell and no output holds the answer of an exercise."""
     keys = {name: _key(exercise) for name, exercise in page.exercises.items()}
     code = {i: ast.unparse(tree) for i, tree in _trees(page)}
     for i, cell in enumerate(page.nb.cells):
@@ -177,6 +183,7 @@ def _key(exercise) -> str:
 
 # ----------------------------------------------------------------------------------------- Markdown
 def myst(page: Page) -> Problems:
+    """Markdown is plain: Colab shows the directives and roles of MyST as text."""
     for i, text in _prose(page):
         for what, pattern in MYST.items():
             if pattern.search(text if what == "a directive" else CODE_SPAN.sub("\0", text)):
@@ -184,6 +191,7 @@ def myst(page: Page) -> Problems:
 
 
 def citations(page: Page) -> Problems:
+    """Every paper that is cited stands in the bibliography."""
     for i, text in _prose(page):
         for link in PAPERS.findall(text):
             if paper(link) not in page.papers:
@@ -192,6 +200,7 @@ def citations(page: Page) -> Problems:
 
 # --------------------------------------------------------------------------------------------- code
 def long_code(page: Page) -> Problems:
+    """Lines, cells and the notebook keep to their limits."""
     if len(page.nb.cells) > CELLS:
         yield f"the notebook has {len(page.nb.cells)} cells; {CELLS} are the limit"
     for i, cell in _code(page):
@@ -204,6 +213,7 @@ def long_code(page: Page) -> Problems:
 
 
 def literal_seeds(page: Page) -> Problems:
+    """Seeds of repetitions come from `session.seeds`."""
     for i, tree in _trees(page):
         for written in seeds.literal_seeds(tree):
             yield (
@@ -213,6 +223,7 @@ def literal_seeds(page: Page) -> Problems:
 
 
 def pip_specifiers(page: Page) -> Problems:
+    """What pip is to install is quoted."""
     for i, cell in _code(page):
         for words in PIP.findall(cell.source):
             for word in QUOTED.sub("", words).split():
@@ -224,6 +235,7 @@ def pip_specifiers(page: Page) -> Problems:
 
 
 def plotting(page: Page) -> Problems:
+    """No cell hides its output with a semicolon."""
     for i, cell in _code(page):
         if cell.source.rstrip().endswith(";"):
             yield (
@@ -233,6 +245,7 @@ def plotting(page: Page) -> Problems:
 
 
 def tags(page: Page) -> Problems:
+    """No cell is skipped, hidden or allowed to fail."""
     for i, cell in enumerate(page.nb.cells):
         for tag in cell.metadata.get("tags", []):
             if tag in HIDING:
@@ -240,6 +253,7 @@ def tags(page: Page) -> Problems:
 
 
 def paths(page: Page) -> Problems:
+    """Nothing names a place of one machine."""
     for i, cell in enumerate(page.nb.cells):
         if place := ABSOLUTE.search(_shown(cell)):
             yield f"cell {i} names a place of one machine: {place[0]}..."
@@ -247,6 +261,7 @@ def paths(page: Page) -> Problems:
 
 # ------------------------------------------------------------------------------------------ outputs
 def stale_outputs(page: Page) -> Problems:
+    """The outputs belong to the code."""
     ran = page.nb.metadata.get("mtl_course", {}).get("code")
     if ran != normalise.code_hash(page.nb):
         command = f"python -m mtl_course.dev execute {page.chapter.number}"
@@ -254,6 +269,7 @@ def stale_outputs(page: Page) -> Problems:
 
 
 def execution_counts(page: Page) -> Problems:
+    """The code cells were run once, in order."""
     counts = [cell.execution_count for _, cell in _code(page)]
     if counts != list(range(1, len(counts) + 1)):
         yield (
@@ -263,6 +279,7 @@ def execution_counts(page: Page) -> Problems:
 
 
 def failed_outputs(page: Page) -> Problems:
+    """No cell raised or wrote to stderr."""
     for i, output in _outputs(page):
         if output.output_type == "error":
             yield f"cell {i} holds an error: {output.ename}"
@@ -271,6 +288,7 @@ def failed_outputs(page: Page) -> Problems:
 
 
 def figures(page: Page) -> Problems:
+    """A figure stands alone in its cell, with alt text, caption and name."""
     for i, cell in _code(page):
         pictures = [output for output in cell.outputs if _is_picture(output)]
         if pictures:
@@ -299,10 +317,12 @@ def _described(i: int, cell) -> Problems:
 
 
 def _is_picture(output) -> bool:
+    """Whether an output is a figure."""
     return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
 def long_outputs(page: Page) -> Problems:
+    """No cell prints more than a screen."""
     for i, cell in _code(page):
         texts = [text for output in cell.outputs if (text := _text(output))]
         lines = sum(len(text.rstrip("\n").split("\n")) for text in texts)
@@ -311,6 +331,7 @@ def long_outputs(page: Page) -> Problems:
 
 
 def big_outputs(page: Page) -> Problems:
+    """No output is larger than a page can bear."""
     for i, output in _outputs(page):
         size = len(json.dumps(output))
         if size > OUTPUT:
@@ -319,6 +340,7 @@ def big_outputs(page: Page) -> Problems:
 
 
 def volatile_outputs(page: Page) -> Problems:
+    """No output changes from run to run by its nature."""
     for i, output in _outputs(page):
         if address := ADDRESS.search(_text(output)):
             yield f"cell {i} prints a memory address ({address[0]}), which differs in every run"
@@ -380,11 +402,12 @@ def _shown(cell) -> str:
 
 
 def _squeeze(text: str) -> str:
+    """A text without white space."""
     return "".join(text.split())
 
 
 def _trees(page: Page):
-    """(index, syntax tree) of each code cell that parses; the others are stale, and said to be."""
+    """(index, syntax tree) of each code cell that parses; the others are said to be stale."""
     for i, cell in _code(page):
         if (tree := notebooks.tree(cell)) is not None:
             yield i, tree
@@ -442,6 +465,7 @@ def page(chapter: chapters.Chapter, path: Path, root: Path = notebooks.ROOT) -> 
 
 
 def main(arguments: list[str]) -> int:
+    """Print the problems of the chapters; 1 if there is any, else 0."""
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev check", description=__doc__)
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"

@@ -8,7 +8,6 @@ as long as the records took.
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -88,7 +87,7 @@ def run(nb, span: range, folder: Path | None = None, timeout: int = 3600, report
     Args:
         nb: the notebook; its outputs are written into it, and nothing into its file.
         span: the seeds, at least as many as `session.seeds` is asked for.
-        folder: where its records are looked for first.
+        folder: where its records are looked for first, if not where they always are.
         timeout: seconds that one cell may take.
         report: gets lines of progress.
 
@@ -123,8 +122,9 @@ def run(nb, span: range, folder: Path | None = None, timeout: int = 3600, report
             "MTL_COURSE_CLAIMS": str(file),
             "MTL_COURSE_SEEDS": f"{span.start}:{span.stop}",
             "MTL_COURSE_STRICT": "0",
-            "MTL_COURSE_RECORDS": str(folder) if folder else "",
         }
+        if folder:
+            variables["MTL_COURSE_RECORDS"] = str(folder)
         for _, cell in code:
             cell.outputs, cell.execution_count = [], None
         execute.run(nb, timeout, report=report, variables=variables, keep_going=True, after=collect)
@@ -145,7 +145,7 @@ def _place(text: str, stated: list[tuple[str, set[str]]]) -> str:
 
 
 def remake(number: str, span: range, folder: Path, report: Callable = print) -> bool:
-    """Make a chapter's cpu records anew on these seeds, as many as each has; True if all went well.
+    """Make a chapter's cpu records anew on these seeds, each with as many as it has.
 
     Args:
         number: the chapter.
@@ -161,7 +161,7 @@ def remake(number: str, span: range, folder: Path, report: Callable = print) -> 
     """
     well = True
     for name in ["cpu", *sources.parts(sources.experiment(number))]:
-        old = records.load(number, name, records.FOLDER)
+        old = records.load(number, name)
         if old is None:
             continue
         count = len(old.provenance["seeds"])
@@ -175,8 +175,7 @@ def remake(number: str, span: range, folder: Path, report: Callable = print) -> 
         command = [sys.executable, "-m", "mtl_course.record", number, "--profile", "cpu"]
         command += ["--seeds", chosen, "--out", str(folder)]
         command += ["--part", name] if name != "cpu" else []
-        variables = {k: v for k, v in os.environ.items() if not k.startswith("MTL_COURSE_REC")}
-        well &= subprocess.run(command, env=variables).returncode == 0
+        well &= subprocess.run(command).returncode == 0
     return well
 
 
@@ -201,6 +200,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _span(text: str) -> range:
+    """Seeds from the command line."""
     try:
         return seed_range(text)
     except ValueError as error:
@@ -211,12 +211,13 @@ def _chapter(chapter, path: Path, options) -> bool:
     """Run one chapter and print its claims; True if all hold and every cell ran."""
     span, start = options.seeds, time.perf_counter()
     print(f"chapter {chapter.number} on the seeds {span.start} to {span.stop - 1}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) if options.record else None
         try:
-            if options.record and not remake(chapter.number, span, Path(folder)):
+            if folder and not remake(chapter.number, span, folder):
                 print(f"chapter {chapter.number}: a record could not be made (see above)")
                 return False
-            result = run(notebooks.read(path), span, Path(folder), options.timeout)
+            result = run(notebooks.read(path), span, folder, options.timeout)
         except ValueError as error:
             print(f"chapter {chapter.number}: {error}")
             return False

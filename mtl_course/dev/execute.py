@@ -167,6 +167,7 @@ def execute(path: Path, timeout: int = 600, report=print) -> bool:
 
 
 def main(arguments: list[str]) -> int:
+    """Execute the chapters; 1 if one did not run to its end, else 0."""
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev execute", description=__doc__)
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"

@@ -1,4 +1,4 @@
-"""Make notebooks readable in a diff: stable ids, counts from 1, nothing volatile, small pictures."""
+"""Make notebooks readable in a diff: stable ids, nothing volatile, small pictures."""
 
 import argparse
 import base64
@@ -34,8 +34,9 @@ def code_hash(nb) -> str:
 
 
 def as_on_screen(text: str) -> str:
-    """What a terminal shows of a text: colours dropped, and what a carriage return overwrote
-    (progress bars) gone.
+    """What a terminal shows of a text.
+
+    Colours are dropped, and so is what a carriage return overwrote, as progress bars do.
     """
     lines = []
     for line in ANSI.sub("", text).split("\n"):
@@ -47,8 +48,9 @@ def as_on_screen(text: str) -> str:
 
 
 def small_png(picture: str) -> str:
-    """A base64 PNG with at most `COLORS` colours on white; one that is in palette mode, or would
-    grow, is left as it is.
+    """A base64 PNG with at most `COLORS` colours, on white.
+
+    One that is in palette mode, or would grow, is left as it is.
     """
     from PIL import Image
 
@@ -61,28 +63,28 @@ def small_png(picture: str) -> str:
     flat.paste(image, mask=image.getchannel("A"))
     out = io.BytesIO()
     flat.quantize(COLORS).save(out, "PNG", optimize=True)
-    return base64.b64encode(out.getvalue()).decode() if len(out.getvalue()) < len(raw) else picture
+    small = out.getvalue()
+    return base64.b64encode(small).decode() if len(small) < len(raw) else picture
 
 
 def _merged(outputs: list) -> list:
     """Outputs with each run of pieces of one stream joined."""
     merged = []
     for output in outputs:
-        if (
-            output.output_type == "stream"
-            and merged
-            and merged[-1].output_type == "stream"
-            and merged[-1].name == output.name
-        ):
-            merged[-1].text += output.text
+        last = merged[-1] if merged else None
+        both = last and output.output_type == last.output_type == "stream"
+        if both and output.name == last.name:
+            last.text += output.text
         else:
             merged.append(output)
     return merged
 
 
 def _outputs(outputs: list, count: int | None) -> list:
+    """The outputs of a cell with this count, without what is empty or only for a live page."""
     kept = []
-    for output in _merged([output for output in outputs if WIDGET not in output.get("data", {})]):
+    shown = [output for output in outputs if WIDGET not in output.get("data", {})]
+    for output in _merged(shown):
         if output.output_type == "execute_result":
             output.execution_count = count
         if "metadata" in output:
@@ -98,24 +100,23 @@ def _outputs(outputs: list, count: int | None) -> list:
 
 
 def _name(cell, index: int) -> str:
+    """What a cell is called: by its part in the chapter, else by its content."""
     if index == 0 and cell.cell_type == "markdown":
         return "title"
     if notebooks.is_first(cell):
         return "setup"
-    for part, name in (
-        ("exercise", notebooks.exercise_of(cell)),
-        ("check", notebooks.checked_by(cell)),
-    ):
-        if name:
-            return f"{part}-{name}"[:60]
+    if name := notebooks.exercise_of(cell):
+        return f"exercise-{name}"[:60]
+    if name := notebooks.checked_by(cell):
+        return f"check-{name}"[:60]
     return hashlib.sha256(cell.source.encode()).hexdigest()[:8]
 
 
 def normalise(nb) -> None:
-    """Normalise a notebook in place. Ids follow the content, so that a new cell does not rename
-    those after it.
+    """Normalise a notebook in place.
 
-    The hash of the code that was run is kept, not renewed: only running the notebook does that.
+    Ids follow the content, so that a new cell does not rename those after it. The hash of the code
+    that was run is kept, not renewed: only running the notebook does that.
     """
     ran = nb.metadata.get("mtl_course", {}).get("code")
     nb.metadata = {**METADATA, **({"mtl_course": {"code": ran}} if ran else {})}
@@ -134,6 +135,7 @@ def normalise(nb) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """Normalise the notebooks of the chapters."""
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev normalise", description=__doc__)
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"

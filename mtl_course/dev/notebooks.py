@@ -81,7 +81,7 @@ def find(numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, 
 
 
 def chosen(parser, numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
-    """`find` for a command line: an unknown chapter ends the command with the parser's message."""
+    """`find` for a command line: an unknown chapter ends the command with a message."""
     try:
         return find(numbers, root)
     except ValueError as error:

@@ -97,10 +97,12 @@ def _is_literal(node: ast.AST) -> bool:
 
 
 def _is_whole(node: ast.AST) -> bool:
+    """Whether code is a whole number."""
     return isinstance(node, ast.Constant) and type(node.value) is int
 
 
 def _names(node: ast.AST) -> set[str]:
+    """All names that occur in code."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
@@ -136,6 +138,7 @@ class Flow:
         return claims
 
     def _run(self, body: list[ast.stmt], around: set[str], claims: list) -> None:
+        """Statement by statement; `around` is the origin of the loops that they stand in."""
         for node in body:
             if isinstance(node, ast.FunctionDef):
                 self.functions[node.name] = node
@@ -224,6 +227,7 @@ class Flow:
 
 
 def _is_call(node: ast.AST, name: str) -> bool:
+    """Whether code is a call of this name."""
     return isinstance(node, ast.Call) and ast.unparse(node.func) == name
 
 

@@ -23,13 +23,14 @@ def solved(nb, exercises: dict):
     ]
     sync.fill(nb, exercises, lambda exercise: exercise.solution)
     for cell in nb.cells:
-        # no comparison of outputs: only the learner edition stores them
+        # No comparison of outputs: only the learner edition stores them.
         cell.outputs, cell.execution_count, cell.metadata = [], None, {}
     normalise.normalise(nb)
     return nb
 
 
 def main(arguments: list[str]) -> int:
+    """Write the solved editions of the chapters."""
     parser = argparse.ArgumentParser(prog="python -m mtl_course.dev solve", description=__doc__)
     parser.add_argument("chapters", nargs="*", metavar="NN", help="numbers of chapters")
     parser.add_argument("--all", action="store_true", help="every chapter")

@@ -71,6 +71,7 @@ def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Reco
 
 
 def _read(path: Path, chapter: str) -> Record:
+    """The record in a file; ValueError for what is not a whole one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(**{name: content[name] for name in FIELDS})
@@ -108,6 +109,7 @@ def to_json(content) -> str:
 
 
 def _plain(value):
+    """What JSON has no form for, in one that it has."""
     return asdict(value) if is_dataclass(value) else value.tolist()
 
 

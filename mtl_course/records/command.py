@@ -1,6 +1,6 @@
-"""Run full-size experiments and write their records: ``python -m mtl_course.record 01``, or all.
+"""Run full-size experiments and write their records: ``python -m mtl_course.record 01``.
 
-Needs no Jupyter.
+Or ``all`` of them. Needs no Jupyter.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="python -m mtl_course.record", description=__doc__)
     add = parser.add_argument
     add("chapter", help="number of the chapter, such as 01; or all, most valuable first")
@@ -105,6 +106,7 @@ def _chapter(parser, options) -> str:
 
 
 def _has_gpu() -> bool:
+    """Whether there is a CUDA device."""
     from ..runtime import device
 
     return device().type == "cuda"

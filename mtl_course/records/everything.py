@@ -1,4 +1,4 @@
-"""Make every record that is missing or older than its code, most valuable first, in a budget.
+"""Make every record that is missing or older than its code, most valuable first.
 
 Each chapter runs in a process of its own, so that one which fails or runs out of memory stops no
 other. At the end of the budget the running one is stopped; the pieces that it finished are kept,

@@ -25,7 +25,7 @@ def place(folder: Path, chapter: str, profile: str, code: str) -> Path:
 
 @contextmanager
 def keeping(folder: Path) -> Iterator[None]:
-    """Keep in a folder what is computed within; pieces of other code beside it are thrown away."""
+    """Keep in a folder what is computed within; throw away pieces of other code beside it."""
     global _folder
     for other in folder.parent.glob("*"):
         if other != folder:

@@ -1,4 +1,4 @@
-"""Which code a record rests on: the files of its experiment, and one fingerprint of them all."""
+"""Which code a record rests on: the files of its experiment, and a fingerprint of them."""
 
 import ast
 import hashlib
@@ -78,6 +78,7 @@ def _source(module: str) -> tuple[Path, ast.Module]:
 
 @cache
 def _parsed(path: Path, changed: int) -> ast.Module:
+    """The syntax tree of a file that was last changed then."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -111,11 +112,12 @@ def _imported(tree: ast.Module, name: str, is_package: bool) -> set[str]:
 
 
 def _is_ours(module: str) -> bool:
+    """Whether a module is the course's."""
     return module == PACKAGE or module.startswith(f"{PACKAGE}.")
 
 
 def _home(module: str, name: str) -> str:
-    """The module where a name that one imports from another is: below it, lent by it, or in it."""
+    """The module of a name that is imported from another: below it, lent by it, or in it."""
     if _source(module)[0].name == "__init__.py" and exists(f"{module}.{name}"):
         return f"{module}.{name}"
     lent = (_room(module) or {}).get(name)
@@ -128,6 +130,7 @@ def _room(module: str) -> dict[str, str] | None:
 
 
 def _lent(tree: ast.Module) -> dict[str, str] | None:
+    """The mapping in a room's call of `exports`; None where there is none."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "exports":
             return ast.literal_eval(node.args[1])

@@ -102,10 +102,10 @@ def test_a_claim_on_the_record_is_asked_on_other_seeds_only_with_record(
     experiment_folder.write(tmp_path, blocked=(), ch01=EXPERIMENT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(mtl_course.experiments, "__path__", [str(tmp_path)])
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    own = tmp_path / "own"
+    monkeypatch.setenv("MTL_COURSE_RECORDS", str(own))  # in the place of the committed ones
     old = records.Record("01", "cpu", {"joint": [0.0, 1.0, 2.0]}, {"seeds": [0, 1, 2]})
-    records.save(old, tmp_path / "own")
-    monkeypatch.setattr(records, "FOLDER", tmp_path / "own")
+    records.save(old, own)
     path = course / chapters.find("01").notebook
     notebooks.write(notebook(RECORDED), path)
     assert claims.main(["01", "--seeds", "7:12"]) == 0
