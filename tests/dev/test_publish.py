@@ -81,6 +81,7 @@ def problems(root):
     }
 
 
+@pytest.mark.slow
 def test_one_command_sets_the_address_everywhere(copy):
     ran = {path.name: notebooks.read(path) for _, path in notebooks.find([], copy)}
     before = problems(copy)

@@ -143,6 +143,7 @@ def test_known_mistakes_fail_with_their_own_hints(exercise):
             assert result.state != "solved" and result.hint == hint, told
 
 
+@pytest.mark.slow
 def test_no_mutant_passes(exercise):
     alive, made = survivors(exercise)
     excused = EQUIVALENT.get(exercise.name, {})

@@ -9,6 +9,8 @@ import pytest
 import torch
 from benchmark_tools import load
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

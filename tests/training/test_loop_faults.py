@@ -328,6 +328,7 @@ def die_while_saving(epoch):
     torch.save = half
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_killed_in_an_epoch_or_while_saving_goes_on_to_the_same_weights(tmp_path):
     whole, expected = long_run(tmp_path / "whole.pt")
