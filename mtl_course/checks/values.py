@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 PLAIN = (bool, int, float, str)
 
 

@@ -22,7 +22,8 @@ def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
 def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
     W1, c1, W2, c2 = [torch.tensor(p, requires_grad=True) for p in (W_f, b_f, W_h, b_h)]
     logits = torch.tanh(torch.tensor(x) @ W1.T + c1) @ W2.T + c2
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(y), reduction="none")
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.tensor(y), reduction="none")
     (loss.mean(0) @ torch.tensor(w)).backward()
     return tuple(p.grad.numpy() for p in (W1, c1, W2, c2))
 """,
@@ -39,7 +40,8 @@ def coupled_loss(xs, ys, W, w, lam):
         """
 def coupled_loss(xs, ys, W, w, lam):
     common = sum(W) / len(W)
-    return sum(w[t] * (xs[t] @ W[t] - ys[t]).square().sum() / len(ys[t]) + lam * (W[t] - common) @ (W[t] - common)
+    return sum(w[t] * (xs[t] @ W[t] - ys[t]).square().sum() / len(ys[t])
+               + lam * (W[t] - common) @ (W[t] - common)
                for t in range(len(W)))
 """,
     ],

@@ -61,10 +61,12 @@ def fine_tuning(model, classes, rate):
 """,
         """
 def fine_tuning(model, classes, rate):
-    setattr(model, "head", nn.Linear(next(p.shape[1] for p in model.head.parameters() if p.ndim == 2), classes))
+    width = next(p.shape[1] for p in model.head.parameters() if p.ndim == 2)
+    setattr(model, "head", nn.Linear(width, classes))
     options = []
     for name, p in model.named_parameters():
-        options.append(dict(params=[p], lr=rate if name.startswith("head") else rate / 10, momentum=0.9))
+        lr = rate if name.startswith("head") else rate / 10
+        options.append(dict(params=[p], lr=lr, momentum=0.9))
     return model, torch.optim.SGD(options)
 """,
     ],

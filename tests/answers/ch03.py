@@ -47,7 +47,8 @@ def clipped_descent(w, x, y, rate, limit):
     "saved_run": [
         """
 def saved_run(model, optimizer, order, epoch):
-    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "order": order.get_state(),
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+             "order": order.get_state(),
              "rng": torch.default_generator.get_state(), "epoch": epoch}
     return deepcopy(parts)
 """,

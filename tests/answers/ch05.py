@@ -62,7 +62,8 @@ def joint_optimizer(model, combine, rate, decay):
         """
 def joint_optimizer(model, combine, rate, decay):
     free = [dict(params=[p]) for p in combine.parameters()]
-    return torch.optim.AdamW(free + [dict(params=model.parameters(), weight_decay=decay)], rate, weight_decay=0)
+    decayed = [dict(params=model.parameters(), weight_decay=decay)]
+    return torch.optim.AdamW(free + decayed, rate, weight_decay=0)
 """,
     ],
     "gradnorm_target": [

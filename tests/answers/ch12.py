@@ -6,7 +6,8 @@ RIGHT = {
 def layer_rates(layers, rate, decay):
     last = len(layers) - 1
     return [
-        dict(params=[p for p in layer.parameters() if p.requires_grad], lr=rate * decay ** (k - last))
+        dict(params=[p for p in layer.parameters() if p.requires_grad],
+             lr=rate * decay ** (k - last))
         for k, layer in enumerate(layers)
     ]
 """,

@@ -65,7 +65,8 @@ def reptile_update(theta, tasks, rate, steps, toward):
     for X, y in tasks:
         n, d = X.shape
         best = torch.linalg.pinv(X) @ y
-        shrink = torch.linalg.matrix_power(torch.eye(d, dtype=X.dtype, device=X.device) - rate / n * X.T @ X, steps)
+        step = torch.eye(d, dtype=X.dtype, device=X.device) - rate / n * X.T @ X
+        shrink = torch.linalg.matrix_power(step, steps)
         new = new + toward / len(tasks) * (best + shrink @ (theta - best))
     return new
 """,

@@ -4,7 +4,8 @@ RIGHT = {
     "ewc_penalty": [
         """
 def ewc_penalty(params, anchor, fisher, strength):
-    terms = [0.5 * strength * torch.sum(f * torch.square(params[k] - anchor[k])) for k, f in fisher.items()]
+    terms = [0.5 * strength * torch.sum(f * torch.square(params[k] - anchor[k]))
+             for k, f in fisher.items()]
     return torch.stack(terms).sum()
 """,
         """
@@ -38,7 +39,8 @@ def keep_some(draws, size):
 def stream_scores(A, b):
     T = len(A)
     average = sum(A[T - 1, j] for j in range(T)) / T
-    forgetting = sum(max(A[i, j] for i in range(T - 1)) - A[T - 1, j] for j in range(T - 1)) / (T - 1)
+    best = [max(A[i, j] for i in range(T - 1)) for j in range(T - 1)]
+    forgetting = sum(best[j] - A[T - 1, j] for j in range(T - 1)) / (T - 1)
     backward = sum(A[T - 1, j] - A[j, j] for j in range(T - 1)) / (T - 1)
     forward = sum(A[j - 1, j] - b[j] for j in range(1, T)) / (T - 1)
     return average, forgetting, backward, forward
@@ -48,7 +50,9 @@ def stream_scores(A, b):
     last, new = A[-1], torch.diag(A)
     before = torch.diag(A[:-1, 1:])
     best, _ = torch.max(A[:-1], dim=0)
-    return last.mean(), best[:-1].mean() - last[:-1].mean(), last[:-1].mean() - new[:-1].mean(), before.mean() - b[1:].mean()
+    forgetting = best[:-1].mean() - last[:-1].mean()
+    backward = last[:-1].mean() - new[:-1].mean()
+    return last.mean(), forgetting, backward, before.mean() - b[1:].mean()
 """,
     ],
     "lwf_steps": [
@@ -58,8 +62,10 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
     for _ in range(steps):
         logits = model(x)
         target = F.softmax(old(x)[:, :old_classes] / 2, dim=1)
-        held = F.kl_div(F.log_softmax(logits[:, :old_classes] / 2, dim=1), target, reduction="batchmean")
-        grads = torch.autograd.grad(F.cross_entropy(logits, y) + 4 * held, tuple(model.parameters()))
+        output = F.log_softmax(logits[:, :old_classes] / 2, dim=1)
+        held = F.kl_div(output, target, reduction="batchmean")
+        loss = F.cross_entropy(logits, y) + 4 * held
+        grads = torch.autograd.grad(loss, tuple(model.parameters()))
         for p, g in zip(model.parameters(), grads):
             p.data = p.data - rate * g
     return model

@@ -246,7 +246,7 @@ def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
                 torch.testing.assert_close(together[name][s, r], p.detach(), rtol=1e-3, atol=2e-5)
 
 
-def test_one_head_a_task_trains_each_head_on_its_own_task_and_a_new_task_gets_their_mean():
+def test_one_head_a_task_is_the_start_without_updates_and_moves_every_parameter_with_them():
     still = replace(TINY, updates={"sinusoids": 0})
     family = ch17_families.waves(still, 0)
     begin = ch17.starts(family, [0])

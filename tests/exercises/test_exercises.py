@@ -83,6 +83,14 @@ def test_every_chapter_has_exercises():
     assert set(RIGHT) | set(EQUIVALENT) <= set(ALL), "an entry for an exercise that does not exist"
 
 
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_only_the_description_of_a_mutant_is_longer_than_a_line(module):
+    """`pyproject.toml` lets ruff pass long lines in `tests/answers/`."""
+    lines = Path(module.__file__).read_text(encoding="utf-8").split("\n")
+    long = [line for line in lines if len(line) > 100 and "  =>  " not in line]
+    assert not long, "\n".join(long)
+
+
 def test_is_written_as_agreed(name):
     exercise = REGISTRY[name]
     assert exercise.name == exercise.reference.__name__ == name
