@@ -21,16 +21,14 @@ def features(seed=0, tasks=3, ways=4, shots=2, d=5):
 
 
 def after_sgd(model, x, y, query, steps, rate):
-    """What a copy of `model` says about `query` after plain steps on (x, y), by torch's own
-    optimizer.
-    """
-    own = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(own.parameters(), lr=rate)
+    """What a copy of `model` says about `query` after plain steps on (x, y), by torch's SGD."""
+    tuned = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(tuned.parameters(), lr=rate)
     for _ in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(own(x), y).backward()
+        F.cross_entropy(tuned(x), y).backward()
         optimizer.step()
-    return own(query).detach()
+    return tuned(query).detach()
 
 
 def test_prototypes_are_the_means_of_the_classes():

@@ -1,6 +1,4 @@
-"""Meta-training: it learns, puts the best parameters back, goes on exactly after a kill, and says
-what is wrong and where.
-"""
+"""Meta-training: it learns, keeps the best, goes on exactly after a kill, says what is wrong."""
 
 import os
 import signal
@@ -22,15 +20,15 @@ from mtl_course.networks.trunks import mlp
 
 
 class Waves:
-    """MAML on sinusoids, with everything that chance and state can hide in: dropout, Meta-SGD's
-    rates, Adam, a schedule.
+    """MAML on sinusoids, with everything that chance and state can hide in.
+
+    That is dropout, Meta-SGD's rates, Adam and a schedule.
     """
 
     def __init__(self, rate=3e-3, inner=0.01, dropout=0.1, die_at=0, width=8):
         torch.manual_seed(0)
-        self.f = Functional(
-            nn.Sequential(mlp([1, width, width]), nn.Dropout(dropout), nn.Linear(width, 1))
-        )
+        layers = mlp([1, width, width]), nn.Dropout(dropout), nn.Linear(width, 1)
+        self.f = Functional(nn.Sequential(*layers))
         self.params = self.f.parameters()
         self.rates = meta.learned_rates(self.params, inner)
         self.all = self.params | {f"rates.{name}": r for name, r in self.rates.items()}
@@ -49,26 +47,17 @@ class Waves:
 
     def validate(self):
         self.f.model.eval()
-        loss = meta.meta_losses(
+        losses = meta.meta_losses(
             self.f, self.params, self.held_out, F.mse_loss, 1, self.rates, first_order=True
-        ).mean()
+        )
         self.f.model.train()
-        return loss
+        return losses.mean()
 
     def fit(self, steps=12, every=4, **options):
-        options = {
-            "validate": self.validate,
-            "schedule": self.schedule,
-            "progress": False,
-        } | options
-        return fit_episodes(
-            self.all,
-            options.pop("backward", self.backward),
-            self.optimizer,
-            steps,
-            every=every,
-            **options,
-        )
+        defaults = {"validate": self.validate, "schedule": self.schedule, "progress": False}
+        backward = options.pop("backward", self.backward)
+        options = {"every": every, **defaults, **options}
+        return fit_episodes(self.all, backward, self.optimizer, steps, **options)
 
     def values(self):
         return torch.cat([p.detach().flatten() for p in self.all.values()])
@@ -76,15 +65,12 @@ class Waves:
 
 def test_learns_a_family_of_sinusoids_better_than_the_start():
     waves = Waves(width=40, dropout=0.0)
-    before = waves.validate().item()
+    at_start = waves.validate().item()
     history = waves.fit(steps=120, every=40, schedule=None)
-    assert (
-        len(history.train) == len(history.validation) == 3 and history.train[-1] < history.train[0]
-    )
-    assert (
-        waves.validate().item() == pytest.approx(min(history.validation), rel=1e-6)
-        and min(history.validation) < 0.8 * before
-    )
+    assert len(history.train) == len(history.validation) == 3
+    assert history.train[-1] < history.train[0]
+    assert waves.validate().item() == pytest.approx(min(history.validation), rel=1e-6)
+    assert min(history.validation) < 0.8 * at_start
 
 
 def test_prototypes_learn_real_digits_better_than_the_start():
@@ -92,48 +78,37 @@ def test_prototypes_learn_real_digits_better_than_the_start():
 
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
-    train, held = (
-        EpisodeSource(x, y, range(5)),
-        EpisodeSource(x, y, range(5, 10)).classification(
-            50, 5, 1, 5, torch.Generator().manual_seed(1)
-        ),
-    )
+    train, others = EpisodeSource(x, y, range(5)), EpisodeSource(x, y, range(5, 10))
+    held_out = others.classification(50, 5, 1, 5, torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     model = nn.Sequential(mlp([64, 64]), nn.BatchNorm1d(64), nn.Linear(64, 32))
 
     def losses(episodes):
-        return few_shot.query_losses(
-            few_shot.prototype_logits(model, episodes, 5), episodes.query[1]
-        )
+        logits = few_shot.prototype_logits(model, episodes, 5)
+        return few_shot.query_losses(logits, episodes.query[1])
 
     def backward(generator):
-        found = losses(train.classification(8, 5, 1, 5, generator))
-        found.mean().backward()
-        return found
+        drawn = losses(train.classification(8, 5, 1, 5, generator))
+        drawn.mean().backward()
+        return drawn
 
     def validate():
         assert model.training, "as the round left it"
         model.eval()
-        return losses(held).mean()
+        return losses(held_out).mean()
 
-    before, optimizer = validate().item(), torch.optim.Adam(model.parameters(), lr=1e-3)
-    history = fit_episodes(
-        model, backward, optimizer, 60, validate=validate, every=20, progress=False
-    )
+    at_start, optimizer = validate().item(), torch.optim.Adam(model.parameters(), lr=1e-3)
+    options = {"validate": validate, "every": 20, "progress": False}
+    history = fit_episodes(model, backward, optimizer, 60, **options)
     model.train()
-    assert (
-        validate().item() == pytest.approx(min(history.validation))
-        and min(history.validation) < before
-    )
+    assert validate().item() == pytest.approx(min(history.validation))
+    assert min(history.validation) < at_start
 
 
 def test_running_statistics_are_put_back_with_the_parameters():
     torch.manual_seed(0)
-    model, losses, seen = (
-        nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)),
-        iter([3.0, 1.0, 2.0]),
-        [],
-    )
+    model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    losses, seen = iter([3.0, 1.0, 2.0]), []
 
     def backward(generator):
         loss = model(torch.randn(8, 1, generator=generator)).square().mean()
@@ -144,22 +119,13 @@ def test_running_statistics_are_put_back_with_the_parameters():
         seen.append(model[1].running_mean.clone())
         return next(losses)
 
-    fit_episodes(
-        model,
-        backward,
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        6,
-        validate=validate,
-        every=2,
-        progress=False,
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fit_episodes(model, backward, optimizer, 6, validate=validate, every=2, progress=False)
     assert torch.equal(model[1].running_mean, seen[1]) and not torch.equal(seen[1], seen[2])
 
 
 def test_the_best_parameters_are_put_back_and_patience_ends_the_run():
-    """The validation loss is made to rise after the second round: the parameters must be those of
-    the second.
-    """
+    """The validation loss is made to rise after the second round, whose parameters must be kept."""
     waves, losses, seen = Waves(), iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0]), []
 
     def validate():
@@ -177,10 +143,8 @@ def test_without_patience_the_run_goes_to_its_end():
 
 
 def test_the_losses_of_a_round_are_averaged_and_every_step_is_taken():
-    theta, given = (
-        nn.Parameter(torch.zeros(2)),
-        iter([[1.0, 3.0], [5.0, 7.0], [0.0, 0.0], [2.0, 2.0]]),
-    )
+    theta = nn.Parameter(torch.zeros(2))
+    given = iter([[1.0, 3.0], [5.0, 7.0], [0.0, 0.0], [2.0, 2.0]])
 
     def backward(generator):
         theta.grad = torch.ones(2)
@@ -188,17 +152,8 @@ def test_the_losses_of_a_round_are_averaged_and_every_step_is_taken():
 
     optimizer = torch.optim.SGD([theta], lr=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 10.0**-step)
-    validate = lambda: theta.sum()
-    history = fit_episodes(
-        {"theta": theta},
-        backward,
-        optimizer,
-        4,
-        validate=validate,
-        every=2,
-        schedule=schedule,
-        progress=False,
-    )
+    options = {"validate": theta.sum, "every": 2, "schedule": schedule, "progress": False}
+    history = fit_episodes({"theta": theta}, backward, optimizer, 4, **options)
     assert history.train == [4.0, 1.0] and history.validation == pytest.approx([-2.2, -2.222])
     torch.testing.assert_close(theta.detach(), torch.full((2,), -1.111))
 
@@ -352,20 +307,24 @@ def test_an_inner_loop_that_diverges_is_said_with_the_step_and_both_rates():
 def test_a_validation_loss_that_is_not_finite_names_its_step():
     waves, losses = Waves(), iter([1.0, float("inf")])
     with pytest.raises(
-        FloatingPointError, match="validation loss is inf at a learning rate of 0.002.* in step 8"
+        FloatingPointError, match=r"validation loss is inf at a learning rate of 0\.002.* in step 8"
     ):
         waves.fit(validate=lambda: next(losses))
     assert torch.equal(waves.values(), best_of_first_round())
-    diverging = lambda: meta.meta_losses(
-        waves.f, waves.params, waves.held_out, F.mse_loss, 200, 100.0, first_order=True
-    ).mean()
-    with pytest.raises(
-        FloatingPointError,
-        match=(
-            "Validation after step 4, learning rate .*: The inner loop diverged .* a rate of 100"
-            " and 200 steps"
-        ),
-    ):
+
+
+def test_an_inner_loop_that_diverges_in_validation_is_said_with_both_rates():
+    waves = Waves()
+
+    def diverging():
+        inner = F.mse_loss, 200, 100.0
+        return meta.meta_losses(waves.f, waves.params, waves.held_out, *inner).mean()
+
+    message = (
+        r"Validation after step 4, learning rate .*:"
+        r" The inner loop diverged .* a rate of 100 and 200 steps"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         waves.fit(validate=diverging)
 
 
@@ -409,9 +368,7 @@ def test_what_the_caller_forgot_is_named():
             )
         )
     waves.optimizer = torch.optim.Adam(waves.params.values())
-    with pytest.raises(
-        ValueError, match="The optimizer does not hold rates/0/0/bias, .*: build it after"
-    ):
+    with pytest.raises(ValueError, match=r"does not hold rates/0/0/bias, .*: build it after"):
         waves.fit()
 
 

@@ -1,4 +1,5 @@
-"""Meta-learning against finite differences, a loop in the style of learn2learn, and closed forms.
+"""Meta-learning against finite differences, a loop over clones, and closed forms.
+
 All in float64.
 """
 
@@ -49,18 +50,19 @@ def problem(make=Dense, tasks=3, shots=5):
     model = make().double()
     shape = (1, 4, 4) if make is Convolutional else (3,)
     x, query = (torch.randn(tasks, shots + k, *shape, dtype=torch.float64) for k in (0, 2))
-    y, judged = (torch.randint(4, (tasks, shots + k)) for k in (0, 2))
+    y, truth = (torch.randint(4, (tasks, shots + k)) for k in (0, 2))
     f = Functional(model)
-    return model, f, f.parameters(), Episodes((x, y), (query, judged))
+    return model, f, f.parameters(), Episodes((x, y), (query, truth))
 
 
 def loop(model, episodes, steps, rate, first_order=False, only=("trunk", "head")):
-    """A clone of the parameters a task, stepped by autograd.grad; the mean query loss is
-    differentiated at the end.
+    """A clone of the parameters per task, stepped by autograd.grad.
+
+    The mean query loss is differentiated at the end.
     """
     params = dict(model.named_parameters())
     total = 0.0
-    for x, y, query, judged in zip(*episodes.support, *episodes.query, strict=True):
+    for x, y, query, truth in zip(*episodes.support, *episodes.query, strict=True):
         fast = {name: p.clone() for name, p in params.items()}
         for _ in range(steps):
             names = [name for name in fast if name.split(".")[0] in only]
@@ -72,7 +74,7 @@ def loop(model, episodes, steps, rate, first_order=False, only=("trunk", "head")
             for name, slope in zip(names, slopes, strict=True):
                 r = rate[name] if isinstance(rate, dict) else rate
                 fast[name] = fast[name] - r * slope
-        total = total + F.cross_entropy(by_hand(model, fast, query), judged) / len(episodes)
+        total = total + F.cross_entropy(by_hand(model, fast, query), truth) / len(episodes)
     wanted = [*params.values(), *(rate.values() if isinstance(rate, dict) else ())]
     return total.item(), torch.autograd.grad(total, wanted)
 
@@ -95,18 +97,13 @@ CHOICES = {
 def test_equals_a_loop_over_clones(make, choice, steps):
     model, f, params, episodes = problem(make)
     options = CHOICES[choice]
-    value, expected = loop(
-        model,
-        episodes,
-        steps,
-        0.3,
-        options.get("first_order", False),
-        options.get("only") and ("head",) or ("trunk", "head"),
-    )
+    only = ("head",) if "only" in options else ("trunk", "head")
+    first_order = options.get("first_order", False)
+    value, expected = loop(model, episodes, steps, 0.3, first_order, only)
     losses = meta.meta_backward(f, params, episodes, F.cross_entropy, steps, 0.3, **options)
     assert losses.mean().item() == pytest.approx(value, rel=1e-12) and not losses.requires_grad
-    for found, wanted in zip(gradients(params), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    for gradient, wanted in zip(gradients(params), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("make", [Dense, Convolutional])
@@ -115,8 +112,8 @@ def test_meta_sgd_equals_the_loop_and_its_rates_learn(make):
     rates = meta.learned_rates(params, 0.2)
     _, expected = loop(model, episodes, 2, rates)
     meta.meta_backward(f, params, episodes, F.cross_entropy, 2, rates)
-    for found, wanted in zip([*gradients(params), *gradients(rates)], expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    for gradient, wanted in zip([*gradients(params), *gradients(rates)], expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)
     assert all(r.grad.abs().sum() > 0 for r in rates.values())
 
 
@@ -146,71 +143,68 @@ def test_meta_gradient_equals_finite_differences(make, options):
 def test_first_order_is_the_query_gradient_at_the_adapted_parameters():
     _, f, params, episodes = problem()
     meta.meta_backward(f, params, episodes, F.cross_entropy, 3, 0.3, first_order=True)
-    of, expected = meta.objective(f, F.cross_entropy), {name: 0.0 for name in params}
-    for x, y, query, judged in zip(*episodes.support, *episodes.query, strict=True):
-        own = {
-            name: p.detach().requires_grad_()
-            for name, p in meta.adapt(of, params, (x, y), 3, 0.3).items()
-        }
-        for (name, _), g in zip(
-            own.items(),
-            torch.autograd.grad(of(own, query, judged), list(own.values())),
-            strict=True,
-        ):
+    loss, expected = meta.objective(f, F.cross_entropy), dict.fromkeys(params, 0.0)
+    for x, y, query, truth in zip(*episodes.support, *episodes.query, strict=True):
+        ends = meta.adapt(loss, params, (x, y), 3, 0.3)
+        ends = {name: p.detach().requires_grad_() for name, p in ends.items()}
+        slopes = torch.autograd.grad(loss(ends, query, truth), list(ends.values()))
+        for name, g in zip(ends, slopes, strict=True):
             expected[name] = expected[name] + g / len(episodes)
     for name, p in params.items():
         torch.testing.assert_close(p.grad, expected[name])
 
 
 def test_maml_less_first_order_is_the_hessian_term():
-    """After one step: minus the rate times the Hessian of the support loss at the start, on the
-    query gradient at the adapted parameters.
+    """After one step: minus the rate times the Hessian of the support loss at the start.
+
+    It is applied to the query gradient at the adapted parameters.
     """
     _, f, params, episodes = problem()
-    of, names, found = meta.objective(f, F.cross_entropy), list(params), []
+    loss, names, flat = meta.objective(f, F.cross_entropy), list(params), []
     for first_order in (False, True):
         meta.meta_backward(f, params, episodes, F.cross_entropy, 1, 0.3, first_order=first_order)
-        found.append(torch.cat([p.grad.flatten() for p in params.values()]))
+        flat.append(torch.cat([p.grad.flatten() for p in params.values()]))
         for p in params.values():
             p.grad = None
     expected = 0.0
-    for x, y, query, judged in zip(*episodes.support, *episodes.query, strict=True):
-        own = {
-            name: p.detach().requires_grad_()
-            for name, p in meta.adapt(of, params, (x, y), 1, 0.3).items()
-        }
-        slopes = torch.autograd.grad(of(own, query, judged), list(own.values()))
-        support_loss = lambda *values, x=x, y=y: of(dict(zip(names, values, strict=True)), x, y)
-        _, bent = torch.autograd.functional.hvp(
-            support_loss, tuple(p.detach() for p in params.values()), slopes
-        )
+    for x, y, query, truth in zip(*episodes.support, *episodes.query, strict=True):
+        ends = meta.adapt(loss, params, (x, y), 1, 0.3)
+        ends = {name: p.detach().requires_grad_() for name, p in ends.items()}
+        slopes = torch.autograd.grad(loss(ends, query, truth), list(ends.values()))
+
+        def support_loss(*values, x=x, y=y):
+            return loss(dict(zip(names, values, strict=True)), x, y)
+
+        start = tuple(p.detach() for p in params.values())
+        _, bent = torch.autograd.functional.hvp(support_loss, start, slopes)
         expected = expected - 0.3 * torch.cat([b.flatten() for b in bent]) / len(episodes)
-    assert expected.norm() > 0.01 * found[1].norm()
-    torch.testing.assert_close(found[0] - found[1], expected, rtol=1e-8, atol=1e-12)
+    maml, fomaml = flat
+    assert expected.norm() > 0.01 * fomaml.norm()
+    torch.testing.assert_close(maml - fomaml, expected, rtol=1e-8, atol=1e-12)
 
 
 def quadratic():
     """Losses (theta - c)^T A (theta - c) / 2, written as an objective of (params, c, unused)."""
-    g = torch.Generator().manual_seed(0)
-    M = torch.randn(4, 4, dtype=torch.float64, generator=g)
+    generator = torch.Generator().manual_seed(0)
+    M = torch.randn(4, 4, dtype=torch.float64, generator=generator)
     A = M @ M.T / 4 + 0.1 * torch.eye(4, dtype=torch.float64)
-    return (
-        A,
-        lambda p, c, _: 0.5 * (p["theta"] - c) @ A @ (p["theta"] - c),
-        torch.randn(2, 4, dtype=torch.float64, generator=g),
-    )
+
+    def loss(params, c, _):
+        return 0.5 * (params["theta"] - c) @ A @ (params["theta"] - c)
+
+    return A, loss, torch.randn(2, 4, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("first_order", [False, True])
 def test_on_a_quadratic_maml_has_a_closed_form_and_first_order_lacks_one_factor(first_order):
-    A, of, (c, judged) = quadratic()
+    A, loss, (c, truth) = quadratic()
     theta, rate, steps = torch.ones(4, dtype=torch.float64, requires_grad=True), 0.2, 3
-    own = meta.adapt(of, {"theta": theta}, (c, c), steps, rate, first_order=first_order)["theta"]
+    end = meta.adapt(loss, {"theta": theta}, (c, c), steps, rate, first_order=first_order)["theta"]
     shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - rate * A, steps)
-    torch.testing.assert_close(own, c + shrink @ (theta - c))
-    (found,) = torch.autograd.grad(of({"theta": own}, judged, None), theta)
+    torch.testing.assert_close(end, c + shrink @ (theta - c))
+    (gradient,) = torch.autograd.grad(loss({"theta": end}, truth, None), theta)
     factor = torch.eye(4, dtype=torch.float64) if first_order else shrink
-    torch.testing.assert_close(found, factor @ A @ (own - judged).detach())
+    torch.testing.assert_close(gradient, factor @ A @ (end - truth).detach())
 
 
 class Point(nn.Module):
@@ -224,23 +218,22 @@ class Point(nn.Module):
         return self.theta.expand(len(x), 4)
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_reptile_has_a_closed_form_on_a_quadratic(batched):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_reptile_has_a_closed_form_on_a_quadratic(at_once):
     A, _, _ = quadratic()
-    model, centres = (
-        Point(),
-        torch.randn(5, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
-    )
-    f, x = Functional(model, at_once=2 if batched else 1), torch.zeros(5, 1, 1)
-    loss = lambda out, c: (0.5 * ((out - c) @ A * (out - c)).sum(1)).mean()
-    losses = meta.reptile_backward(
-        f, f.parameters(), Episodes((x, centres), (x, centres)), loss, 4, 0.2
-    )
+    generator = torch.Generator().manual_seed(1)
+    model, centres = Point(), torch.randn(5, 1, 4, dtype=torch.float64, generator=generator)
+    f, x = Functional(model, at_once=at_once), torch.zeros(5, 1, 1)
+
+    def loss(outputs, c):
+        return (0.5 * ((outputs - c) @ A * (outputs - c)).sum(1)).mean()
+
+    episodes = Episodes((x, centres), (x, centres))
+    losses = meta.reptile_backward(f, f.parameters(), episodes, loss, 4, 0.2)
     shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - 0.2 * A, 4)
     mean = centres[:, 0].mean(0)
-    expected = (torch.eye(4, dtype=torch.float64) - shrink) @ (
-        model.theta.detach() - mean
-    )  # start - mean of c + shrink (start - c)
+    # The start less the mean of c + shrink (start - c).
+    expected = (torch.eye(4, dtype=torch.float64) - shrink) @ (model.theta.detach() - mean)
     torch.testing.assert_close(model.theta.grad, expected)
     assert len(losses) == 5
     torch.optim.SGD(model.parameters(), lr=1.0).step()
@@ -249,52 +242,43 @@ def test_reptile_has_a_closed_form_on_a_quadratic(batched):
 
 def test_anil_moves_the_head_alone_and_learns_the_trunk():
     _, f, params, episodes = problem()
-    own = meta.adapt(
-        meta.objective(f, F.cross_entropy),
-        params,
-        tuple(p[0] for p in episodes.support),
-        2,
-        0.3,
-        only="head",
-    )
+    support = tuple(part[0] for part in episodes.support)
+    ends = meta.adapt(meta.objective(f, F.cross_entropy), params, support, 2, 0.3, only="head")
     for name, p in params.items():
-        assert torch.equal(own[name], p) == name.startswith("trunk")
+        assert torch.equal(ends[name], p) == name.startswith("trunk")
     meta.meta_backward(f, params, episodes, F.cross_entropy, 2, 0.3, only="head")
     assert all(p.grad.abs().sum() > 0 for p in params.values())
 
 
 def test_adapting_changes_neither_the_parameters_nor_the_support_of_others():
     model, f, params, episodes = problem()
-    before = {name: p.detach().clone() for name, p in params.items()}
-    own = meta.adapt(
-        meta.objective(f, F.cross_entropy), params, tuple(p[0] for p in episodes.support), 0, 0.3
-    )
-    assert all(torch.equal(own[name], p) for name, p in before.items())
+    start = {name: p.detach().clone() for name, p in params.items()}
+    support = tuple(part[0] for part in episodes.support)
+    ends = meta.adapt(meta.objective(f, F.cross_entropy), params, support, 0, 0.3)
+    assert all(torch.equal(ends[name], p) for name, p in start.items())
     meta.meta_losses(f, params, episodes, F.cross_entropy, 5, 0.3)
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
 # --------------------------------------------------------------------------- one by one, or at once
 @pytest.mark.parametrize("make", [Dense, Convolutional])
 def test_at_once_and_one_by_one_are_the_same(make):
-    found = []
-    for batched in (True, False):
+    results = []
+    for at_once in (2, 1):
         model, _, params, episodes = problem(make)
-        f = Functional(model, at_once=2 if batched else 1)
+        f = Functional(model, at_once=at_once)
         losses = meta.meta_backward(f, params, episodes, F.cross_entropy, 2, 0.3)
-        found.append([losses, *gradients(params)])
-    for a, b in zip(*found, strict=True):
+        results.append([losses, *gradients(params)])
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_the_choice_needs_no_flag():
     x = torch.randn(5, 3, dtype=torch.float64)
+    images, series = torch.randn(5, 1, 4, 4).double(), torch.randn(5, 6, 3).double()
     assert Functional(Dense().double()).at_once(x) > 1000
-    assert (
-        Functional(Convolutional().double()).at_once(torch.randn(5, 1, 4, 4, dtype=torch.float64))
-        == 1
-    )
-    assert Functional(Recurrent().double()).at_once(torch.randn(5, 6, 3, dtype=torch.float64)) == 1
+    assert Functional(Convolutional().double()).at_once(images) == 1
+    assert Functional(Recurrent().double()).at_once(series) == 1
 
 
 class Recurrent(nn.Module):
@@ -308,11 +292,8 @@ class Recurrent(nn.Module):
 
 def test_a_recurrent_network_adapts():
     torch.manual_seed(0)
-    model, x, y = (
-        Recurrent().double(),
-        torch.randn(3, 5, 6, 3, dtype=torch.float64),
-        torch.randint(2, (3, 5)),
-    )
+    model = Recurrent().double()
+    x, y = torch.randn(3, 5, 6, 3, dtype=torch.float64), torch.randint(2, (3, 5))
     f = Functional(model)
     meta.meta_backward(f, f.parameters(), Episodes((x, y), (x, y)), F.cross_entropy, 1, 0.1)
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
@@ -338,9 +319,7 @@ def test_dropout_draws_anew_for_every_task():
 def normed():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)).double()
-    model(
-        torch.randn(64, 3, dtype=torch.float64)
-    )  # running statistics that are not those of a batch
+    model(torch.randn(64, 3, dtype=torch.float64))  # its statistics are not those of other batches
     return model
 
 
@@ -349,14 +328,14 @@ def test_batchnorm_must_be_chosen():
         Functional(normed())
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("transductive", [True, False])
 def test_transductive_statistics_are_those_of_the_batch_and_nothing_is_written(
-    transductive, batched
+    transductive, at_once
 ):
     model, x = normed(), torch.randn(3, 9, 3, dtype=torch.float64)
     before = {name: b.clone() for name, b in model.named_buffers()}
-    f = Functional(model, transductive=transductive, at_once=2 if batched else 1)
+    f = Functional(model, transductive=transductive, at_once=at_once)
     alone, together = f(f.parameters(), x[0, :2]), f(f.parameters(), x[0])[:2]
     assert torch.allclose(alone, together) != transductive
     y = torch.randint(4, (3, 9))
@@ -370,9 +349,8 @@ def test_transductive_statistics_are_those_of_the_batch_and_nothing_is_written(
 # ----------------------------------------------------------------------- kinds of tasks, and faults
 def test_regressions_and_classifications_in_one_meta_batch():
     torch.manual_seed(0)
-    model = HardSharing(
-        mlp([3, 8], nn.Tanh), {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 4)}
-    ).double()
+    heads = {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 4)}
+    model = HardSharing(mlp([3, 8], nn.Tanh), heads).double()
     f, tasks = Functional(model), {"size": regression("size"), "kind": classification("kind")}
     x, query = torch.randn(3, 6, 3, dtype=torch.float64), torch.randn(3, 5, 3, dtype=torch.float64)
     episodes = {
@@ -380,38 +358,39 @@ def test_regressions_and_classifications_in_one_meta_batch():
         "kind": Episodes((x[:2], torch.randint(4, (2, 6))), (query[:2], torch.randint(4, (2, 5)))),
     }
     losses = meta.mixed_losses(f, f.parameters(), episodes, tasks, 2, 0.1)
-    assert {kind: len(found) for kind, found in losses.items()} == {"size": 3, "kind": 2}
-    p = dict(model.named_parameters())
-    z = lambda p, x: (x @ p["trunk.0.weight"].T + p["trunk.0.bias"]).tanh()
-    loss = {
-        "size": (
-            lambda p, x, y: (
-                (z(p, x) @ p["heads.size.weight"].T + p["heads.size.bias"] - y) ** 2
-            ).mean()
-        ),
-        "kind": lambda p, x, y: F.cross_entropy(
-            z(p, x) @ p["heads.kind.weight"].T + p["heads.kind.bias"], y
-        ),
-    }
-    for kind, found in losses.items():
-        for t, value in enumerate(found):
-            fast = dict(p)
+    assert {kind: len(values) for kind, values in losses.items()} == {"size": 3, "kind": 2}
+    start = dict(model.named_parameters())
+
+    def loss(kind, p, x, y):
+        z = (x @ p["trunk.0.weight"].T + p["trunk.0.bias"]).tanh()
+        out = z @ p[f"heads.{kind}.weight"].T + p[f"heads.{kind}.bias"]
+        return ((out - y) ** 2).mean() if kind == "size" else F.cross_entropy(out, y)
+
+    for kind, values in losses.items():
+        for t, value in enumerate(values):
+            support = tuple(part[t] for part in episodes[kind].support)
+            fast = dict(start)
+            names = [name for name in fast if name.startswith("trunk") or kind in name]
             for _ in range(2):
-                names = [n for n in fast if n.startswith("trunk") or kind in n]
-                slopes = torch.autograd.grad(
-                    loss[kind](fast, *(part[t] for part in episodes[kind].support)),
-                    [fast[n] for n in names],
-                )
+                moving = [fast[name] for name in names]
+                slopes = torch.autograd.grad(loss(kind, fast, *support), moving)
                 fast |= {n: fast[n] - 0.1 * g for n, g in zip(names, slopes, strict=True)}
-            assert value.item() == pytest.approx(
-                loss[kind](fast, *(part[t] for part in episodes[kind].query)).item(), rel=1e-9
-            )
-    sum(found.mean() for found in losses.values()).backward()
-    assert all(q.grad.abs().sum() > 0 for q in model.parameters())
+            expected = loss(kind, fast, *(part[t] for part in episodes[kind].query))
+            assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    sum(values.mean() for values in losses.values()).backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_a_kind_without_a_task_or_with_the_wrong_targets_is_refused():
+    heads = {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 4)}
+    f = Functional(HardSharing(mlp([3, 8], nn.Tanh), heads))
+    tasks = {"size": regression("size"), "kind": classification("kind")}
+    labelled = torch.zeros(2, 6, 3), torch.zeros(2, 6, dtype=torch.int64)
+    episodes = Episodes(labelled, labelled)
     with pytest.raises(ValueError, match="episodes of 'colour', but `tasks` has size, kind only"):
-        meta.mixed_losses(f, f.parameters(), {"colour": episodes["kind"]}, tasks, 1, 0.1)
-    with pytest.raises(ValueError, match="'size' are torch.int64; a regression needs floats"):
-        meta.mixed_losses(f, f.parameters(), {"size": episodes["kind"]}, tasks, 1, 0.1)
+        meta.mixed_losses(f, f.parameters(), {"colour": episodes}, tasks, 1, 0.1)
+    with pytest.raises(ValueError, match=r"'size' are torch\.int64; a regression needs floats"):
+        meta.mixed_losses(f, f.parameters(), {"size": episodes}, tasks, 1, 0.1)
 
 
 @pytest.mark.parametrize("learner", [meta.meta_losses, meta.meta_backward, meta.reptile_backward])
@@ -419,13 +398,11 @@ def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner):
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     f, episodes = Functional(model), sinusoids(4, 5, 5, torch.Generator().manual_seed(0))
-    with pytest.raises(
-        FloatingPointError,
-        match=(
-            r"inner loop diverged in 4 of 4 tasks .*first: number 0.* a rate of 1000 and 60 steps\."
-            r" Lower the rate"
-        ),
-    ):
+    message = (
+        r"inner loop diverged in 4 of 4 tasks .*first: number 0.* a rate of 1000 and 60 steps\."
+        r" Lower the rate"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         learner(f, f.parameters(), episodes, F.mse_loss, 60, 1000.0)
     assert all(p.grad is None for p in model.parameters())
 
@@ -433,9 +410,8 @@ def test_an_inner_loop_that_diverges_is_named_with_its_rate(learner):
 def test_learned_rates_that_diverge_are_named():
     f, episodes = Functional(nn.Linear(1, 1)), sinusoids(4, 5, 5, torch.Generator().manual_seed(0))
     rates = meta.learned_rates(f.parameters(), 1000.0)
-    with pytest.raises(
-        FloatingPointError, match="diverged in 4 of 4 tasks .* with its learned rates and 60 steps"
-    ):
+    message = r"diverged in 4 of 4 tasks .* with its learned rates and 60 steps"
+    with pytest.raises(FloatingPointError, match=message):
         meta.meta_losses(f, f.parameters(), episodes, F.mse_loss, 60, rates)
 
 
@@ -457,21 +433,18 @@ def test_a_rate_may_be_a_tensor_that_learns():
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_layers_take_inputs_of_any_shape(shape, bias):
     torch.manual_seed(0)
-    model, x = (
-        nn.Sequential(nn.Linear(3, 4, bias=bias), nn.Tanh(), nn.Linear(4, 2)).double(),
-        torch.randn(shape, dtype=torch.float64),
-    )
+    model = nn.Sequential(nn.Linear(3, 4, bias=bias), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(shape, dtype=torch.float64)
     f = Functional(model)
     torch.testing.assert_close(f(f.parameters(), x), model(x))
 
 
 def test_parts_and_rates_that_do_not_exist_are_named():
     _, f, params, episodes = problem()
-    with pytest.raises(
-        ValueError, match="No parameter belongs to 'tail'; there are trunk.0.weight"
-    ):
+    message = r"No parameter belongs to 'tail'; there are trunk\.0\.weight"
+    with pytest.raises(ValueError, match=message):
         meta.meta_losses(f, params, episodes, F.cross_entropy, 1, 0.1, only="tail")
-    with pytest.raises(ValueError, match="There is no rate for head.weight, head.bias"):
+    with pytest.raises(ValueError, match=r"There is no rate for head\.weight, head\.bias"):
         meta.meta_losses(
             f, params, episodes, F.cross_entropy, 1, {n: 0.1 for n in params if "trunk" in n}
         )
