@@ -117,8 +117,10 @@ def make(profile: str, seeds: int, folder: Path, options) -> int:
 def _run(job: Job, profile: str, folder: Path, options, left: float) -> str:
     """Run a job in a process of its own; what came of it, in words."""
     command = [sys.executable, "-m", "mtl_course.record", job.chapter, "--profile", profile]
-    command += ["--seeds", str(job.seeds), "--out", str(folder)]
+    command += ["--seeds", str(job.seeds)]
     command += ["--part", job.profile] if job.profile != profile else []
+    if folder != records.FOLDER.resolve():  # the record names its command: no path of one machine
+        command += ["--out", str(folder)]
     command += [f"--{flag}" for flag in ("force", "replace") if getattr(options, flag)]
     start = time.monotonic()
     process = subprocess.Popen(command)

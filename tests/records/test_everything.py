@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import experiment_folder
 import pytest
@@ -245,6 +246,22 @@ def test_one_that_fails_is_said_and_stops_no_other(outside, capfd, monkeypatch):
     assert everything_of(outside) == 1
     said = capfd.readouterr().out
     assert said.index("failed after") < said.index("made in")
+
+
+def test_the_books_records_name_no_folder_of_one_machine(folder, monkeypatch):
+    commands = []
+
+    def popen(command):
+        commands.append(command[3:])
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    options = types.SimpleNamespace(budget=None, force=False, replace=True)
+    monkeypatch.setattr(
+        everything, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    )
+    monkeypatch.setattr(records, "FOLDER", folder / "out")
+    assert everything.make("cpu", 4, (folder / "out").resolve(), options) == 0
+    assert commands == [["01", "--profile", "cpu", "--seeds", "4", "--replace"]]
 
 
 @pytest.mark.parametrize(
