@@ -86,7 +86,7 @@ def thin_layers(
         bias = bias if bias in params else None
         if {weight, bias} - {None} <= set(names):
             out, inputs = params[weight].shape
-            # Two small products per example, against the one matrix of each task.
+            # Products per query with the two factors, against the entries of a weight per task.
             if steps * rows * (inputs + out) <= inputs * out:
                 tap = params[weight].new_zeros(rows, out)
                 thin.append(Thin(name, weight, bias, tap))
@@ -136,12 +136,11 @@ def query_loss(
         moving = {name: _stepped(p, slopes[name], rate, name) for name, p in moving.items()}
         if isinstance(rate, Tensor):
             outputs = {name: -rate * step for name, step in outputs.items()}
-        factors = {
-            name: tuple(torch.cat(pair) for pair in zip(factors[name], new, strict=True))
-            if factors
-            else new
-            for name, new in ((name, (inputs[name], outputs[name])) for name in taps)
-        }
+        for name in taps:
+            new = inputs[name], outputs[name]
+            if name in factors:
+                new = tuple(torch.cat(pair) for pair in zip(factors[name], new, strict=True))
+            factors[name] = new
     shifts = {layer.name: lambda x, layer=layer: stepped(layer, x) for layer in thin}
     with f.shifted(shifts):
         return loss(f({**params, **moving}, query), truth)

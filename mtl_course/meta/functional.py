@@ -130,23 +130,30 @@ class Functional:
         Name -> rows of its input [rows, in], for each layer that is called once, on a matrix, and
         whose weight and bias occur nowhere else in the graph of the output.
         """
-        if (key := (x.shape, x.device)) not in self._rows:
-            shapes: dict[str, list[torch.Size]] = {name: [] for name in self.linear}
-            note = {name: lambda x, name=name: shapes[name].append(x.shape) or 0 for name in shapes}
-            with self.shifted(note):
-                outputs = self._dry_run(x)
-            times = uses([out.grad_fn for out in outputs])
-            own = self.parameters()
-            self._rows[key] = {
-                name: shapes[name][0][0]
-                for name, layer in self.linear.items()
-                if [len(shape) for shape in shapes[name]] == [2]
-                and all(
-                    times[own.get(f"{name}.{kind}".lstrip("."))] == 1
-                    for kind, _ in layer.named_parameters()
-                )
-            }
+        key = x.shape, x.device, self.model.training
+        if key not in self._rows:
+            self._rows[key] = self._look_at_layers(x)
         return self._rows[key]
+
+    def _look_at_layers(self, x: Tensor) -> dict[str, int]:
+        shapes: dict[str, list[torch.Size]] = {name: [] for name in self.linear}
+
+        def noted(name: str) -> Callable[[Tensor], Tensor]:
+            def shift(x: Tensor) -> Tensor:
+                shapes[name].append(x.shape)
+                return x.new_zeros(())
+
+            return shift
+
+        with self.shifted({name: noted(name) for name in self.linear}):
+            outputs = self._dry_run(x)
+        times, learned, rows = uses([out.grad_fn for out in outputs]), self.parameters(), {}
+        for name, layer in self.linear.items():
+            full_names = [f"{name}.{kind}".lstrip(".") for kind, _ in layer.named_parameters()]
+            used_once = all(times[learned.get(full_name)] == 1 for full_name in full_names)
+            if used_once and [len(shape) for shape in shapes[name]] == [2]:
+                rows[name] = shapes[name][0][0]
+        return rows
 
     def _convolves(self, x: Tensor) -> bool:
         return any(has_looped(out.grad_fn, ("Convolution",)) for out in self._dry_run(x))
