@@ -1,9 +1,10 @@
-"""How long a learner waits for a check: ``python benchmarks/check_latency.py [--repeat 20] [--out
-latency.json]``.
+"""How long a learner waits for a check.
 
-Two figures an exercise, each the median over fresh seeds after one check to warm up: a right answer
-(every row is tried), and the last of the known mistakes (which is compared with all of them). Wall
-time, and the processor's, which other programs disturb less.
+``python benchmarks/check_latency.py [--repeat 20] [--out latency.json]``
+
+Two figures per exercise, each the median over fresh seeds after one check to warm up: a right
+answer (every row is tried), and the last of the known mistakes (which is compared with all of
+them). Wall time, and the processor's, which other programs disturb less.
 """
 
 import argparse
@@ -35,8 +36,9 @@ def median_ms(name: str, answer, repeat: int) -> tuple[float, float]:
 
 
 def answer_from(exercise):
-    """The reference as a learner would have written it: the course's own object does not count as
-    an answer.
+    """The reference as a learner would have written it.
+
+    The course's own object does not count as an answer.
     """
     scope = dict(vars(sys.modules[exercise.reference.__module__]))
     exec(compile(exercise.solution, "<answer>", "exec"), scope)

@@ -1,5 +1,6 @@
-"""Grade a submitted notebook: ``python -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds
-10] [--only NAME ...]``.
+"""Grade a submitted notebook.
+
+``python -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds 10] [--only NAME ...]``
 
 Writes a results file as Gradescope reads it. The submission's code is run: do that in a container,
 as autograders do, and look at the entry "for the teacher", which names what an honest answer does
@@ -37,12 +38,13 @@ PROBE = """
 def _grade():
     import json
     from mtl_course.checks import check
-    found = {{}}
+    results = {{}}
     for name in {names!r}:
         result = check(name, seed={seed!r}, rounds={rounds!r})
-        found[name] = {{"state": result.state, "score": result.score, "html": result._repr_html_()}}
+        shown = result._repr_html_()
+        results[name] = {{"state": result.state, "score": result.score, "html": shown}}
     with open({path!r}, "w", encoding="utf-8") as file:
-        json.dump(found, file)
+        json.dump(results, file)
 _grade()
 """
 
@@ -54,14 +56,22 @@ def grade(
     seed: int | None = None,
     cell_timeout: int = 300,
 ) -> dict:
-    """Run the notebook at `path` and check its answers; returns the content of a Gradescope results
-    file.
+    """Run the notebook at `path` and check its answers.
 
-    only: the exercises that count; by default all of every chapter that the notebook has an
-        exercise of, so that a deleted cell earns nothing. rounds, seed: as in `check`.
-        cell_timeout: seconds a cell may run; its errors do not stop the run. ValueError for a file
-        that is no notebook, has no exercise, or an unknown name in `only`. ImportError with what to
-        install if nbclient or nbformat is missing.
+    Args:
+        path: of the notebook.
+        only: the exercises that count; by default all of every chapter that the notebook has an
+            exercise of, so that a deleted cell earns nothing.
+        rounds: draws from each generator of inputs, as in `check`.
+        seed: of the draws; by default new ones.
+        cell_timeout: seconds that one cell may run; its errors do not stop the run.
+
+    Returns:
+        The content of a Gradescope results file.
+
+    Raises:
+        ValueError: the file is no notebook or has no exercise, or `only` has an unknown name.
+        ImportError: nbclient or nbformat is missing; the message says what to install.
     """
     try:
         import nbformat
@@ -89,24 +99,21 @@ def grade(
             resources={"metadata": {"path": folder}},
         )
         stopped = None
+        env = {**os.environ, "MTL_COURSE_HOME": folder, "MTL_COURSE_CHECKS": "learn"}
         try:
-            client.execute(
-                env={**os.environ, "MTL_COURSE_HOME": folder, "MTL_COURSE_CHECKS": "learn"}
-            )
+            client.execute(env=env)
         except Exception as error:  # the kernel died, or could not be interrupted
             stopped = f"{type(error).__name__}: {error}"[:500]
-        found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-    tests = [_entry(name, found.get(name)) for name in names]
-    remarks = (
-        [f"names that an answer does not need: {', '.join(unusual)}"]
-        if (unusual := suspicious(cells))
-        else []
-    )
-    remarks += [f"the run stopped: {stopped}"] if stopped else []
+        results = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    tests = [_entry(name, results.get(name)) for name in names]
+    remarks = []
+    if unusual := suspicious(cells):
+        remarks.append(f"names that an answer does not need: {', '.join(unusual)}")
+    if stopped:
+        remarks.append(f"the run stopped: {stopped}")
     if remarks:
-        tests.append(
-            {"name": "for the teacher", "visibility": "hidden", "output": "; ".join(remarks)}
-        )
+        told = {"name": "for the teacher", "visibility": "hidden", "output": "; ".join(remarks)}
+        tests.append(told)
     return {
         "score": round(sum(test.get("score", 0) for test in tests), 2),
         "tests": tests,

@@ -231,8 +231,7 @@ def _changes(node: ast.AST, arguments: list[str]) -> Iterator[ast.AST]:
 
 
 def mutants(exercise: Exercise) -> dict[str, str]:
-    """Short description -> source, for every single small mistake in the part of the reference that
-    the learner writes.
+    """Description -> source, for every small mistake in what the learner writes.
 
     The description is the changed line, as in ``return a + b  =>  return a - b``.
     """
@@ -479,8 +478,11 @@ ODD = {f"returns {name}": lambda *args, value=value: value for name, value in RE
 
 
 def unlisted(exercise: Exercise) -> list:
-    """Three wrong answers that nobody lists: the numbers of the reference's answer scaled, shifted
-    or replaced by odd amounts; what is no number (a module, a text) replaced by an odd text."""
+    """Three wrong answers that nobody lists.
+
+    The numbers of the reference's answer scaled, shifted or replaced by odd amounts; what is no
+    number (a module, a text) replaced by an odd text.
+    """
     if inspect.isclass(exercise.reference):
         return []
     changes = (lambda x: x * 1.37, lambda x: x + 0.113, lambda x: x * 0 + 0.7321)

@@ -1,5 +1,6 @@
-"""The exercises, one module a chapter (``ch01``, ``ch02``, ...). Importing this package registers
-them all.
+"""The exercises, one module per chapter (``ch01``, ``ch02``, ...).
+
+Importing this package registers them all.
 """
 
 import re

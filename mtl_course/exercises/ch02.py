@@ -12,8 +12,9 @@ from .inputs import filled, whole
 # ------------------------------------------------------------------- 1. the pull towards the source
 # inputs
 def _penalty_inputs(extra):
-    """Parameters of a small network, the source's values for its trunk, and two factors. With
-    `extra`, the trunk has two layers.
+    """Parameters of a small network, the source's values for its trunk, and two factors.
+
+    extra: give the trunk two layers.
     """
 
     def draw(generator):
@@ -169,8 +170,9 @@ def _(parameters, source, alpha, beta):
 # ---------------------------------------------------------------------------- 2. features that stay
 # inputs
 class _Net(nn.Module):
-    """Trunk and head, as the chapter's networks have them; the trunk holds a BatchNorm and, if
-    asked, dropout.
+    """Trunk and head, as the chapter's networks have them.
+
+    The trunk holds a BatchNorm and, if asked, dropout.
     """
 
     def __init__(self, inputs: int, width: int, classes: int, dropout: bool):
@@ -197,8 +199,9 @@ def _probe_inputs(dropout):
 
 
 def _probe(answer, model, x):
-    """What three epochs of training do to the model that the answer returns; epochs begin with
-    `train()` and end with `eval()`.
+    """What three epochs of training do to the model that the answer returns.
+
+    Epochs begin with `train()` and end with `eval()`.
     """
     before = [b.clone() for b in model.trunk.buffers()]
     model = answer(copy.deepcopy(model))
@@ -346,8 +349,9 @@ def _head_inputs(generator):
 
 
 def _set_up(answer, model, classes, rate, x):
-    """What the model and the optimizer of the answer look like, and what one step moves. Nothing
-    here depends on how the head is drawn.
+    """What the answer's model and optimizer look like, and what one step moves.
+
+    Nothing here depends on how the head is drawn.
     """
     model = copy.deepcopy(model)
     model.trunk.eval()
@@ -495,8 +499,9 @@ def _(model, classes, rate):
 # ---------------------------------------------------------------------------------- 4. spot the bug
 # inputs
 def _checkpoint_inputs(prefix="", lose=False):
-    """A fresh model and a source checkpoint of the same architecture, as nn.DataParallel would save
-    it, or with a tensor lost.
+    """A fresh model and a source checkpoint of the same architecture.
+
+    As nn.DataParallel would save it, or with a tensor lost.
     """
 
     def draw(generator):
@@ -512,9 +517,7 @@ def _checkpoint_inputs(prefix="", lose=False):
 
 
 def _load(answer, model, state):
-    """Which tensors of the answer's model are the checkpoint's, and which are still the model's
-    own.
-    """
+    """Which tensors of the answer's model are the checkpoint's, and which the model's own."""
     own = copy.deepcopy(model.state_dict())
     try:
         model = answer(copy.deepcopy(model), state)

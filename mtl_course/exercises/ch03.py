@@ -170,8 +170,9 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 # -------------------------------------------------------------------------------- 2. hidden waiting
 # inputs
 def _batches(generator):
-    """Two batches, and a limit between the norms of their gradients: one is shortened and one is
-    not.
+    """Two batches, and a limit between the norms of their gradients.
+
+    So one gradient is shortened and one is not.
     """
     w, true = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     x = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
@@ -327,9 +328,7 @@ _EXAMPLES = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
 def _small_run(seed):
-    """A network with BatchNorm and dropout, its optimizer, and the generator of the order of the
-    examples.
-    """
+    """A network with BatchNorm and dropout, its optimizer, and the examples' generator."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed takes a millisecond, for the sake of GPUs
         torch.default_generator.manual_seed(seed)
@@ -354,8 +353,9 @@ def _one_epoch(model, optimizer, order):
 
 
 def _interrupted(answer, model, optimizer, order, epoch):
-    """One epoch, save, one epoch that is lost, then the rest of two epochs in what passes for a new
-    process; all weights and buffers.
+    """All weights and buffers of two epochs with an interruption.
+
+    One epoch, save, one epoch that is lost, then the rest in what passes for a new process.
     """
     _one_epoch(model, optimizer, order)
     saved = answer(model, optimizer, order, epoch)
@@ -610,10 +610,8 @@ unscaled_direction.variants(
             "unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale
         },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
-        "The step is left out, but the scale stays: the next step will overflow as well."
-        " Halve it.": {
-            "halve": 1.0
-        },
+        "The step is left out, but the scale stays:"
+        " the next step will overflow as well. Halve it.": {"halve": 1.0},
         "After an overflow the scale goes up. It was too large: halve it.": {"halve": 2.0},
         "You look for infinities only. inf - inf and 0 * inf are NaN: look for both.": {
             "finite": lambda J: ~torch.isinf(J).any()
@@ -787,10 +785,8 @@ layer_floor.variants(
         "You take the shorter of the two times. The device must finish both.": {"join": min},
         "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
         "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
-        "The weights have to be read, too. With many n they hardly count,"
-        " with one image they do.": {
-            "parts": (1, 1, 0)
-        },
+        "The weights have to be read, too."
+        " With many n they hardly count, with one image they do.": {"parts": (1, 1, 0)},
         "Every output number needs kernel * kernel products for every input channel;"
         " you count one row of the window.": {"window": 1},
         "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},

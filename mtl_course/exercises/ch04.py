@@ -12,8 +12,10 @@ from .inputs import whole
 # ----------------------------------------------------------------- 1. do they share, or look alike?
 # inputs
 def _networks(kind):
-    """Two small networks: with one trunk, with a copy of it, or with one tensor in common that has
-    another name, or that is twice in the first.
+    """Two small networks, alike or with something in common.
+
+    One trunk, or a copy of it; or one tensor that has another name in the second, or that is twice
+    in the first.
     """
 
     def draw(generator):
@@ -533,8 +535,9 @@ def _setting(tasks):
 
 
 def _two_steps(answer, trunk, heads, rate, x):
-    """What the learner's networks and optimizer are after three steps on the sum of the losses; the
-    third shows a momentum.
+    """The learner's networks and optimizer after three steps on the sum of the losses.
+
+    The third step shows a momentum.
     """
     torch.manual_seed(0)
     networks, optimizer = answer(trunk, dict(heads.items()), rate)

@@ -412,8 +412,9 @@ def _training(learned):
 
 
 def _three_steps(answer, model, combine, rate, decay, x, y):
-    """All parameters after three steps with the optimizer that the answer builds: what it holds,
-    and how, shows there.
+    """All parameters after three steps with the optimizer that the answer builds.
+
+    What it holds, and how, shows there.
     """
     model, combine = copy.deepcopy(model), copy.deepcopy(combine)
     optimizer = answer(model, combine, rate, decay)

@@ -124,8 +124,9 @@ def _inside(generator):
 
 
 def _short(which):
-    """Both point the same way, and the task `which` is so short that it is the shortest combination
-    by itself.
+    """Both point the same way, and the shortest combination is one of them.
+
+    The task `which` is short enough for that.
     """
 
     def draw(generator):
@@ -414,8 +415,9 @@ def _(J, orders):
 # --------------------------------------------------------------------------- 4. who is on the table
 # inputs
 def _split(tasks):
-    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 a task; the parameters
-    are shuffled.
+    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 for each task.
+
+    The parameters are shuffled.
     """
 
     def draw(generator):

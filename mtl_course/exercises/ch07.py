@@ -17,8 +17,9 @@ def _randn(generator, *shape):
 # ------------------------------------------------------------------------ 1. the penalty of a graph
 # inputs
 def _graph(generator):
-    """Directed ties, with a diagonal that must not count: what affinities look like before anyone
-    has cleaned them.
+    """Directed ties, with a diagonal that must not count.
+
+    What affinities look like before anyone has cleaned them.
     """
     tasks, d = whole(generator, 3, 6), whole(generator, 2, 4)
     return _randn(generator, tasks, d), 0.2 + _rand(generator, tasks, tasks)
@@ -285,8 +286,9 @@ def _(x, y, W, V, rate):
 # -------------------------------------------------------------------------- 3. cut the graph in two
 # inputs
 def _two_groups(generator):
-    """Two groups in shuffled order. The larger one holds two pairs of twins, whose strong ties must
-    not be taken for groups.
+    """Two groups in shuffled order.
+
+    The larger one holds two pairs of twins, whose strong ties must not be taken for groups.
     """
     tasks = whole(generator, 9, 12)
     # the first two lie apart
@@ -306,8 +308,9 @@ def _two_groups(generator):
 
 
 def _no_groups(generator):
-    """Ties of any strength: a task's own row does not tell its side, and scaling by the degrees
-    cuts elsewhere.
+    """Ties of any strength.
+
+    A task's own row does not tell its side, and scaling by the degrees cuts elsewhere.
     """
     while True:
         tasks = whole(generator, 8, 11)

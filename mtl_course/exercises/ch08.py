@@ -24,8 +24,8 @@ def _layers(generator):
 
 
 def _imagenet(side):
-    """The stem of torchvision's resnet18, its max-pool and the first layer of each later stage."""
-    return lambda g: (side, [(7, 2, 3), (3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 2, 1)])
+    """Of torchvision's resnet18: the stem, its max-pool, each later stage's first layer."""
+    return lambda generator: (side, [(7, 2, 3), (3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 2, 1)])
 
 
 # reference

@@ -12,8 +12,9 @@ from .inputs import filled, whole
 # ------------------------------------------------------------------------ 1. a rate for every layer
 # inputs
 def _blocks(generator, count, norm):
-    """`count` layers of a trunk, from the input on, each an nn.Sequential of a linear map, perhaps
-    a BatchNorm, and a ReLU; and a head.
+    """`count` layers of a trunk, from the input on, and a head.
+
+    Each layer is an nn.Sequential of a linear map, perhaps a BatchNorm, and a ReLU.
     """
     width = whole(generator, 3, 6)
     layers = [
@@ -551,8 +552,9 @@ NAMES = [
 
 
 def _heads(shared, gone, added):
-    """Heads before and after, with `shared` classes in both, in another order, `gone` only before
-    and `added` only after.
+    """Heads before and after, with `shared` classes in both, in another order.
+
+    `gone` classes are only before and `added` ones only after.
     """
 
     def draw(generator):
@@ -574,8 +576,9 @@ def _heads(shared, gone, added):
 
 
 def _filled(answer, new, old, known, wanted):
-    """The head that the answer returns, and whether the source's is as it was, now and when the new
-    one is trained.
+    """The head that the answer returns, and whether the source's is as it was.
+
+    Now, and when the new one is trained.
     """
     new, old = copy.deepcopy(new), copy.deepcopy(old)
     before = [p.detach().clone() for p in old.parameters()]

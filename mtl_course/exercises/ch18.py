@@ -9,8 +9,9 @@ from ..checks.exercise import exercise
 # ------------------------------------------------------------------------------------ 1. prototypes
 # inputs
 def _features(counts, d):
-    """Support features of classes with these numbers of examples, in mixed order, and queries;
-    float64.
+    """Support features of classes with these numbers of examples, and queries.
+
+    In mixed order; float64.
     """
 
     def draw(generator):
@@ -272,10 +273,11 @@ def _task(
     choose=_allowed,
     order=_order,
     apart=True,
-    drawer=lambda g: g,
+    drawer=lambda generator: generator,
 ):
-    """An episode with one thing changed: which classes, the order of their examples, queries apart
-    from the support, who draws.
+    """An episode with one thing changed.
+
+    Which classes, the order of their examples, queries apart from the support, who draws.
     """
     generator, parts = drawer(generator), []
     for c in choose(y, classes, ways, generator)[:ways]:
@@ -304,17 +306,17 @@ draw_task.variants(
             ]
         },
         "The classes are the first ones of the list every time: draw them.": {
-            "choose": lambda y, classes, ways, g: classes
+            "choose": lambda y, classes, ways, generator: classes
         },
         "The examples of a class come in the order of the data every time:"
         " some are always support and some never: draw them.": {
-            "order": lambda n, g: torch.arange(n)
+            "order": lambda n, generator: torch.arange(n)
         },
         "The draw does not use `generator`, so the same seed gives other episodes,"
-        " and methods cannot be compared on the same ones.": {"drawer": lambda g: None},
+        " and methods cannot be compared on the same ones.": {"drawer": lambda generator: None},
         "You seed a generator of your own, so that every episode is the same:"
         " draw with `generator`, as it comes.": {
-            "drawer": lambda g: torch.Generator().manual_seed(0)
+            "drawer": lambda generator: torch.Generator().manual_seed(0)
         },
     },
 )
@@ -381,8 +383,9 @@ def _normed(
     root=lambda x, eps: (x.var(0, unbiased=False) + eps).sqrt(),
     then=lambda z, weight, bias: z * weight + bias,
 ):
-    """The answer with one thing changed: whose statistics support and queries get, what they are
-    divided by, what follows.
+    """The answer with one thing changed.
+
+    Whose statistics support and queries get, what they are divided by, what follows.
     """
     pairs = zip((support, query), of(support, query), strict=True)
     return tuple(then((x - whose.mean(0)) / root(whose, eps), weight, bias) for x, whose in pairs)
@@ -494,8 +497,9 @@ def _as_is(rows):
 def _cosines(
     z, weight, scale, features=_unit, weights=_unit, times=lambda found, scale: scale * found
 ):
-    """The answer with one thing changed: what is done to the features, to the weights, and with the
-    scale.
+    """The answer with one thing changed.
+
+    What is done to the features, to the weights, and with the scale.
     """
     return times(features(z) @ weights(weight).T, scale)
 
@@ -509,9 +513,7 @@ direction_logits.variants(
             "weights": _as_is,
         },
         "Only the features are divided by their length:"
-        " a class with a long weight wins too often.": {
-            "weights": _as_is
-        },
+        " a class with a long weight wins too often.": {"weights": _as_is},
         "Only the weights are divided by their length: the features' length still counts.": {
             "features": _as_is
         },

@@ -15,8 +15,9 @@ from .inputs import filled, whole
 # --------------------------------------------------------------------------------- 1. EWC's penalty
 # inputs
 def _after_a_task(new):
-    """Parameters, anchor and Fisher diagonal of a network with two old tensors, and a third one,
-    `new`, that came later.
+    """Parameters, anchor and Fisher diagonal of a network with two old tensors.
+
+    A third tensor, `new`, came later.
     """
 
     def draw(generator):
@@ -135,8 +136,9 @@ def _draws(n, size):
 
 
 def _forced(generator):
-    """Draws such that both edges occur: a slot just inside, one just outside, and one that is
-    overwritten.
+    """Draws such that both edges occur, and one slot is overwritten.
+
+    A slot just inside, and one just outside.
     """
     return [0, 0, 1, 2, 3, 2, 1, 0, *[whole(generator, 0, t + 1) for t in range(8, 14)]], 3
 
@@ -202,8 +204,8 @@ keep_some.variants(
         " the end of the stream crowds out its beginning. Keep it only if draws[t] is a slot.": {
             "slot": lambda draw, t, size: draw % size
         },
-        "A ring that keeps the latest items: that is a window,"
-        " and the old tasks are gone from it.": {
+        "A ring that keeps the latest items:"
+        " that is a window, and the old tasks are gone from it.": {
             "slot": lambda draw, t, size: t % size
         },
         "The first items stay for ever: later ones must be able to replace them.": {
@@ -443,81 +445,125 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
 
 
 # mistakes
-def _lwf(
-    model,
-    x,
-    y,
-    old_classes,
-    steps,
-    rate,
-    T=2.0,
-    factor=4.0,
-    whole=False,
-    hard=False,
-    late=False,
-    flow=False,
-    swap=False,
-    mean=False,
-    apart=False,
-):
-    """The reference with one thing changed."""
-    old = copy.deepcopy(model).requires_grad_(False)
-    end, start = None if whole else old_classes, old_classes if apart else 0
-    for step in range(steps):
-        if late and step == 1:
-            old.load_state_dict(model.state_dict())
-        target = F.softmax((model if flow else old)(x)[:, :end] / T, dim=1)
-        if hard:
-            target = F.one_hot(target.argmax(dim=1), target.shape[1]).to(target)
+def _descend(model, loss, rate):
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        p.data -= rate * gradient
+
+
+def _soft(logits, T=2.0):
+    return F.softmax(logits / T, dim=1)
+
+
+def _cross_entropy(target, output):
+    return -(target * output.log()).sum(dim=1).mean()
+
+
+def _held_to(target, model, x, y, steps, rate, factor=4.0, T=2.0):
+    """Steps on the new task that hold the first logits to a target."""
+    target = target.detach()
+    for _ in range(steps):
         logits = model(x)
-        now = F.softmax(logits[:, :end] / T, dim=1)
-        if swap:
-            target, now = now, target
-        held = -(target * now.log()).sum(dim=1).mean() / (old_classes if mean else 1)
-        loss = F.cross_entropy(logits[:, start:], y - start) + factor * held
-        with torch.no_grad():
-            for p, g in zip(
-                model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True
-            ):
-                p -= rate * g
+        held = _cross_entropy(target, _soft(logits[:, : target.shape[1]], T))
+        _descend(model, F.cross_entropy(logits, y) + factor * held, rate)
     return model
 
 
-lwf_steps.variants(
-    _moving,
-    {
-        "`old` is another name of the model itself:"
-        " it moves along, each step is held to where it is already,"
-        " and all that is left is fine-tuning.": {},
-    },
+@lwf_steps.mistake(
+    "`old` is another name of the model itself:"
+    " it moves along, each step is held to where it is already,"
+    " and all that is left is fine-tuning."
 )
+def _(model, x, y, old_classes, steps, rate):
+    return _moving(model, x, y, old_classes, steps, rate)
 
 
-lwf_steps.variants(
-    _lwf,
-    {
-        "The target is the moving network, and gradients flow through it, too:"
-        " it has to be the network before the first step, as a constant.": {"flow": True},
-        "The copy is taken after the first step; that step has moved the old outputs already.": {
-            "late": True
-        },
-        "The old network is copied, but the factor T^2 = 4 is gone:"
-        " at temperature 2 gradients are about four times smaller.": {"factor": 1.0},
-        "Target and output have temperature 1: divide both logits by T = 2.": {"T": 1.0},
-        "All logits are held to the old network, the new classes' too,"
-        " of which it knows nothing.": {
-            "whole": True
-        },
-        "The target is the old network's best guess, as a hard label:"
-        " keep its probabilities, which say more.": {"hard": True},
-        "Target and output have changed places in the cross-entropy:"
-        " the old probabilities weight the logarithms of the new ones.": {"swap": True},
-        "A mean over the old classes in the place of their sum:"
-        " the cross-entropy sums over classes and averages over images.": {"mean": True},
-        "The new task's cross-entropy leaves out the old classes' logits:"
-        " it is to be over all of them.": {"apart": True},
-    },
+@lwf_steps.mistake(
+    "The target is the moving network, and gradients flow through it, too:"
+    " it has to be the network before the first step, as a constant."
 )
+def _(model, x, y, old_classes, steps, rate):
+    for _ in range(steps):
+        logits = model(x)
+        target = output = _soft(logits[:, :old_classes])
+        held = _cross_entropy(target, output)
+        _descend(model, F.cross_entropy(logits, y) + 4 * held, rate)
+    return model
+
+
+@lwf_steps.mistake(
+    "The copy is taken after the first step; that step has moved the old outputs already."
+)
+def _(model, x, y, old_classes, steps, rate):
+    model = _held_to(_soft(model(x)[:, :old_classes]), model, x, y, 1, rate)
+    return _held_to(_soft(model(x)[:, :old_classes]), model, x, y, steps - 1, rate)
+
+
+@lwf_steps.mistake(
+    "The old network is copied, but the factor T^2 = 4 is gone:"
+    " at temperature 2 gradients are about four times smaller."
+)
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes])
+    return _held_to(target, model, x, y, steps, rate, factor=1.0)
+
+
+@lwf_steps.mistake("Target and output have temperature 1: divide both logits by T = 2.")
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes], T=1.0)
+    return _held_to(target, model, x, y, steps, rate, T=1.0)
+
+
+@lwf_steps.mistake(
+    "All logits are held to the old network, the new classes' too, of which it knows nothing."
+)
+def _(model, x, y, old_classes, steps, rate):
+    return _held_to(_soft(model(x)), model, x, y, steps, rate)
+
+
+@lwf_steps.mistake(
+    "The target is the old network's best guess, as a hard label:"
+    " keep its probabilities, which say more."
+)
+def _(model, x, y, old_classes, steps, rate):
+    old = model(x)[:, :old_classes]
+    target = F.one_hot(old.argmax(dim=1), old_classes).to(old)
+    return _held_to(target, model, x, y, steps, rate)
+
+
+@lwf_steps.mistake(
+    "Target and output have changed places in the cross-entropy:"
+    " the old probabilities weight the logarithms of the new ones."
+)
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes]).detach()
+    for _ in range(steps):
+        logits = model(x)
+        held = _cross_entropy(_soft(logits[:, :old_classes]), target)
+        _descend(model, F.cross_entropy(logits, y) + 4 * held, rate)
+    return model
+
+
+@lwf_steps.mistake(
+    "A mean over the old classes in the place of their sum:"
+    " the cross-entropy sums over classes and averages over images."
+)
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes])
+    return _held_to(target, model, x, y, steps, rate, factor=4 / old_classes)
+
+
+@lwf_steps.mistake(
+    "The new task's cross-entropy leaves out the old classes' logits: it is to be over all of them."
+)
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes]).detach()
+    for _ in range(steps):
+        logits = model(x)
+        held = _cross_entropy(target, _soft(logits[:, :old_classes]))
+        new = F.cross_entropy(logits[:, old_classes:], y - old_classes)
+        _descend(model, new + 4 * held, rate)
+    return model
 
 
 # ----------------------------------------------------------------------- 5. recursive least squares
@@ -592,10 +638,9 @@ def _rls(
 rls_step.variants(
     _rls,
     {
-        "The gain has 1 in the place of the forgetting factor:"
-        " right only if nothing is forgotten.": {
-            "gain": lambda P, x, forgetting: _gain(P, x, 1)
-        },
+        "The gain has 1 in the place"
+        " of the forgetting factor:"
+        " right only if nothing is forgotten.": {"gain": lambda P, x, forgetting: _gain(P, x, 1)},
         "P is not divided by the forgetting factor:"
         " it shrinks for ever, and the model stops learning.": {"divide": lambda forgetting: 1},
         "P is multiplied by the forgetting factor: divide."
