@@ -3,7 +3,6 @@
 import os
 import platform
 import random
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from . import __version__, chapters
+from .seeds import seed_range
 
 PROFILES = ("cpu", "gpu")
 
@@ -66,30 +66,6 @@ class Session:
                 f" give it at least {chosen.start}:{chosen.start + n}"
             )
         return list(chosen[:n])
-
-
-def seed_range(text: str) -> range:
-    """The seeds that a text such as ``1000:1010`` names; its end is not among them.
-
-    Args:
-        text: two whole numbers A:B, 0 <= A < B.
-
-    Returns:
-        ``range(A, B)``.
-
-    Raises:
-        ValueError: the text is of another form.
-
-    Example:
-        >>> list(seed_range("5:8"))
-        [5, 6, 7]
-    """
-    match = re.fullmatch(r"\s*(\d+):(\d+)\s*", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(
-            f"seeds are given as A:B, such as 1000:1010, two whole numbers with A < B; not {text!r}"
-        )
-    return range(int(match[1]), int(match[2]))
 
 
 def device() -> torch.device:

@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import records
 from ..claims import Paired, summary
 from ..records import sources
-from ..runtime import seed_range
+from ..seeds import seed_range
 from . import execute, normalise, notebooks, seeds
 
 # What stands beside a claim: on what it rests.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import chapters, records
 from ..data.manifest import DataError
+from ..seeds import seed_range
 from . import everything, pieces, sources
 
 
@@ -83,8 +84,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seeds(text: str) -> range:
     """Seeds from a count or a range."""
-    from ..runtime import seed_range
-
     try:
         return range(int(text)) if ":" not in text else seed_range(text)
     except ValueError as error:
