@@ -50,8 +50,8 @@ class Plan:
     train: int = 2048
     validation: int = 512
     batch: int = 32
-    epochs: int = 3
-    rounds: int = 40
+    epochs: int = 2
+    rounds: int = 60
 
 
 QUICK = Plan(widths=(4, 8), train=64, validation=16, batch=16, epochs=2, rounds=2)
@@ -191,7 +191,7 @@ def show(results: dict[str, dict]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny networks and two rounds")
-    parser.add_argument("--rounds", type=int, help="how many rounds (default: 40)")
+    parser.add_argument("--rounds", type=int, help="how many rounds (default: 60)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else Plan()

@@ -1,9 +1,8 @@
-"""What makes a training step fast, side by side on the device that is here: where batches come
-from, how a step is computed.
+"""What makes a training step fast, side by side: where batches come from, how a step is computed.
 
     python benchmarks/training_step.py                    all cases; prints two tables
     python benchmarks/training_step.py --out step.json    and writes them with their provenance
-    python benchmarks/training_step.py --quick            a tiny network and few rounds, to see that it runs
+    python benchmarks/training_step.py --quick            a tiny network, to see that it runs
 
 Batches: images that lie on the device, taken by index and augmented there, against
 `torch.utils.data.DataLoader` with worker processes that augment image by image; each alone, and
@@ -40,7 +39,9 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Size:
-    """depths, widths: of the ResNet. batch: images a step; images: in all. steps: in one timed
+    """What is timed.
+
+    depths, widths: of the ResNet. batch: images in a step; images: in all. steps: in one timed
     round; rounds: how many.
     """
 
@@ -53,22 +54,18 @@ class Size:
 
 
 SIZES = {
-    "quick": Size((1,), (8,), 32, 128, 2, 2),
-    "cpu": Size((1, 1, 1), (16, 32, 64), 128, 1024, 2, 7),
-    "cuda": Size((2, 2, 2), (64, 128, 256), 512, 50_000, 30, 9),
+    "quick": Size((1,), (8,), batch=32, images=128, steps=2, rounds=2),
+    "cpu": Size((1, 1, 1), (16, 32, 64), batch=128, images=1024, steps=2, rounds=7),
+    "cuda": Size((2, 2, 2), (64, 128, 256), batch=512, images=50_000, steps=30, rounds=9),
 }
 
 
 # ------------------------------------------------------------------------------------------ batches
 def dataset(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images [N, 3, 32, 32] and labels: the time of a batch does not depend on what they
-    show.
-    """
+    """Random images [N, 3, 32, 32] and labels [N]: what they show does not change the time."""
     g = torch.Generator().manual_seed(0)
-    x, y = (
-        torch.randn(size.images, 3, 32, 32, generator=g),
-        torch.randint(CLASSES, (size.images,), generator=g),
-    )
+    x = torch.randn(size.images, 3, 32, 32, generator=g)
+    y = torch.randint(CLASSES, (size.images,), generator=g)
     return x.to(device), y.to(device)
 
 
@@ -93,11 +90,8 @@ class OneByOne(Dataset):
         from torchvision.transforms import v2
 
         self.x, self.y = x, y
-        self.change = (
-            v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=PADDING)])
-            if augmented
-            else v2.Identity()
-        )
+        flip_and_crop = [v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=PADDING)]
+        self.change = v2.Compose(flip_and_crop) if augmented else v2.Identity()
 
     def __len__(self):
         return len(self.x)
@@ -109,8 +103,9 @@ class OneByOne(Dataset):
 def loader(
     x: Tensor, y: Tensor, batch: int, augmented: bool, workers: int
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    """Epochs of batches from a DataLoader whose workers stay alive between epochs, moved to the
-    device.
+    """Epochs of batches from a DataLoader, moved to the device.
+
+    Its workers stay alive between epochs.
     """
     options = {
         "shuffle": True,
@@ -140,11 +135,12 @@ def time_batches(size: Size, device: torch.device) -> dict[str, dict[str, dict]]
     x, y = dataset(size, device)
     cases = {}
     fast = device.type == "cuda"
-    for case, (augmented, trained) in {
+    kinds = {
         "batches alone": (False, False),
         "augmented": (True, False),
         "augmented, with a step": (True, True),
-    }.items():
+    }
+    for case, (augmented, trained) in kinds.items():
         step = Step(size, device, channels_last=fast, half=fast) if trained else None
 
         def epoch(start, step=step):
@@ -169,11 +165,10 @@ class Step:
     ):
         torch.manual_seed(0)
         trunk = resnet(size.depths, size.widths)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = nn.Sequential(trunk, nn.Linear(trunk.features, CLASSES)).to(
-            device, memory_format=layout
-        )
-        self.layout, self.arithmetic = layout, Precision(torch.bfloat16 if half else None, device)
+        model = nn.Sequential(trunk, nn.Linear(trunk.features, CLASSES))
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(device, memory_format=self.layout)
+        self.precision = Precision(torch.bfloat16 if half else None, device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         if compiled:
             self.model.compile()
@@ -181,9 +176,9 @@ class Step:
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Leaves the gradients of the cross-entropy in ``.grad``; returns the loss."""
         self.optimizer.zero_grad()
-        with self.arithmetic.forward():
+        with self.precision.forward():
             logits = self.model(x.contiguous(memory_format=self.layout))
-        loss = F.cross_entropy(self.arithmetic.full(logits), y)
+        loss = F.cross_entropy(self.precision.full(logits), y)
         loss.backward()
         return loss.detach()
 
@@ -204,7 +199,7 @@ WAYS = {
 
 
 def time_steps(size: Size, device: torch.device) -> dict[str, dict]:
-    """Way -> milliseconds a step, images a second and ratio to the first way; or why there is none."""
+    """Way -> milliseconds per step, images a second and ratio to the first way; or why not."""
     x, y = (v[: size.batch] for v in dataset(size, device))
     ready, missing = {}, {}
     for name, options in WAYS.items():
@@ -216,10 +211,10 @@ def time_steps(size: Size, device: torch.device) -> dict[str, dict]:
             missing[name] = {"missing": why_not(error)}
             continue
         ready[name] = lambda step=step, images=images: [step(images, y) for _ in range(size.steps)]
-    found = interleaved(ready, size.rounds, clock(device), size.batch * size.steps)
-    for cell in found.values():
+    cells = interleaved(ready, size.rounds, clock(device), size.batch * size.steps)
+    for cell in cells.values():
         cell["ms"] = 1e3 * cell["seconds"] / size.steps
-    return {name: found.get(name) or missing[name] for name in WAYS}
+    return {name: cells.get(name) or missing[name] for name in WAYS}
 
 
 def why_not(error: Exception) -> str:
@@ -234,9 +229,7 @@ def why_not(error: Exception) -> str:
 
 # ------------------------------------------------------------------------------------------- clocks
 def clock(device: torch.device, wall: bool = False) -> Callable[[], float]:
-    """Seconds: on a GPU once its queue is empty; else CPU seconds of this process, or those of the
-    wall.
-    """
+    """Seconds: on a GPU once its queue is empty; else of this process, or of the wall."""
     if device.type != "cuda":
         return time.perf_counter if wall else time.process_time
 
@@ -250,8 +243,9 @@ def clock(device: torch.device, wall: bool = False) -> Callable[[], float]:
 def interleaved(
     ways: dict[str, Callable], rounds: int, now: Callable[[], float], images: int
 ) -> dict[str, dict]:
-    """Way -> median seconds over the rounds, images a second, and the median of its ratio to the
-    first way in the same round.
+    """Way -> median seconds over the rounds, images a second, and median ratio to the first way.
+
+    A ratio is taken within a round. The first round warms up and does not count.
     """
     took = {name: [] for name in ways}
     for _ in range(rounds + 1):
@@ -259,7 +253,7 @@ def interleaved(
             start = now()
             run()
             took[name].append(now() - start)
-    took = {name: seconds[1:] for name, seconds in took.items()}  # the first round warms up
+    took = {name: seconds[1:] for name, seconds in took.items()}
     first = next(iter(took.values()))
     return {
         name: {
@@ -287,23 +281,14 @@ def show(results: dict) -> None:
                 f"{cell['images_per_second']:,.0f}/s ({cell['ratio']:.2f})"
             )
     table("Images a second (time as a ratio to the first line)", list(results["batches"]), rows)
-    rows = {
-        way: [cell["missing"], "-", "-"]
-        for way, cell in results["steps"].items()
-        if "missing" in cell
-    }
+    rows = {}
     for way, cell in results["steps"].items():
-        if way not in rows:
-            rows[way] = [
-                f"{cell['ms']:.2f}",
-                f"{cell['images_per_second']:,.0f}",
-                f"{cell['ratio']:.2f}",
-            ]
-    table(
-        "One training step",
-        ["ms", "images/s", "ratio"],
-        {way: rows[way] for way in results["steps"]},
-    )
+        if "missing" in cell:
+            rows[way] = [cell["missing"], "-", "-"]
+        else:
+            images = f"{cell['images_per_second']:,.0f}"
+            rows[way] = [f"{cell['ms']:.2f}", images, f"{cell['ratio']:.2f}"]
+    table("One training step", ["ms", "images/s", "ratio"], rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

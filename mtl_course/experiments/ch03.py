@@ -124,7 +124,7 @@ class Trainer:
         self.model = seeded(network, seed).to(device, memory_format=layout)
         if variant.compiled:
             self.model.compile()
-        self.arithmetic = Precision(short_type(device) if variant.half else None, device)
+        self.precision = Precision(short_type(device) if variant.half else None, device)
         learned = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(learned, lr=0.01, momentum=0.9)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -158,17 +158,17 @@ class Trainer:
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
         """Those of the mean loss on one batch, left in the parameters."""
-        with self.arithmetic.forward():
+        with self.precision.forward():
             logits = self.model(x)
         self.optimizer.zero_grad()
-        self.arithmetic.backward(F.cross_entropy(self.arithmetic.full(logits), y))
+        self.precision.backward(F.cross_entropy(self.precision.full(logits), y))
 
     def steps(self, n: int) -> None:
         """Take n optimizer steps."""
         for _ in range(n):
             x, y = next(self.batches)
             self.gradients(self.move(x, self.generator), y)
-            self.arithmetic.step(self.optimizer)
+            self.precision.step(self.optimizer)
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
@@ -220,7 +220,7 @@ def agreement(plan: Plan, device: torch.device, seed: int = 0) -> dict[str, floa
         trainer = Trainer(VARIANTS[name], plan, train, device, seed)
         x = trainer.x[rows.to(trainer.x.device)]
         trainer.gradients(x.to(device), train[1][rows].to(device))
-        scaler = trainer.arithmetic.scaler
+        scaler = trainer.precision.scaler
         scale = 1.0 if scaler is None else scaler.get_scale()
         learned = [p for p in trainer.model.parameters() if p.requires_grad]
         gradients[name] = torch.cat([p.grad.flatten().double() / scale for p in learned])
@@ -260,19 +260,19 @@ def short_run(weight: float, kind: str, seed: int, epochs: int = 4) -> dict[str,
     torch.manual_seed(seed)
     model = nn.Sequential(*mlp([196, 32]), nn.Linear(32, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-16)
-    arithmetic = Precision(None if kind == "float32" else torch.float16, x.device)
+    precision = Precision(None if kind == "float32" else torch.float16, x.device)
     if kind == "float16":
-        arithmetic.scaler = None
+        precision.scaler = None
     order, zeros = torch.Generator().manual_seed(seed), None
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=order)[:1000].split(100):
             optimizer.zero_grad()
-            with arithmetic.forward():
+            with precision.forward():
                 logits = model(x[rows])
-            arithmetic.backward(weight * F.cross_entropy(arithmetic.full(logits), train[1][rows]))
+            precision.backward(weight * F.cross_entropy(precision.full(logits), train[1][rows]))
             if zeros is None:
                 zeros = float((model[0].weight.grad[:, x[rows].std(0) > 0] == 0).float().mean())
-            arithmetic.step(optimizer)
+            precision.step(optimizer)
     with torch.no_grad():
         right = (model(x_test).argmax(1) == test[1]).float().mean()
     return {"accuracy": float(right), "zeros": zeros}

@@ -217,13 +217,13 @@ def prepare(images: Tensor, like: Tensor, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def accuracy(
-    model: nn.Module, x: Tensor, y: Tensor, arithmetic: Precision, mirror: bool, batch: int = 2000
+    model: nn.Module, x: Tensor, y: Tensor, precision: Precision, mirror: bool, batch: int = 2000
 ) -> float:
     """Share of right answers; with `mirror`, of the mean over an image and its mirror image."""
     model.eval()
     right = torch.zeros((), device=x.device)
     for some, labels in zip(x.split(batch), y.split(batch), strict=True):
-        with arithmetic.forward():
+        with precision.forward():
             logits = model(some) + (model(some.flip(3)) if mirror else 0)
         right += (logits.argmax(1) == labels).sum()
     model.train()
@@ -256,16 +256,16 @@ def train(
     model = network(x[:5000], int(y.max()) + 1, s).to(device, memory_format=torch.channels_last)
     if s.compiled:
         model.compile()
-    images, arithmetic = Images(x, y, s, seed), Precision(s.precision, device)
+    images, precision = Images(x, y, s, seed), Precision(s.precision, device)
     steps = s.epochs * len(images)
 
     def one_step(some: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        with arithmetic.forward():
+        with precision.forward():
             logits = model(some)
         optimizer.zero_grad()
-        logits = arithmetic.full(logits)
-        arithmetic.backward(F.cross_entropy(logits, labels, label_smoothing=s.smoothing))
-        return arithmetic.step(optimizer)
+        logits = precision.full(logits)
+        precision.backward(F.cross_entropy(logits, labels, label_smoothing=s.smoothing))
+        return precision.step(optimizer)
 
     def clock() -> float:
         if device.type == "cuda":
@@ -276,7 +276,7 @@ def train(
     # Warm-up, after which everything is as it was.
     for _ in range(3 if device.type == "cuda" else 0):
         one_step(*next(iter(images)), optimizer_for(model, s))
-        accuracy(model, x_test, y_test, arithmetic, s.mirror)
+        accuracy(model, x_test, y_test, precision, s.mirror)
     model.load_state_dict(start)
     optimizer = optimizer_for(model, s)
     share = partial(rate_at, steps=steps, warm=s.warm)
@@ -289,5 +289,5 @@ def train(
                 schedule.step()
         spent += clock() - began
         log.seconds.append(spent)
-        log.accuracy.append(accuracy(model, x_test, y_test, arithmetic, s.mirror))
+        log.accuracy.append(accuracy(model, x_test, y_test, precision, s.mirror))
     return model, log

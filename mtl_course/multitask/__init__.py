@@ -7,10 +7,11 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "fit_tasks": "fit",
-        "step": "fit",
-        "evaluate_tasks": "fit",
-        "TaskHistory": "fit",
+        # the loop and what it leaves behind
+        "fit_tasks": "fit",  # train on several tasks until validation stops improving
+        "step": "fit",  # one step on one batch
+        "evaluate_tasks": "fit",  # loss and metric of every task
+        "TaskHistory": "fit",  # losses and metrics per epoch, and the best epoch
         # what tasks share: patterns and heads
         "HardSharing": "sharing",  # one trunk for all tasks and one head per task
         "Network": "sharing",  # a pattern that makes features, and heads that read them

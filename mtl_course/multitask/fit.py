@@ -1,6 +1,6 @@
 """Training on several tasks: the evaluation of every task, one step, and the loop around them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -132,8 +132,13 @@ def _require_same_names(tasks: Mapping, names: Mapping, place: str) -> None:
         )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _names_of(tasks: Iterable[str], chosen: Tensor) -> str:
+    """The names of the tasks where `chosen` [T] is True, as a message lists them."""
+    return _listed(name for name, yes in zip(tasks, chosen.tolist(), strict=True) if yes)
 
 
 # ----------------------------------------------------------------------------------------- one step
@@ -196,10 +201,10 @@ def step(
 def _method(combine: Combine, model, tasks, precision) -> "_Weighted | _Balanced":
     """The one place that decides which of the two kinds of methods `combine` is."""
     if type(combine) is EqualWeights:
-        kind = _Summed
-    else:
-        kind = _Weighted if isinstance(combine, Weighting) else _Balanced
-    return kind(combine, model, tasks, precision)
+        return _Summed(combine, model, tasks, precision)
+    if isinstance(combine, Weighting):
+        return _Weighted(combine, model, tasks, precision)
+    return _Balanced(combine, model, tasks, precision)
 
 
 @dataclass(slots=True)
@@ -219,7 +224,7 @@ class _Weighted:
         try:
             total = self.weighting(losses)
         except FloatingPointError as error:
-            raise self._by_name(losses) from error
+            raise self._named(error, losses) from error
         self.precision.backward(total)
         return losses.detach()
 
@@ -231,7 +236,7 @@ class _Weighted:
             try:
                 self.weighting.after_step(losses)
             except FloatingPointError as error:
-                raise self._by_name(losses) from error
+                raise self._named(error, losses) from error
 
     def mean(self, losses: Tensor) -> Tensor:
         """Mean [T] over the steps of an epoch of their losses [steps, T]."""
@@ -241,16 +246,13 @@ class _Weighted:
         """Show the weighting the mean losses [T] of the epoch."""
         self.weighting.end_epoch(losses)
 
-    def _by_name(self, losses: Tensor) -> FloatingPointError:
-        """The error for losses [T] that a weighting, which knows no names, refused."""
-        finite = torch.isfinite(losses).tolist()
-        bad = [name for name, ok in zip(self.tasks, finite, strict=True) if not ok]
-        return FloatingPointError(f"The loss of task {_listed(bad)} is not finite.")
+    def _named(self, error: FloatingPointError, losses: Tensor) -> FloatingPointError:
+        """The error of a weighting, which knows no names, about these losses [T]."""
+        bad = _names_of(self.tasks, ~torch.isfinite(losses))
+        return FloatingPointError(f"The loss of task {bad} is not finite." if bad else str(error))
 
     def _losses(self, data: Batch) -> list[Tensor]:
-        with self.precision.forward():
-            outputs = self.model(data.x)
-        outputs = self.precision.full(outputs)
+        outputs = self.precision.outputs(self.model, data.x)
         losses = []
         for name, task in self.tasks.items():
             if name not in data.targets:
@@ -264,16 +266,17 @@ class _Weighted:
 
 
 class _Summed(_Weighted):
-    """Equal weights: autograd sums the gradients itself, without a total and its graph.
+    """Equal weights: the losses are added as they come.
 
-    Of a small network's step that saves a twentieth.
+    `EqualWeights` itself sums a stack [T]. The way back through it takes a twentieth of the step of
+    a small network.
     """
 
     def backward(self, data: Batch) -> Tensor:
         """Write the gradients; the losses [T]."""
-        losses = self._losses(data)
-        self.precision.backward(losses)
-        return torch.stack([loss.detach() for loss in losses])
+        first, *others = self._losses(data)
+        self.precision.backward(sum(others, start=first))
+        return torch.stack([first, *others]).detach()
 
 
 @dataclass(slots=True)
@@ -323,9 +326,8 @@ class _Balanced:
             if name not in data.targets:
                 return None
             rows, y = data.targets[name]
-            with self.precision.forward():
-                output = self.model.heads[name](_take(features, rows))
-            return self.tasks[name].loss(self.precision.full(output), y)
+            output = self.precision.outputs(self.model.heads[name], _take(features, rows))
+            return self.tasks[name].loss(output, y)
 
         return loss_of
 
@@ -427,7 +429,6 @@ def fit_tasks(
     )
     order, draws = state.generators["order"], state.generators.get("augment")
     method = _method(combine, model, tasks, precision)
-
     options = {"schedule": schedule, "precision": precision}
 
     def one_epoch() -> float:
@@ -476,7 +477,6 @@ def _diverged(
 ) -> FloatingPointError:
     """The error for an epoch's losses [steps, T] whose mean [T] is not finite for every task."""
     bad = ~torch.isfinite(mean)
-    names = [name for name, is_bad in zip(tasks, bad.tolist(), strict=True) if is_bad]
     first = int((~torch.isfinite(losses[:, bad])).any(1).nonzero()[0])
-    what = f"training loss of {_listed(names)} is not finite"
+    what = f"training loss of {_names_of(tasks, bad)} is not finite"
     return divergence(what, rates[first], f"epoch {epoch}, step {first + 1}")

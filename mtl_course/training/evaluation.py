@@ -45,20 +45,13 @@ def predict(
     try:
         while True:
             try:
-                return _join([_outputs(model, rows, precision) for rows in x.split(batch)])
+                return _join([precision.outputs(model, rows) for rows in x.split(batch)])
             except torch.OutOfMemoryError:
                 if min(batch, len(x)) <= 1:
                     raise
                 batch = min(batch, len(x)) // 2
     finally:
         model.train(mode)
-
-
-def _outputs(model: nn.Module, x: Tensor, precision: Precision) -> Tensor | dict[str, Tensor]:
-    """One chunk."""
-    with precision.forward():
-        outputs = model(x)
-    return precision.full(outputs)
 
 
 def _join(chunks: list) -> Tensor | dict[str, Tensor]:

@@ -109,9 +109,7 @@ def fit(
         for rows in batches.split(batch):
             optimizer.zero_grad()
             inputs = x[rows] if augment is None else augment(x[rows], draws)
-            with precision.forward():
-                outputs = model(inputs)
-            data_loss = loss(precision.full(outputs), y[rows])
+            data_loss = loss(precision.outputs(model, inputs), y[rows])
             precision.backward(data_loss if penalty is None else data_loss + penalty(model))
             losses.append(len(rows) * data_loss.detach())
             rates.append(learning_rates(optimizer))

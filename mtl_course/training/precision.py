@@ -6,8 +6,9 @@ multiplied by a large factor before the backward pass, and the gradients are div
 the step. Where the factor was too large, the step is left out and the factor halved.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +65,8 @@ class Precision:
         >>> precision = Precision(torch.bfloat16, torch.device("cpu"))
         >>> layer, x = torch.nn.Linear(3, 1), torch.ones(2, 3)
         >>> with precision.forward():
-        ...     outputs = layer(x)
-        >>> outputs.dtype, precision.full(outputs).dtype
+        ...     logits = layer(x)
+        >>> logits.dtype, precision.outputs(layer, x).dtype
         (torch.bfloat16, torch.float32)
     """
 
@@ -84,6 +85,14 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def outputs(self, model: Callable[[Tensor], Any], x: Tensor) -> Any:
+        """``model(x)`` (a tensor or a dict of tensors) in this precision, and then in float32."""
+        if self.dtype is None:
+            return model(x)
+        with self.forward():
+            outputs = model(x)
+        return self.full(outputs)
+
     def full(self, outputs):
         """Outputs (a tensor or a dict of tensors) in float32, if this precision made them short."""
         if self.dtype is None:
@@ -92,11 +101,11 @@ class Precision:
             return {name: self.full(output) for name, output in outputs.items()}
         return outputs.float() if outputs.dtype is self.dtype else outputs
 
-    def backward(self, loss: Tensor | Sequence[Tensor]) -> None:
-        """Add the gradients of a loss, or of the sum of several, times the scaler's factor."""
+    def backward(self, loss: Tensor) -> None:
+        """``loss.backward()``, times the scaler's factor where there is one."""
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        torch.autograd.backward(loss)
+        loss.backward()
 
     def step(self, optimizer: torch.optim.Optimizer, schedule: LRScheduler | None = None) -> bool:
         """The optimizer's step on gradients without the factor and, if taken, the schedule's.

@@ -109,7 +109,7 @@ def test_a_variant_is_what_it_says_and_learns(name):
     trainer = ch03.Trainer(
         variant, replace(ch03.CPU, batch=32), tuple(t[:320] for t in ch03.sets("mnist_5k")[1]), CPU
     )
-    assert (trainer.arithmetic.dtype is torch.bfloat16) == variant.half
+    assert (trainer.precision.dtype is torch.bfloat16) == variant.half
     assert (
         trainer.model[0][2].weight.is_contiguous(memory_format=torch.channels_last) == variant.last
     )
@@ -149,7 +149,7 @@ def test_agreement_sees_a_wrong_gradient(monkeypatch):
     monkeypatch.setattr(
         ch03.Trainer,
         "gradients",
-        lambda self, x, y: whole(self, x, (y + 1) % 10 if self.arithmetic.dtype else y),
+        lambda self, x, y: whole(self, x, (y + 1) % 10 if self.precision.dtype else y),
     )
     assert ch03.agreement(TINY, CPU)["+ 16 bits"] > 0.5
 

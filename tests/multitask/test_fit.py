@@ -1,5 +1,7 @@
 """Training on several tasks: what is learned, what is refused, and killed runs that go on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from mtl_course.multitask.weighting import (
     parameter_groups,
 )
 from mtl_course.networks.trunks import mlp
+from mtl_course.training.precision import Precision
 from mtl_course.training.tasks import classification, regression
 
 TASKS = {"size": regression("size"), "kind": classification("kind")}
@@ -278,6 +281,96 @@ def test_balancing_needs_a_trunk_and_heads():
         )
 
 
+def moved(model, combine, data, precision=None):
+    """Losses, and the weights after one step of SGD on the whole table."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    precision = Precision(precision, torch.device("cpu"))
+    if precision.scaler:
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)  # nothing overflows
+    losses = multitask.step(model, TASKS, data.whole(), optimizer, combine, precision=precision)
+    return losses, [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("precision", [None, torch.float16], ids=str)
+def test_equal_weights_are_a_weighting_with_weights_of_one(precision):
+    """They are added without a stack: losses and steps are those of any other weighting's sum."""
+
+    class Sum(Weighting):
+        def forward(self, losses):
+            return losses.sum()
+
+    losses, weights = moved(network(), EqualWeights(), table(), precision)
+    others, expected = moved(network(), Sum(), table(), precision)
+    assert torch.equal(losses, others) and losses.shape == (2,) and not losses.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(weights, network().parameters(), strict=True))
+
+
+def test_a_kind_of_equal_weights_is_asked_for_its_own_total():
+    class Nothing(EqualWeights):
+        def forward(self, losses):
+            return 0 * losses.sum()
+
+    _, weights = moved(network(), Nothing(), table())
+    assert all(torch.equal(a, b) for a, b in zip(weights, network().parameters(), strict=True))
+
+
+def test_a_task_whose_every_parameter_is_frozen_is_only_reported():
+    model = network()
+    for frozen in (model.trunk, model.heads["kind"]):
+        frozen.requires_grad_(False)
+    losses, _ = moved(model, EqualWeights(), table())
+    assert losses.tolist() == pytest.approx(
+        [*multitask.evaluate_tasks(network(), TASKS, table())[0].values()]
+    )
+    assert model.heads["kind"].weight.grad is None and model.heads["size"].weight.grad is not None
+
+
+def test_the_training_loss_of_an_epoch_is_that_of_the_steps_that_had_a_label():
+    """At a rate of 0 the mean over three batches of 32 is the loss over the rows with a label."""
+    full = table()
+    for combine in (None, balancing.upgrad):
+        mask = torch.ones(96, dtype=torch.bool)
+        if combine is not None:  # a single label: two of the three batches have none
+            mask = torch.arange(96) == 5
+        data, model = Table(full.x, full.targets, {"size": mask}), network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        options = {"epochs": 1, "batch": 32, "progress": False}
+        history = multitask.fit_tasks(model, TASKS, data, data, optimizer, combine, **options)
+        assert history.train == pytest.approx([1.0])
+
+
+def test_a_divergence_names_the_step_and_the_rate_that_it_had():
+    """With a schedule, the rate of that step and not of the epoch's end."""
+    model = network()
+    seen = []
+
+    def broken(prediction, target):
+        seen.append(prediction.requires_grad)
+        return (prediction - target).square().mean() * (float("nan") if sum(seen) == 5 else 1.0)
+
+    tasks = {**TASKS, "size": replace(TASKS["size"], loss=broken)}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 0.001 * (k + 1))
+    words = (
+        r"loss of 'size', 'kind' is not finite at a learning rate of 0\.005 in epoch 2, step 2\."
+    )
+    with pytest.raises(FloatingPointError, match=words):
+        multitask.fit_tasks(
+            model, tasks, table(), table(), optimizer, schedule=schedule, progress=False
+        )
+
+
+def test_what_a_method_refuses_is_said_with_task_epoch_step_and_rate():
+    data = table()
+    data.targets["size"][3] = float("inf")
+    for combine in (balancing.upgrad, FAMO(2)):
+        with pytest.raises(FloatingPointError) as caught:
+            run(network(), combine, data, batch=96)
+        assert str(caught.value).startswith("Epoch 1, step 1, learning rate 0.01: The loss of task")
+        assert "'size' is not finite" in str(caught.value) and "kind" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------- killed and resumed
 class Killed(BaseException):
     pass
@@ -314,6 +407,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(make, tmp_path, monkeypatch):
         torch.equal(a, b)
         for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
     )
+
+
+def test_what_a_balancing_method_draws_goes_on_where_it_stopped(tmp_path):
+    whole, first, resumed = (balancing.PCGrad(3) for _ in range(3))
+    run(network(), whole, epochs=4)
+    run(network(), first, epochs=2, checkpoint=tmp_path / "run.pt")
+    run(network(), resumed, epochs=4, checkpoint=tmp_path / "run.pt")
+    states = [method.state_dict()["generator"] for method in (whole, first, resumed)]
+    assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
 
 
 def test_fit_resumes_too(tmp_path):

@@ -4,6 +4,7 @@ And their tables are whole.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,9 +79,8 @@ def test_augmented_batches_are_changed_and_keep_their_labels(bench, monkeypatch)
 
 
 def test_ratios_are_medians_over_rounds_and_the_first_round_is_left_out(bench):
-    ticks = iter(
-        [0, 100, 0, 100, 0, 1, 0, 3, 0, 2, 0, 4, 0, 3, 0, 9]
-    )  # two ways, a warm-up and three rounds
+    # Two ways, a warm-up and three rounds.
+    ticks = iter([0, 100, 0, 100] + [0, 1, 0, 3] + [0, 2, 0, 4] + [0, 3, 0, 9])
     found = bench.interleaved(
         {"a": lambda: None, "b": lambda: None}, 3, lambda: next(ticks), images=60
     )
@@ -238,3 +238,73 @@ def test_draws_of_episodes_are_timed_beside_their_copies(meta_step):
     assert len(rates) == 4 and all(
         rate["drawn"] > 0 and rate["copied"] > 0 for rate in rates.values()
     )
+
+
+# ------------------------------------------------------------------------ fit_tasks and plain loops
+@pytest.fixture
+def loops():
+    return load("fit_tasks")
+
+
+def trained(loops, way, **options):
+    model = loops.network(8)
+    loops.WAYS[way](model, replace(loops.QUICK, **options))
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_fit_tasks_and_the_plain_loop_end_at_the_same_weights(loops, epochs):
+    ours, plain = (trained(loops, way, epochs=epochs) for way in ("fit_tasks", "plain loop"))
+    start = loops.network(8).state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in ours.items())
+    assert not any(torch.equal(value, start[name]) for name, value in ours.items())
+
+
+def test_both_loops_put_the_best_weights_back(loops, monkeypatch):
+    """With steps of this size only the first epochs improve on the model as it came."""
+    monkeypatch.setattr(loops, "optimizer", lambda m: torch.optim.SGD(m.parameters(), lr=0.9))
+    histories = []
+    fit_tasks = loops.fit_tasks
+    monkeypatch.setattr(
+        loops, "fit_tasks", lambda *args, **options: histories.append(fit_tasks(*args, **options))
+    )
+    ours, plain = (trained(loops, way, epochs=9) for way in ("fit_tasks", "plain loop"))
+    assert 0 < histories[0].best_epoch < 9
+    assert all(torch.equal(value, plain[name]) for name, value in ours.items())
+
+
+def test_the_loader_loop_trains_on_every_row_once_per_epoch(loops):
+    data, plan = loops.table(20, seed=0), replace(loops.QUICK, batch=8)
+    epochs = loops.by_loader(data, plan)
+    for _ in range(2):
+        batches = list(epochs())
+        assert [len(x) for x, _, _ in batches] == [8, 8, 4]
+        rows = torch.cat([x for x, _, _ in batches])[:, 0]
+        assert sorted(rows.tolist()) == sorted(data.x[:, 0].tolist())
+        for x, size, kind in batches:
+            assert torch.equal(kind, x[:, : loops.CLASSES].argmax(1)) and size.shape == (len(x), 1)
+
+
+def test_the_ratios_of_the_loops_are_taken_within_a_round(loops, monkeypatch):
+    ticks = iter([0, 9, 0, 9, 0, 9] + [0, 1, 0, 2, 0, 3] + [0, 4, 0, 4, 0, 8] + [0, 2, 0, 6, 0, 2])
+    monkeypatch.setattr(loops.time, "process_time", lambda: next(ticks))
+    monkeypatch.setattr(loops, "WAYS", dict.fromkeys(loops.WAYS, lambda model, plan: None))
+    cells = loops.measure(4, replace(loops.QUICK, rounds=3))
+    assert cells["plain loop"] == {"microseconds": 2e6 / 8, "ratio": [1, 1, 1]}
+    assert cells["fit_tasks"] == {"microseconds": 4e6 / 8, "ratio": [1.5, 2, 2.5]}
+    assert cells["DataLoader loop"]["ratio"] == [1.5, 2, 2.5]
+
+
+def test_the_table_of_the_loops_is_whole(loops, capsys, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        loops.main(["--quick", "--out", str(tmp_path / "loops.json")])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("width 4 ", "width 8 ", *loops.WAYS))
+    written = json.loads((tmp_path / "loops.json").read_text())
+    assert written["provenance"]["command"] == "python benchmarks/fit_tasks.py"
+    assert written["results"].keys() == {"4", "8"}
+    assert all(cell["microseconds"] > 0 for cell in written["results"]["8"].values())
