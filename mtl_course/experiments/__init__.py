@@ -1,3 +1,5 @@
-"""Full-size experiments, one module a chapter. Each has ``run(profile, seeds) -> dict`` of plain
-JSON, which the record command writes.
+"""Full-size experiments, one module per chapter.
+
+Each has ``run(profile, seeds, report=print, *, plan=None) -> dict`` of plain JSON, which the record
+command writes, and ``PLANS``, the plan of each profile. `common` has what several of them need.
 """

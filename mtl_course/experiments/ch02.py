@@ -113,7 +113,7 @@ def cut(image: np.ndarray) -> np.ndarray:
 
 
 def images_of(name: str, size: int) -> tuple[Tensor, Tensor]:
-    """Images [N, 1, size, size] and labels [N] of a set, or of its training part if it has one."""
+    """Images [N, 1, size, size] and labels [N] of a set, or of its training part if any."""
     ds = data.load(name)
     x, y = (ds["x_train"], ds["y_train"]) if "x_train" in ds else (ds["x"], ds["y"])
     return frame(x, size), torch.as_tensor(np.array(y))
@@ -387,7 +387,7 @@ class Study:
         return self.pool[torch.as_tensor(chosen, device=self.device)]
 
     def start(self, method: Method, kind: str) -> dict[str, Tensor]:
-        """Where a method starts, name -> [seeds, ...]: new networks, or new heads on source trunks.
+        """Where a method starts, name -> [seeds, ...]: new networks, or new heads on sources.
 
         The new networks have seeds apart from the sources'.
         """
@@ -486,7 +486,7 @@ class Study:
         return dict(self.by_shots)
 
     def kinds(self, kinds: Sequence[str] = KINDS) -> dict[str, dict[str, dict]]:
-        """Probe and fine-tuning from every kind of source, and from scratch: kind -> method -> row.
+        """Probe and fine-tuning from each kind of source, and from scratch, by kind and method.
 
         All with `kind_shots` labels per class. "none" has "scratch", and as "linear probe" one on a
         random trunk: what the architecture gives without any source.

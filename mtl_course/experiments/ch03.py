@@ -102,7 +102,7 @@ def sets(source: str) -> tuple[str, tuple[Tensor, Tensor], tuple[Tensor, Tensor]
 
 # ----------------------------------------------------------------------------------------- variants
 class Trainer:
-    """One way to train: `steps(n)` takes n optimizer steps on batches moved by up to two pixels."""
+    """One way to train: `steps(n)` takes n steps on batches moved by up to two pixels."""
 
     def __init__(
         self,

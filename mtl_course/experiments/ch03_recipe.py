@@ -80,7 +80,7 @@ class EpochLog:
 
 
 class Images:
-    """Images and labels on the device, in shuffled batches of one size, moved and mirrored there.
+    """Images and labels on the device, in shuffled batches, moved and mirrored there.
 
     A last smaller batch is left out: it would be compiled anew. An image is mirrored in every
     second epoch, by a coin in the first, so that two epochs show both sides of each (Jordan, 2024).
@@ -162,7 +162,7 @@ def conv(channels: int, width: int) -> nn.Conv2d:
 
 
 def norm(width: int) -> nn.BatchNorm2d:
-    """BatchNorm that learns a bias and no scale, with running statistics that follow a fast run."""
+    """BatchNorm that learns a bias and no scale; its statistics follow a fast run."""
     layer = nn.BatchNorm2d(width, momentum=0.3)
     layer.weight.requires_grad_(False)
     return layer
@@ -176,6 +176,7 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
+        """`factor * x`."""
         return self.factor * x
 
 

@@ -230,7 +230,7 @@ SETS = {
 
 
 def sizes(table: Rows) -> dict[str, int]:
-    """Task -> number of outputs: 1 for a regression, the number of classes for a classification."""
+    """Task -> number of outputs: 1 for a regression, else the number of classes."""
     return {
         name: 1 if y.is_floating_point() else int(y.max()) + 1 for name, y in labels(table).items()
     }

@@ -339,7 +339,7 @@ def search(
     device: torch.device | str = "cpu",
     tasks: Sequence[str] = TASKS,
 ) -> dict:
-    """Random search: the trial with the best validation score, looked at once on the test data.
+    """Random search: the trial with the best validation score, looked at once on test data.
 
     Plain JSON: "explained" and "metrics" of each task on the test rows, "validation", the score,
     and "chosen".
@@ -381,9 +381,10 @@ def run(
     *,
     plan: Plan | None = None,
 ) -> dict:
-    """The whole comparison: "trials", "single", and "units": unit (as text) -> method. Plain JSON.
+    """The whole comparison: unit of the hours (as text) -> method -> results. Plain JSON.
 
-    "single" and each method have one result per seed, as `search` gives them.
+    Under "units"; beside it "single" and "trials". "single" and each method have one result per
+    seed, as `search` gives them.
     """
     plan, device = plan or PLANS[profile], fastest() if profile == "gpu" else "cpu"
     results = {"trials": plan.trials, "single": [], "units": {}}

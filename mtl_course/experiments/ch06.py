@@ -1,12 +1,12 @@
-"""Chapter 6: gradient surgery against the tuned sum, on two digits in one image; how often
-gradients conflict; what each method promises.
+"""Chapter 6: gradient surgery against the tuned sum, on two digits in one image.
 
-Every method gets the same number of trials on validation data. A trial is one training run; the sum
-spends its trials on task weights and learning rate, CAGrad on its radius and learning rate, the
-others on the learning rate alone. Needs no Jupyter.
+Also: how often gradients conflict, and what each method promises. Every method gets the same number
+of trials on validation data. A trial is one training run; the sum spends its trials on task weights
+and learning rate, CAGrad on its radius and learning rate, the others on the learning rate alone.
+Needs no Jupyter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import data
 from ..data import two_digits
@@ -27,6 +26,7 @@ from ..multitask.weighting import Fixed
 from ..networks.trunks import cnn, mlp
 from ..runtime import device as fastest
 from ..training.tasks import classification
+from .common import seeded
 
 TASKS = {name: classification(name) for name in two_digits.TASKS}
 # Without upgrad, which for two tasks is half of pcgrad, and Adam does not see that; and without
@@ -37,27 +37,33 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment, and the settings that may be tried."""
+    """Sizes of the experiment, and the settings that may be tried.
+
+    Args:
+        source: the set of digits that images are composed from.
+        digits: source digits per class for training, validation and test.
+        pairs: images composed from them.
+        size: pixels a side.
+        channels: of the convolutions; none: two fully connected layers.
+        features: what the trunk gives the heads.
+        epochs: over the training images.
+        batch: images per step.
+        rates: of Adam.
+        ratios: weight of the left digit over that of the right one, for the sum.
+        radii: c of CAGrad.
+    """
 
     source: str = "mnist_5k"
-    digits: tuple[int, int, int] = (
-        300,
-        100,
-        100,
-    )  # source digits of a class for training, validation and test
-    pairs: tuple[int, int, int] = (4000, 2000, 4000)  # images composed from them
-    size: int = 18  # pixels a side
-    channels: tuple[int, ...] = ()  # of the convolutions; none: two fully connected layers
+    digits: tuple[int, int, int] = (300, 100, 100)
+    pairs: tuple[int, int, int] = (4000, 2000, 4000)
+    size: int = 18
+    channels: tuple[int, ...] = ()
     features: int = 32
     epochs: int = 10
     batch: int = 128
     rates: tuple[float, ...] = tuple(np.logspace(-3, -2, 9).round(6))
-    ratios: tuple[float, ...] = (
-        0.5,
-        1.0,
-        2.0,
-    )  # weight of the left digit over that of the right one
-    radii: tuple[float, ...] = (0.2, 0.5, 0.8)  # CAGrad's c
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    radii: tuple[float, ...] = (0.2, 0.5, 0.8)
 
 
 CPU = Plan()
@@ -76,47 +82,47 @@ PLANS = {"cpu": CPU, "gpu": GPU}
 
 # --------------------------------------------------------------------------------- data and network
 def tables(plan: Plan, seed: int, device: torch.device | str = "cpu") -> dict[str, Table]:
-    """Part -> table of composed images and both labels. The seed draws the split of the source
-    digits and the pairs.
+    """Part -> table of composed images and both labels.
+
+    The seed draws the split of the source digits and the pairs.
     """
     ds = data.load(plan.source)
-    x, y = (
-        (ds["x"], ds["y"])
-        if "x" in ds
-        else (np.concatenate([ds[f"{k}_train"], ds[f"{k}_test"]]) for k in "xy")
-    )
+    if "x" in ds:
+        x, y = ds["x"], ds["y"]
+    else:
+        x, y = (np.concatenate([ds[f"{name}_train"], ds[f"{name}_test"]]) for name in "xy")
     rows = two_digits.parts(y, dict(zip(PARTS, plan.digits, strict=True)), seed)
-    found = {}
+    by_part = {}
     for k, (part, n) in enumerate(zip(PARTS, plan.pairs, strict=True)):
-        images, labels = two_digits.pairs(
-            x[rows[part]], y[rows[part]], n, seed=3 * seed + k, size=plan.size
-        )
-        found[part] = Table(
-            ((images - 0.15) / 0.3).to(device),
-            {task: label.to(device) for task, label in labels.items()},
-        )
-    return found
+        some = rows[part]
+        images, labels = two_digits.pairs(x[some], y[some], n, seed=3 * seed + k, size=plan.size)
+        labels = {task: label.to(device) for task, label in labels.items()}
+        by_part[part] = Table(((images - 0.15) / 0.3).to(device), labels)
+    return by_part
 
 
 def network(plan: Plan, seed: int, tasks: Sequence[str] = two_digits.TASKS) -> HardSharing:
-    """A freshly initialised trunk with one linear head a task. A seed always gives the same trunk,
-    and each task's head its own.
+    """A freshly drawn trunk with one linear head per task.
+
+    A seed always gives the same trunk, and each task's head its own.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        trunk = (
-            cnn(plan.size, plan.channels, plan.features)
-            if plan.channels
-            else nn.Sequential(nn.Flatten(), *mlp([plan.size**2] + 2 * [plan.features]))
-        )
-        heads = {task: nn.Linear(plan.features, 10) for task in two_digits.TASKS}
+
+    def build() -> tuple[nn.Module, dict[str, nn.Module]]:
+        if plan.channels:
+            trunk = cnn(plan.size, plan.channels, plan.features)
+        else:
+            trunk = nn.Sequential(nn.Flatten(), *mlp([plan.size**2] + 2 * [plan.features]))
+        return trunk, {task: nn.Linear(plan.features, 10) for task in two_digits.TASKS}
+
+    trunk, heads = seeded(build, seed)
     return HardSharing(trunk, {task: heads[task] for task in tasks})
 
 
 # ---------------------------------------------------------------------------- one trial, all trials
 def trials(method: str, plan: Plan) -> list[dict]:
-    """The settings that a method may try: as many for each, save "sum, all", which tries every
-    ratio with every rate.
+    """The settings that a method may try: as many for each.
+
+    Save "sum, all", which tries every ratio with every rate.
     """
     few = plan.rates[:: (len(plan.rates) - 1) // 2]  # the lowest, middle and highest rate
     if method == "sum, all":
@@ -128,7 +134,7 @@ def trials(method: str, plan: Plan) -> list[dict]:
     return [{"rate": rate} for rate in plan.rates]
 
 
-def combiner(method: str, setting: dict, seed: int):
+def combiner(method: str, setting: Mapping[str, float], seed: int) -> Callable | Fixed:
     """What `fit_tasks` combines the losses or the gradients with."""
     if method.startswith("sum"):
         ratio = setting["ratio"]
@@ -139,21 +145,29 @@ def combiner(method: str, setting: dict, seed: int):
 
 
 def train(
-    method: str, setting: dict, plan: Plan, seed: int, parts: dict[str, Table], factor: float = 1.0
+    method: str,
+    setting: Mapping[str, float],
+    plan: Plan,
+    seed: int,
+    parts: Mapping[str, Table],
+    factor: float = 1.0,
 ) -> tuple[HardSharing, float]:
-    """Train one network; returns it and its validation accuracy (mean over tasks) at its best
-    epoch.
+    """Train one network; also its validation accuracy, mean over tasks, at its best epoch.
 
-    method: one of `SURGERY`, "sum", or the name of a task, which is then learned alone. factor:
-        what the left digit's loss is multiplied by, as if it came in another unit.
+    Args:
+        method: one of `SURGERY`, "sum", or the name of a task, which is then learned alone.
+        setting: one of `trials(method, plan)`.
+        plan: sizes.
+        seed: of the network and the batches.
+        parts: as `tables` gives them.
+        factor: what the left digit's loss is multiplied by, as if it came in another unit.
     """
     names = [method] if method in TASKS else list(TASKS)
     model = network(plan, seed, names).to(parts["train"].x.device)
     tasks = {name: TASKS[name] for name in names}
     if factor != 1:
-        tasks["left"] = replace(
-            tasks["left"], loss=lambda logits, y: factor * F.cross_entropy(logits, y)
-        )
+        loss = partial(_times, factor)
+        tasks["left"] = replace(tasks["left"], loss=loss)
     history = fit_tasks(
         model,
         tasks,
@@ -170,97 +184,110 @@ def train(
     return model, float(np.mean(list(history.best.values())))
 
 
-def test_accuracy(model: HardSharing, parts: dict[str, Table]) -> dict[str, float]:
+def _times(factor, logits, y):
+    return factor * F.cross_entropy(logits, y)
+
+
+def test_accuracy(model: HardSharing, parts: Mapping[str, Table]) -> dict[str, float]:
     """Test accuracy of each task that the model has."""
-    names = list(model.heads)
-    return evaluate_tasks(model, {name: TASKS[name] for name in names}, parts["test"].only(names))[
-        1
-    ]
+    tasks = {name: TASKS[name] for name in model.heads}
+    _, accuracies = evaluate_tasks(model, tasks, parts["test"].only(list(tasks)))
+    return accuracies
 
 
-def search(method: str, plan: Plan, seed: int, parts: dict[str, Table]) -> list[dict]:
-    """Every trial of a method: its setting, its validation accuracy and the trained model. No test
-    data here.
+def search(method: str, plan: Plan, seed: int, parts: Mapping[str, Table]) -> list[dict]:
+    """Every trial of a method: "setting", "validation" accuracy and the trained "model".
+
+    No test data here.
     """
-    found = []
+    runs = []
     for setting in trials(method, plan):
         model, validation = train(method, setting, plan, seed, parts)
-        found.append({"setting": setting, "validation": validation, "model": model})
-    return found
+        runs.append({"setting": setting, "validation": validation, "model": model})
+    return runs
 
 
-def best(found: list[dict]) -> dict:
+def best(runs: Sequence[dict]) -> dict:
     """The trial with the best validation accuracy."""
-    return max(found, key=lambda trial: trial["validation"])
+    return max(runs, key=lambda trial: trial["validation"])
 
 
 def compare(
-    plan: Plan, seeds: Sequence[int], device: torch.device | str = "cpu", progress: bool = True
+    plan: Plan,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
 ) -> dict[str, dict]:
-    """Method -> one value a seed of: chosen setting, validation accuracies of all trials, test
-    accuracy of each task.
+    """Every method with its trials, chosen on validation data and looked at once on test data.
 
     Three sums: "sum" spends its trials on three ratios of the weights and three rates, "sum, equal
     weights" all of them on the rate, as the methods of surgery do, and "sum, all" has three times
-    as many, every ratio with every rate. "single task" is one network a task, each with trials of
+    as many, every ratio with every rate. "single task" is one network per task, each with trials of
     its own.
+
+    Returns:
+        Method -> lists with one value per seed (two for "single task"): "setting", the chosen one;
+        "validation", the accuracies of all trials; and the test accuracy of each task.
     """
     names = ("single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
     rows = {method: {"setting": [], "validation": [], "left": [], "right": []} for method in names}
-
-    def note(method, found, parts, tasks=two_digits.TASKS):
-        trial = best(found)
-        accuracy = test_accuracy(trial["model"], parts)
-        for task in tasks:
-            rows[method][task].append(accuracy[task])
-        rows[method]["setting"].append(trial["setting"])
-        rows[method]["validation"].append([t["validation"] for t in found])
-
+    few = trials("sum", plan)
     for seed in seeds:
         parts = tables(plan, seed, device)
-        for method in tqdm(
-            [*TASKS, "sum, all", *SURGERY], disable=not progress, desc=f"seed {seed}"
-        ):
-            found = search(method, plan, seed, parts)
-            if method in TASKS:
-                note("single task", found, parts, [method])
-                continue
-            note(method, found, parts)
+        for task in TASKS:
+            _add(rows["single task"], search(task, plan, seed, parts), parts)
+        for method in ("sum, all", *SURGERY):
+            runs = search(method, plan, seed, parts)
+            _add(rows[method], runs, parts)
             if method == "sum, all":
-                few = trials("sum", plan)
-                note("sum", [trial for trial in found if trial["setting"] in few], parts)
-                note(
-                    "sum, equal weights",
-                    [trial for trial in found if trial["setting"]["ratio"] == 1],
-                    parts,
-                )
+                equal = [run for run in runs if run["setting"]["ratio"] == 1]
+                _add(rows["sum, equal weights"], equal, parts)
+                _add(rows["sum"], [run for run in runs if run["setting"] in few], parts)
+        last = {
+            method: np.mean([row["left"][-1], row["right"][-1]]) for method, row in rows.items()
+        }
+        line = ", ".join(f"{method} {accuracy:.3f}" for method, accuracy in last.items())
+        report(f"seed {seed}: {line}")
     return rows
 
 
-def mean_accuracy(row: dict) -> np.ndarray:
-    """Mean test accuracy over the two tasks, one value a seed."""
+def _add(row, runs, parts):
+    """Choose among a method's trials of one seed, and add what it reaches to the method's row."""
+    chosen = best(runs)
+    row["setting"].append(chosen["setting"])
+    row["validation"].append([run["validation"] for run in runs])
+    for task, accuracy in test_accuracy(chosen["model"], parts).items():
+        row[task].append(accuracy)
+
+
+def mean_accuracy(row: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Mean test accuracy over the two tasks, one value per seed."""
     return (np.array(row["left"]) + np.array(row["right"])) / 2
 
 
 # ----------------------------------------------------------------------------- the unit of one loss
 def rescaled(
-    rows: dict[str, dict],
+    rows: Mapping[str, dict],
     plan: Plan,
     seeds: Sequence[int],
     factor: float = 100.0,
     device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
 ) -> dict[str, dict]:
-    """Test accuracies when the left digit's loss is multiplied by `factor` and everything else
-    stays as it was chosen without.
+    """Test accuracies, method -> task, when the left digit's loss is multiplied by `factor`.
+
+    Everything else stays as it was chosen without: `rows` are those of `compare`.
     """
-    found = {method: {"left": [], "right": []} for method in ("sum", *SURGERY)}
+    results = {method: {"left": [], "right": []} for method in ("sum", *SURGERY)}
     for k, seed in enumerate(seeds):
         parts = tables(plan, seed, device)
-        for method, row in found.items():
+        for method, row in results.items():
             model, _ = train(method, rows[method]["setting"][k], plan, seed, parts, factor)
             for task, accuracy in test_accuracy(model, parts).items():
                 row[task].append(accuracy)
-    return found
+        left = ", ".join(f"{method} {row['left'][-1]:.3f}" for method, row in results.items())
+        report(f"seed {seed}, left loss x {factor:g}, left digit: {left}")
+    return results
 
 
 # ---------------------------------------------------------------------- how often do they conflict?
@@ -270,7 +297,7 @@ PAIRS = {"two tasks": (0, 1), "two tasks, other images": (0, 3), "same task, oth
 def conflicts(
     plan: Plan, seed: int, rate: float, device: torch.device | str = "cpu"
 ) -> dict[str, list[float]]:
-    """Cosines between gradients of the trunk, step by step, while it is trained with the plain sum.
+    """Cosines between gradients of the trunk, step by step, while the plain sum trains it.
 
     Each batch is cut into halves A and B, and the step's four gradients are those of left on A,
     right on A, left on B, right on B. So "two tasks" and "same task, other images" are measured
@@ -281,46 +308,55 @@ def conflicts(
     model = network(plan, seed).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     order = torch.Generator().manual_seed(seed)
-    found = {name: [] for name in (*PAIRS, "epoch")}
+    cosines = {name: [] for name in (*PAIRS, "epoch")}
 
-    def watch(G: Tensor) -> Tensor:
-        cosines = G / G.diagonal().sqrt().outer(G.diagonal().sqrt())
+    def note_and_add_up(G: Tensor) -> Tensor:
+        norms = G.diagonal().sqrt()
+        between = G / norms.outer(norms)
         for name, (i, j) in PAIRS.items():
-            found[name].append(float(cosines[i, j]))
-        return torch.full(
-            (4,), 0.5, dtype=torch.float64
-        )  # halves of a batch: together its plain sum
+            cosines[name].append(float(between[i, j]))
+        return G.new_full((4,), 0.5)  # halves of a batch: together its plain sum
 
     for _ in range(plan.epochs):
         for batch in table.batches(plan.batch, order):
-            half = len(batch.x) // 2
             optimizer.zero_grad()
             balanced_backward(
-                model.trunk(batch.x), _halves(model, batch, half), model.trunk.parameters(), watch
+                model.trunk(batch.x),
+                _halves(model, batch),
+                model.trunk.parameters(),
+                note_and_add_up,
             )
             optimizer.step()
-        whole = table.whole()
-        losses = {
-            name: partial(_loss, model, name, whole.targets[name][1], slice(None)) for name in TASKS
-        }
-        G = balanced_backward(
-            model.trunk(whole.x), losses, model.trunk.parameters(), lambda G: G.new_ones(len(G))
-        ).gram
-        found["epoch"].append(float(G[0, 1] / (G[0, 0] * G[1, 1]).sqrt()))
+        G = _whole(model, table)
+        cosines["epoch"].append(float(G[0, 1] / (G[0, 0] * G[1, 1]).sqrt()))
         optimizer.zero_grad()
-    return found
+    return cosines
 
 
 def _loss(model, name, y, rows, z):
     return TASKS[name].loss(model.heads[name](z[rows]), y[rows])
 
 
-def _halves(model, batch, half):
+def _halves(model, batch):
+    """Losses of left on A, right on A, left on B and right on B, as functions of the features."""
+    half = len(batch.x) // 2
     return {
         f"{name} {part}": partial(_loss, model, name, batch.targets[name][1], rows)
         for part, rows in (("A", slice(None, half)), ("B", slice(half, None)))
         for name in TASKS
     }
+
+
+def _whole(model, table):
+    """The Gram matrix [2, 2] of the tasks' gradients over all of a table."""
+    whole, everything = table.whole(), slice(None)
+    losses = {
+        name: partial(_loss, model, name, whole.targets[name][1], everything) for name in TASKS
+    }
+    balanced = balanced_backward(
+        model.trunk(whole.x), losses, model.trunk.parameters(), lambda G: G.new_ones(len(G))
+    )
+    return balanced.gram
 
 
 # ----------------------------------------------------------------------------- what methods promise
@@ -336,8 +372,9 @@ def _random(rng, tasks, size):
 
 
 def _awkward(rng, tasks):
-    """Gradients [tasks, P] of any kind: more tasks than directions, scales apart, one parallel or
-    opposite to another.
+    """Gradients [tasks, P] of any kind.
+
+    More tasks than directions, scales apart, one parallel or opposite to another.
     """
     J = _random(rng, tasks, int(rng.choice([tasks // 2 + 1, 2 * tasks])))
     J = J * torch.from_numpy(10 ** rng.uniform(-3, 3, size=(tasks, 1)) ** rng.integers(2))
@@ -347,89 +384,138 @@ def _awkward(rng, tasks):
     return J
 
 
-def _unit(v):
-    return v / v.norm()
+@dataclass(frozen=True)
+class Case:
+    """Gradients [tasks, P], each made to put a promise to the test.
+
+    Args:
+        general: in general position.
+        pair: two of them, one longer.
+        awkward: of any kind.
+        reordered: `general` in another order.
+        scaled: `general` with the first a thousand times longer or shorter.
+        agreeing: none conflicts with another.
+        stuck: hardly any direction is left that improves every task.
+    """
+
+    general: Tensor
+    pair: Tensor
+    awkward: Tensor
+    reordered: Tensor
+    scaled: Tensor
+    agreeing: Tensor
+    stuck: Tensor
 
 
-def _conflicts_with_none(method, J):
+def random_case(rng: np.random.Generator) -> Case:
+    """One case of three to six tasks."""
+    tasks = int(rng.integers(3, 7))
+    J, awkward = _random(rng, tasks, tasks + 1), _awkward(rng, tasks)
+    pair = _random(rng, 2, 4) * torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    order = torch.from_numpy(rng.permutation(tasks))
+    scaled = torch.cat([1000.0 ** rng.choice([-1, 1]) * J[:1], J[1:]])
+    agreeing = _random(rng, tasks, 2 * tasks).abs()
+    # A positive combination of these gradients is zero, but for a little noise.
+    p = torch.from_numpy(rng.uniform(0.2, 1, size=tasks))
+    stuck = torch.cat([J[1:], -(p[1:] @ J[1:] / p[0])[None]])
+    stuck = stuck + 1e-4 * _random(rng, *stuck.shape)
+    return Case(J, pair, awkward, J[order], scaled, agreeing, stuck)
+
+
+def _update(method: str, J: Tensor) -> Tensor:
+    """The method's update direction [P] for gradients J [tasks, P]."""
+    return weights(method, J @ J.T) @ J
+
+
+def _conflicts_with_none(method: str, J: Tensor) -> bool:
+    """Whether the update's dot products with all gradients are not below 0, up to rounding."""
     G = J @ J.T
     w = weights(method, G)
     norms = G.diagonal().sqrt()
     return float(((G @ w) / norms).min() / (w.abs() * norms).sum()) > -1e-7
 
 
-def _same_direction(method, J, other):
-    a, b = (weights(method, K @ K.T) @ K for K in (J, other))
-    return float((_unit(a) - _unit(b)).norm()) < 1e-3
+def _same_direction(one: Tensor, other: Tensor) -> bool:
+    return float((one / one.norm() - other / other.norm()).norm()) < 1e-3
+
+
+def no_conflict_two(method: str, case: Case) -> bool:
+    """For two tasks the update has no negative dot product with a gradient."""
+    return _conflicts_with_none(method, case.pair)
+
+
+def no_conflict_any(method: str, case: Case) -> bool:
+    """For any number of gradients of any kind it has none."""
+    return _conflicts_with_none(method, case.awkward) and _conflicts_with_none(method, case.scaled)
+
+
+def any_order(method: str, case: Case) -> bool:
+    """The direction does not change if the tasks are reordered."""
+    return _same_direction(_update(method, case.general), _update(method, case.reordered))
+
+
+def scale_free(method: str, case: Case) -> bool:
+    """The direction does not change if one loss is multiplied by 1,000 or a thousandth."""
+    return _same_direction(_update(method, case.general), _update(method, case.scaled))
+
+
+def sum_if_none_conflicts(method: str, case: Case) -> bool:
+    """Where no gradients conflict, the update points where the plain sum does."""
+    return _same_direction(_update(method, case.agreeing), case.agreeing.sum(0))
+
+
+def rests_on_the_front(method: str, case: Case) -> bool:
+    """Where hardly any direction is left that improves every task, the update is short."""
+    mean_length = case.stuck.norm(dim=1).mean()
+    return float(_update(method, case.stuck).norm() / mean_length) < 0.02
+
+
+PROMISES: dict[str, Callable[[str, Case], bool]] = {
+    "no conflict, 2 tasks": no_conflict_two,
+    "no conflict, any": no_conflict_any,
+    "any order": any_order,
+    "scale-free": scale_free,
+    "sum if none conflicts": sum_if_none_conflicts,
+    "rests on the front": rests_on_the_front,
+}
 
 
 def promises(rounds: int = 40, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Method -> promise -> share of random cases in which it is kept. 1 is no proof (those are in
-    the tests); less than 1 is a disproof.
+    """Method -> promise -> share of random cases in which it is kept.
 
-    "no conflict": the update has no negative dot product with any gradient, for two tasks in
-    general position, and for any number of gradients of any kind. "any order": it does not change
-    if the tasks are reordered. "scale-free": its direction does not change if one loss is
-    multiplied by 1,000 or a thousandth. "sum if none conflicts": then it points where the plain sum
-    does. "rests on the front": it becomes short where hardly any direction is left that improves
-    every task.
+    1 is no proof (those are in the tests); less than 1 is a disproof. The functions in `PROMISES`
+    say what is promised.
     """
     rng = np.random.default_rng(seed)
-    cases = []
-    for _ in range(rounds):
-        tasks = int(rng.integers(3, 7))
-        J, awkward = _random(rng, tasks, tasks + 1), _awkward(rng, tasks)
-        pair = _random(rng, 2, 4) * torch.tensor([[1.0], [3.0]], dtype=torch.float64)
-        order = torch.from_numpy(rng.permutation(tasks))
-        scaled = torch.cat([1000.0 ** rng.choice([-1, 1]) * J[:1], J[1:]])
-        agreeing = _random(rng, tasks, 2 * tasks).abs()
-        p = torch.from_numpy(rng.uniform(0.2, 1, size=tasks))
-        stuck = torch.cat(
-            [J[1:], -(p[1:] @ J[1:] / p[0])[None]]
-        )  # a positive combination of these gradients is zero
-        stuck = stuck + 1e-4 * _random(rng, *stuck.shape)
-        cases.append((J, pair, awkward, J[order], scaled, agreeing, stuck))
-
-    def rests(method, J):
-        return float((weights(method, J @ J.T) @ J).norm() / J.norm(dim=1).mean()) < 0.02
-
-    found = {}
-    for method in ("sum", *balancing.METHODS):
-        kept = [
-            (
-                _conflicts_with_none(method, pair),
-                all(_conflicts_with_none(method, K) for K in (awkward, scaled)),
-                _same_direction(method, J, reordered),
-                _same_direction(method, J, scaled),
-                float((_unit(weights(method, a @ a.T) @ a) - _unit(a.sum(0))).norm()) < 1e-3,
-                rests(method, stuck),
-            )
-            for J, pair, awkward, reordered, scaled, a, stuck in cases
-        ]
-        names = (
-            "no conflict, 2 tasks",
-            "no conflict, any",
-            "any order",
-            "scale-free",
-            "sum if none conflicts",
-            "rests on the front",
-        )
-        found[method] = dict(zip(names, np.mean(kept, axis=0).tolist(), strict=True))
-    return found
+    cases = [random_case(rng) for _ in range(rounds)]
+    return {
+        method: {
+            name: float(np.mean([kept(method, case) for case in cases]))
+            for name, kept in PROMISES.items()
+        }
+        for method in ("sum", *balancing.METHODS)
+    }
 
 
 # ------------------------------------------------------------------------------------- for a record
-def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Everything above at the size of the profile, as plain JSON. On two CPU cores ``cpu`` takes
-    half an hour or less.
+def run(
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
+    """Accuracies, accuracies with another unit, and conflicts by seed. Plain JSON.
+
+    On two CPU cores ``cpu`` takes half an hour or less.
     """
-    plan, device = PLANS[profile], fastest()
-    rows = compare(plan, seeds, device)
-    seen = {
-        str(seed): conflicts(plan, seed, plan.rates[len(plan.rates) // 2], device) for seed in seeds
-    }
-    return {
-        "accuracy": rows,
-        "left loss x 100": rescaled(rows, plan, seeds, 100.0, device),
-        "conflicts": seen,
-    }
+    plan, device = plan or PLANS[profile], fastest()
+    middle = plan.rates[len(plan.rates) // 2]
+    results = {"accuracy": compare(plan, seeds, device, report)}
+    results["left loss x 100"] = rescaled(results["accuracy"], plan, seeds, 100.0, device, report)
+    results["conflicts"] = {}
+    for seed in seeds:
+        cosines = results["conflicts"][str(seed)] = conflicts(plan, seed, middle, device)
+        share = np.mean(np.array(cosines["two tasks"]) < 0)
+        report(f"seed {seed}: the two tasks' gradients conflict in {share:.0%} of the steps")
+    return results

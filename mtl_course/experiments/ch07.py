@@ -1,16 +1,22 @@
 """Chapter 7: does a measure taken before joint training predict which tasks help each other?
-Schools with linear models, rivers with networks.
 
-Both experiments keep one fixed test set; a seed draws who trains (and how networks start).
-Affinities see training data only, groups and strengths are chosen on validation data, gains are
-measured on the test data, once. Needs no Jupyter.
+On schools with linear models (`ch07_schools`) and on rivers with networks (`ch07_rivers`). Both
+experiments keep one fixed test set; a seed draws who trains, and how networks start. Affinities see
+training data only, groups and strengths are chosen on validation data, gains are measured on the
+test data, once. Needs no Jupyter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from ..data.river import GAUGES
 from ..multitask import affinity
 from ..runtime import device as fastest
-from .ch07_rivers import CPU, GAUGES, PLANS, river_study
+from . import ch07_rivers
+from .ch07_rivers import CPU, river_study
 from .ch07_schools import (
     STRUCTURES,
     hub,
@@ -24,7 +30,9 @@ from .ch07_schools import (
 __all__ = [
     "CPU",
     "GAUGES",
+    "PLANS",
     "STRUCTURES",
+    "Plan",
     "hub",
     "r2",
     "river_study",
@@ -36,44 +44,77 @@ __all__ = [
 ]
 
 
-def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Both experiments as plain lists: ``cpu`` as the chapter shows them; ``gpu`` with more pupils,
-    wider networks and longer training.
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of both experiments.
+
+    Args:
+        pupils: training pupils per school, one comparison for each number.
+        rivers: sizes of the experiment with networks.
     """
-    device = fastest()
-    results = {"schools": {}, "river": {}}
-    for n in (12,) if profile == "cpu" else (6, 12, 24):
-        setting = None
-        for structure in STRUCTURES:
-            pupils = schools(seeds, n, structure, device)
-            weights = school_methods(pupils)
-            gains, setting = school_gains(pupils, setting)
-            symmetric = affinity.both_ways(gains)
-            agreement = {
-                name: [affinity.rank_correlation(s, g) for s, g in zip(S, symmetric, strict=True)]
-                for name, S in school_affinities(pupils, weights).items()
-            }
-            scores = {
-                name: r2(pupils, W).tolist() for name, W in weights.items() if name != "relation"
-            }
-            results["schools"][f"{structure}, {n} pupils"] = {
-                "r2": scores,
-                "rank correlation": agreement,
-                "reliability": affinity.reliability(symmetric),
-            }
-    study = river_study(PLANS[profile], seeds, device)
+
+    pupils: tuple[int, ...]
+    rivers: ch07_rivers.Plan
+
+
+PLANS = {
+    "cpu": Plan((12,), ch07_rivers.PLANS["cpu"]),
+    "gpu": Plan((6, 12, 24), ch07_rivers.PLANS["gpu"]),
+}
+
+
+def run(
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
+    """Both experiments: "schools", by structure and pupils, and "river". Plain JSON.
+
+    ``cpu`` is what the chapter shows; ``gpu`` has more pupils, wider networks and longer training.
+    """
+    plan, device = plan or PLANS[profile], fastest()
+    results = {"schools": {}}
+    for n in plan.pupils:
+        results["schools"] |= _with_pupils(n, seeds, device, report)
+    study = river_study(plan.rivers, seeds, device, report)
     symmetric = affinity.both_ways(study["gains"])
     results["river"] = {
         "single": study["single"].tolist(),
         "gains": study["gains"].tolist(),
         "groups": study["groups"],
         "delta_m": {way: gain.tolist() for way, gain in study["delta_m"].items()},
-        "rank correlation": {
-            name: [
-                affinity.rank_correlation(s, g)
-                for s, g in zip(affinity.both_ways(S), symmetric, strict=True)
-            ]
-            for name, S in study["affinities"].items()
-        },
+        "rank correlation": _agreement(
+            {name: affinity.both_ways(S) for name, S in study["affinities"].items()}, symmetric
+        ),
     }
     return results
+
+
+def _with_pupils(n: int, seeds: Sequence[int], device: torch.device, report: Callable) -> dict:
+    """The schools with n training pupils each, under every structure."""
+    rows, setting = {}, None
+    for structure in STRUCTURES:
+        pupils = schools(seeds, n, structure, device)
+        weights = school_methods(pupils)
+        gains, setting = school_gains(pupils, setting)
+        symmetric = affinity.both_ways(gains)
+        scores = {name: r2(pupils, W) for name, W in weights.items() if name != "relation"}
+        case = f"{structure}, {n} pupils"
+        rows[case] = {
+            "r2": {name: values.tolist() for name, values in scores.items()},
+            "rank correlation": _agreement(school_affinities(pupils, weights), symmetric),
+            "reliability": affinity.reliability(symmetric),
+        }
+        line = ", ".join(f"{name} {values.mean():.3f}" for name, values in scores.items())
+        report(f"schools, {case}: R2 {line}")
+    return rows
+
+
+def _agreement(affinities: Mapping[str, np.ndarray], gains: np.ndarray) -> dict[str, list[float]]:
+    """Measure -> its rank correlation with the gains, one value per draw; all [S, T, T]."""
+    return {
+        name: [affinity.rank_correlation(s, g) for s, g in zip(S, gains, strict=True)]
+        for name, S in affinities.items()
+    }

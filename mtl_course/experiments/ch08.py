@@ -1,12 +1,11 @@
-"""Chapter 8: one residual network for two label sets, and for two digits in one image; a failure of
-BatchNorm between two sets.
+"""Chapter 8: one residual network for two label sets, and for two digits in one image.
 
-The test images are the same for all seeds and no choice sees them. `ch08_compare` trains and
-compares, `ch08_features` looks into the trunk, `ch08_gpu` holds the experiment at full size. Needs
-no Jupyter.
+Also a failure of BatchNorm between two sets. The test images are the same for all seeds and no
+choice sees them. `ch08_compare` trains and compares, `ch08_features` looks into the trunk,
+`ch08_gpu` holds the experiment at full size. Needs no Jupyter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -32,6 +31,7 @@ from .ch08_compare import (
     cost,
     gains,
     network,
+    one_line,
     optimizer,
     singles,
     train,
@@ -44,6 +44,7 @@ __all__ = [
     "CIFAR",
     "DIGITS",
     "PARTNERS",
+    "PLANS",
     "SETS",
     "accuracy",
     "cost",
@@ -60,6 +61,8 @@ __all__ = [
 
 SETS = Plan()
 DIGITS = Plan(side=14, pool=2, epochs=4)
+# What a profile runs: the two small experiments, or the one at full size, and the plan of each.
+PLANS = {"cpu": {"label sets": SETS, "one image": DIGITS}, "gpu": {"CIFAR": CIFAR}}
 
 
 # ----------------------------------------------------------------------------- two small label sets
@@ -75,10 +78,10 @@ def _images(name: str, side: int) -> tuple[Tensor, Tensor]:
 def drawn(
     x: Tensor, y: Tensor, keep: Sequence[int], shares: Sequence[int], seed: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> (images, labels from 0) of the classes `keep`, with shares of training, validation
-    and test images a class.
+    """Part -> (images, labels from 0) of the classes `keep`.
 
-    The test images do not depend on the seed, so that no seed's choices can have seen another's.
+    shares: training, validation and test images per class. The test images do not depend on the
+    seed, so that no seed's choices can have seen another's.
     """
     new = torch.full((int(y.max()) + 1,), -1)
     new[list(keep)] = torch.arange(len(keep))
@@ -86,16 +89,16 @@ def drawn(
     x, y = x[rows], new[y[rows]]
     test = per_class(y, shares[2], seed=0)
     rest = np.setdiff1d(np.arange(len(y)), test)
-    own = two_digits.parts(y[rest].numpy(), {"train": shares[0], "validation": shares[1]}, seed + 1)
-    return {
-        part: (x[r], y[r])
-        for part, r in {**{part: rest[r] for part, r in own.items()}, "test": test}.items()
-    }
+    counts = {"train": shares[0], "validation": shares[1]}
+    parts = two_digits.parts(y[rest].numpy(), counts, seed + 1)
+    rows = {part: rest[r] for part, r in parts.items()} | {"test": test}
+    return {part: (x[r], y[r]) for part, r in rows.items()}
 
 
 def label_sets(partner: str, few: int, seed: int, plan: Plan = SETS) -> Data:
-    """The UCI digits 6 to 9 with `few` labels a class, and 960 MNIST images of the same digits or
-    of others, each with a head of its own.
+    """The UCI digits 6 to 9 with `few` labels per class, beside 960 MNIST images.
+
+    Those show the same digits or others; each set has a head of its own.
     """
     keep = PARTNERS[partner]
     sets = {
@@ -113,49 +116,40 @@ def one_image(
     seed: int,
     plan: Plan = DIGITS,
     tasks: Sequence[str] = ("left", "right", "sum"),
-    pairs=(1984, 1000, 2000),
+    pairs: Sequence[int] = (1984, 1000, 2000),
 ) -> Data:
-    """Two MNIST digits in an image: the left one, the right one, and their sum, 19 classes. The
-    test images are the same for every seed.
+    """Two MNIST digits in an image: the left one, the right one, and their sum, 19 classes.
+
+    pairs: images of each part. The test images are the same for every seed.
     """
     ds = data.load("mnist_5k")
     y = np.array(ds.y)
     test = per_class(y, 100, seed=0)
     rest = np.setdiff1d(np.arange(len(y)), test)
-    rows = {
-        part: rest[r]
-        for part, r in two_digits.parts(
-            y[rest], {"train": 300, "validation": 100}, seed + 1
-        ).items()
-    } | {"test": test}
-    found = {}
+    digits = two_digits.parts(y[rest], {"train": 300, "validation": 100}, seed + 1)
+    rows = {part: rest[r] for part, r in digits.items()} | {"test": test}
+    parts = {}
     for k, (part, n) in enumerate(zip(PARTS, pairs, strict=True)):
-        x, labels = two_digits.pairs(
-            ds.x[rows[part]],
-            y[rows[part]],
-            n,
-            seed=2 if part == "test" else 3 * (seed + 1) + k,
-            size=plan.side,
-        )
+        some, draw = rows[part], 2 if part == "test" else 3 * (seed + 1) + k
+        x, labels = two_digits.pairs(ds.x[some], y[some], n, seed=draw, size=plan.side)
         labels["sum"] = labels["left"] + labels["right"]
-        found[part] = Table((x - 0.15) / 0.3, {name: labels[name] for name in tasks})
-    return Data(found, {name: {"sum": 19}.get(name, 10) for name in tasks})
+        parts[part] = Table((x - 0.15) / 0.3, {name: labels[name] for name in tasks})
+    return Data(parts, {name: {"sum": 19}.get(name, 10) for name in tasks})
 
 
 # ------------------------------------------------------------------ a failure: two passes, one norm
-def in_two_passes(held: Data, plan: Plan, rate: float, seed: int) -> HardSharing:
-    """As `train`, but each set goes through the network by itself, and the two losses are added:
-    the same examples in each step.
+def in_two_passes(draw: Data, plan: Plan, rate: float, seed: int) -> HardSharing:
+    """As `train`, but each set goes through the network alone, and the losses are added.
 
-    BatchNorm then scales each set by its own batch, and keeps one running mean over both for later.
-    No epoch is chosen: the last counts.
+    The examples of each step are the same. BatchNorm then scales each set by its own batch, and
+    keeps one running mean over both for later. No epoch is chosen: the last counts.
     """
-    model = network(plan, held.classes, seed)
-    sgd, schedule = optimizer(model, rate, plan.epochs * held.steps(plan.batch))
+    model = network(plan, draw.classes, seed)
+    sgd, schedule = optimizer(model, rate, plan.epochs * draw.steps(plan.batch))
     order = torch.Generator().manual_seed(seed)
     model.train()
     for _ in range(plan.epochs):
-        for batch in held.parts["train"].batches(plan.batch, order):
+        for batch in draw.parts["train"].batches(plan.batch, order):
             sgd.zero_grad()
             for name, (rows, y) in batch.targets.items():
                 F.cross_entropy(model.heads[name](model.trunk(batch.x[rows])), y).backward()
@@ -164,106 +158,118 @@ def in_two_passes(held: Data, plan: Plan, rate: float, seed: int) -> HardSharing
     return model
 
 
-def own_statistics(model: HardSharing, held: Data) -> dict[str, float]:
-    """Test accuracy of each set when BatchNorm scales it by the set's own mean and variance, over
-    all its test images at once.
+def own_statistics(model: HardSharing, draw: Data) -> dict[str, float]:
+    """Test accuracy of each set when BatchNorm scales it by the set's own mean and variance.
+
+    They are taken over all its test images at once.
     """
     kept = {name: t.clone() for name, t in model.state_dict().items()}
-    found = {}
+    accuracies = {}
     with torch.no_grad():
-        for name, (x, y) in held.parts["test"].sets.items():
+        for name, (x, y) in draw.parts["test"].sets.items():
             model.train()
-            found[name] = float((model(x)[name].argmax(dim=1) == y).float().mean())
+            accuracies[name] = float((model(x)[name].argmax(dim=1) == y).float().mean())
             model.load_state_dict(kept)
     model.eval()
-    return found
+    return accuracies
 
 
 def norm_failure(
     draws: Mapping[int, Data], plan: Plan, rate: float
 ) -> dict[str, dict[str, list[float]]]:
-    """How it was trained and judged -> test accuracy of each task, one value a seed."""
-    found = {"one batch": [], "two passes": [], "two passes, own statistics": []}
-    for seed, held in draws.items():
-        found["one batch"].append(accuracy(train(held, plan, rate, seed)[0], held))
-        model = in_two_passes(held, plan, rate, seed)
-        found["two passes"].append(accuracy(model, held))
-        found["two passes, own statistics"].append(own_statistics(model, held))
+    """How it was trained and judged -> test accuracy of each task, one value per seed."""
+    one, two, own = [], [], []
+    for seed, draw in draws.items():
+        one.append(accuracy(train(draw, plan, rate, seed)[0], draw))
+        model = in_two_passes(draw, plan, rate, seed)
+        two.append(accuracy(model, draw))
+        own.append(own_statistics(model, draw))
+    ways = {"one batch": one, "two passes": two, "two passes, own statistics": own}
     return {
-        way: {name: [row[name] for row in rows] for name in rows[0]} for way, rows in found.items()
+        way: {name: [row[name] for row in rows] for name in rows[0]} for way, rows in ways.items()
     }
 
 
 # ------------------------------------------------------------------------------------- for a record
-def small_sets(seeds: Sequence[int], plan: Plan = SETS) -> dict:
-    """The UCI digits with two partners, at 5 and at 50 labels a class; how far names are carried
-    over; the two passes.
+def small_sets(
+    seeds: Sequence[int], plan: Plan = SETS, report: Callable[[str], None] = print
+) -> dict:
+    """The UCI digits with two partners, at 5 and at 50 labels per class.
+
+    Also how far names are carried over, and the two passes.
     """
-    rows, single = {}, {}
+    rows, single, carried = {}, {}, {}
     for few in (5, 50):
         for partner in PARTNERS:
             draws = {seed: label_sets(partner, few, seed, plan) for seed in seeds}
-            keys = {
-                "uci": few,
-                "mnist": partner,
-            }  # what the network of this task alone depends on: it is trained once
+            # What the network of this task alone depends on: it is trained once.
+            keys = {"uci": few, "mnist": partner}
+            done = {name: single[key] for name, key in keys.items() if key in single}
             case = f"{few} labels, {partner}"
-            rows[case], models = compare(
-                draws,
-                plan,
-                {name: single[key] for name, key in keys.items() if key in single},
-                wide=few == 5,
-            )
+            rows[case], models = compare(draws, plan, done, wide=few == 5)
+            report(f"{case}: {one_line(rows[case])}")
             single |= {keys[name]: row for name, row in singles(rows[case]).items()}
             if (few, partner) == (5, "same digits"):
-                same, carried = (
-                    draws,
-                    {"MNIST alone": models["mnist"], "joint, same digits": models["joint"]},
-                )
+                same = draws
+                carried["MNIST alone"] = models["mnist"]
+                carried["joint, same digits"] = models["joint"]
                 carried["untrained"] = {
                     seed: network(plan, draws[seed].classes, seed) for seed in seeds
                 }
             elif few == 5:
                 carried["joint, other digits"] = models["joint"]
-    failure = "50 labels, same digits"
-    draws = {seed: label_sets("same digits", 50, seed, plan) for seed in seeds}
-    return {
-        "label sets": rows,
-        "names carried": {
-            way: [names_carried(by_seed[seed], same[seed]) for seed in seeds]
-            for way, by_seed in carried.items()
-        },
-        "two passes": norm_failure(draws, plan, rows[failure]["joint"]["rate"]),
+    names = {
+        way: [names_carried(by_seed[seed], same[seed]) for seed in seeds]
+        for way, by_seed in carried.items()
     }
+    draws = {seed: label_sets("same digits", 50, seed, plan) for seed in seeds}
+    failure = norm_failure(draws, plan, rows["50 labels, same digits"]["joint"]["rate"])
+    means = ", ".join(f"{way} {np.mean(by_task['uci']):.3f}" for way, by_task in failure.items())
+    report(f"UCI digits in two passes: {means}")
+    return {"label sets": rows, "names carried": names, "two passes": failure}
 
 
-def small_image(seeds: Sequence[int], plan: Plan = DIGITS) -> dict:
-    """Two digits in one image: two tasks, three tasks, and two tasks for a trunk that averages over
-    all places; where the heads look.
+def small_image(
+    seeds: Sequence[int], plan: Plan = DIGITS, report: Callable[[str], None] = print
+) -> dict:
+    """Two digits in one image, as two and as three tasks; where the heads look.
+
+    Also two tasks for a trunk that averages over all places.
     """
     draws = {seed: one_image(seed, plan) for seed in seeds}
-    pair = {seed: held.only(["left", "right"], plan.batch)[0] for seed, held in draws.items()}
-    found = {}
-    found["two tasks"], models = compare(pair, plan)
-    found["three tasks"], _ = compare(draws, plan, singles(found["two tasks"]), wide=False)
-    found["mean over all places"] = {
-        "joint": tuned(pair, ["left", "right"], replace(plan, pool=1))[0]
-    }
+    pair = {seed: draw.only(["left", "right"], plan.batch)[0] for seed, draw in draws.items()}
+    rows = {}
+    rows["two tasks"], models = compare(pair, plan)
+    rows["three tasks"], _ = compare(draws, plan, singles(rows["two tasks"]), wide=False)
+    row, _ = tuned(pair, ["left", "right"], replace(plan, pool=1))
+    rows["mean over all places"] = {"joint": row}
+    for case, methods in rows.items():
+        report(f"one image, {case}: {one_line(methods)}")
     looks = {"left": [], "right": []}
-    for seed, held in pair.items():
-        whole = held.parts["test"].whole()
-        maps = gaze(
-            models["joint"][seed], whole.x, {name: y for name, (_, y) in whole.targets.items()}
-        )
-        for name, pixels in maps.items():
+    for seed, draw in pair.items():
+        whole = draw.parts["test"].whole()
+        labels = {name: y for name, (_, y) in whole.targets.items()}
+        for name, pixels in gaze(models["joint"][seed], whole.x, labels).items():
             looks[name].append(upper_left(pixels))
-    return {"one image": found, "gaze, upper left": looks}
+    return {"one image": rows, "gaze, upper left": looks}
 
 
-def run(profile: str, seeds: Sequence[int]) -> dict:
-    """The experiments of a profile, as plain JSON: the small sets on a CPU, the CIFAR pair on a
-    GPU.
+def run(
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Mapping[str, Plan] | None = None,
+) -> dict:
+    """The experiments of a profile: small sets on a CPU, CIFAR on a GPU. Plain JSON.
+
+    plan: experiment -> its sizes; an experiment that it lacks is not run.
     """
-    if profile == "gpu":
-        return full_size(seeds, device=fastest())
-    return small_sets(seeds) | small_image(seeds)
+    plan, results = plan or PLANS[profile], {}
+    if "label sets" in plan:
+        results |= small_sets(seeds, plan["label sets"], report)
+    if "one image" in plan:
+        results |= small_image(seeds, plan["one image"], report)
+    if "CIFAR" in plan:
+        results |= full_size(seeds, plan["CIFAR"], fastest(), report)
+    return results

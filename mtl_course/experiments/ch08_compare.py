@@ -1,8 +1,7 @@
-"""Chapter 8, the comparison: one residual network for several tasks, against one a task at equal
-compute and at equal parameters.
+"""Chapter 8, the comparison: one residual network for several tasks, against one per task.
 
-Every method gets the same rates to choose from, judged on the validation data of the first two
-seeds. Needs no Jupyter.
+At equal compute, and at equal parameters. Every method gets the same rates to choose from, judged
+on the validation data of the first two seeds. Needs no Jupyter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +19,30 @@ from ..multitask.sharing import HardSharing
 from ..networks.cost import flops, parameters
 from ..networks.residual import resnet
 from ..training.precision import default_precision
-from ..training.tasks import classification, delta_m
+from ..training.tasks import Task, classification, delta_m
+from .common import seeded
 
 PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of one experiment, the network, and the rates that every method may try."""
+    """Sizes of one experiment, the network, and the rates that every method may try.
 
-    side: int = 12  # pixels
+    Args:
+        side: pixels a side.
+        channels: of the images.
+        depths: residual blocks of each stage.
+        widths: channels of each stage.
+        pool: places a side that the last stage is averaged to.
+        epochs: over the longest set.
+        batch: images per step.
+        rates: at the peak of the schedule.
+        augment: of training images.
+        limit: take no more images than this of each part, for a run that is to be quick.
+    """
+
+    side: int = 12
     channels: int = 1
     depths: tuple[int, ...] = (1, 1)
     widths: tuple[int, ...] = (8, 16)
@@ -38,14 +51,13 @@ class Plan:
     batch: int = 64
     rates: tuple[float, ...] = (0.1, 0.3, 0.9)
     augment: Augment | None = field(default=None, repr=False)
-    limit: int | None = (
-        None  # take no more images than this of each part: for a run that is to be quick
-    )
+    limit: int | None = None
 
     @property
     def wide(self) -> "Plan":
-        """The plan with a network of about twice the parameters and twice the multiply-adds: both
-        grow with the square of the width.
+        """The plan with a network of about twice the parameters and twice the multiply-adds.
+
+        Both grow with the square of the width.
         """
         return replace(self, widths=tuple(round(2**0.5 * width) for width in self.widths))
 
@@ -62,34 +74,31 @@ class Data:
         return -(-len(self.parts["train"]) // batch)
 
     def only(self, names: Sequence[str], batch: int) -> tuple["Data", int]:
-        """These tasks alone, and a batch size for them, such that they see as many batches of as
-        many rows as among all tasks.
+        """These tasks alone, and a batch size for them.
 
-        So the shorter of two separate sets is repeated until it is as long as the longer one, which
-        is what the joint network sees of it.
+        It is such that they see as many batches of as many rows as among all tasks. So the shorter
+        of two separate sets is repeated until it is as long as the longer one, which is what the
+        joint network sees of it.
         """
-        found, steps = (
-            {part: held.only(names) for part, held in self.parts.items()},
-            self.steps(batch),
-        )
-        if isinstance(train := found["train"], Separate):
+        parts = {part: rows.only(names) for part, rows in self.parts.items()}
+        steps, train = self.steps(batch), parts["train"]
+        if isinstance(train, Separate):
             batch = min(batch, len(train))
             if -(-len(train) // batch) < steps:
-                found["train"] = train.repeated(steps * batch)
-        return Data(found, {name: self.classes[name] for name in names}), batch
+                parts["train"] = train.repeated(steps * batch)
+        return Data(parts, {name: self.classes[name] for name in names}), batch
 
 
 # ----------------------------------------------------------------------------- network and training
 def network(plan: Plan, classes: Mapping[str, int], seed: int) -> HardSharing:
-    """A fresh trunk and one linear head a task. A seed always gives the same trunk for the same
-    plan.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A fresh trunk and one linear head per task; seed and plan give one trunk."""
+
+    def build() -> HardSharing:
         trunk = resnet(plan.depths, plan.widths, plan.channels, pool=plan.pool)
-        return HardSharing(
-            trunk, {name: nn.Linear(trunk.features, n) for name, n in classes.items()}
-        )
+        heads = {name: nn.Linear(trunk.features, n) for name, n in classes.items()}
+        return HardSharing(trunk, heads)
+
+    return seeded(build, seed)
 
 
 def cost(plan: Plan, classes: Mapping[str, int]) -> tuple[int, int]:
@@ -101,24 +110,24 @@ def cost(plan: Plan, classes: Mapping[str, int]) -> tuple[int, int]:
 def optimizer(
     model: nn.Module, rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """SGD with Nesterov momentum and weight decay; the rate rises to `rate` and falls to nearly 0
-    within `steps`.
+    """SGD with Nesterov momentum and weight decay, and its schedule.
+
+    The rate rises to `rate` and falls to nearly 0 within `steps`.
     """
-    sgd = torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-    return sgd, torch.optim.lr_scheduler.OneCycleLR(
-        sgd, max_lr=rate, total_steps=steps, pct_start=0.25
-    )
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    sgd = torch.optim.SGD(model.parameters(), lr=rate, **options)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    return sgd, one_cycle(sgd, max_lr=rate, total_steps=steps, pct_start=0.25)
 
 
 def train(
     held: Data, plan: Plan, rate: float, seed: int, batch: int | None = None
 ) -> tuple[HardSharing, float, dict[str, list[float]]]:
-    """One network on these tasks; returns it, its mean validation accuracy at the best epoch (0 if
-    it never learned), and all by epoch.
+    """One network on these tasks.
 
-    The last is a dict, task -> validation accuracies.
+    Returns:
+        The network, its mean validation accuracy at the best epoch (0 if it never learned), and
+        task -> validation accuracies by epoch.
     """
     batch = batch or plan.batch
     on = held.parts["validation"].whole().x.device
@@ -142,14 +151,12 @@ def train(
         seed=seed,
         progress=False,
     )
-    return (
-        model,
-        float(np.mean(list(history.best.values()))) if history.best_epoch else 0.0,
-        history.metrics,
-    )
+    reached = float(np.mean(list(history.best.values()))) if history.best_epoch else 0.0
+    return model, reached, history.metrics
 
 
-def tasks_of(held: Data) -> dict:
+def tasks_of(held: Data) -> dict[str, Task]:
+    """Task -> a classification."""
     return {name: classification(name) for name in held.classes}
 
 
@@ -161,40 +168,40 @@ def accuracy(model: HardSharing, held: Data) -> dict[str, float]:
 def tuned(
     draws: Mapping[int, Data], names: Sequence[str], plan: Plan
 ) -> tuple[dict, dict[int, HardSharing]]:
-    """Train on these tasks for every seed of `draws`, at the rate that did best on the validation
-    data of the first two seeds.
+    """Train on these tasks for every seed, at the rate that did best on validation data.
 
-    Returns the row (rate; validation accuracies of the trials; test accuracy, and validation
-    accuracies by epoch, of each task, a seed) and the networks by seed.
+    The rate is judged on the first two seeds of `draws`, and taken for all.
+
+    Returns:
+        The row: "rate"; "validation", rate -> accuracies of the trials; "accuracy" on the test
+        images, and "history" of validation accuracies by epoch, of each task, a value per seed. And
+        the networks by seed.
     """
-    own = {seed: held.only(names, plan.batch) for seed, held in draws.items()}
+    alone = {seed: draw.only(names, plan.batch) for seed, draw in draws.items()}
+
+    def trained(seed: int, rate: float):
+        data, batch = alone[seed]
+        return train(data, plan, rate, seed, batch)
+
     judges = list(draws)[:2]
-    trials = tqdm(
-        [(seed, rate) for seed in judges for rate in plan.rates],
-        desc=f"{' + '.join(names)}, widths {plan.widths}",
-        disable=None,
-    )
-    runs = {
-        (seed, rate): train(own[seed][0], plan, rate, seed, own[seed][1]) for seed, rate in trials
-    }
-    trials = {rate: [runs[seed, rate][1] for seed in judges] for rate in plan.rates}
-    rate = max(trials, key=lambda r: np.mean(trials[r]))
-    chosen = {
-        seed: (
-            runs[seed, rate]
-            if seed in judges
-            else train(own[seed][0], plan, rate, seed, own[seed][1])
-        )
-        for seed in draws
-    }
-    found = {seed: accuracy(run[0], own[seed][0]) for seed, run in chosen.items()}
+    trials = [(seed, rate) for seed in judges for rate in plan.rates]
+    title = f"{' + '.join(names)}, widths {plan.widths}"
+    runs = {trial: trained(*trial) for trial in tqdm(trials, desc=title, disable=None)}
+    reached = {rate: [runs[seed, rate][1] for seed in judges] for rate in plan.rates}
+    rate = max(reached, key=lambda r: np.mean(reached[r]))
+    models, accuracies, histories = {}, [], []
+    for seed in draws:
+        model, _, history = runs[seed, rate] if seed in judges else trained(seed, rate)
+        models[seed] = model
+        accuracies.append(accuracy(model, alone[seed][0]))
+        histories.append(history)
     row = {
         "rate": rate,
-        "validation": {str(r): v for r, v in trials.items()},
-        "accuracy": {n: [found[s][n] for s in draws] for n in names},
-        "history": {n: [np.round(run[2][n], 4).tolist() for run in chosen.values()] for n in names},
+        "validation": {str(r): values for r, values in reached.items()},
+        "accuracy": {n: [by_task[n] for by_task in accuracies] for n in names},
+        "history": {n: [np.round(h[n], 4).tolist() for h in histories] for n in names},
     }
-    return row, {seed: run[0] for seed, run in chosen.items()}
+    return row, models
 
 
 # ----------------------------------------------------------------------------------- the comparison
@@ -204,12 +211,17 @@ def compare(
     alone: Mapping[str, dict] | None = None,
     wide: bool = True,
 ) -> tuple[dict[str, dict], dict]:
-    """Method -> row of `tuned`, with cost: "alone" (a network a task), "joint" (the same network
-    for all), "joint, wide" (see `Plan.wide`).
+    """One network per task ("alone") against the same network for all ("joint").
 
-    alone: task -> row, for tasks whose single network was trained before. Also returns method ->
-        seed -> network, for the joint methods and, by the task's name, for networks alone that were
-        trained now.
+    Args:
+        draws: seed -> data.
+        plan: sizes and rates.
+        alone: task -> row, for tasks whose single network was trained before.
+        wide: train "joint, wide", too: see `Plan.wide`.
+
+    Returns:
+        Method -> row of `tuned`, with cost. And method -> seed -> network, for the joint methods
+        and, by the task's name, for networks alone that were trained now.
     """
     classes = next(iter(draws.values())).classes
     single, models = dict(alone or {}), {}
@@ -217,20 +229,21 @@ def compare(
         if name not in single:
             single[name], models[name] = tuned(draws, [name], plan)
     single = {name: single[name] for name in classes}
-    costs = {name: cost(plan, {name: n}) for name, n in classes.items()}
+    costs = [cost(plan, {name: n}) for name, n in classes.items()]
     rows = {
         "alone": {
             "rate": {name: row["rate"] for name, row in single.items()},
             "validation": {name: row["validation"] for name, row in single.items()},
             "accuracy": {name: row["accuracy"][name] for name, row in single.items()},
             "history": {name: row["history"][name] for name, row in single.items()},
-            "parameters": sum(c[0] for c in costs.values()),
-            "multiply-adds": sum(c[1] for c in costs.values()),
+            "parameters": sum(size for size, _ in costs),
+            "multiply-adds": sum(each for _, each in costs),
         }
     }
-    for method, own in {"joint": plan, **({"joint, wide": plan.wide} if wide else {})}.items():
-        row, models[method] = tuned(draws, list(classes), own)
-        size, each = cost(own, classes)
+    joint = {"joint": plan} | ({"joint, wide": plan.wide} if wide else {})
+    for method, plan_of_method in joint.items():
+        row, models[method] = tuned(draws, list(classes), plan_of_method)
+        size, each = cost(plan_of_method, classes)
         rows[method] = row | {"parameters": size, "multiply-adds": each}
     return rows, models
 
@@ -239,21 +252,31 @@ def singles(rows: Mapping[str, dict]) -> dict[str, dict]:
     """The networks alone among these rows, task -> row as `tuned` gives it, to be used again."""
     alone = rows["alone"]
     return {
-        name: (
-            {"rate": alone["rate"][name], "validation": alone["validation"][name]}
-            | {part: {name: alone[part][name]} for part in ("accuracy", "history")}
-        )
+        name: {
+            "rate": alone["rate"][name],
+            "validation": alone["validation"][name],
+            "accuracy": {name: alone["accuracy"][name]},
+            "history": {name: alone["history"][name]},
+        }
         for name in alone["rate"]
     }
 
 
 def gains(rows: Mapping[str, dict], method: str = "joint") -> np.ndarray:
-    """Delta-m of a method over the networks alone, in per cent, one value a seed."""
+    """Delta-m of a method over the networks alone, in per cent, one value per seed."""
     alone, joint = rows["alone"]["accuracy"], rows[method]["accuracy"]
-    up = dict.fromkeys(alone, True)
-    return np.array(
-        [
-            delta_m({n: joint[n][k] for n in alone}, {n: alone[n][k] for n in alone}, up)
-            for k in range(len(next(iter(alone.values()))))
-        ]
+    higher_is_better = dict.fromkeys(alone, True)
+
+    def of_seed(k: int) -> float:
+        ours, theirs = ({n: row[n][k] for n in alone} for row in (joint, alone))
+        return delta_m(ours, theirs, higher_is_better)
+
+    return np.array([of_seed(k) for k in range(len(next(iter(alone.values()))))])
+
+
+def one_line(rows: Mapping[str, dict]) -> str:
+    """ "method task 0.123, ..." from the rows of `compare`: mean test accuracies."""
+    return "; ".join(
+        f"{method} " + ", ".join(f"{task} {np.mean(a):.3f}" for task, a in row["accuracy"].items())
+        for method, row in rows.items()
     )

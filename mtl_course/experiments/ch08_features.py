@@ -1,5 +1,6 @@
-"""Chapter 8, what the trunk has learned: digits that two sets have in common, and where each head
-looks. Needs no Jupyter.
+"""Chapter 8, what the trunk has learned.
+
+Digits that two sets have in common, and where each head looks. Needs no Jupyter.
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,11 @@ from .ch08_compare import Data
 
 
 def names_carried(model: HardSharing, held: Data) -> float:
-    """Share of the UCI test images whose features are nearest to the mean of *their own digit*
-    among MNIST's training images.
+    """Share of the UCI test images whose features tell their digit by MNIST's means.
 
-    Nobody told the network that the two sets have digits in common. The features of each set are
-    first centred on the set's mean. For the partner "same digits" only, where the label numbers
-    agree.
+    They are nearest to the mean of *their own digit* among MNIST's training images. Nobody told the
+    network that the two sets have digits in common. The features of each set are first centred on
+    the set's mean. For the partner "same digits" only, where the label numbers agree.
     """
     features = {}
     for name, part in (("mnist", "train"), ("uci", "test")):
@@ -32,26 +32,34 @@ def names_carried(model: HardSharing, held: Data) -> float:
 
 
 def gaze(model: HardSharing, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where each head looks: task -> mean over the images of |d logit of the true class / d pixel|,
-    [H, W], summing to 1.
+    """Where each head looks: the mean over images of |d logit of the true class / d pixel|.
 
-    x: [N, 1, H, W]. Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks",
-        2014, section 3.
+    Args:
+        model: of images.
+        x: [N, 1, H, W].
+        labels: task -> int64 [N].
+
+    Returns:
+        Task -> [H, W], summing to 1.
+
+    Source:
+        Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014, section 3.
     """
     model.eval()
-    found = {}
+    maps = {}
     for name in model.heads:
         pixels = x.clone().requires_grad_()
         logits = model(pixels)[name]
         (grad,) = torch.autograd.grad(logits.gather(1, labels[name][:, None]).sum(), pixels)
-        found[name] = grad.abs().mean(dim=(0, 1))
-        found[name] /= found[name].sum()
-    return found
+        mean = grad.abs().mean(dim=(0, 1))
+        maps[name] = mean / mean.sum()
+    return maps
 
 
 def upper_left(pixels: Tensor) -> float:
-    """Share of a map [S, S] that lies above its falling-to-the-left diagonal, half of the diagonal
-    with it: 0.5 for an even map.
+    """Share of a map [S, S] that lies above its diagonal that falls to the left.
+
+    Half of the diagonal counts with it: 0.5 for an even map.
     """
     place = torch.arange(len(pixels))
     total = place[:, None] + place

@@ -1,6 +1,6 @@
 """Chapter 8 at full size: CIFAR-10 and CIFAR-100 as two label sets. Needs no Jupyter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import data
 from ..data.augment import compose, crop, flip
 from ..data.batches import Separate
-from .ch08_compare import PARTS, Data, Plan, compare
+from .ch08_compare import PARTS, Data, Plan, compare, one_line
 
 CIFAR = Plan(
     side=32,
@@ -25,28 +25,21 @@ CIFAR = Plan(
 def cifar_pair(
     seed: int, plan: Plan = CIFAR, device: torch.device | str = "cpu"
 ) -> tuple[Data, dict[str, str]]:
-    """CIFAR-10 and CIFAR-100, and which sets were loaded: the partial ones of a data root where the
-    whole cannot be had.
+    """CIFAR-10 and CIFAR-100, and the names of the sets that were loaded.
 
-    A tenth of the training images of every class is for validation.
+    Those are the partial ones of a data root where the whole cannot be had. A tenth of the training
+    images of every class is for validation.
     """
-    found, names = {}, {}
+    sets, names = {}, {}
     for task in ("cifar10", "cifar100"):
         ds = data.load_or_partial(task)
         names[task] = ds.info.name
-        found[task] = colour_parts(
-            {key: ds[key] for key in ("x_train", "y_train", "x_test", "y_test")},
-            seed,
-            plan.limit,
-            device,
-        )
-    return (
-        Data(
-            {part: Separate({task: held[part] for task, held in found.items()}) for part in PARTS},
-            {"cifar10": 10, "cifar100": 100},
-        ),
-        names,
-    )
+        arrays = {key: ds[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+        sets[task] = colour_parts(arrays, seed, plan.limit, device)
+    parts = {
+        part: Separate({task: by_part[part] for task, by_part in sets.items()}) for part in PARTS
+    }
+    return Data(parts, {"cifar10": 10, "cifar100": 100}), names
 
 
 def colour_parts(
@@ -55,47 +48,55 @@ def colour_parts(
     limit: int | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> (images [N, 3, H, W] with mean 0 and variance 1 a channel over the training images,
-    labels [N]), on the device.
+    """Part -> (images [N, 3, H, W], labels [N]), on the device.
 
-    arrays: x_train, x_test uint8 [N, H, W, 3] and y_train, y_test. limit: at most as many images of
-        each part.
+    Each channel has mean 0 and variance 1 over the training images.
+
+    Args:
+        arrays: x_train, x_test uint8 [N, H, W, 3] and y_train, y_test.
+        seed: of the split.
+        limit: at most as many images of each part.
+        device: where the images go.
     """
     y = np.asarray(arrays["y_train"])
     counts = np.bincount(y)
     order = np.random.RandomState(seed).permutation(len(y))
-    place = np.empty(len(y), dtype=np.int64)  # of an image among those of its class, in this order
+    # Place of an image among those of its class, in this order.
+    place = np.empty(len(y), dtype=np.int64)
     for label in np.flatnonzero(counts):
-        mine = order[y[order] == label]
-        place[mine] = np.arange(len(mine))
-    held = place < counts[y] // 10
+        of_class = order[y[order] == label]
+        place[of_class] = np.arange(len(of_class))
+    validates = place < counts[y] // 10
     rows = {
-        "train": order[~held[order]][:limit],
-        "validation": order[held[order]][:limit],
+        "train": order[~validates[order]][:limit],
+        "validation": order[validates[order]][:limit],
         "test": np.arange(len(arrays["y_test"]))[:limit],
     }
+    half = {"train": "train", "validation": "train", "test": "test"}
     pixels = {
-        part: torch.from_numpy(arrays["x_test" if part == "test" else "x_train"][r]).to(device)
-        for part, r in rows.items()
+        part: torch.from_numpy(arrays[f"x_{half[part]}"][r]).to(device) for part, r in rows.items()
     }
-    scale = [f(pixels["train"].float(), dim=(0, 1, 2)) for f in (torch.mean, torch.std)]
-    found = {}
+    mean = torch.mean(pixels["train"].float(), dim=(0, 1, 2))
+    spread = torch.std(pixels["train"].float(), dim=(0, 1, 2))
+    parts = {}
     for part, r in rows.items():
-        x = ((pixels[part].float() - scale[0]) / scale[1]).permute(
-            0, 3, 1, 2
-        )  # strides of channels-last already
-        found[part] = (
-            x,
-            torch.from_numpy(np.asarray(arrays["y_test" if part == "test" else "y_train"])[r]).to(
-                device
-            ),
-        )
-    return found
+        # The strides are those of channels-last already.
+        x = ((pixels[part].float() - mean) / spread).permute(0, 3, 1, 2)
+        labels = np.asarray(arrays[f"y_{half[part]}"])[r]
+        parts[part] = x, torch.from_numpy(labels).to(device)
+    return parts
 
 
-def full_size(seeds: Sequence[int], plan: Plan = CIFAR, device: torch.device | str = "cpu") -> dict:
+def full_size(
+    seeds: Sequence[int],
+    plan: Plan = CIFAR,
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
+) -> dict:
     """CIFAR-10 and CIFAR-100: the comparison, and the names of the sets that were there."""
     draws, names = {}, {}
     for seed in seeds:
         draws[seed], names = cifar_pair(seed, plan, device)
-    return {"sets": names, "label sets": {"CIFAR-10 and CIFAR-100": compare(draws, plan)[0]}}
+    rows, _ = compare(draws, plan)
+    report(f"{' and '.join(names.values())}: {one_line(rows)}")
+    return {"sets": names, "label sets": {"CIFAR-10 and CIFAR-100": rows}}

@@ -1,8 +1,7 @@
-"""Chapter 12: how much to unfreeze, at which rate; judged on pictures like those tuned on and on
-others. Needs no Jupyter.
+"""Chapter 12: how much to unfreeze, and at which rate.
 
-CPU profile: small digits, all methods trained at once (`ch12_rates`). GPU profile: CIFAR-10 and
-CIFAR-100 (`ch12_gpu`).
+Judged on pictures like those tuned on, and on others. CPU profile: small digits, all methods
+trained at once (`ch12_rates`). GPU profile: CIFAR-10 and CIFAR-100 (`ch12_gpu`). Needs no Jupyter.
 """
 
 import copy
@@ -13,7 +12,6 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from .. import data
@@ -23,9 +21,11 @@ from ..training.loop import fit
 from ..transfer.schedules import layers
 from .ch12_gpu import Photos, full_size
 from .ch12_rates import METHODS, correct, rate_table, train_runs
+from .common import many_outputs, seeded, stacked
 
 __all__ = [
     "METHODS",
+    "PLANS",
     "SETS",
     "Digits",
     "Study",
@@ -42,21 +42,35 @@ SETS = ("own", "corrupted", "other")
 
 @dataclass(frozen=True)
 class Digits:
-    """Sizes of the experiment on digits, and the settings that each method may try: as many for
-    every method.
+    """Sizes of the experiment on digits, and the settings that each method may try.
+
+    Args:
+        side: pixels a side.
+        width: of the hidden layers.
+        depth: hidden layers.
+        source_steps: of SGD.
+        source_batch: images per step.
+        steps: of SGD on the target.
+        batch: images per step.
+        shots: labels per class.
+        held_out: target images for validation and for the test.
+        held_out_uci: the same, of the UCI digits.
+        severity: of the corruptions in the test.
+        rates: that every method but L2-SP may try.
+        pulls: rate and strength of L2-SP: as many.
     """
 
-    side: int = 14  # pixels
+    side: int = 14
     width: int = 64
-    depth: int = 3  # hidden layers
+    depth: int = 3
     source_steps: int = 400
     source_batch: int = 64
     steps: int = 100
     batch: int = 32
-    shots: tuple[int, ...] = (3, 10, 50)  # labels a class
-    held: tuple[int, int] = (400, 800)  # target images for validation and for the test
-    held_uci: tuple[int, int] = (150, 300)
-    severity: int = 2  # of the corruptions in the test
+    shots: tuple[int, ...] = (3, 10, 50)
+    held_out: tuple[int, int] = (400, 800)
+    held_out_uci: tuple[int, int] = (150, 300)
+    severity: int = 2
     rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     pulls: tuple[tuple[float, float], ...] = (
         (0.01, 1e-2),
@@ -64,7 +78,10 @@ class Digits:
         (0.03, 1e-2),
         (0.03, 1e-1),
         (0.1, 1e-2),
-    )  # L2-SP: rate and strength
+    )
+
+
+PLANS: dict[str, Digits | Photos] = {"cpu": Digits(), "gpu": Photos()}
 
 
 def settings(method: str, plan: Digits) -> list[tuple[float, float]]:
@@ -74,32 +91,30 @@ def settings(method: str, plan: Digits) -> list[tuple[float, float]]:
 
 @cache
 def pictures(name: str) -> tuple[Tensor, Tensor]:
-    """Digits [N, 1, 14, 14] in [0, 1] and labels [N]: MNIST averaged over 2x2 pixels, UCI digits
-    enlarged to MNIST's place in the frame.
+    """Digits [N, 1, 14, 14] in [0, 1] and labels [N].
+
+    MNIST is averaged over 2 x 2 pixels, UCI digits are enlarged to MNIST's place in the frame.
     """
     ds = data.load(name)
     x, y = torch.from_numpy(np.array(ds.x)).float()[:, None], torch.from_numpy(np.array(ds.y))
     if name == "digits":
-        return (
-            F.pad(
-                F.interpolate(x / 16, size=(10, 10), mode="bilinear", align_corners=False),
-                (2, 2, 2, 2),
-            ),
-            y,
-        )
+        larger = F.interpolate(x / 16, size=(10, 10), mode="bilinear", align_corners=False)
+        return F.pad(larger, (2, 2, 2, 2)), y
     return F.avg_pool2d(x / 255, 2), y
 
 
 def standard(x: Tensor) -> Tensor:
-    """Pixels in [0, 1] to about mean 0 and deviation 1, by MNIST's numbers, the same for every set:
-    a corruption must not be undone.
+    """Pixels in [0, 1] to about mean 0 and deviation 1, by MNIST's numbers.
+
+    They are the same for every set: a corruption must not be undone.
     """
     return (x - 0.13) / 0.28
 
 
 def many_kinds(x: Tensor, y: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The images as they are and under every corruption at severities 1 and 3: what a broad source
-    is trained on.
+    """The images as they are and under every corruption at severities 1 and 3.
+
+    This is what a broad source is trained on.
     """
     g = torch.Generator().manual_seed(seed)
     views = [x, *(corrupt(x, name, severity, g) for name in STRENGTHS for severity in (1, 3))]
@@ -107,11 +122,15 @@ def many_kinds(x: Tensor, y: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class Study:
-    """Source networks for MNIST digits, one a seed, and the digits 6 to 9 of two collections as
-    targets.
+    """Source networks for MNIST digits, one per seed, and two collections of targets.
 
-    digits: how many digits the source names, 6 (0 to 5: none of the target's) or 10. broad: train
-        it on corrupted images, too.
+    The targets are the digits 6 to 9.
+
+    Args:
+        plan: sizes and settings.
+        seeds: one source network each.
+        digits: how many digits the source names, 6 (0 to 5: none of the target's) or 10.
+        broad: train the source on corrupted images, too.
     """
 
     def __init__(self, plan: Digits, seeds: Sequence[int], digits: int = 6, broad: bool = True):
@@ -131,20 +150,20 @@ class Study:
 
     def network(self, seed: int) -> Classifier:
         """A freshly drawn network; ten outputs, of which a target uses four."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            widths = [self.plan.side**2] + [self.plan.width] * self.plan.depth
-            return Classifier(nn.Sequential(nn.Flatten(), *mlp(widths)), self.plan.width, 10)
+        return seeded(self._build, seed)
+
+    def _build(self) -> Classifier:
+        widths = [self.plan.side**2] + [self.plan.width] * self.plan.depth
+        return Classifier(nn.Sequential(nn.Flatten(), *mlp(widths)), self.plan.width, 10)
 
     def fresh(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        return {
-            name: p.detach()
-            for name, p in stack_module_state([self.network(seed) for seed in seeds])[0].items()
-        }
+        """Parameters of freshly drawn networks, name -> [len(seeds), ...]."""
+        return stacked(self._build, seeds)
 
     def source_rows(self, digits: int) -> Tensor:
-        """Rows of MNIST that a source may see: of the target's digits those that are neither
-        validated nor tested on.
+        """Rows of MNIST that a source may see.
+
+        Of the target's digits these are the ones that are neither validated nor tested on.
         """
         y = self.all["MNIST"][1]
         seen = y < digits
@@ -152,21 +171,22 @@ class Study:
         return seen.nonzero()[:, 0]
 
     def parts(self, target: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Row numbers of the digits 6 to 9 for training, validation and test: a random split, the
-        same for every run.
+        """Row numbers of the digits 6 to 9 for training, validation and test.
+
+        The split is random, and the same for every run.
         """
         y = self.all[target][1]
-        held = self.plan.held if target == "MNIST" else self.plan.held_uci
+        held_out = self.plan.held_out if target == "MNIST" else self.plan.held_out_uci
         rows = (y >= 6).nonzero()[:, 0]
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-        return rows[sum(held) :], rows[: held[0]], rows[held[0] : sum(held)]
+        return rows[sum(held_out) :], rows[: held_out[0]], rows[held_out[0] : sum(held_out)]
 
     def test_sets(self, target: str, validation: bool = False) -> dict[str, tuple[Tensor, Tensor]]:
-        """What a tuned network is judged on: its own kind ("own"), the same under each corruption,
-        and the other collection ("other").
+        """What a tuned network is judged on: name -> images and labels from 0.
 
-        No source has seen any of it. Of the validation images only the clean ones of the target's
-        own kind choose anything.
+        Its own kind ("own"), the same under each corruption, and the other collection ("other"). No
+        source has seen any of it. Of the validation images only the clean ones of the target's own
+        kind choose anything.
         """
         part = 1 if validation else 2
         (x, y), (x_other, y_other) = (
@@ -180,19 +200,22 @@ class Study:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """What each source's trunk makes of its own images, x [seeds, n, ...]: [seeds, n, width]."""
+        """What each source's trunk makes of its images x [seeds, n, ...]: [seeds, n, width]."""
+        prefix = "trunk."
         trunk = {
-            name.removeprefix("trunk."): p
+            name.removeprefix(prefix): p
             for name, p in self.source.items()
-            if name.startswith("trunk.")
+            if name.startswith(prefix)
         }
-        return vmap(lambda p, x: functional_call(self.model.trunk, p, (x,)))(trunk, x)
+        return many_outputs(self.model.trunk)(trunk, x)
 
     def runs(
         self, target: str, shots: int, methods: Sequence[str] = METHODS
     ) -> tuple[list, dict[str, Tensor]]:
-        """Train every method with every setting; returns the lines (method, rate, strength) and the
-        parameters, [lines x seeds, ...].
+        """Train every method with every setting, side by side.
+
+        Returns:
+            The lines (method, rate, strength), and the parameters, name -> [lines x seeds, ...].
         """
         plan, S = self.plan, len(self.seeds)
         lines = [(m, *setting) for m in methods for setting in settings(m, plan)]
@@ -213,7 +236,8 @@ class Study:
 
         x, y = standard(x), (y - 6).clamp_min(0)
         trained = []
-        for probing in (True, False):  # apart: a probe needs its trunk once only, for the features
+        # Probes apart: they need their trunk once only, for the features.
+        for probing in (True, False):
             some = [line for line in lines if (line[0] == "linear probe") == probing]
             if not some:
                 continue
@@ -226,17 +250,13 @@ class Study:
                 head = copy.deepcopy(self.model)
                 head.trunk = nn.Identity()
                 first = {name: p for name, p in stacked.items() if name not in trunk}
-                seen, answers, mine = (
-                    self.features(x[rows]).flatten(0, 1),
-                    y[rows].flatten(),
-                    torch.arange(rows.numel()).view(rows.shape),
-                )
+                places = torch.arange(rows.numel()).view(rows.shape)
                 part = train_runs(
                     head,
                     first,
-                    seen,
-                    answers,
-                    mine.repeat(len(some), 1),
+                    self.features(x[rows]).flatten(0, 1),
+                    y[rows].flatten(),
+                    places.repeat(len(some), 1),
                     rates[:, -1:],
                     batch=plan.batch,
                     seed=shots,
@@ -260,75 +280,73 @@ class Study:
         return lines, {name: torch.cat([part[name] for _, part in trained]) for name in new}
 
     def compare(self, target: str, shots: int, methods: Sequence[str] = METHODS) -> dict[str, dict]:
-        """Method -> accuracies a seed on "own", "corrupted" (mean over the kinds) and "other" test
-        images, and the settings chosen.
+        """Every method with `shots` labels per class, each seed with its best setting.
 
-        Each seed takes the setting with the best accuracy on clean validation images, of several
-        equal ones the first; nothing is chosen on corrupted or other images. "by setting":
-        validation accuracies of every setting on "own" and "other", one value a seed.
+        Best by accuracy on clean validation images, of several equal ones the first; nothing is
+        chosen on corrupted or other images.
+
+        Returns:
+            Method -> accuracies per seed on "own", "corrupted" (mean over the kinds), each kind and
+            "other" test images; "setting", the chosen ones; "by setting", validation accuracies of
+            every setting on "own" and "other", one value per seed.
         """
         lines, trained = self.runs(target, shots, methods)
         S = len(self.seeds)
-        held = self.test_sets(target, validation=True)
+        validation = self.test_sets(target, validation=True)
         seen = {
-            name: correct(self.model, trained, *held[name]).view(len(lines), S)
+            name: correct(self.model, trained, *validation[name]).view(len(lines), S)
             for name in ("own", "other")
         }
-        picked = {m: [i for i, line in enumerate(lines) if line[0] == m] for m in methods}
-        best = {
-            m: torch.tensor(mine)[seen["own"][mine].argmax(dim=0)] for m, mine in picked.items()
-        }
+        lines_of = {m: [i for i, line in enumerate(lines) if line[0] == m] for m in methods}
+        best = {m: torch.tensor(i)[seen["own"][i].argmax(dim=0)] for m, i in lines_of.items()}
         chosen = torch.cat([best[m] * S + torch.arange(S) for m in methods])
+        winners = {name: p[chosen] for name, p in trained.items()}
         tested = {
-            name: (
-                correct(self.model, {k: p[chosen] for k, p in trained.items()}, *part).view(
-                    len(methods), S
-                )
-            )
-            for name, part in self.test_sets(target).items()
+            name: correct(self.model, winners, *images).view(len(methods), S)
+            for name, images in self.test_sets(target).items()
         }
         tested["corrupted"] = torch.stack([tested[name] for name in STRENGTHS]).mean(dim=0)
-        return {
-            m: (
-                {name: accuracy[k].tolist() for name, accuracy in tested.items()}
-                | {"setting": [lines[i][1:] for i in best[m].tolist()]}
-                | {
-                    "by setting": [
-                        {"rate": lines[i][1], "strength": lines[i][2]}
-                        | {n: seen[n][i].tolist() for n in seen}
-                        for i in picked[m]
-                    ]
-                }
-            )
-            for k, m in enumerate(methods)
-        }
+        rows = {}
+        for k, m in enumerate(methods):
+            row = {name: accuracy[k].tolist() for name, accuracy in tested.items()}
+            row["setting"] = [lines[i][1:] for i in best[m].tolist()]
+            row["by setting"] = [
+                {"rate": lines[i][1], "strength": lines[i][2]}
+                | {name: accuracy[i].tolist() for name, accuracy in seen.items()}
+                for i in lines_of[m]
+            ]
+            rows[m] = row
+        return rows
 
 
 def padded(x: Tensor) -> Tensor:
-    """Digits in [0, 1], `standard`, with a pixel of background on every side: [N, 1, 16, 16], which
-    halves often enough for convolutions.
+    """Digits in [0, 1], `standard`, with a pixel of background on every side: [N, 1, 16, 16].
+
+    That halves often enough for convolutions.
     """
     return standard(F.pad(x, (1, 1, 1, 1)))
 
 
 def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tensor]]:
-    """A convolutional source with BatchNorm for all ten MNIST digits, and the 1,000 images
-    (`padded`) and labels that it was not trained on.
+    """A convolutional source with BatchNorm for all ten MNIST digits.
+
+    Also the 1,000 images (`padded`) and labels that it was not trained on.
     """
     x, y = study.all["MNIST"]
     x = padded(x)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+
+    def build() -> tuple[Classifier, Tensor]:
         model = Classifier(cnn(16, (8, 16), 32, norm=True), 32, 10)
-        rows = torch.randperm(len(y))
+        return model, torch.randperm(len(y))
+
+    model, rows = seeded(build, seed)
     train, held_out = ((x[part], y[part]) for part in (rows[:4000], rows[4000:]))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     fit(
         model,
         train,
         held_out,
         F.cross_entropy,
-        optimizer,
+        torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         epochs=3,
         batch=64,
         progress=False,
@@ -338,21 +356,29 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
 
 
 def run(
-    profile: str = "cpu",
-    seeds: Sequence[int] = range(5),
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
     plan: Digits | Photos | None = None,
-    report: Callable = print,
 ) -> dict:
-    """The whole experiment of a profile. Accuracies in [0, 1], one value a seed. Plain JSON.
+    """The whole experiment of a profile; accuracies in [0, 1], one value per seed. Plain JSON.
 
     cpu: the digits, by target and number of labels. gpu: both directions of CIFAR, by pair and
-        number of labels.
+    number of labels.
     """
-    plan = plan or {"cpu": Digits(), "gpu": Photos()}[profile]
-    if isinstance(plan, Digits):
-        new, known = Study(plan, seeds), Study(plan, seeds, digits=10)
-        return {
-            "new classes": {str(n): new.compare("MNIST", n) for n in plan.shots},
-            "known classes": {"10": known.compare("UCI", 10)},
-        }
-    return full_size(seeds, plan, report)
+    plan = plan or PLANS[profile]
+    if isinstance(plan, Photos):
+        return full_size(seeds, plan, report)
+    results = {"new classes": {}, "known classes": {}}
+
+    def compare(kind: str, study: Study, target: str, shots: int) -> None:
+        rows = results[kind][str(shots)] = study.compare(target, shots)
+        line = ", ".join(f"{method} {np.mean(row['own']):.3f}" for method, row in rows.items())
+        report(f"{kind}, {target}, {shots} labels per class: {line}")
+
+    study = Study(plan, seeds)
+    for shots in plan.shots:
+        compare("new classes", study, "MNIST", shots)
+    compare("known classes", Study(plan, seeds, digits=10), "UCI", 10)
+    return results

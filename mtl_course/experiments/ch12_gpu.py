@@ -1,4 +1,5 @@
-"""Chapter 12 on photographs: CIFAR-10 and CIFAR-100 with a residual network, one run after another.
+"""Chapter 12 on photographs: CIFAR-10 and CIFAR-100 with a residual network, run after run.
+
 Needs no Jupyter.
 """
 
@@ -9,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import data
@@ -27,11 +28,28 @@ from ..transfer.checkpoints import load_source
 from ..transfer.penalties import l2_sp
 from ..transfer.schedules import gradual_unfreezing, layer_groups, layers, lp_ft, open_top
 from .ch12_rates import DECAY, METHODS, PROBE_RATE
+from .common import seeded
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Sizes of the experiment on CIFAR-10 and CIFAR-100."""
+    """Sizes of the experiment on CIFAR-10 and CIFAR-100, and the settings to try.
+
+    Args:
+        pairs: source and target.
+        depths: residual blocks of each stage.
+        widths: channels of each stage.
+        source_epochs: over all training images of the source.
+        source_rate: at the peak of the schedule.
+        batch: images per step.
+        shots: labels per class; more than there are means all of them.
+        held_out: images per class for validation, at most a tenth of them.
+        epochs: on the target.
+        updates: in an epoch, at least: small sets are gone through several times.
+        severity: of the corruptions in the test.
+        rates: that every method but L2-SP may try.
+        pulls: rate and strength of L2-SP: as many.
+    """
 
     pairs: tuple[tuple[str, str], ...] = (("cifar10", "cifar100"), ("cifar100", "cifar10"))
     depths: tuple[int, ...] = (2, 2, 2)
@@ -39,16 +57,10 @@ class Photos:
     source_epochs: int = 30
     source_rate: float = 0.1
     batch: int = 128
-    shots: tuple[int, ...] = (
-        1,
-        5,
-        20,
-        100,
-        500,
-    )  # labels a class; more than there are means all of them
-    held: int = 40  # images a class for validation, at most a tenth of them
+    shots: tuple[int, ...] = (1, 5, 20, 100, 500)
+    held_out: int = 40
     epochs: int = 12
-    updates: int = 50  # in an epoch, at least: small sets are gone through several times
+    updates: int = 50
     severity: int = 3
     rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     pulls: tuple[tuple[float, float], ...] = (
@@ -59,29 +71,27 @@ class Photos:
     )
 
 
-def photos(name: str, device: torch.device, held: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> images [N, 3, 32, 32] and labels; "name" -> the set's name, that of the partial set
-    where the whole cannot be had.
+def photos(name: str, device: torch.device, held_out: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Part -> images [N, 3, 32, 32] and labels; and "name", the set's name.
 
-    A validation part of `held` images a class, at most a tenth of a class, is taken from the
-    training images. Both are `centred`; the test images lie in [0, 1], to be corrupted first.
+    That is the partial set's where the whole cannot be had. A validation part of `held_out` images
+    per class, at most a tenth of a class, is taken from the training images. Both are `centred`;
+    the test images lie in [0, 1], to be corrupted first.
     """
     ds = data.load_or_partial(name)
-    held = min(held, int(np.bincount(ds["y_train"]).min()) // 10)
-    mine = np.zeros(len(ds["y_train"]), dtype=bool)
-    mine[data.per_class(ds["y_train"], held, seed=0)] = True
+    held_out = min(held_out, int(np.bincount(ds["y_train"]).min()) // 10)
+    validates = np.zeros(len(ds["y_train"]), dtype=bool)
+    validates[data.per_class(ds["y_train"], held_out, seed=0)] = True
     parts = {"name": ds.info.name}
     for part, x, y in (
-        ("train", ds["x_train"][~mine], ds["y_train"][~mine]),
-        ("validation", ds["x_train"][mine], ds["y_train"][mine]),
+        ("train", ds["x_train"][~validates], ds["y_train"][~validates]),
+        ("validation", ds["x_train"][validates], ds["y_train"][validates]),
         ("test", ds["x_test"], ds["y_test"]),
     ):
         images = torch.from_numpy(np.array(x)).to(device).permute(0, 3, 1, 2).float() / 255
         images = images.to(memory_format=torch.channels_last)
-        parts[part] = (
-            images if part == "test" else centred(images),
-            torch.from_numpy(np.array(y)).to(device),
-        )
+        labels = torch.from_numpy(np.array(y)).to(device)
+        parts[part] = images if part == "test" else centred(images), labels
     return parts
 
 
@@ -92,10 +102,11 @@ def centred(x: Tensor) -> Tensor:
 
 def photo_network(plan: Photos, classes: int, seed: int, device: torch.device) -> Classifier:
     """A freshly drawn residual network with a head of `classes` outputs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Classifier(resnet(plan.depths, plan.widths), plan.widths[-1], classes)
-    return model.to(device, memory_format=torch.channels_last)
+
+    def build() -> Classifier:
+        return Classifier(resnet(plan.depths, plan.widths), plan.widths[-1], classes)
+
+    return seeded(build, seed).to(device, memory_format=torch.channels_last)
 
 
 def photo_source(plan: Photos, parts: dict, seed: int, device: torch.device) -> Classifier:
@@ -134,33 +145,29 @@ def tune_photos(
     plan: Photos,
     seed: int,
 ) -> tuple[float, list[dict]]:
-    """Tune a network in place by a method and a setting; returns its validation accuracy and the
-    losses by epoch, a dict for each phase.
+    """Tune a network in place by a method and a setting.
+
+    Returns:
+        Its validation accuracy, and the losses by epoch, a dict for each phase.
     """
     x, y = train
     again = max(1, plan.updates * plan.batch // len(y))  # so that an epoch has enough updates
     train = x.repeat(again, 1, 1, 1), y.repeat(again)
     optimizer = partial(torch.optim.SGD, lr=0.0, momentum=0.9)
-    options = dict(
-        batch=plan.batch,
-        patience=plan.epochs,
-        augment=compose(flip, crop(4)),
-        precision=default_precision(x.device),
-        seed=seed,
-        progress=False,
-    )
+    options = {
+        "batch": plan.batch,
+        "patience": plan.epochs,
+        "augment": compose(flip, crop(4)),
+        "precision": default_precision(x.device),
+        "seed": seed,
+        "progress": False,
+    }
     count = len(layers(model))
     if method == "LP-FT":
         half = plan.epochs // 2
+        rates, epochs = (PROBE_RATE, rate), (half, plan.epochs - half)
         phases = lp_ft(
-            model,
-            train,
-            validation,
-            F.cross_entropy,
-            optimizer,
-            (PROBE_RATE, rate),
-            (half, plan.epochs - half),
-            **options,
+            model, train, validation, F.cross_entropy, optimizer, rates, epochs, **options
         )
     elif method == "gradual":
         stages = [1] * (count - 1) + [max(1, plan.epochs - count + 1)]
@@ -169,29 +176,16 @@ def tune_photos(
         )
     else:
         open_top(model, 1 if method == "linear probe" else count)
-        start = {
-            name: p.detach().clone()
-            for name, p in model.named_parameters()
-            if name.startswith("trunk")
-        }
-        pull = (
-            (lambda m: l2_sp(dict(m.named_parameters()), start, strength))
-            if method == "L2-SP"
-            else None
-        )
-        held = optimizer(layer_groups(model, rate, DECAY if method == "layer-wise" else 1.0))
-        phases = [
-            fit(
-                model,
-                train,
-                validation,
-                F.cross_entropy,
-                held,
-                epochs=plan.epochs,
-                penalty=pull,
-                **options,
-            )
-        ]
+        trunk = {name: p for name, p in model.named_parameters() if name.startswith("trunk")}
+        start = {name: p.detach().clone() for name, p in trunk.items()}
+
+        def pull(tuned: nn.Module) -> Tensor:
+            return l2_sp(dict(tuned.named_parameters()), start, strength)
+
+        decay = DECAY if method == "layer-wise" else 1.0
+        sgd = optimizer(layer_groups(model, rate, decay))
+        options |= {"epochs": plan.epochs, "penalty": pull if method == "L2-SP" else None}
+        phases = [fit(model, train, validation, F.cross_entropy, sgd, **options)]
     return evaluate(model, validation, accuracy), [asdict(phase) for phase in phases]
 
 
@@ -203,21 +197,23 @@ def compare_photos(
     seed: int,
     methods: Sequence[str] = METHODS,
 ) -> dict[str, dict]:
-    """Method -> test accuracy ("own"), under each corruption, and the setting with the best
-    validation accuracy, with its losses by epoch.
+    """Every method with `shots` labels per class, at its best setting on validation images.
+
+    Returns:
+        Method -> test accuracy: "own", under each corruption, and "corrupted", their mean;
+        "validation", "setting", and "history", the losses by epoch.
     """
     x, y = parts["train"]
     labels = y.cpu().numpy()
-    rows = torch.from_numpy(
-        data.per_class(labels, min(shots, int(np.bincount(labels).min())), seed)
-    ).to(y.device)
+    shots = min(shots, int(np.bincount(labels).min()))
+    rows = torch.from_numpy(data.per_class(labels, shots, seed)).to(y.device)
     device, classes = x.device, int(labels.max()) + 1
-    found = {}
+    test, answers = parts["test"]
+    results = {}
     for method in methods:
         best = None
-        for rate, strength in (
-            list(plan.pulls) if method == "L2-SP" else [(rate, 0.0) for rate in plan.rates]
-        ):
+        rates = [(rate, 0.0) for rate in plan.rates]
+        for rate, strength in list(plan.pulls) if method == "L2-SP" else rates:
             model = photo_network(plan, classes, 1000 + seed, device)
             if method != "scratch":
                 load_source(model, source.state_dict())
@@ -228,51 +224,12 @@ def compare_photos(
                 best = reached, (rate, strength), model, history
         reached, setting, model, history = best
         g = torch.Generator(device).manual_seed(1)
-        test, answers = parts["test"]
-        seen = {"own": evaluate(model, (centred(test), answers), accuracy)}
-        seen |= {
-            name: evaluate(
-                model, (centred(corrupt(test, name, plan.severity, g)), answers), accuracy
-            )
-            for name in STRENGTHS
-        }
-        found[method] = seen | {
-            "corrupted": float(np.mean([seen[name] for name in STRENGTHS])),
-            "validation": reached,
-            "setting": setting,
-        }
-        found[method]["history"] = history
-    return found
-
-
-def full_size(seeds: Sequence[int], plan: Photos, report: Callable = print) -> dict:
-    """Pair of sets -> labels a class -> method -> what `compare_photos` gives, a list with one
-    value a seed. Plain JSON.
-    """
-    device, results = fastest(), {}
-    for source_name, target_name in plan.pairs:
-        source_parts, target_parts = (
-            photos(name, device, plan.held) for name in (source_name, target_name)
-        )
-        pair: dict = {}
-        names = f"{source_parts['name']} to {target_parts['name']}"
-        for seed in seeds:
-            seen = kept(
-                f"{names}, seed {seed}",
-                one_source,
-                source_parts,
-                target_parts,
-                plan,
-                seed,
-                device,
-                report,
-            )
-            for shots, methods in seen.items():
-                for method, values in methods.items():
-                    row = pair.setdefault(shots, {}).setdefault(method, {})
-                    for key, value in values.items():
-                        row.setdefault(key, []).append(value)
-        results[names] = pair
+        row = {"own": evaluate(model, (centred(test), answers), accuracy)}
+        for name in STRENGTHS:
+            images = centred(corrupt(test, name, plan.severity, g))
+            row[name] = evaluate(model, (images, answers), accuracy)
+        row["corrupted"] = float(np.mean([row[name] for name in STRENGTHS]))
+        results[method] = row | {"validation": reached, "setting": setting, "history": history}
     return results
 
 
@@ -282,14 +239,45 @@ def one_source(
     plan: Photos,
     seed: int,
     device: torch.device,
-    report: Callable = print,
-) -> dict:
-    """One source and what is made of it: labels per class -> method -> `compare_photos`."""
-    source, results = photo_source(plan, source_parts, seed, device), {}
+    report: Callable[[str], None] = print,
+) -> dict[str, dict[str, dict]]:
+    """Train a source and tune it: labels per class (as text) -> what `compare_photos` gives."""
+    source = photo_source(plan, source_parts, seed, device)
     reached = evaluate(source, source_parts["validation"], accuracy)
     report(f"{source_parts['name']}, seed {seed}: validation {reached:.3f}")
+    results = {}
     for shots in plan.shots:
-        results[str(shots)] = seen = compare_photos(source, target_parts, shots, plan, seed)
-        accuracies = ", ".join(f"{method} {row['own']:.3f}" for method, row in seen.items())
-        report(f"{target_parts['name']}, {shots} per class: {accuracies}")
+        rows = compare_photos(source, target_parts, shots, plan, seed)
+        line = ", ".join(f"{method} {row['own']:.3f}" for method, row in rows.items())
+        report(f"{target_parts['name']}, {shots} per class: {line}")
+        results[str(shots)] = rows
+    return results
+
+
+def full_size(seeds: Sequence[int], plan: Photos, report: Callable[[str], None] = print) -> dict:
+    """Pair of sets -> labels per class -> method -> what `compare_photos` gives. Plain JSON.
+
+    Each is a list with one value per seed.
+    """
+    device, results = fastest(), {}
+    for pair in plan.pairs:
+        source_parts, target_parts = (photos(name, device, plan.held_out) for name in pair)
+        names = f"{source_parts['name']} to {target_parts['name']}"
+        lists = {str(shots): {method: {} for method in METHODS} for shots in plan.shots}
+        for seed in seeds:
+            of_seed = kept(
+                f"{names}, seed {seed}",
+                one_source,
+                source_parts,
+                target_parts,
+                plan,
+                seed,
+                device,
+                report,
+            )
+            for shots, rows in of_seed.items():
+                for method, row in rows.items():
+                    for key, value in row.items():
+                        lists[shots][method].setdefault(key, []).append(value)
+        results[names] = lists
     return results

@@ -1,18 +1,18 @@
-"""Chapter 12: a method is a table of learning rates, [steps, layers], and many small networks are
-trained at once by such tables.
+"""Chapter 12: a method is a table of learning rates, [steps, layers].
 
-Their parameters are stacked along a first axis R (method x setting x seed), and `torch.func.vmap`
-turns one network's outputs into all of theirs.
+Many small networks are trained at once by such tables. Their parameters are stacked along a first
+axis R (method x setting x seed), and `torch.func.vmap` turns one network's outputs into all of
+theirs.
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from ..transfer.schedules import layers
+from .common import many_outputs, right_answers
 
 METHODS = ("scratch", "linear probe", "full", "L2-SP", "layer-wise", "gradual", "LP-FT")
 DECAY = 2.6  # of layer-wise rates, as Howard and Ruder have it
@@ -20,8 +20,13 @@ PROBE_RATE = 0.03  # of LP-FT's first half
 
 
 def rate_table(method: str, rate: float, steps: int, count: int) -> Tensor:
-    """Learning rates [steps, count layers, from the input to the head] of a method whose largest
-    rate is `rate`; 0 is frozen.
+    """Learning rates of a method, whose largest is `rate`; 0 is frozen.
+
+    Returns:
+        [steps, count], layers from the input to the head.
+
+    Raises:
+        ValueError: if there is no such method.
     """
     table = torch.full((steps, count), float(rate))
     up = torch.arange(count - 1, -1, -1)  # layers above this one
@@ -58,49 +63,53 @@ def train_runs(
     batch: int,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Train R networks at once by SGD with momentum 0.9 and a rate for every step and layer;
-    returns their stacked parameters.
+    """Train R networks at once by SGD with momentum 0.9 and a rate for every step and layer.
 
-    start: name -> [R, ...]; x [N, ...], y [N]: one pool of examples; rows int64 [R, n]: the
-        examples that each run may use. All runs draw the same positions of their rows. rates
-        [steps, layers, R]; a layer gathers no momentum while its rate is 0, like a parameter
-        without a gradient in torch's optimizers. strength [R], source: name -> [R, ...]: L2-SP
-        towards `source`, by the gradient of `transfer.l2_sp`; a run of strength 0 has none.
+    A layer gathers no momentum while its rate is 0, like a parameter without a gradient in torch's
+    optimizers.
+
+    Args:
+        model: gives the form of the networks, not their parameters.
+        start: name -> [R, ...].
+        x: [N, ...], one pool of examples for all runs.
+        y: int64 [N].
+        rows: int64 [R, n], the examples that each run may use. All runs draw the same positions.
+        rates: [steps, layers, R].
+        strength: [R], of L2-SP towards `source`, by the gradient of `transfer.l2_sp`; a run of
+            strength 0 has none.
+        source: name -> [R, ...].
+        batch: examples per step.
+        seed: of the batches.
+
+    Returns:
+        The stacked parameters, name -> [R, ...].
     """
-    outputs, number = vmap(lambda p, x: functional_call(model, p, (x,))), layer_of(model)
-    held = [] if strength is None else strength.nonzero()[:, 0].tolist()
-    pulled = (
-        slice(min(held), max(held) + 1) if held else None
-    )  # the runs between the first and the last with a pull
+    outputs, number = many_outputs(model), layer_of(model)
+    pulled = [] if strength is None else strength.nonzero()[:, 0].tolist()
+    # The runs between the first and the last with a pull.
+    pulled = slice(min(pulled), max(pulled) + 1) if pulled else None
     order = torch.Generator().manual_seed(seed)
-    p = {name: value.clone().requires_grad_() for name, value in start.items()}
-    speed = {name: torch.zeros_like(value) for name, value in start.items()}
-    for now in rates:
+    params = {name: value.clone().requires_grad_() for name, value in start.items()}
+    velocity = {name: torch.zeros_like(value) for name, value in start.items()}
+    for rates_now in rates:
         pick = rows[:, torch.randint(rows.shape[1], (batch,), generator=order)]
         # The gradient of the runs' losses, summed, holds each run's own: no run's loss depends on
         # another's parameters.
-        loss = (
-            F.cross_entropy(outputs(p, x[pick]).flatten(0, 1), y[pick].flatten(), reduction="sum")
-            / batch
-        )
+        logits = outputs(params, x[pick]).flatten(0, 1)
+        loss = F.cross_entropy(logits, y[pick].flatten(), reduction="sum") / batch
+        gradients = torch.autograd.grad(loss, list(params.values()))
         with torch.no_grad():
-            for name, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
+            for (name, p), g in zip(params.items(), gradients, strict=True):
                 shape = -1, *[1] * (g.ndim - 1)
                 if pulled and name in source:
-                    g[pulled] += (
-                        2 * strength[pulled].view(shape) * (p[name][pulled] - source[name][pulled])
-                    )
-                rate = now[number[name]].view(shape)
-                speed[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
-                p[name].addcmul_(speed[name], rate, value=-1)
-    return {name: value.detach() for name, value in p.items()}
+                    away = p[pulled] - source[name][pulled]
+                    g[pulled] += 2 * strength[pulled].view(shape) * away
+                rate = rates_now[number[name]].view(shape)
+                velocity[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
+                p.addcmul_(velocity[name], rate, value=-1)
+    return {name: value.detach() for name, value in params.items()}
 
 
-@torch.no_grad()
-def correct(model: nn.Module, p: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+def correct(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Share of the examples x [N, ...], y [N] that each of R stacked networks gets right: [R]."""
-    return (
-        (vmap(lambda q: functional_call(model, q, (x,)))(dict(p)).argmax(dim=2) == y)
-        .float()
-        .mean(dim=1)
-    )
+    return right_answers(model, params, x, y).float().mean(dim=1)

@@ -1,11 +1,10 @@
-"""Chapter 17: is a learned starting point better than multi-task pretraining? On sinusoids, and on
-schools with two kinds of tasks.
+"""Chapter 17: is a learned starting point better than multi-task pretraining?
 
-Every method makes one start from the meta-training tasks, and all are judged alike: on new tasks,
-so many steps of gradient descent on the support, then the query loss. The outer rate of training
-and the inner rate of adapting are chosen for each method on validation tasks, from one grid for
-all; test tasks are drawn apart. Runs that differ in seed and outer rate alone are trained at once
-(vmap). Needs no Jupyter.
+On sinusoids, and on schools with two kinds of tasks. Every method makes one start from the
+meta-training tasks, and all are judged alike: on new tasks, so many steps of gradient descent on
+the support, then the query loss. The outer rate of training and the inner rate of adapting are
+chosen for each method on validation tasks, from one grid for all; test tasks are drawn apart. Runs
+that differ in seed and outer rate alone are trained at once (vmap). Needs no Jupyter.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from ..data.episodes import Episodes
 from ..meta.functional import Functional, Params
 from ..runtime import device as fastest
 from .ch17_families import FAMILIES, Family, Plan, generator, loss_of
+from .common import stacked
 
 # method -> inner steps while training, and the choice for `meta.adapt`; two baselines without an
 # inner loop
@@ -40,21 +40,12 @@ PLANS = {
         {"sinusoids": 10_000, "schools": 1000, "ILEA": 1000}, tasks=25, judged=600, pool=1000
     ),
 }
-TRAINING_RATE = {
-    "sinusoids": 0.01,
-    "schools": 0.03,
-    "ILEA": 0.03,
-}  # of the inner steps while training
+TRAINING_RATE = {"sinusoids": 0.01, "schools": 0.03, "ILEA": 0.03}  # of inner steps in training
 
 
 def starts(family: Family, seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
     """Freshly initialised parameters, name -> [seeds, ...]; a seed always gives the same."""
-    found = []
-    for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            found.append(dict(family.network().to(device).named_parameters()))
-    return {name: torch.stack([p[name].detach() for p in found]) for name in found[0]}
+    return {name: p.to(device) for name, p in stacked(family.network, seeds).items()}
 
 
 def train(
@@ -65,11 +56,10 @@ def train(
     seeds: Sequence[int],
     outer: Sequence[float],
 ) -> Params:
-    """Trained starts, name -> [seeds, outer rates, ...]: one run for each family (one a seed) and
-    each rate of Adam.
+    """Trained starts, name -> [seeds, outer rates, ...].
 
-    All runs of a seed see the same meta-batches. The last parameters are taken; `meta.fit_episodes`
-    is the loop for a single run.
+    One run for each family (one per seed) and each rate of Adam. All runs of a seed see the same
+    meta-batches. The last parameters are taken; `meta.fit_episodes` is the loop for a single run.
     """
     device = families[0].pool[0].device
     f, begin = Functional(families[0].network().to(device)), starts(families[0], seeds, device)
@@ -103,45 +93,58 @@ def train(
 
 def _backward(method, rate, f, runs, families, plan, generators, outer):
     """Gradients of one update for all runs [seeds * outer, ...]."""
+    draws = zip(families, generators, strict=True)
     if method == "one head a task":
-        batches = [
-            _from_pool(family, plan, g) for family, g in zip(families, generators, strict=True)
-        ]
+        batches = [_from_pool(family, plan, g) for family, g in draws]
     else:
-        batches = [family.draw(g) for family, g in zip(families, generators, strict=True)]
-    steps, choice = METHODS[method]
+        batches = [family.draw(g) for family, g in draws]
     for kind in families[0].losses:
-        loss = loss_of(families[0], kind)
-        of = meta.objective(f, loss)
+        objective = meta.objective(f, loss_of(families[0], kind))
         parts = [batch[kind] for batch in batches]
         if method == "one head a task":
-            data_ = _for_runs(parts, outer)
-            shared = {n: p for n, p in runs.items() if not n.startswith("heads")}
-            heads = {n: p for n, p in runs.items() if n.startswith("heads")}
-
-            def own(trunk, heads, ids, x, y):
-                return vmap(lambda head, x, y: of({**trunk, **head}, x, y))(
-                    {n: h[ids] for n, h in heads.items()}, x, y
-                ).mean()
-
-            vmap(own)(shared, heads, *data_).sum().backward()
-            continue
-        x, y, query, judged = _for_runs([(*e.support, *e.query) for e in parts], outer)
-        if method == "pooled":
-            rows = torch.cat([x, query], 2).flatten(1, 2), torch.cat([y, judged], 2).flatten(1, 2)
-            vmap(of)(runs, *rows).sum().backward()
-        elif method.startswith("Reptile"):
-            with torch.no_grad():
-                adapted = vmap(
-                    vmap(lambda p, x, y: meta.adapt(of, p, (x, y), steps, rate), (None, 0, 0))
-                )(runs, x, y)
-            sum(((p - adapted[n].mean(1)).detach() * p).sum() for n, p in runs.items()).backward()
+            loss = _of_own_heads(objective, runs, *_for_runs(parts, outer))
         else:
-            one = vmap(
-                lambda p, x, y, q, j: of(meta.adapt(of, p, (x, y), steps, rate, **choice), q, j),
-                (None, 0, 0, 0, 0),
-            )
-            vmap(one)(runs, x, y, query, judged).mean(1).sum().backward()
+            examples = _for_runs([(*e.support, *e.query) for e in parts], outer)
+            loss = _of_episodes(method, objective, runs, examples, rate)
+        loss.backward()
+
+
+def _of_own_heads(objective, runs, ids, x, y):
+    """Sum over runs of the mean loss of tasks `ids`, each with the head of its own."""
+    trunks = {n: p for n, p in runs.items() if not n.startswith("heads")}
+    heads = {n: p for n, p in runs.items() if n.startswith("heads")}
+
+    def of_run(trunk, heads, ids, x, y):
+        def of_task(head, x, y):
+            return objective({**trunk, **head}, x, y)
+
+        return vmap(of_task)({n: h[ids] for n, h in heads.items()}, x, y).mean()
+
+    return vmap(of_run)(trunks, heads, ids, x, y).sum()
+
+
+def _of_episodes(method, objective, runs, examples, rate):
+    """A sum over runs whose gradient is each run's update by its episodes."""
+    x, y, query, judged = examples  # [runs, tasks, examples, ...]
+    steps, choice = METHODS[method]
+    if method == "pooled":
+        rows = torch.cat([x, query], 2).flatten(1, 2), torch.cat([y, judged], 2).flatten(1, 2)
+        return vmap(objective)(runs, *rows).sum()
+    if method.startswith("Reptile"):
+
+        def adapted(params, x, y):
+            return meta.adapt(objective, params, (x, y), steps, rate)
+
+        with torch.no_grad():
+            ends = vmap(vmap(adapted, (None, 0, 0)))(runs, x, y)
+        return sum(((p - ends[n].mean(1)).detach() * p).sum() for n, p in runs.items())
+
+    def query_loss(params, x, y, query, judged):
+        params = meta.adapt(objective, params, (x, y), steps, rate, **choice)
+        return objective(params, query, judged)
+
+    of_task = vmap(query_loss, (None, 0, 0, 0, 0))
+    return vmap(of_task)(runs, x, y, query, judged).mean(1).sum()
 
 
 def _for_runs(parts, outer):
@@ -150,8 +153,9 @@ def _for_runs(parts, outer):
 
 
 def _from_pool(family, plan, g):
-    """Kind -> (ids [T], x [T, n, d], y [T, n, ...]) of training tasks, with as many examples as a
-    meta-batch has.
+    """Kind -> (ids [T], x [T, n, d], y [T, n, ...]) of training tasks.
+
+    They have as many examples as a meta-batch has.
     """
     x, targets, counts = family.pool
     ids = torch.randperm(len(x), generator=g, device=x.device)[: min(plan.tasks, len(x))]
@@ -171,11 +175,10 @@ def curves(
     rates: Sequence[float],
     only: str = "",
 ) -> Tensor:
-    """Mean query loss [len(rates), len(COUNTS)] after so many steps at each rate on each task's
-    support.
+    """Mean query loss after so many steps at each rate on each task's support.
 
-    A task whose support loss did not fall keeps the start: anyone who adapts can see that, and one
-    task that diverges would rule the mean.
+    [len(rates), len(COUNTS)]. A task whose support loss did not fall keeps the start: anyone who
+    adapts can see that, and one task that diverges would rule the mean.
     """
     of = meta.objective(f, loss)
 
@@ -201,10 +204,10 @@ def curves(
 def judge(
     f: Functional, starts: Params, family: Family, outer: Sequence[float], only: str
 ) -> dict[str, dict]:
-    """Kind -> test losses after each number of COUNTS, with the outer and the inner rate that were
-    best for it on validation tasks.
+    """Kind -> "test" losses after each of COUNTS, at the best rates on validation tasks.
 
-    starts: name -> [outer, ...]. "best": with the number of steps chosen on validation tasks, too.
+    starts: name -> [outer, ...]. "outer" and "rate" are the rates that were taken. "best": with the
+        number of "steps" chosen on validation tasks, too.
     """
     found = {}
     for kind in family.losses:
@@ -236,7 +239,10 @@ def compare(
     methods: Sequence[str] = tuple(METHODS),
     device: torch.device | str = "cpu",
 ) -> dict:
-    """Method -> kind -> one row of `judge` a seed; "scratch" adapts networks that were not trained."""
+    """Method -> kind -> one row of `judge` per seed.
+
+    "scratch" adapts networks that were not trained.
+    """
     families = [FAMILIES[name](plan, seed, device) for seed in seeds]
     f, found = Functional(families[0].network().to(device)), {}
     for method in ("scratch", *methods):
@@ -253,21 +259,32 @@ def compare(
     return found
 
 
-def run(profile: str, seeds: Sequence[int]) -> dict:
-    """Family -> method -> kind -> one row a seed, as plain JSON. ILEA is left out where there is no
-    data root that holds it.
+def run(
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
+    """Family -> method -> kind -> one row per seed, as `judge` gives them. Plain JSON.
+
+    ILEA is left out where there is no data root that holds it.
     """
-    plan, found = PLANS[profile], {}
+    plan, device = plan or PLANS[profile], fastest() if profile == "gpu" else "cpu"
+    results = {}
     for name in plan.updates:
         try:
-            found[name] = compare(
-                name, plan, seeds, device=fastest() if profile == "gpu" else "cpu"
-            )
+            results[name] = compare(name, plan, seeds, device=device)
         except data.DataError as error:
             if name != "ILEA":
                 raise
-            print(f"Without {name}: {error}")
-    return found
+            report(f"Without {name}: {error}")
+            continue
+        for method, kinds in results[name].items():
+            losses = {kind: [row["best"] for row in rows] for kind, rows in kinds.items()}
+            line = ", ".join(f"{kind} {sum(best) / len(best):.4f}" for kind, best in losses.items())
+            report(f"{name}, {method}: {line}")
+    return results
 
 
 # With the schools most methods chose the lowest outer rate of the plan, so they are run again.

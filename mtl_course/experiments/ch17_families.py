@@ -1,5 +1,6 @@
-"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks; what schools
-differ in, without a network. Needs no Jupyter.
+"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks.
+
+Also what schools differ in, without a network. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +21,18 @@ from ..training.tasks import classification, regression
 
 @dataclass(frozen=True)
 class Plan:
-    """updates: of `tasks` tasks each. shots, queries: examples of a task. judged: tasks to validate
-    on, and as many to test on (a school comes several times). pool: tasks of the baseline with one
-    head a task. outer: Adam's rates that are tried."""
+    """Sizes of the experiment, and the outer rates that every method may try.
+
+    Args:
+        updates: family -> meta-steps, of `tasks` tasks each.
+        tasks: of a meta-batch.
+        shots: support examples of a task.
+        queries: query examples of a task.
+        width: of the two hidden layers.
+        judged: tasks to validate on, and as many to test on (a school comes several times).
+        pool: tasks of the baseline with one head per task.
+        outer: Adam's rates.
+    """
 
     updates: Mapping[str, int]
     tasks: int = 16
@@ -36,11 +46,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Family:
-    """draw(generator): a meta-batch; validation and test: tasks that training never sees. All are
-    kind of task -> episodes.
+    """Tasks of one origin, and the network for them.
 
-    pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many
-        examples each has [N].
+    Args:
+        network: builds a fresh one.
+        losses: kind of task -> loss.
+        draw: generator -> a meta-batch: kind -> episodes.
+        validation: kind -> episodes that training never sees.
+        test: kind -> episodes that training never sees.
+        pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many
+            examples each has [N].
     """
 
     network: Callable[[], nn.Module]
@@ -52,8 +67,9 @@ class Family:
 
 
 def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """Sinusoids of random amplitude and phase. The baseline with one head a task sees `plan.pool`
-    of them, with 100 examples each.
+    """Sinusoids of random amplitude and phase.
+
+    The baseline with one head per task sees `plan.pool` of them, with 100 examples each.
     """
     held = [
         {"wave": sinusoids(plan.judged, plan.shots, 50, generator(10_000 * (k + 1) + seed, device))}
@@ -80,8 +96,9 @@ def _network(inputs, width, outputs):
 
 @lru_cache(maxsize=2)
 def students(name: str = "exam") -> tuple[Tensor, Tensor, Tensor]:
-    """Features of a student [N, d] standardised, the exam score [N, 1] standardised, the school
-    [N]; schools with 30 students or more.
+    """Features of a student [N, d], the exam score [N, 1], and the school [N].
+
+    The first two are standardised. Schools with 30 students or more.
     """
     table = data.load(name)
     large = np.isin(table.task, np.flatnonzero(np.bincount(table.task) >= 30))
@@ -98,11 +115,10 @@ def students(name: str = "exam") -> tuple[Tensor, Tensor, Tensor]:
 def schools(
     plan: Plan, seed: int, device: torch.device | str = "cpu", name: str = "exam"
 ) -> Family:
-    """Two kinds of tasks a school: the exam score (a regression), and whether it lies above the
-    median of all (a classification).
+    """Two kinds of tasks per school: the exam score, and whether it is above the median.
 
-    A sixth of the schools is held for validation and a quarter for the test. Held schools come
-    again and again with other support.
+    A regression and a classification. A sixth of the schools is held for validation and a quarter
+    for the test. Held schools come again and again with other support.
     """
     x, score, school = (part.to(device) for part in students(name))
     count = len(school.unique())
@@ -158,8 +174,9 @@ def schools(
 
 
 def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
-    """The same two kinds of tasks from the schools of the Inner London Education Authority (data
-    root only).
+    """The same two kinds of tasks from the schools of the Inner London Education Authority.
+
+    They need a data root.
     """
     return schools(plan, seed, device, "school_ilea")
 
@@ -173,6 +190,7 @@ def loss_of(family: Family, kind: str) -> Callable[[dict[str, Tensor], Tensor], 
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on this device, at this seed."""
     return torch.Generator(device).manual_seed(seed)
 
 
@@ -182,11 +200,13 @@ def _with_ones(x: Tensor) -> Tensor:
 
 
 def line_and_level(family: Family) -> tuple[float, float, float]:
-    """No network: one straight line for all training schools, and for a new school the mean miss of
-    its support, shrunk towards 0.
+    """No network: one straight line for all training schools, and a level for a new one.
 
-    Returns the share of the schools' levels in the variance that the line leaves, and the test MSE
-    of the line without and with the level.
+    The level is the mean miss of the new school's support, shrunk towards 0.
+
+    Returns:
+        The share of the schools' levels in the variance that the line leaves, and the test MSE of
+        the line without and with the level.
     """
     x, targets, counts = family.pool
     there = torch.arange(x.shape[1], device=x.device) < counts[:, None]
@@ -206,8 +226,9 @@ def line_and_level(family: Family) -> tuple[float, float, float]:
 
 
 def between_schools() -> dict[str, float]:
-    """Variance between schools of their level and of their slope on the intake test (both without
-    estimation error), and of what one line for all misses.
+    """Variance between schools of their level and of their slope on the intake test.
+
+    Both without estimation error; beside them the variance of what one line for all misses.
     """
     x, y, school = students()
     x, y = _with_ones(x), y.double()

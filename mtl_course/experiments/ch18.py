@@ -1,9 +1,8 @@
-"""Chapter 18: prototypes, MAML, ANIL and two baselines that fine-tune a head, on characters, leaves
-and photographs of classes never seen.
+"""Chapter 18: prototypes, MAML, ANIL and two baselines that fine-tune a head.
 
-Every method gets the same images in training, the same number of learning rates to try, and the
-same test episodes. Settings are chosen on episodes of validation classes, test classes are used
-once. Needs no Jupyter.
+On characters, leaves and photographs of classes never seen. Every method gets the same images in
+training, the same number of learning rates to try, and the same test episodes. Settings are chosen
+on episodes of validation classes, test classes are used once. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from ..networks.trunks import Classifier, cnn, conv4, mlp
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.loop import fit
+from .common import seeded
 
 METHODS = ("ProtoNet", "MAML", "ANIL", "Baseline", "Baseline++")
 LIVE = ("ProtoNet", "Baseline", "Baseline++")  # what a CPU trains in seconds
@@ -49,32 +49,43 @@ ALL = ((5, 1), (5, 5), (20, 1), (20, 5))  # ways and shots of the test
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment. Training: `steps` meta-steps on `images` images each; the baselines
-    see as many images altogether.
+    """Sizes of the experiment.
+
+    Args:
+        sets: to train on.
+        methods: set -> methods.
+        elsewhere: set -> sets to be tested on besides.
+        settings: set -> ways and shots of the test.
+        small: 16 x 16 pixels and a narrow network.
+        width: features of the trunk.
+        queries: query examples per class.
+        steps: meta-steps of training.
+        every: steps between two looks at validation.
+        images: per meta-step; the baselines see as many images altogether.
+        ways: method -> ways while training.
+        judged: test episodes.
+        tried: validation episodes for a choice.
     """
 
     sets: tuple[str, ...] = ("omniglot_small", "glyphs")
     methods: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {"omniglot_small": METHODS, "glyphs": LIVE}
     )
-    # sets to be tested on besides
     elsewhere: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {"glyphs": ("omniglot_small",)}
     )
     settings: Mapping[str, tuple[tuple[int, int], ...]] = field(
         default_factory=lambda: {"omniglot_small": ALL, "glyphs": ALL[:2]}
     )
-    small: bool = True  # 16 x 16 pixels and a narrow network
+    small: bool = True
     width: int = 64
     queries: int = 5
     steps: int = 300
     every: int = 50
     images: int = 120
-    ways: Mapping[str, int] = field(
-        default_factory=lambda: {"ProtoNet": 20, "MAML": 5, "ANIL": 5}
-    )  # while training
-    judged: int = 600  # test episodes
-    tried: int = 50  # validation episodes for a choice
+    ways: Mapping[str, int] = field(default_factory=lambda: {"ProtoNet": 20, "MAML": 5, "ANIL": 5})
+    judged: int = 600
+    tried: int = 50
 
 
 CPU = Plan()
@@ -95,8 +106,13 @@ PLANS = {"cpu": CPU, "gpu": GPU}
 # --------------------------------------------------------------------------------------------- data
 @dataclass(frozen=True)
 class Domain:
-    """A data set whose classes are parted: x, y on one device; part -> classes; `name`: what was
-    really loaded.
+    """A data set whose classes are parted.
+
+    Args:
+        name: of the set that was really loaded.
+        x: all inputs.
+        y: all labels, on the same device.
+        parts: part -> classes.
     """
 
     name: str
@@ -105,11 +121,14 @@ class Domain:
     parts: dict[str, list[int]]
 
     def source(self, part: str) -> EpisodeSource:
+        """Where the episodes of a part come from."""
         return EpisodeSource(self.x, self.y, self.parts[part])
 
 
 def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:
-    """Characters are parted by script or alphabet, so that no neighbour of a test class was trained
+    """A set by its name, with its classes parted.
+
+    Characters are parted by script or alphabet, so that no neighbour of a test class was trained
     on; CIFAR-FS by its published split.
     """
     if name == "cifar_fs":
@@ -132,17 +151,13 @@ def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:
         # the reduced set: half of its alphabets to train on, a quarter each for validation and test
         if background.all():
             half, quarter = len(order) // 2, len(order) // 4
-            at = (
-                ["train"] * half
-                + ["validation"] * quarter
-                + ["test"] * (len(order) - half - quarter)
-            )
+            rest = len(order) - half - quarter
+            at = ["train"] * half + ["validation"] * quarter + ["test"] * rest
         else:
             # the official split; the last five alphabets of the background set are for validation
             at = ["train"] * (len(order) - 5) + ["validation"] * 5
-        part_of = dict(zip(order, at, strict=True)) | {
-            g: "test" for g in set(groups[~background].tolist())
-        }
+        evaluation = dict.fromkeys(set(groups[~background].tolist()), "test")
+        part_of = dict(zip(order, at, strict=True)) | evaluation
     parts = {
         part: [c for c, g in enumerate(groups.tolist()) if part_of[g] == part]
         for part in ("train", "validation", "test")
@@ -157,8 +172,9 @@ def domain(name: str, plan: Plan, device: torch.device | str = "cpu") -> Domain:
 
 
 def pictures(x: np.ndarray, small: bool = True) -> Tensor:
-    """uint8 [N, 28, 28] -> [N, 1, 28, 28] in [0, 1]; small: halved, with a margin of one pixel, [N,
-    1, 16, 16], which halves often enough.
+    """uint8 [N, 28, 28] -> [N, 1, 28, 28] in [0, 1].
+
+    small: halved, with a margin of one pixel, [N, 1, 16, 16], which halves often enough.
     """
     images = torch.from_numpy(np.array(x))[:, None].float() / 255
     return F.pad(F.avg_pool2d(images, 2), (1, 1, 1, 1)) if small else images
@@ -180,8 +196,9 @@ def _photos(device) -> Domain:
 
 
 def leaves(seed: int) -> Domain:
-    """Leaf measurements [N, d], standardised by the training species: 16 species to train on, 6 for
-    validation, 10 to be tested on.
+    """Leaf measurements [N, d], standardised by the training species.
+
+    16 species to train on, 6 for validation, 10 to be tested on.
     """
     ds = data.load("flavia")
     y = torch.from_numpy(np.array(ds["y"]))
@@ -195,21 +212,23 @@ def leaves(seed: int) -> Domain:
 
 # ----------------------------------------------------------------------------------------- training
 def trunk(where: Domain, plan: Plan, seed: int, norm: bool = False) -> nn.Sequential:
-    """A freshly drawn network from inputs to `plan.width` features (four times that for
-    photographs), on the inputs' device.
+    """A freshly drawn network from inputs to `plan.width` features, on the inputs' device.
+
+    For photographs it has four times as many features.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+
+    def build() -> nn.Sequential:
         if where.x.ndim == 2:
-            net = mlp([where.x.shape[1], 64, plan.width])
-        elif plan.small:
-            net = cnn(16, (32, 64), plan.width, norm=norm)
-        else:
-            net = conv4(where.x.shape[-1], plan.width, where.x.shape[1])
-    return net.to(where.x.device)
+            return mlp([where.x.shape[1], 64, plan.width])
+        if plan.small:
+            return cnn(16, (32, 64), plan.width, norm=norm)
+        return conv4(where.x.shape[-1], plan.width, where.x.shape[1])
+
+    return seeded(build, seed).to(where.x.device)
 
 
 def features(net: nn.Module, where: Domain) -> int:
+    """How many features a trunk has."""
     net.eval()
     with torch.no_grad():
         return net(where.x[:1]).shape[1]
@@ -225,11 +244,10 @@ def train(
     shots: int = 1,
     norm: bool = False,
 ) -> nn.Module:
-    """A trained trunk (ProtoNet, baselines), or a Classifier with the learned start of a head of
-    `ways` classes (MAML, ANIL).
+    """A trained trunk; for MAML and ANIL a Classifier with the learned start of its head.
 
-    Validation: for the episodic methods the loss on episodes of validation classes; for the
-    baselines held-out images of the training classes.
+    The head has `ways` classes. Validation: for the episodic methods the loss on episodes of
+    validation classes; for the baselines held-out images of the training classes.
     """
     net = trunk(where, plan, seed, norm)
     width = features(net, where)
@@ -274,8 +292,9 @@ def train(
 
 
 def _episodic(method: str, model: nn.Module, ways: int) -> Callable[[Episodes, bool], Tensor]:
-    """(episodes, write gradients?) -> losses [T]. MAML's BatchNorm, if it has one, is transductive:
-    see `Functional`.
+    """(episodes, write gradients?) -> losses [T].
+
+    MAML's BatchNorm, if it has one, is transductive: see `Functional`.
     """
     if method == "MAML":
         f = Functional(model, transductive=True)
@@ -300,8 +319,9 @@ def _episodic(method: str, model: nn.Module, ways: int) -> Callable[[Episodes, b
 
 
 def _classified(method, where, plan, net, width, rate, seed):
-    """The trunk of a network that has learned to tell all the training classes apart, each with a
-    tenth of its images held out.
+    """The trunk of a network that has learned to tell all the training classes apart.
+
+    A tenth of the images of each is held out.
     """
     classes = torch.tensor(where.parts["train"], device=where.y.device)
     rows = torch.isin(where.y, classes).nonzero().flatten()
@@ -338,20 +358,17 @@ def _classified(method, where, plan, net, width, rate, seed):
 # ------------------------------------------------------------------------------------------ judging
 def choices(method: str) -> tuple:
     """What may be chosen at test time: steps and rate of adaptation."""
-    return (
-        ADAPT
-        if method in ("MAML", "ANIL")
-        else TUNE
-        if method.startswith("Baseline")
-        else ((0, 0.0),)
-    )
+    if method in ("MAML", "ANIL"):
+        return ADAPT
+    return TUNE if method.startswith("Baseline") else ((0, 0.0),)
 
 
 def judge(
     method: str, model: nn.Module, ways: int, choice: tuple[int, float]
 ) -> Callable[[Episodes], Tensor]:
-    """episodes -> logits [T, q, ways] of a trained model; nothing is learned from the queries, save
-    by MAML's BatchNorm where it has one.
+    """episodes -> logits [T, q, ways] of a trained model.
+
+    Nothing is learned from the queries, save by MAML's BatchNorm where it has one.
     """
     steps, rate = choice
 
@@ -366,14 +383,11 @@ def judge(
         z, query = embed(
             model.trunk if method == "ANIL" else model, episodes.support[0], episodes.query[0]
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # a new head starts alike for all
-            fresh = (
-                CosineHead(z.shape[-1], ways)
-                if method == "Baseline++"
-                else nn.Linear(z.shape[-1], ways)
-            )
-        head = model.head if method == "ANIL" else fresh.to(z.device)
+        if method == "ANIL":
+            head = model.head
+        else:  # a new head, which starts alike for all
+            kind = CosineHead if method == "Baseline++" else nn.Linear
+            head = seeded(lambda: kind(z.shape[-1], ways), 0).to(z.device)
         return fine_tuned_logits(head, (z, episodes.support[1]), query, steps, rate)
 
     return logits
@@ -382,27 +396,27 @@ def judge(
 def best_choice(
     method: str, model: nn.Module, where: Domain, plan: Plan, ways: int, shots: int
 ) -> tuple[float, tuple[int, float]]:
-    """Accuracy on validation episodes and the choice that reached it, of several equal ones the
-    first.
+    """The best accuracy on validation episodes, and the choice that reached it.
+
+    Of several equal ones the first.
     """
     source, options = where.source("validation"), choices(method)
-    found = [
-        float(
-            episode_accuracy(
-                judge(method, model, ways, o), source, ways, shots, plan.queries, plan.tried, seed=1
-            ).mean()
-        )
-        for o in options
-    ]
-    return max(found), options[found.index(max(found))]
+
+    def reached(option: tuple[int, float]) -> float:
+        logits = judge(method, model, ways, option)
+        accuracies = episode_accuracy(logits, source, ways, shots, plan.queries, plan.tried, seed=1)
+        return float(accuracies.mean())
+
+    accuracies = [reached(option) for option in options]
+    best = max(accuracies)
+    return best, options[accuracies.index(best)]
 
 
 def trained_for(method: str, plan: Plan, ways: int, shots: int) -> tuple[int, int] | None:
-    """Ways and shots that a network for this test is trained with: one shot for all. None where the
-    plan has none.
+    """Ways and shots to train a network for this test with; None where the plan has none.
 
-    A head of MAML or ANIL has its number of ways, so that a second training is needed for 20 ways;
-    on a CPU there is none.
+    One shot for all. A head of MAML or ANIL has its number of ways, so that a second training is
+    needed for 20 ways; on a CPU there is none.
     """
     if method in ("MAML", "ANIL"):
         return (ways, 1) if not plan.small or ways == plan.ways[method] else None
@@ -410,18 +424,18 @@ def trained_for(method: str, plan: Plan, ways: int, shots: int) -> tuple[int, in
 
 
 def search(method: str, where: Domain, plan: Plan) -> dict[str, float]:
-    """Training rate -> accuracy on 5-way 1-shot validation episodes, of networks with a seed that
-    is used for nothing else; 0 if it diverges.
+    """Training rate (as text) -> accuracy on 5-way 1-shot validation episodes.
+
+    Of networks with a seed that is used for nothing else; 0 if training diverges.
     """
-    found = {}
+    accuracies = {}
     for rate in RATES:
         try:
-            found[f"{rate:g}"] = best_choice(
-                method, train(method, where, plan, rate, 12345), where, plan, 5, 1
-            )[0]
+            model = train(method, where, plan, rate, 12345)
+            accuracies[f"{rate:g}"], _ = best_choice(method, model, where, plan, 5, 1)
         except FloatingPointError:
-            found[f"{rate:g}"] = 0.0
-    return found
+            accuracies[f"{rate:g}"] = 0.0
+    return accuracies
 
 
 def compare(
@@ -433,8 +447,10 @@ def compare(
     tests: Mapping[str, Domain],
     settings: Sequence[tuple[int, int]] = ALL,
 ) -> dict[str, dict]:
-    """Test set -> "5-way 1-shot" and the like -> mean accuracy, half its 95 % interval over
-    episodes, and what was chosen on validation.
+    """Test set -> "5-way 1-shot" and the like -> "accuracy", "half" and "choice".
+
+    "half" is half the 95 % interval of the mean accuracy over episodes, "choice" what was chosen on
+    validation.
     """
     models, rows = {}, {}
     for ways, shots in settings:
@@ -469,33 +485,33 @@ def compare(
 
 
 def run(
-    profile: str = "cpu",
-    seeds: Sequence[int] = range(3),
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
     plan: Plan | None = None,
-    report: Callable = print,
 ) -> dict:
-    """Training set -> {"rates": method -> rate -> validation accuracy, "tests": test set -> method
-    -> setting -> lists, a value a seed}.
+    """Training set -> "rates", "tests" and "classes". Plain JSON.
+
+    "rates": method -> rate -> validation accuracy. "tests": test set -> method -> setting -> what
+    `compare` gives, in lists with a value per seed.
     """
     plan, device, results = plan or PLANS[profile], fastest(), {}
     for name in plan.sets:
         where = domain(name, plan, device)
-        tests = {where.name: where} | {
-            d.name: d
-            for d in (domain(other, plan, device) for other in plan.elsewhere.get(name, ()))
-        }
-        rates, found = {}, {}
+        others = [domain(other, plan, device) for other in plan.elsewhere.get(name, ())]
+        tests = {where.name: where} | {other.name: other for other in others}
+        rates, rows = {}, {}
         for method in (*FLOORS, *plan.methods[name]):
-            rates[method] = (
-                {}
-                if method in FLOORS
-                else kept(f"{where.name}, {method}", search, method, where, plan)
-            )
+            case = f"{where.name}, {method}"
+            rates[method] = {}
+            if method not in FLOORS:
+                rates[method] = kept(case, search, method, where, plan)
             rate = float(max(rates[method], key=rates[method].get, default="0"))
             report(f"{where.name}: {method}, rate {rate:g}")
             for seed in seeds:
                 judged = kept(
-                    f"{where.name}, {method}, seed {seed}",
+                    f"{case}, seed {seed}",
                     compare,
                     method,
                     where,
@@ -506,17 +522,13 @@ def run(
                     plan.settings[name],
                 )
                 for test, settings in judged.items():
+                    lists = rows.setdefault(test, {}).setdefault(method, {})
                     for setting, row in settings.items():
-                        into = (
-                            found.setdefault(test, {})
-                            .setdefault(method, {})
-                            .setdefault(setting, {"accuracy": [], "half": [], "choice": []})
-                        )
                         for key, value in row.items():
-                            into[key].append(value)
+                            lists.setdefault(setting, {}).setdefault(key, []).append(value)
         results[where.name] = {
             "rates": rates,
-            "tests": found,
+            "tests": rows,
             "classes": {part: len(classes) for part, classes in where.parts.items()},
         }
     return results

@@ -22,6 +22,7 @@ from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..streams.memories import Distillation, Ewc, Replay
 from ..streams.stream import Stream
+from .common import seeded
 
 SCENARIOS = {"task-incremental": True, "class-incremental": False}
 
@@ -33,21 +34,32 @@ def grid(*strengths: float) -> tuple[tuple[float, float], ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the experiment, and the settings that each method may try: as many for every method."""
+    """Sizes of the experiment, and the settings that each method may try: as many for each.
+
+    Args:
+        source: the set that the stream is made of.
+        sizes: examples per class for training, validation and test.
+        per: classes per task.
+        width: of the two hidden layers; of the last stage, for the residual network.
+        epochs: over each task.
+        batch: examples per step.
+        buffers: examples that replay may keep.
+        samples: inputs of a task for the Fisher diagonal.
+        tuning: validation streams.
+        rates: that methods without a strength may try.
+        ewc: rates and strengths.
+        distillation: rates and strengths.
+    """
 
     source: str = "mnist_5k"
-    sizes: tuple[int, int, int] = (
-        150,
-        100,
-        250,
-    )  # examples a class for training, validation and test
-    per: int = 2  # classes a task
-    width: int = 64  # of the two hidden layers; of the last stage, for the residual network
+    sizes: tuple[int, int, int] = (150, 100, 250)
+    per: int = 2
+    width: int = 64
     epochs: int = 5
     batch: int = 32
-    buffers: tuple[int, ...] = (20, 100, 500)  # examples that replay may keep
-    samples: int = 100  # inputs of a task for the Fisher diagonal
-    tuning: int = 2  # validation streams
+    buffers: tuple[int, ...] = (20, 100, 500)
+    samples: int = 100
+    tuning: int = 2
     rates: tuple[float, ...] = tuple(np.logspace(-3, 0, 16).round(4).tolist())
     ewc: tuple[tuple[float, float], ...] = grid(10.0, 30.0, 100.0, 300.0)
     distillation: tuple[tuple[float, float], ...] = grid(0.3, 1.0, 3.0, 10.0)
@@ -72,16 +84,17 @@ GPU = tuple(
         ("cifar100", (450, 50, 100), 10, (200, 2000)),
     )
 )
+PLANS = {"cpu": (CPU,), "gpu": GPU}
 
 
 # --------------------------------------------------------------------------------- data and network
 def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
-    """Part -> inputs and labels of `plan.sizes` examples a class; "name": the set's, or that of its
-    part where it cannot be had.
+    """Part -> inputs and labels of `plan.sizes` examples per class; and "name".
 
-    Digits are averaged to 14 x 14 pixels. Of a set with a test half of its own, validation comes
-    from the training half. A partial set gives what it has: as many of every class as of the
-    smallest, training and validation in the same proportion.
+    That is the set's, or that of its part where it cannot be had. Digits are averaged to 14 x 14
+    pixels. Of a set with a test half of its own, validation comes from the training half. A partial
+    set gives what it has: as many of every class as of the smallest, training and validation in the
+    same proportion.
     """
     ds = data.load_or_partial(plan.source)
     train, validation, test = plan.sizes
@@ -106,11 +119,10 @@ def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
     for part, chosen in rows.items():
         x, y = images["test" if part == "test" else "train"]
         x = torch.from_numpy(np.array(x[chosen])).to(device).float() / 255
-        x = (
-            (F.avg_pool2d(x[:, None], 2) - 0.13) / 0.28
-            if x.ndim == 3
-            else (x.permute(0, 3, 1, 2).contiguous() - 0.48) / 0.26
-        )
+        if x.ndim == 3:
+            x = (F.avg_pool2d(x[:, None], 2) - 0.13) / 0.28
+        else:
+            x = (x.permute(0, 3, 1, 2).contiguous() - 0.48) / 0.26
         found[part] = x, torch.from_numpy(y[chosen]).to(device)
     return found
 
@@ -123,51 +135,43 @@ def stream(found: dict, plan: Plan, known: bool, seed: int, part: str) -> Stream
 
 
 def network(plan: Plan, x: torch.Tensor, classes: int, seed: int) -> Classifier:
-    """A freshly drawn network with one output a class: two hidden layers for digits, a residual
-    network for photographs.
+    """A freshly drawn network with one output per class, for inputs like `x`.
+
+    Two hidden layers for digits, a residual network for photographs.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    width = plan.width
+
+    def build() -> Classifier:
         if x.shape[1] == 1:
-            model = Classifier(
-                nn.Sequential(nn.Flatten(), *mlp([x[0].numel(), plan.width, plan.width])),
-                plan.width,
-                classes,
-            )
+            trunk = nn.Sequential(nn.Flatten(), *mlp([x[0].numel(), width, width]))
         else:
-            model = Classifier(
-                resnet((1, 1, 1), (plan.width // 4, plan.width // 2, plan.width)),
-                plan.width,
-                classes,
-            )
-    return model.to(x.device)
+            trunk = resnet((1, 1, 1), (width // 4, width // 2, width))
+        return Classifier(trunk, width, classes)
+
+    return seeded(build, seed).to(x.device)
 
 
 # ------------------------------------------------------------------------------- methods and trials
 def methods(plan: Plan, known: bool) -> list[str]:
-    """Names of what is compared. "separate", a network a task, has no answer where the task is not
-    told.
+    """Names of what is compared.
+
+    "separate", a network per task, has no answer where the task is not told.
     """
     replays = [f"replay {size}" for size in plan.buffers]
-    return [
-        "fine-tuning",
-        "EWC",
-        "distillation",
-        *replays,
-        *(["separate"] if known else []),
-        "joint",
-    ]
+    separate = ["separate"] if known else []
+    return ["fine-tuning", "EWC", "distillation", *replays, *separate, "joint"]
 
 
 def trials(method: str, plan: Plan) -> list[tuple[float, float]]:
     """The (learning rate, strength) that a method may try; strength 0 where it has none."""
-    return {"EWC": list(plan.ewc), "distillation": list(plan.distillation)}.get(method) or [
-        (rate, 0.0) for rate in plan.rates
-    ]
+    with_strength = {"EWC": plan.ewc, "distillation": plan.distillation}
+    if method in with_strength:
+        return list(with_strength[method])
+    return [(rate, 0.0) for rate in plan.rates]
 
 
 def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int) -> list:
-    """What the method holds of earlier tasks."""
+    """The method's memories of earlier tasks, for `streams.learn`: none, or one."""
     if method == "EWC":
         return [Ewc(strength, plan.samples, seed)]
     if method == "distillation":
@@ -211,16 +215,18 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
 
 
 def final(method: str, A: list[list[float]]) -> float:
-    """Average accuracy after the last task: of the last line, or, for separate networks, of the
-    diagonal.
+    """Average accuracy after the last task.
+
+    That is the mean of the last line, or, for separate networks, of the diagonal.
     """
     A = torch.tensor(A)
     return float(A.diagonal().mean()) if method == "separate" else streams.average_accuracy(A)
 
 
 def tune(method: str, found: dict, plan: Plan, known: bool) -> list[dict]:
-    """Every trial of a method with its average accuracy on each validation stream. No test image,
-    no test order.
+    """Every trial of a method with its average accuracy on each validation stream.
+
+    No test image, no test order.
     """
     streams = {
         seed: stream(found, plan, known, seed, "validation")
@@ -237,12 +243,12 @@ def tune(method: str, found: dict, plan: Plan, known: bool) -> list[dict]:
 
 
 def untrained(tasks: Stream, plan: Plan, seed: int) -> list[float]:
-    """Accuracy on each task of the network that a seed draws, before any training: what forward
-    transfer is measured from.
+    """Accuracy on each task of the network that a seed draws, before any training.
+
+    Forward transfer is measured from it.
     """
-    return streams.accuracies(
-        network(plan, tasks.train[0][0], len(tasks) * plan.per, seed), tasks, len(tasks) - 1
-    ).tolist()
+    model = network(plan, tasks.train[0][0], len(tasks) * plan.per, seed)
+    return streams.accuracies(model, tasks, len(tasks) - 1).tolist()
 
 
 def best(tried: list[dict]) -> tuple[float, float]:
@@ -253,8 +259,9 @@ def best(tried: list[dict]) -> tuple[float, float]:
 def compare(
     found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print
 ) -> dict[str, dict]:
-    """Method -> its trials, the chosen setting, and for every test stream (a class order a seed)
-    "A" and "stored" of `one`.
+    """Method -> "trials", the chosen "setting", and "A" and "stored" of `one`.
+
+    The last two have a value for every test stream: a class order per seed.
     """
     results = {}
     streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
@@ -275,20 +282,22 @@ def compare(
 
 # ---------------------------------------------------------------------------------------------- run
 def run(
-    profile: str = "cpu",
-    seeds: Sequence[int] = range(5),
-    plans: Sequence[Plan] | None = None,
-    report: Callable = print,
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Sequence[Plan] | None = None,
 ) -> dict:
-    """The whole experiment of a profile: set -> scenario -> method -> trials and accuracy matrices,
-    one a seed. Plain JSON.
+    """The whole experiment of a profile: set -> scenario -> what `compare` gives. Plain JSON.
+
+    plan: one for each set.
     """
     device = fastest() if profile == "gpu" else torch.device("cpu")
     results = {}
-    for plan in plans or {"cpu": (CPU,), "gpu": GPU}[profile]:
-        found = parts(plan, device)
-        results[found["name"]] = {
-            scenario: compare(found, plan, known, seeds, report)
+    for of_set in plan or PLANS[profile]:
+        examples = parts(of_set, device)
+        results[examples["name"]] = {
+            scenario: compare(examples, of_set, known, seeds, report)
             for scenario, known in SCENARIOS.items()
         }
     return results

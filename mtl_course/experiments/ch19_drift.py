@@ -1,5 +1,6 @@
-"""Chapter 19: forecasting series that drift, one quarter after another, by models that learn on and
-one that does not.
+"""Chapter 19: forecasting series that drift, one quarter after another.
+
+By models that learn on, and one that does not. Needs no Jupyter.
 """
 
 from collections.abc import Callable
@@ -10,38 +11,37 @@ from numpy.typing import NDArray
 from .. import data
 from ..streams.online import Linear, OnlineSgd, Rls, Window, prequential
 
-FIRST, TUNING = (
-    40,
-    60,
-)  # quarters to start with, then quarters on which settings are chosen; the rest is the test
+# Quarters to start with, then quarters on which settings are chosen; the rest is the test.
+FIRST, TUNING = 40, 60
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 FORGETTING = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 WINDOWS = (15, 20, 30, 40, 60, 80, 120)
 
 
 def series() -> tuple[dict[str, NDArray], NDArray]:
-    """Six quarterly US series [202] in % (growth and inflation: a year), from 1959's second
-    quarter; the quarters as years.
+    """Six quarterly US series [202] from 1959's second quarter, and the quarters as years.
+
+    All are in %; growth and inflation are annual rates.
     """
     ds = data.load("macro")
     column = dict(zip(ds.names.tolist(), np.array(ds.x).T, strict=True))
-    growing = {
-        "GDP": "realgdp",
-        "consumption": "realcons",
-        "investment": "realinv",
-        "prices": "cpi",
-    }
-    found = {name: 400 * np.diff(np.log(column[key])) for name, key in growing.items()}
-    found |= {"bill rate": column["tbilrate"][1:], "unemployment": column["unemp"][1:]}
-    return found, np.array(ds.year + (ds.quarter - 1) / 4)[1:]
+    growing = {"GDP": "realgdp", "consumption": "realcons", "investment": "realinv"}
+    growing["prices"] = "cpi"
+    values = {name: 400 * np.diff(np.log(column[key])) for name, key in growing.items()}
+    values |= {"bill rate": column["tbilrate"][1:], "unemployment": column["unemp"][1:]}
+    return values, np.array(ds.year + (ds.quarter - 1) / 4)[1:]
 
 
 def inputs(values: dict[str, NDArray], name: str) -> tuple[NDArray, NDArray, float]:
-    """Inputs and targets of a series' forecasts: x [200, 8], y [200], and the unit of y.
+    """Inputs and targets of a series' forecasts, and the unit of the targets.
 
-    x: 1, all six series a quarter ago, this one two quarters ago. y: its change since a quarter
-        ago. All are divided by their deviation over the first quarters; the weights zero are the
-        forecast "as last time".
+    All are divided by their deviation over the first quarters; the weights zero are the forecast
+    "as last time".
+
+    Returns:
+        x: [200, 8]: 1, all six series a quarter ago, this one two quarters ago.
+        y: [200], its change since a quarter ago.
+        unit: of y.
     """
     table = np.column_stack(list(values.values()))
     unit = table[:FIRST].std(axis=0)
@@ -59,13 +59,17 @@ class Static(Rls):
         self.left = examples
 
     def learn(self, x: NDArray, y: float) -> None:
+        """Learn from one example, if it is among the first."""
         if self.left > 0:
             super().learn(x, y)
         self.left -= 1
 
 
 def learners(d: int) -> dict[str, dict[float, Callable[[], Linear]]]:
-    """Name -> setting -> a fresh learner. All start from weights zero, the forecast "as last time"."""
+    """Name -> setting -> a fresh learner.
+
+    All start from weights zero, the forecast "as last time".
+    """
     w = np.zeros(d)
     return {
         "as last time": {0: lambda: Linear(w)},
@@ -78,20 +82,21 @@ def learners(d: int) -> dict[str, dict[float, Callable[[], Linear]]]:
 
 
 def compare(name: str) -> dict[str, dict]:
-    """Learner -> its test errors in % and their RMSE, the setting with the least RMSE in the tuning
-    quarters, and all of these.
+    """Learner -> "errors" of the test in %, their "rmse", the "setting" and its "tuning".
 
-    "mean so far" forecasts the mean of all earlier values: the other forecast that needs no model.
+    The setting is the one with the least RMSE in the tuning quarters, and "tuning" has all of
+    these. "mean so far" forecasts the mean of all earlier values: the other forecast that needs no
+    model.
     """
     values, _ = series()
     x, y, unit = inputs(values, name)
     start, end = FIRST - 2, FIRST + TUNING - 2  # the first forecast is for the third quarter
-    found = {}
+    results = {}
     for learner, settings in learners(x.shape[1]).items():
         errors = {setting: unit * prequential(fresh(), x, y) for setting, fresh in settings.items()}
         tried = {setting: rmse(e[start:end]) for setting, e in errors.items()}
         best = min(tried, key=tried.get)
-        found[learner] = {
+        results[learner] = {
             "setting": best,
             "tuning": tried,
             "errors": errors[best][end:],
@@ -100,10 +105,10 @@ def compare(name: str) -> dict[str, dict]:
     level = values[name]
     so_far = (np.cumsum(level) / np.arange(1, len(level) + 1))[1:-1]
     errors = (level[2:] - so_far)[end:]
-    return found | {
-        "mean so far": {"setting": 0, "tuning": {}, "errors": errors, "rmse": rmse(errors)}
-    }
+    mean = {"setting": 0, "tuning": {}, "errors": errors, "rmse": rmse(errors)}
+    return results | {"mean so far": mean}
 
 
 def rmse(errors: NDArray) -> float:
+    """Root of the mean square."""
     return float(np.sqrt(np.mean(np.square(errors))))

@@ -58,9 +58,10 @@ def stacked(build: Callable[[], nn.Module], seeds: Sequence[int]) -> dict[str, T
 
 
 def many_outputs(model: nn.Module) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
-    """(stacked parameters, inputs [R, B, ...]) -> outputs [R, B, ...] of R networks like `model`.
+    """(stacked parameters, inputs [R, B, ...]) -> outputs [R, B, ...] of R networks.
 
-    Run r sees the inputs r and nothing else: the results are those of R separate calls.
+    They have the form of `model`. Network r sees the inputs r and nothing else: the results are
+    those of R separate calls.
     """
     return vmap(lambda parameters, x: functional_call(model, parameters, (x,)))
 

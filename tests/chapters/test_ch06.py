@@ -104,11 +104,10 @@ def test_every_method_gets_as_many_trials():
     [TINY, replace(TINY, size=36, channels=(4, 8), features=16, pairs=(192, 64, 64))],
     ids=["MLP", "ConvNet"],
 )
-def test_the_whole_experiment_runs_at_a_tiny_size(plan, monkeypatch):
-    monkeypatch.setitem(
-        ch06.PLANS, "cpu", replace(plan, rates=(1e-3, 2e-3, 3e-3), ratios=(1.0,), radii=(0.5,))
-    )
-    found = ch06.run("cpu", [0, 1, 2])
+def test_the_whole_experiment_runs_at_a_tiny_size(plan):
+    plan, lines = replace(plan, rates=(1e-3, 2e-3, 3e-3), ratios=(1.0,), radii=(0.5,)), []
+    found = ch06.run("cpu", [0, 1, 2], lines.append, plan=plan)
+    assert len(lines) == 3 * 3
     assert found["accuracy"].keys() == {
         "single task",
         "sum",

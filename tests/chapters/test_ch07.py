@@ -121,7 +121,7 @@ def test_gain_of_one_pair_by_hand(pupils):
     np.testing.assert_allclose(gains, again)
     assert torch.equal(taken, same) and gains.shape == (2, 33, 33)
     a, b = ch07_schools.statistics(pupils)
-    lam, mu = (float(v[taken[1]]) for v in ch07_schools._grid(a))
+    lam, mu = (float(v[taken[1]]) for v in ch07_schools.strengths(a))
     i, j = 3, 17
     # lam * (distance to the mean) + mu * ridge, as chapter 1's pair (lam', mu'): v is penalised by
     # lam + mu, the mean by mu
@@ -137,7 +137,7 @@ def test_gain_of_one_pair_by_hand(pupils):
 
 
 def test_every_method_gets_as_many_trials():
-    assert len(ch07_schools.OWN) == len(ch07_schools._grid(ch07_schools.OWN)[0]) == 24
+    assert len(ch07_schools.OWN) == len(ch07_schools.strengths(ch07_schools.OWN)[0]) == 24
 
 
 def test_lookahead_of_schools_is_the_packages(pupils):
@@ -160,19 +160,16 @@ TINY = replace(ch07_rivers.CPU, hours=60, width=4, steps=20, every=10, batch=20,
 
 def test_hours_of_the_parts_have_nothing_in_common():
     hour = np.arange(4000)
-    kept, part = (
-        hour % ch07_rivers.BLOCK >= ch07_rivers.GAP,
-        np.array([0, 1, 0, 2])[hour // ch07_rivers.BLOCK % 4],
-    )
+    kept = hour % ch07_rivers.BLOCK >= ch07_rivers.GAP
+    part = np.array([0, 1, 0, 2])[hour // ch07_rivers.BLOCK % 4]
     for k in range(3):
         for other in range(k):
             gaps = abs(hour[kept & (part == k)][:, None] - hour[kept & (part == other)])
             assert gaps.min() > 60 + 48 - 1
     first, second = (ch07_rivers.rivers(TINY, seed) for seed in (0, 1))
     assert len(first.train[0]) == 60 and len(first.test[0]) > 1000
-    assert not torch.equal(first.train[1], second.train[1]) and len(first.test[0]) == len(
-        second.test[0]
-    )
+    assert not torch.equal(first.train[1], second.train[1])
+    assert len(first.test[0]) == len(second.test[0])
     assert all(
         torch.isfinite(t).all()
         for part in (first.train, first.validation, first.test)
@@ -188,13 +185,35 @@ def test_networks_side_by_side_are_networks():
     x = torch.randn(2, 7, 64)
     torch.testing.assert_close(nets(x)[1], layers[1](layers[0](x[1]).relu()))
     draws = [ch07_rivers.rivers(TINY, seed) for seed in (0, 1)]
-    jobs = [(0, (1, 4)), (1, (0, 2)), (1, (1, 4))]
-    together, alone = (
-        ch07_rivers.train(draws, jobs, TINY, 1e-2),
-        ch07_rivers.train(draws, jobs[1:2], TINY, 1e-2),
-    )
-    for a, b in zip(together, alone, strict=True):
-        np.testing.assert_allclose(a[1], b[0], rtol=1e-3)
+    jobs = [ch07_rivers.Job(*job) for job in [(0, (1, 4)), (1, (0, 2)), (1, (1, 4))]]
+    together = ch07_rivers.train(draws, jobs, TINY, 1e-2)
+    alone = ch07_rivers.train(draws, jobs[1:2], TINY, 1e-2)
+    for a, b in zip(together[1], alone[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def test_a_bench_trains_a_network_once_and_takes_each_draws_best_rate(monkeypatch):
+    """Errors that depend on draw, group and rate alone, so that the choice can be read off."""
+    asked = []
+
+    def train(draws, jobs, plan, rate, watch=None):
+        asked.extend((job, rate) for job in jobs)
+        assert len({len(job.group) for job in jobs}) == 1, "groups of one size at a time"
+        best = {0: 1e-2, 1: 2e-2}
+        return [
+            ch07_rivers.Errors(np.full(len(g), float(rate != best[s])), np.full(len(g), 10 * rate))
+            for s, g in jobs
+        ]
+
+    monkeypatch.setattr(ch07_rivers, "train", train)
+    bench = ch07_rivers.Bench([None, None], TINY)
+    split = [[0, 1], [2], [3, 4, 5, 6, 7]]
+    validation, test = ch07_rivers.fit_groups(bench, [split, split])
+    assert (validation == 0).all() and validation.shape == (2, 8)
+    np.testing.assert_allclose(test, [[0.1] * 8, [0.2] * 8])
+    assert len(asked) == len(set(asked)) == 2 * 3 * len(TINY.rates)
+    ch07_rivers.fit_groups(bench, [split, [[0, 1], [2, 3], [4, 5, 6, 7]]])
+    assert len(asked) == len(set(asked)) == (2 * 3 + 2) * len(TINY.rates), "trained only once"
 
 
 def test_delta_m_is_the_mean_relative_gain():
@@ -208,9 +227,11 @@ def test_delta_m_is_the_mean_relative_gain():
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
-def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
-    monkeypatch.setitem(ch07.PLANS, profile, TINY)
-    found = ch07.run(profile, [0, 1])
+def test_the_whole_experiment_runs_at_a_tiny_size(profile):
+    lines = []
+    plan = replace(ch07.PLANS[profile], rivers=TINY)
+    found = ch07.run(profile, [0, 1], lines.append, plan=plan)
+    assert len(lines) == len(found["schools"]) + 1 + 1 + 5
     assert len(found["schools"]) == (2 if profile == "cpu" else 6)
     assert np.shape(found["river"]["gains"]) == (2, 8, 8)
     ways = found["river"]["groups"]

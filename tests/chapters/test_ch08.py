@@ -262,13 +262,15 @@ def test_one_pass_and_two_passes_agree_where_there_is_no_batch_norm(monkeypatch)
 
 
 # ------------------------------------------------------------------------------------ both profiles
-def test_the_cpu_profile_runs_at_a_tiny_size(monkeypatch):
-    tiny = {"widths": (2, 4), "epochs": 1, "rates": (0.1,), "side": 8}
-    monkeypatch.setattr(ch08.small_sets, "__defaults__", (replace(ch08.SETS, batch=120, **tiny),))
-    monkeypatch.setattr(
-        ch08.small_image, "__defaults__", (replace(ch08.DIGITS, batch=248, **tiny),)
-    )
-    found = ch08.run("cpu", [0, 1, 2])
+def test_the_cpu_profile_runs_at_a_tiny_size():
+    tiny, lines = {"widths": (2, 4), "epochs": 1, "rates": (0.1,), "side": 8}, []
+    plan = {
+        "label sets": replace(ch08.SETS, batch=120, **tiny),
+        "one image": replace(ch08.DIGITS, batch=248, **tiny),
+    }
+    assert plan.keys() == ch08.PLANS["cpu"].keys()
+    found = ch08.run("cpu", [0, 1, 2], lines.append, plan=plan)
+    assert len(lines) == 4 + 1 + 3
     assert list(found["label sets"]) == [
         f"{few} labels, {partner}" for few in (5, 50) for partner in ch08.PARTNERS
     ]
@@ -319,8 +321,9 @@ def test_the_full_size_code_runs_on_tiny_arrays(monkeypatch):
         "cifar_pair",
         lambda seed, plan, device: (held, {"few": "digits", "many": "digits"}),
     )
-    monkeypatch.setattr(ch08_gpu.full_size, "__defaults__", (TINY_CIFAR, "cpu"))
-    found = ch08.run("gpu", [0, 1, 2])
+    monkeypatch.setattr(ch08, "fastest", lambda: torch.device("cpu"))
+    assert ch08.PLANS["gpu"].keys() == {"CIFAR"}
+    found = ch08.run("gpu", [0, 1, 2], plan={"CIFAR": TINY_CIFAR})
     rows = found["label sets"]["CIFAR-10 and CIFAR-100"]
     assert found["sets"] == {"few": "digits", "many": "digits"} and rows.keys() == {
         "alone",
@@ -363,11 +366,8 @@ def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
         "mtl_course.data.door.load",
         lambda name: whole(name if name.endswith("_partial") else f"{name}_partial"),
     )
-    monkeypatch.setattr(
-        ch08_gpu.full_size, "__defaults__", (replace(TINY_CIFAR, rates=(0.1,)), "cpu")
-    )
     monkeypatch.setattr(ch08, "fastest", lambda: torch.device("cpu"))
-    found = ch08.run("gpu", [0, 1, 2])
+    found = ch08.run("gpu", [0, 1, 2], plan={"CIFAR": replace(TINY_CIFAR, rates=(0.1,))})
     assert found["sets"] == {"cifar10": "cifar10_partial", "cifar100": "cifar100_partial"}
     assert len(found["label sets"]["CIFAR-10 and CIFAR-100"]["joint"]["accuracy"]["cifar100"]) == 3
 

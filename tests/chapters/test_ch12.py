@@ -75,7 +75,7 @@ def test_runs_trained_together_are_those_of_torchs_optimizer(method):
         strength=torch.tensor(pulls),
         source=trunk,
     )
-    for run, (table, pull) in enumerate(zip(tables, pulls)):
+    for run, (table, pull) in enumerate(zip(tables, pulls, strict=True)):
         model = copy.deepcopy(found.model)
         model.load_state_dict({name: p[run] for name, p in found.source.items()})
         optimizer = torch.optim.SGD(layer_groups(model, 0.1, 1.0), momentum=0.9)
@@ -115,7 +115,7 @@ def test_no_source_sees_what_a_target_is_judged_on():
                 } == set(range(digits))
 
 
-def test_comparison_has_every_method_a_value_a_seed_and_a_setting_that_was_best_on_validation_images():
+def test_comparison_has_a_value_per_seed_and_the_setting_that_was_best_on_validation_images():
     rows = study().compare("UCI", 2)
     assert list(rows) == list(ch12.METHODS)
     for row in rows.values():
@@ -218,14 +218,14 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
         source_epochs=2,
         batch=8,
         shots=(2, 500),
-        held=40,
+        held_out=40,
         epochs=2,
         updates=1,
         rates=(0.01,),
         pulls=((0.01, 1e-2),),
     )
     said = []
-    results = ch12.run("gpu", [0], plan, said.append)
+    results = ch12.run("gpu", [0], said.append, plan=plan)
     assert list(results) == [
         "cifar10_partial to cifar100_partial",
         "cifar100_partial to cifar10_partial",
@@ -254,10 +254,10 @@ def test_full_size_experiment_runs_at_tiny_size_and_names_the_partial_sets(monke
 
 def test_photographs_are_split_without_overlap_and_keep_the_test_images_in_range(monkeypatch):
     monkeypatch.setattr("mtl_course.data.door.load", digits_in_its_place)
-    parts = ch12_gpu.photos("cifar100", torch.device("cpu"), held=40)
+    parts = ch12_gpu.photos("cifar100", torch.device("cpu"), held_out=40)
     assert [len(parts[part][1]) for part in ("train", "validation", "test")] == [44, 4, 48]
     assert (
-        0 <= parts["test"][0].min() and parts["test"][0].max() <= 1 and parts["train"][0].min() < 0
+        parts["test"][0].min() >= 0 and parts["test"][0].max() <= 1 and parts["train"][0].min() < 0
     )
     assert parts["validation"][1].bincount().tolist() == [1, 1, 1, 1]
 

@@ -86,7 +86,10 @@ def test_equations_3_and_4_are_the_minimum_of_the_loss_after_a_step(tasks, size)
     A = torch.randn(tasks, size, size + 2, generator=g, dtype=torch.float64)
     H, C = A @ A.transpose(1, 2) / size, torch.randn(tasks, size, generator=g, dtype=torch.float64)
     rate = 0.4 / float(torch.linalg.eigvalsh(H).max())
-    bowls = [lambda theta, h=h, c=c: 0.5 * (theta - c) @ h @ (theta - c) for h, c in zip(H, C)]
+    bowls = [
+        lambda theta, h=h, c=c: 0.5 * (theta - c) @ h @ (theta - c)
+        for h, c in zip(H, C, strict=True)
+    ]
     found = _lowest(
         lambda theta: _stepped_losses(bowls, theta, rate), torch.zeros(size, dtype=torch.float64)
     )
@@ -108,8 +111,10 @@ def test_equation_5_is_the_loss_of_the_network_v_u_x_after_a_step():
         assert end.tolist() == pytest.approx([rate**-0.5, 0.0], abs=1e-4)
 
 
-def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficients_even_from_small_noisy_supports():
-    """The start of least mean query loss over 40,000 supports of 10 noisy points a task, from its
+def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficients():
+    """Even from small noisy supports.
+
+    The start of least mean query loss over 40,000 supports of 10 noisy points a task, from its
     normal equations.
     """
     g = torch.Generator().manual_seed(0)
@@ -137,10 +142,8 @@ def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficien
 def test_test_schools_are_never_trained_on():
     family = ch17_families.schools(replace(TINY, tasks=28), 0)
 
-    def seen(
-        x,
-        # every school has mean features of its own in columns 4 to 8 (intake), which tell schools apart
-    ):
+    # Every school has mean features of its own in columns 4 to 8 (intake): they tell schools apart.
+    def seen(x):
         return {row[4] for row in x.flatten(0, -2).tolist()}
 
     def both(episodes):
@@ -148,8 +151,9 @@ def test_test_schools_are_never_trained_on():
 
     g = torch.Generator().manual_seed(0)
     validated, tested = both(family.validation), both(family.test)
+    students, _, counts = family.pool
     pool = {
-        row[4] for x, n in zip(family.pool[0].tolist(), family.pool[2].tolist()) for row in x[:n]
+        row[4] for x, n in zip(students.tolist(), counts.tolist(), strict=True) for row in x[:n]
     }
     for trained in (both(family.draw(g)), pool):
         assert not trained & tested and not validated & tested and not trained & validated
@@ -166,14 +170,13 @@ def test_the_pool_holds_each_training_school_whole():
     ids, drawn, y = ch17._from_pool(
         ch17_families.schools(TINY, 0), TINY, torch.Generator().manual_seed(0)
     )["score"]
-    for i, rows, values in zip(ids.tolist(), drawn, y):
-        known = {
-            (*row, value)
-            for row, value in zip(
-                pool[i][: counts[i]].tolist(), targets["score"][i, : counts[i], 0].tolist()
-            )
-        }
-        assert {(*row, value) for row, value in zip(rows.tolist(), values[:, 0].tolist())} <= known
+
+    def pairs(x, scores):
+        return {(*row, score) for row, score in zip(x.tolist(), scores.tolist(), strict=True)}
+
+    for i, rows, values in zip(ids.tolist(), drawn, y, strict=True):
+        n = counts[i]
+        assert pairs(rows, values[:, 0]) <= pairs(pool[i][:n], targets["score"][i, :n, 0])
 
 
 def test_a_line_with_a_level_finds_the_level_of_schools_that_differ_by_nothing_else():
@@ -215,7 +218,7 @@ def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
     seeds, steps_choice = [0, 3], ch17.METHODS[method]
     families = [ch17_families.waves(TINY, seed) for seed in seeds]
     together = ch17.train(method, "sinusoids", families, TINY, seeds, TINY.outer)
-    for s, (seed, family) in enumerate(zip(seeds, families)):
+    for s, (seed, family) in enumerate(zip(seeds, families, strict=True)):
         for r, rate in enumerate(TINY.outer):
             f = Functional(family.network())
             with torch.no_grad():
@@ -299,21 +302,21 @@ def test_what_is_reported_was_chosen_on_validation_tasks():
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
-    monkeypatch.setitem(
-        ch17.PLANS, profile, replace(TINY, updates=dict.fromkeys(ch17.PLANS[profile].updates, 1))
-    )
+    plan = replace(TINY, updates=dict.fromkeys(ch17.PLANS[profile].updates, 1))
     monkeypatch.setattr(ch17, "RATES", (0.01, 0.1))
     monkeypatch.setattr(ch17, "COUNTS", (0, 1))
     monkeypatch.setattr(ch17, "fastest", lambda: torch.device("cpu"))
     root = Path(os.environ.get("MTL_COURSE_DATA") or Path(__file__).parents[3] / "shared" / "data")
     monkeypatch.setenv("MTL_COURSE_DATA", str(root))
-    found = ch17.run(profile, [0, 1])
+    lines = []
+    found = ch17.run(profile, [0, 1], lines.append, plan=plan)
     there = {
         name
         for name in ch17.PLANS[profile].updates
         if name != "ILEA" or (root / "school_ilea").is_dir()
     }
     assert found.keys() == there
+    assert len(lines) == len(there) * (1 + len(ch17.METHODS)) + len(plan.updates) - len(there)
     for name, kinds in found.items():
         assert kinds.keys() == {"scratch", *ch17.METHODS}
         for rows in kinds.values():

@@ -106,7 +106,7 @@ def test_anil_with_features_computed_once_is_anil():
 
 def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu, data_root):
     need("omniglot_small")
-    found = ch18.run("cpu", [0, 1], tiny(ch18.CPU), report=lambda line: None)
+    found = ch18.run("cpu", [0, 1], lambda line: None, plan=tiny(ch18.CPU))
     json.dumps(found)
     assert found.keys() == {"omniglot_small", "glyphs"}
     table = found["omniglot_small"]["tests"]["omniglot_small"]
@@ -121,7 +121,7 @@ def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu, data_root):
     """Four convolutions with BatchNorm, on what the data root has of the sets."""
     need("cifar100_partial" if name == "cifar_fs" else "omniglot_small")
     plan = tiny(ch18.GPU, sets=(name,), images=60, settings={name: ((5, 1), (5, 5))}, elsewhere={})
-    found = ch18.run("gpu", [0], plan, report=lambda line: None)
+    found = ch18.run("gpu", [0], lambda line: None, plan=plan)
     (result,) = found.values()
     (table,) = result["tests"].values()
     assert list(table) == [*ch18.FLOORS, *ch18.METHODS] and all(

@@ -64,7 +64,7 @@ def test_settings_are_chosen_on_other_orders_and_other_images_than_the_test(digi
 
 
 def test_results_have_every_method_with_its_matrix_and_what_it_stores():
-    results = ch19.run("cpu", [0, 1], [TINY], **QUIET)
+    results = ch19.run("cpu", [0, 1], plan=[TINY], **QUIET)
     assert json.loads(json.dumps(results)) and list(results) == ["mnist_5k"]
     size = 196 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
     for scenario, known in ch19.SCENARIOS.items():
@@ -143,7 +143,7 @@ def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
         ewc=((0.1, 10.0),),
         distillation=((0.1, 1.0),),
     )
-    results = ch19.run("gpu", [0], [tiny], **QUIET)
+    results = ch19.run("gpu", [0], plan=[tiny], **QUIET)
     (scenarios,) = results.values()
     assert list(results) == [f"{plan.source}_partial"] and list(scenarios) == list(ch19.SCENARIOS)
     for scenario, known in ch19.SCENARIOS.items():
@@ -196,12 +196,12 @@ def test_inputs_of_a_forecast_are_older_than_its_target():
     np.testing.assert_array_equal(ch19_drift.inputs(later, "unemployment")[0][:149], x[:149])
 
 
-def test_the_static_model_is_the_fit_to_the_first_quarters_and_the_naive_forecast_has_weights_zero():
+def test_the_static_model_fits_the_first_quarters_and_the_naive_forecast_has_weights_zero():
     values, _ = ch19_drift.series()
     x, y, _ = ch19_drift.inputs(values, "GDP")
     made = ch19_drift.learners(8)
     static = made["static"][ch19_drift.FIRST]()
-    for inputs, target in zip(x, y):
+    for inputs, target in zip(x, y, strict=True):
         static.learn(inputs, target)
     n = ch19_drift.FIRST
     np.testing.assert_allclose(

@@ -1,6 +1,8 @@
 """What the experiments have in common, and the one signature of all of them."""
 
 import inspect
+import re
+from functools import reduce
 from importlib import import_module
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course import chapters
+from mtl_course.dev import notebooks
 from mtl_course.experiments import common
 from mtl_course.networks.trunks import mlp
 
@@ -30,6 +33,32 @@ def test_every_experiment_is_run_in_the_same_way(number):
     assert list(kinds) == ["profile", "seeds", "report", "plan"] and run.return_annotation is dict
     assert set(experiment.PLANS) == {"cpu", "gpu"}
     assert len(inspect.getdoc(experiment.run).splitlines()[0]) <= 88
+
+
+@pytest.mark.parametrize("number", sorted(chapters.CHAPTERS))
+def test_a_notebook_names_the_code_of_its_tables_and_the_tests_that_hold_it(number):
+    """Lines "*Made by `file`, functions `a` and `b`. ...: `test file`, `test`.*", all there."""
+    ((_, path),) = notebooks.find([number])
+    text = "\n".join(
+        cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown"
+    )
+    lines = re.findall(r"^\*Made by `mtl_course/experiments/(\w+)\.py`, (.*)\*$", text, re.M)
+    assert lines and text.count("*Made by ") == len(lines)
+    for name, line in lines:
+        made, _, held = line.partition(". ")
+        functions = re.findall(r"`([\w.]+)`", made)
+        functions = [function for function in functions if not function.endswith(".py")]
+        module = import_module(f"mtl_course.experiments.{name}")
+        for function in functions:
+            own = reduce(getattr, function.split("."), module)
+            assert callable(own) and (own.__module__ == module.__name__ or function == "train_runs")
+        assert functions, line
+        file = ""
+        for quoted in re.findall(r"`([\w./]+)`", held):
+            if quoted.startswith("tests/"):
+                file = (notebooks.ROOT / quoted).read_text(encoding="utf-8")
+            elif quoted.startswith("test_"):
+                assert f"\ndef {quoted}(" in file, quoted
 
 
 def test_a_seed_gives_one_network_and_leaves_the_callers_stream_alone():
