@@ -32,8 +32,8 @@ def _network(generator):
     points=3,
     hints=(
         (
-            "Go backwards: the losses' derivative at each head's sum, then the heads' parameters,"
-            " then the features, then the trunk."
+            "Go backwards: the losses' derivative at each head's sum,"
+            " then the heads' parameters, then the features, then the trunk."
         ),
         (
             "For a sigmoid with the cross-entropy, the derivative with respect"
@@ -116,8 +116,8 @@ def _(*args):
 
 
 @joint_gradient.mistake(
-    "The derivative of tanh is missing: what comes back through W_h must be multiplied"
-    " by 1 - f^2 before it meets x."
+    "The derivative of tanh is missing:"
+    " what comes back through W_h must be multiplied by 1 - f^2 before it meets x."
 )
 def _(*args):
     return _gradient(*args, g_prime=np.ones_like)
@@ -206,8 +206,8 @@ def _tasks(generator):
             " then lam times one penalty over all rows of W."
         ),
         (
-            "W.mean(0) is the common vector, [d]. Subtract it from every row, square,"
-            " and sum over everything."
+            "W.mean(0) is the common vector, [d]."
+            " Subtract it from every row, square, and sum over everything."
         ),
     ),
 )
@@ -245,16 +245,16 @@ def _data_part(xs, ys, W, w):
 
 
 @coupled_loss.mistake(
-    "You pull every task to zero (ridge). The penalty measures the distance to the mean"
-    " of the tasks."
+    "You pull every task to zero (ridge)."
+    " The penalty measures the distance to the mean of the tasks."
 )
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (W**2).sum()
 
 
 @coupled_loss.mistake(
-    "The squared errors of a task are summed; L_t is their mean,"
-    " so that w_t alone sets how much a task counts."
+    "The squared errors of a task are summed;"
+    " L_t is their mean, so that w_t alone sets how much a task counts."
 )
 def _(xs, ys, W, w, lam):
     total = sum(
@@ -299,8 +299,8 @@ def _(xs, ys, W, w, lam):
 
 
 @coupled_loss.mistake(
-    "W.mean() is one number. The common vector is the mean over the tasks, W.mean(0),"
-    " with one entry a feature."
+    "W.mean() is one number."
+    " The common vector is the mean over the tasks, W.mean(0), with one entry a feature."
 )
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * ((W - W.mean()) ** 2).sum()
@@ -398,8 +398,8 @@ _LABELS = (
 
 for _bugs, _hint in {
     (True, True, True): (
-        "Nothing is mended yet. Features that do not depend on the single x, labels of other rows,"
-        " a wrong sign: find each."
+        "Nothing is mended yet. Features that do not depend on the single x,"
+        " labels of other rows, a wrong sign: find each."
     ),
     (True, False, False): f"One bug is left. {_SIGN}",
     (False, True, False): f"One bug is left. {_CONSTANT}",
@@ -419,8 +419,8 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
 
 
 @batch_loss.mistake(
-    "The features are those of the batch's average example. Each example needs its own:"
-    " use x[rows] without a mean."
+    "The features are those of the batch's average example."
+    " Each example needs its own: use x[rows] without a mean."
 )
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x[rows].mean(0) @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
@@ -512,8 +512,8 @@ def _(sigma, tau, lam):
 
 
 @crossing_point.mistake(
-    "Your formula has no positive solution here: then the joint estimate stays ahead at every n."
-    " Return math.inf."
+    "Your formula has no positive solution here:"
+    " then the joint estimate stays ahead at every n. Return math.inf."
 )
 def _(sigma, tau, lam):
     margin = tau**2 - 2 * sigma**2 / lam
@@ -559,8 +559,8 @@ def _(sigma, tau, lam):
 
 
 @crossing_point.mistake(
-    "Noise and spread are exchanged: more noise (sigma) keeps joint ahead for longer, more spread"
-    " (tau) lets single-task win sooner."
+    "Noise and spread are exchanged: more noise (sigma) keeps joint ahead for longer,"
+    " more spread (tau) lets single-task win sooner."
 )
 def _(sigma, tau, lam):
     return _crossing(sigma**2 - 2 * tau**2 / lam, tau)

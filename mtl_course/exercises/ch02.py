@@ -97,8 +97,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "This is plain weight decay towards zero. The trunk is to be pulled towards its values"
-    " in `source`."
+    "This is plain weight decay towards zero."
+    " The trunk is to be pulled towards its values in `source`."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -114,8 +114,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "The two factors are exchanged: alpha belongs to the distance to the source,"
-    " beta to the new parameters."
+    "The two factors are exchanged:"
+    " alpha belongs to the distance to the source, beta to the new parameters."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -125,8 +125,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "You take the mean of each tensor; the objective has the sum,"
-    " so that every parameter counts the same."
+    "You take the mean of each tensor;"
+    " the objective has the sum, so that every parameter counts the same."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -146,8 +146,8 @@ def _(parameters, source, alpha, beta):
 
 
 @source_penalty.mistake(
-    "Your value is half of it: equation 3 has no factor 1/2"
-    " (the paper's alpha and beta are twice ours)."
+    "Your value is half of it:"
+    " equation 3 has no factor 1/2 (the paper's alpha and beta are twice ours)."
 )
 def _(parameters, source, alpha, beta):
     return sum(
@@ -393,8 +393,8 @@ def _set_up(answer, model, classes, rate, x):
     device=False,
     hints=(
         (
-            "An optimizer holds the very tensors it was given. Which comes first, then:"
-            " the new head, or the optimizer?"
+            "An optimizer holds the very tensors it was given."
+            " Which comes first, then: the new head, or the optimizer?"
         ),
         (
             "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`,"
@@ -463,8 +463,8 @@ def _(model, classes, rate):
 
 
 @fine_tuning.mistake(
-    "The head still has its old outputs: setting `out_features` changes a label on the layer,"
-    " not its weights."
+    "The head still has its old outputs:"
+    " setting `out_features` changes a label on the layer, not its weights."
 )
 def _(model, classes, rate):
     model.head.out_features = classes

@@ -81,8 +81,8 @@ def _means(g, m, s, b1, b2):
 
 
 @adam_update.mistake(
-    "The bias correction is missing: the means start at zero, so at first both are too small,"
-    " and s more so than m."
+    "The bias correction is missing:"
+    " the means start at zero, so at first both are too small, and s more so than m."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = _means(g, m, s, b1, b2)
@@ -96,8 +96,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 @adam_update.mistake(
-    "Epsilon is inside the square root: then it is the square root of epsilon"
-    " that bounds the step. Add it outside."
+    "Epsilon is inside the square root:"
+    " then it is the square root of epsilon that bounds the step. Add it outside."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = _means(g, m, s, b1, b2)
@@ -114,8 +114,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 @adam_update.mistake(
-    "The square root is missing: dividing by s, not by its root,"
-    " gives a step that depends on the unit of the loss."
+    "The square root is missing:"
+    " dividing by s, not by its root, gives a step that depends on the unit of the loss."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = _means(g, m, s, b1, b2)
@@ -158,8 +158,8 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 
 @adam_update.mistake(
-    "The weights of the means are exchanged: b1 is that of the old m, 1 - b1 that of g;"
-    " likewise for s."
+    "The weights of the means are exchanged:"
+    " b1 is that of the old m, 1 - b1 that of g; likewise for s."
 )
 def _(theta, g, m, s, step, rate, b1, b2, epsilon):
     m, s = (1 - b1) * m + b1 * g, (1 - b2) * s + b2 * g**2
@@ -274,8 +274,8 @@ def _descent(
 
 
 @clipped_descent.mistake(
-    "Nothing has changed for the device: a number is fetched, the clipping branches on one,"
-    " and the loss is made on the CPU."
+    "Nothing has changed for the device:"
+    " a number is fetched, the clipping branches on one, and the loss is made on the CPU."
 )
 def _(*args):
     return _waits(*args)
@@ -296,8 +296,10 @@ clipped_descent.variants(
         " use w.new_zeros(()) or device=w.device.": {
             "zero": lambda w: torch.zeros((), dtype=w.dtype)
         },
-        "Every gradient gets the length limit, the short ones too: they are lengthened."
-        " The factor must not exceed 1.": {"shorten": lambda g, limit: g * limit / g.norm()},
+        "Every gradient gets the length limit, the short ones too:"
+        " they are lengthened. The factor must not exceed 1.": {
+            "shorten": lambda g, limit: g * limit / g.norm()
+        },
         "Each entry is clipped by itself, which turns the gradient. Shorten the whole vector.": {
             "shorten": lambda g, limit: g.clamp(-limit, limit)
         },
@@ -455,19 +457,19 @@ saved_run.variants(
         "The optimizer's state is missing: after the interruption the momentum starts at zero.": {
             "optimizer": None
         },
-        "The state of `order` is missing: after the interruption the examples come"
-        " in another order.": {"order": None},
+        "The state of `order` is missing:"
+        " after the interruption the examples come in another order.": {"order": None},
         "The state of torch's own generator is missing:"
         " after the interruption dropout draws other masks.": {"rng": None},
-        "The number of epochs is missing: the resumed run starts to count at zero and trains"
-        " for too long.": {"epoch": None},
+        "The number of epochs is missing:"
+        " the resumed run starts to count at zero and trains for too long.": {"epoch": None},
     },
 )
 
 
 @saved_run.mistake(
-    "The model's state is not a copy: state_dict holds the live tensors,"
-    " and the next step changes them in place."
+    "The model's state is not a copy:"
+    " state_dict holds the live tensors, and the next step changes them in place."
 )
 def _(model, *rest):
     return _complete(model, *rest, model=model.state_dict())
@@ -481,8 +483,8 @@ def _(model, optimizer, *rest):
 
 
 @saved_run.mistake(
-    "Neither state is a copy all the way down: dict(...), .copy()"
-    " and copy.copy still hold the live tensors. Use copy.deepcopy."
+    "Neither state is a copy all the way down:"
+    " dict(...), .copy() and copy.copy still hold the live tensors. Use copy.deepcopy."
 )
 def _(model, optimizer, *rest):
     return _complete(
@@ -491,8 +493,8 @@ def _(model, optimizer, *rest):
 
 
 @saved_run.mistake(
-    "`epoch` is the number of epochs done already. Do not add to it:"
-    " the resumed run would leave one out."
+    "`epoch` is the number of epochs done already."
+    " Do not add to it: the resumed run would leave one out."
 )
 def _(model, optimizer, order, epoch):
     return _complete(model, optimizer, order, epoch + 1)
@@ -541,8 +543,8 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
     atol=0.0,
     hints=(
         (
-            "The order: look for entries that are not finite, go to float32, divide by the scale,"
-            " then weigh, add up, and clip."
+            "The order: look for entries that are not finite, go to float32,"
+            " divide by the scale, then weigh, add up, and clip."
         ),
         (
             "J.float() before anything else: 16 bits cannot hold the unscaled gradients."
@@ -592,12 +594,12 @@ def _direction(J, scale, weights, limit, finite=None, unscale=None, clip=None, h
 unscaled_direction.variants(
     _direction,
     {
-        "You divide by the scale in 16 bits: there the small gradients vanish again,"
-        " and a scale of 65,536 is inf. First J.float().": {
+        "You divide by the scale in 16 bits:"
+        " there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().": {
             "unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()
         },
-        "The tasks are added up in 16 bits: the sum of scaled gradients overflows, or is rounded."
-        " First J.float().": {
+        "The tasks are added up in 16 bits:"
+        " the sum of scaled gradients overflows, or is rounded. First J.float().": {
             "unscale": (
                 lambda J, scale, weights: (weights.half()[:, None] * J).sum(0).float() / scale
             )
@@ -611,7 +613,9 @@ unscaled_direction.variants(
         },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
         "The step is left out, but the scale stays:"
-        " the next step will overflow as well. Halve it.": {"halve": 1.0},
+        " the next step will overflow as well. Halve it.": {
+            "halve": 1.0
+        },
         "After an overflow the scale goes up. It was too large: halve it.": {"halve": 2.0},
         "You look for infinities only. inf - inf and 0 * inf are NaN: look for both.": {
             "finite": lambda J: ~torch.isinf(J).any()
@@ -636,8 +640,8 @@ def _(J, scale, weights, limit):
 
 
 @unscaled_direction.mistake(
-    "Only the task that overflowed is left out. Then this step minimises another objective:"
-    " leave the whole step out."
+    "Only the task that overflowed is left out."
+    " Then this step minimises another objective: leave the whole step out."
 )
 def _(J, scale, weights, limit):
     ok = torch.isfinite(J).all(1, keepdim=True)
@@ -664,8 +668,8 @@ def _(J, scale, weights, limit):
 
 
 @unscaled_direction.mistake(
-    "Short directions get the length limit, too. Divide by the scale first, and never lengthen:"
-    " the factor must not exceed 1."
+    "Short directions get the length limit, too."
+    " Divide by the scale first, and never lengthen: the factor must not exceed 1."
 )
 def _(J, scale, weights, limit):
     return _direction(J, scale, weights, limit, clip=lambda d: d * limit / d.norm())
@@ -778,15 +782,19 @@ def _floor(
 layer_floor.variants(
     _floor,
     {
-        "A product that is added to a sum is two operations, a multiplication and an addition;"
-        " you count one.": {"two": 1},
-        "The two times are added. The device computes and moves data at the same time,"
-        " so the longer one counts.": {"join": sum},
+        "A product that is added to a sum is two operations,"
+        " a multiplication and an addition; you count one.": {"two": 1},
+        "The two times are added."
+        " The device computes and moves data at the same time, so the longer one counts.": {
+            "join": sum
+        },
         "You take the shorter of the two times. The device must finish both.": {"join": min},
         "The input has to be read from memory, too.": {"parts": (0, 1, 1)},
         "The output has to be written to memory, too.": {"parts": (1, 0, 1)},
         "The weights have to be read, too."
-        " With many n they hardly count, with one image they do.": {"parts": (1, 1, 0)},
+        " With many n they hardly count, with one image they do.": {
+            "parts": (1, 1, 0)
+        },
         "Every output number needs kernel * kernel products for every input channel;"
         " you count one row of the window.": {"window": 1},
         "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},

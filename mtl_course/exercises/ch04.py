@@ -46,12 +46,12 @@ def _networks(kind):
     device=False,
     hints=(
         (
-            "Equal values are no proof: a copy has them too. Where does a tensor keep its numbers?"
-            " Ask p.data_ptr()."
+            "Equal values are no proof: a copy has them too."
+            " Where does a tensor keep its numbers? Ask p.data_ptr()."
         ),
         (
-            "Collect the pointers of the second network's parameters in a set, then add up numel()"
-            " of the first's parameters that point there, each once."
+            "Collect the pointers of the second network's parameters in a set,"
+            " then add up numel() of the first's parameters that point there, each once."
         ),
     ),
 )
@@ -87,8 +87,8 @@ def _(first, second):
 
 
 @numbers_shared.mistake(
-    "You compare names and shapes. Two networks of one architecture have those in common"
-    " and nothing else."
+    "You compare names and shapes."
+    " Two networks of one architecture have those in common and nothing else."
 )
 def _(first, second):
     shapes = {name: q.shape for name, q in second.named_parameters()}
@@ -323,8 +323,8 @@ def _(x, experts, W, b):
 
 
 @expert_mixture.mistake(
-    "A sigmoid opens each expert by itself; the shares then do not sum to 1."
-    " MMoE's gate is a softmax."
+    "A sigmoid opens each expert by itself;"
+    " the shares then do not sum to 1. MMoE's gate is a softmax."
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).sigmoid(), experts)
@@ -451,8 +451,8 @@ def _cut(streams, longest, batch):
 
 
 @epoch_rows.mistake(
-    "zip ends with the shortest set: the others' remaining rows are never seen,"
-    " in any epoch of this order."
+    "zip ends with the shortest set:"
+    " the others' remaining rows are never seen, in any epoch of this order."
 )
 def _(sizes, orders, batch):
     return _zipped(sizes, orders, batch)
@@ -598,8 +598,8 @@ def _each_its_own(trunk, heads, rate):
         ),
         (
             "Without the copy the loop adds the trunk's parameters once a task,"
-            " and SGD would step them as often. nn.Module.parameters()"
-            " of one container names each once."
+            " and SGD would step them as often."
+            " nn.Module.parameters() of one container names each once."
         ),
     ),
 )
@@ -617,16 +617,16 @@ def _on(trunk, heads):
 
 
 @networks_on_one_trunk.mistake(
-    "Still a copy of the trunk for each task: they start alike,"
-    " and nothing that one task learns reaches another."
+    "Still a copy of the trunk for each task:"
+    " they start alike, and nothing that one task learns reaches another."
 )
 def _(trunk, heads, rate):
     return _each_its_own(trunk, heads, rate)
 
 
 @networks_on_one_trunk.mistake(
-    "The networks share the trunk now, but the list for the optimizer holds it once a task,"
-    " and it is stepped as often."
+    "The networks share the trunk now,"
+    " but the list for the optimizer holds it once a task, and it is stepped as often."
 )
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)

@@ -147,8 +147,8 @@ def _levels(generator):
     points=2,
     hints=(
         (
-            "Look at equations 5 and 6: how does sigma^2 follow from s,"
-            " and what is log sigma in terms of s?"
+            "Look at equations 5 and 6:"
+            " how does sigma^2 follow from s, and what is log sigma in terms of s?"
         ),
         (
             "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2."
@@ -208,8 +208,8 @@ def _(losses, s, regression):
 
 
 @noisy_total.mistake(
-    "The term log sigma is missing. Without it s grows for ever, all weights go to zero,"
-    " and nothing is learned."
+    "The term log sigma is missing."
+    " Without it s grows for ever, all weights go to zero, and nothing is learned."
 )
 def _(losses, s, regression):
     return _total(losses, s, regression, log=torch.zeros_like)
@@ -243,8 +243,8 @@ def _(losses, s, regression):
 
 
 @noisy_total.mistake(
-    "You take a mean over the tasks. Independent tasks multiply their likelihoods,"
-    " so the logarithms add."
+    "You take a mean over the tasks."
+    " Independent tasks multiply their likelihoods, so the logarithms add."
 )
 def _(losses, s, regression):
     return _total(losses, s, regression) / len(s)
@@ -316,8 +316,8 @@ def _at(s, losses, regression):
 
 
 @lowest_total.mistake(
-    "This holds for the squared errors. For a cross-entropy, without the factor 1/2,"
-    " the optimum is elsewhere."
+    "This holds for the squared errors."
+    " For a cross-entropy, without the factor 1/2, the optimum is elsewhere."
 )
 def _(losses, regression):
     return _at(losses.log(), losses, regression)
@@ -346,8 +346,8 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "The noise levels are right. In the total each task's first term is 1/2 at the optimum,"
-    " and it is missing."
+    "The noise levels are right."
+    " In the total each task's first term is 1/2 at the optimum, and it is missing."
 )
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
@@ -355,8 +355,8 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "The noise levels are right. Each task's first term is 1/2 at the optimum, not 1,"
-    " whether regression or not."
+    "The noise levels are right."
+    " Each task's first term is 1/2 at the optimum, not 1, whether regression or not."
 )
 def _(losses, regression):
     s = torch.where(regression, losses, 2 * losses).log()
@@ -372,8 +372,8 @@ def _(losses, regression):
 
 
 @lowest_total.mistake(
-    "The noise levels are right, the total is cut off at 0. It may be negative:"
-    " a density may be larger than 1."
+    "The noise levels are right, the total is cut off at 0."
+    " It may be negative: a density may be larger than 1."
 )
 def _(losses, regression):
     s, total = _at(torch.where(regression, losses, 2 * losses).log(), losses, regression)
@@ -452,8 +452,8 @@ def _forgetful(model, combine, rate, decay):
     hints=(
         "Which parameters change in a step? Print combine.log_variance before and after.",
         (
-            "An optimizer takes groups: a list of dicts with `params` and options of their own,"
-            " such as `weight_decay`."
+            "An optimizer takes groups:"
+            " a list of dicts with `params` and options of their own, such as `weight_decay`."
         ),
     ),
 )
@@ -468,8 +468,8 @@ def joint_optimizer(model, combine, rate, decay):
 
 # mistakes
 @joint_optimizer.mistake(
-    "The optimizer holds the model only. The noise levels keep their first value for ever,"
-    " and nothing complains."
+    "The optimizer holds the model only."
+    " The noise levels keep their first value for ever, and nothing complains."
 )
 def _(model, combine, rate, decay):
     return torch.optim.AdamW([p for p in model.parameters()], lr=rate, weight_decay=decay)
@@ -618,8 +618,8 @@ def _goal(
 
 
 @gradnorm_target.mistake(
-    "The rates are upside down. A task whose loss has fallen less has the larger ratio,"
-    " and is to get the larger gradient."
+    "The rates are upside down."
+    " A task whose loss has fallen less has the larger ratio, and is to get the larger gradient."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=first / losses)
@@ -638,8 +638,8 @@ def _(weights, norms, losses, first, alpha):
 
 
 @gradnorm_target.mistake(
-    "You compare the losses themselves. Divide each by its first value,"
-    " or the one with the largest unit is always last."
+    "You compare the losses themselves."
+    " Divide each by its first value, or the one with the largest unit is always last."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, ratio=losses)
@@ -657,8 +657,8 @@ def _(weights, norms, losses, first, alpha):
 
 
 @gradnorm_target.mistake(
-    "The targets are right. The derivative with respect to w_t has the factor |g_t|,"
-    " which is missing."
+    "The targets are right."
+    " The derivative with respect to w_t has the factor |g_t|, which is missing."
 )
 def _(weights, norms, losses, first, alpha):
     return _goal(

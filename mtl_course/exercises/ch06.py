@@ -74,8 +74,8 @@ def _(answer, G):
 
 # mistakes
 @cosines.mistake(
-    "Still the absolute epsilon: 1e-8 is nothing beside gradients of size 1,"
-    " and everything beside gradients of size 1e-6."
+    "Still the absolute epsilon:"
+    " 1e-8 is nothing beside gradients of size 1, and everything beside gradients of size 1e-6."
 )
 def _(G):
     return _with_epsilon(G)
@@ -209,8 +209,8 @@ def _(G):
 
 
 @mgda_pair.mistake(
-    "The sign of G12 is turned: the parabola's leading coefficient"
-    " is |g1 - g2|^2 = G11 + G22 - 2 G12."
+    "The sign of G12 is turned:"
+    " the parabola's leading coefficient is |g1 - g2|^2 = G11 + G22 - 2 G12."
 )
 def _(G):
     return _pair(((G[1, 1] + G[0, 1]) / (G[0, 0] + G[1, 1] + 2 * G[0, 1])).clamp(0, 1))
@@ -231,8 +231,8 @@ def _(G):
 
 
 @mgda_pair.mistake(
-    "A weight below 0 is caught, one above 1 is not, so the other weight becomes negative."
-    " Clip at both ends."
+    "A weight below 0 is caught, one above 1 is not,"
+    " so the other weight becomes negative. Clip at both ends."
 )
 def _(G):
     return _pair(_vertex(G).clamp_min(0))
@@ -269,8 +269,8 @@ def _several(generator):
             " What is projected is a running copy of gradient i."
         ),
         (
-            "If copy . g_j < 0, subtract from the copy its part along g_j, which is (copy . g_j)"
-            " / (g_j . g_j) g_j. g_j is the original gradient."
+            "If copy . g_j < 0, subtract from the copy its part along g_j,"
+            " which is (copy . g_j) / (g_j . g_j) g_j. g_j is the original gradient."
         ),
     ),
 )
@@ -304,8 +304,8 @@ def _(answer, J, orders):
 
 # mistakes
 @pcgrad_direction.mistake(
-    "You project every time. A gradient that does not conflict (dot product not negative)"
-    " is left as it is."
+    "You project every time."
+    " A gradient that does not conflict (dot product not negative) is left as it is."
 )
 def _(J, orders):
     total = 0
@@ -485,8 +485,8 @@ def _(answer, gradients, shared):
 
 # mistakes
 @step_direction.mistake(
-    "The heads are on the operating table: they lengthen every gradient,"
-    " so conflicts look smaller, and they are weighted themselves."
+    "The heads are on the operating table:"
+    " they lengthen every gradient, so conflicts look smaller, and they are weighted themselves."
 )
 def _(gradients, shared):
     return _everything(gradients, shared)
@@ -591,8 +591,8 @@ def _newton(G, w, slope, hessian):
 
 
 @nash_step.mistake(
-    "The full Newton step, without damping: far from the solution it can make a weight negative,"
-    " where the logarithm has no value."
+    "The full Newton step, without damping:"
+    " far from the solution it can make a weight negative, where the logarithm has no value."
 )
 def _(G, w):
     return w - torch.linalg.solve(G + torch.diag(1 / w**2), G @ w - 1 / w)
@@ -644,8 +644,8 @@ def _(G, w):
 
 
 @nash_step.mistake(
-    "A step along the gradient only: Newton's step solves a system with the matrix"
-    " of second derivatives."
+    "A step along the gradient only:"
+    " Newton's step solves a system with the matrix of second derivatives."
 )
 def _(G, w):
     slope = G @ w - 1 / w

@@ -72,16 +72,16 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "Halved once too often: the mean of the two directions is one half already,"
-    " and each pair counts once."
+    "Halved once too often:"
+    " the mean of the two directions is one half already, and each pair counts once."
 )
 def _(W, S):
     return _pairs(W, S).sum() / 4
 
 
 @laplacian_penalty.mistake(
-    "The degrees include the diagonal of S: a task is no neighbour of itself,"
-    " and moving all tasks together should cost nothing."
+    "The degrees include the diagonal of S:"
+    " a task is no neighbour of itself, and moving all tasks together should cost nothing."
 )
 def _(W, S):
     S = (S + S.T) / 2
@@ -90,8 +90,8 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "The sign is turned: the Laplacian is degrees minus similarities,"
-    " and a penalty is not negative."
+    "The sign is turned:"
+    " the Laplacian is degrees minus similarities, and a penalty is not negative."
 )
 def _(W, S):
     return -_pairs(W, S).sum() / 2
@@ -111,8 +111,8 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "You take the row sums of S as it is. With directed ties,"
-    " the degrees on the diagonal are those of (S + S^T) / 2."
+    "You take the row sums of S as it is."
+    " With directed ties, the degrees on the diagonal are those of (S + S^T) / 2."
 )
 def _(W, S):
     off = S - torch.diag(S.diagonal())
@@ -221,8 +221,8 @@ def _affinity(
 
 
 @step_affinity.mistake(
-    "Rows and columns are exchanged: row i is the task that steps,"
-    " column j the task whose loss is looked at."
+    "Rows and columns are exchanged:"
+    " row i is the task that steps, column j the task whose loss is looked at."
 )
 def _(*args):
     return _affinity(*args).T
@@ -231,10 +231,12 @@ def _(*args):
 step_affinity.variants(
     _affinity,
     {
-        "This is the ratio after / before. An affinity that is positive where the step helps"
-        " is 1 minus it.": {"gain": lambda after, before, i: after / before},
-        "The drop is in the loss's own unit here. Divide by the loss before,"
-        " so that tasks in different units can be compared.": {
+        "This is the ratio after / before."
+        " An affinity that is positive where the step helps is 1 minus it.": {
+            "gain": lambda after, before, i: after / before
+        },
+        "The drop is in the loss's own unit here."
+        " Divide by the loss before, so that tasks in different units can be compared.": {
             "gain": lambda after, before, i: before - after
         },
         "You divide by the loss of the task that steps."
@@ -252,15 +254,17 @@ step_affinity.variants(
         " a long gradient moves the others more.": {"unit": True},
         "All rows are the same: you step on the sum of the losses."
         " Step on the loss of task i alone.": {"sums": True},
-        "The heads have stepped, too. Only what is shared moves,"
-        " or the diagonal looks better than what other tasks can get.": {"heads": True},
+        "The heads have stepped, too."
+        " Only what is shared moves, or the diagonal looks better than what other tasks can get.": {
+            "heads": True
+        },
     },
 )
 
 
 @step_affinity.mistake(
-    "This is the first order, rate * g_i . g_j / L_j. Take the step, and look at the losses there:"
-    " they curve."
+    "This is the first order, rate * g_i . g_j / L_j."
+    " Take the step, and look at the losses there: they curve."
 )
 def _(x, y, W, V, rate):
     def losses(W):
@@ -349,8 +353,8 @@ def _scaled(S):
         ),
         (
             "torch.linalg.eigh returns eigenvalues in ascending order;"
-            " the second column of eigenvectors is the one. Its signs are the groups;"
-            " turn them so that task 0 has a 0."
+            " the second column of eigenvectors is the one."
+            " Its signs are the groups; turn them so that task 0 has a 0."
         ),
     ),
 )
@@ -383,16 +387,16 @@ def _(answer, S):
 
 # mistakes
 @cut.mistake(
-    "Everything lands in one group: the first eigenvector of a Laplacian is constant."
-    " The second one cuts."
+    "Everything lands in one group:"
+    " the first eigenvector of a Laplacian is constant. The second one cuts."
 )
 def _(S):
     return torch.zeros(len(S), dtype=torch.int64, device=S.device)
 
 
 @cut.mistake(
-    "This is the eigenvector of the largest eigenvalue: it tears the strongest tie apart."
-    " eigh sorts in ascending order."
+    "This is the eigenvector of the largest eigenvalue:"
+    " it tears the strongest tie apart. eigh sorts in ascending order."
 )
 def _(S):
     return _side(_laplacian(S), -1)
@@ -406,8 +410,8 @@ def _(S):
 
 
 @cut.mistake(
-    "You scale the Laplacian by the degrees. That is a good cut, too, but another one;"
-    " take D - S as it is."
+    "You scale the Laplacian by the degrees."
+    " That is a good cut, too, but another one; take D - S as it is."
 )
 def _(S):
     return _side(_scaled(S), 1)
@@ -472,8 +476,8 @@ def _inflated(gains, groups):
     hints=(
         "What does the function return for a group of one task? What should it?",
         (
-            "Take the diagonal out of the sum, and divide by the number of *others* in the group,"
-            " one less than its size."
+            "Take the diagonal out of the sum,"
+            " and divide by the number of *others* in the group, one less than its size."
         ),
     ),
 )
@@ -594,8 +598,8 @@ def _(n, hub_n, leaves, lam):
 
 
 @hub_pull.mistake(
-    "That is pooling, the limit of a firm tie. With a finite lam the leaves keep some"
-    " of their own mean."
+    "That is pooling, the limit of a firm tie."
+    " With a finite lam the leaves keep some of their own mean."
 )
 def _(n, hub_n, leaves, lam):
     return hub_n / (hub_n + leaves * n)

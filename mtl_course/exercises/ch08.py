@@ -120,8 +120,8 @@ def _(side, layers):
 
 
 @map_sides.mistake(
-    "The stride comes too early: first take the kernel off, side + 2 p - k,"
-    " then divide by the stride."
+    "The stride comes too early:"
+    " first take the kernel off, side + 2 p - k, then divide by the stride."
 )
 def _(side, layers):
     return _sides(lambda n, k, s, p: max((n + 2 * p) // s - k + 1, 1), layers, side)
@@ -196,8 +196,8 @@ def _(x, weight):
 
 
 @first_map.mistake(
-    "The convolution still has stride 2: three of four places are never looked at"
-    " from their own centre."
+    "The convolution still has stride 2:"
+    " three of four places are never looked at from their own centre."
 )
 def _(x, weight):
     return relu(conv2d(x, weight, stride=2, padding=weight.shape[-1] // 2))
@@ -211,8 +211,8 @@ def _(x, weight):
 
 
 @first_map.mistake(
-    "A max-pool of stride 1 keeps the side and still blurs: each place now repeats its neighbours."
-    " Leave it out."
+    "A max-pool of stride 1 keeps the side and still blurs:"
+    " each place now repeats its neighbours. Leave it out."
 )
 def _(x, weight):
     return max_pool2d(
@@ -452,8 +452,8 @@ def _(names_a, names_b, labels):
 
 
 @one_space.mistake(
-    "The names are right, but the labels are only moved by the number of classes of a."
-    " Look each one up."
+    "The names are right,"
+    " but the labels are only moved by the number of classes of a. Look each one up."
 )
 def _(names_a, names_b, labels):
     return names_a + [name for name in names_b if name not in names_a], labels + len(names_a)
@@ -465,8 +465,8 @@ def _(names_a, names_b, labels):
 
 
 @one_space.mistake(
-    "The names are sorted: the classes of a lose their numbers,"
-    " and a head that was trained for them is lost."
+    "The names are sorted:"
+    " the classes of a lose their numbers, and a head that was trained for them is lost."
 )
 def _(names_a, names_b, labels):
     names = sorted({*names_a, *names_b})
@@ -621,9 +621,8 @@ def _(logits, targets):
 
 
 @balanced_loss.mistake(
-    "The sum of the losses over the sum of the ln C:"
-    " it starts at 1, but the head with 100 classes still adds twice as much as the head with 10."
-    " Divide each."
+    "The sum of the losses over the sum of the ln C: it starts at 1,"
+    " but the head with 100 classes still adds twice as much as the head with 10. Divide each."
 )
 def _(logits, targets):
     return torch.stack(_each(logits, targets, F.cross_entropy)).sum() / sum(

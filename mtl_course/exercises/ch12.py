@@ -45,8 +45,8 @@ def _rates(answer, layers, rate, decay):
     groups = answer(layers, rate, decay)
     if isinstance(groups, dict):
         raise TypeError(
-            "This is a single dict: return a list of them,"
-            ' one {"params": [...], "lr": ...} for each rate.'
+            "This is a single dict:"
+            ' return a list of them, one {"params": [...], "lr": ...} for each rate.'
         )
     if not isinstance(groups, list | tuple) or not all(
         isinstance(group, dict) and {"params", "lr"} <= set(group) for group in groups
@@ -74,8 +74,8 @@ def _rates(answer, layers, rate, decay):
     device=False,
     hints=(
         (
-            "Count from the end: the head is divided by decay 0 times, the layer below it once,"
-            " the one below that twice."
+            "Count from the end: the head is divided by decay 0 times,"
+            " the layer below it once, the one below that twice."
         ),
         (
             "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad],"
@@ -116,8 +116,8 @@ def _grouped(
 
 
 @layer_rates.mistake(
-    "The order is turned round: the layer at the input is the one to go slowest,"
-    " and the head is to have the full rate."
+    "The order is turned round:"
+    " the layer at the input is the one to go slowest, and the head is to have the full rate."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay ** (len(layers) - 1 - up))
@@ -153,8 +153,8 @@ def _(layers, rate, decay):
 
 
 @layer_rates.mistake(
-    "All layers below the head have one rate. Each is to be divided by decay once more"
-    " than the one above it."
+    "All layers below the head have one rate."
+    " Each is to be divided by decay once more than the one above it."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay if up else rate)
@@ -166,16 +166,16 @@ def _(layers, rate, decay):
 
 
 @layer_rates.mistake(
-    "A frozen parameter is in a group. With weight decay or momentum an optimizer may still move"
-    " what it holds: leave it out."
+    "A frozen parameter is in a group."
+    " With weight decay or momentum an optimizer may still move what it holds: leave it out."
 )
 def _(layers, rate, decay):
     return _grouped(layers, lambda up: rate / decay**up, wanted=lambda p: True)
 
 
 @layer_rates.mistake(
-    "Only matrices are in the groups: biases and the"
-    " two vectors of a BatchNorm are parameters as well."
+    "Only matrices are in the groups:"
+    " biases and the two vectors of a BatchNorm are parameters as well."
 )
 def _(layers, rate, decay):
     return _grouped(
@@ -293,8 +293,8 @@ def _only_gradients(layers, count):
             " whatever its parameters want? And what opens a layer again?"
         ),
         (
-            "Go through all layers. Those below: requires_grad_(False) and eval(). Those above:"
-            " requires_grad_(True); model.train() has been called already."
+            "Go through all layers. Those below: requires_grad_(False) and eval()."
+            " Those above: requires_grad_(True); model.train() has been called already."
         ),
     ),
 )
@@ -307,8 +307,8 @@ def set_stage(layers, count):
 
 # mistakes
 @set_stage.mistake(
-    "The weights below stand still, but their BatchNorm is in training mode: statistics drift;"
-    " and a layer once closed is never opened again."
+    "The weights below stand still, but their BatchNorm is in training mode:"
+    " statistics drift; and a layer once closed is never opened again."
 )
 def _(layers, count):
     _only_gradients(layers, count)
@@ -624,12 +624,12 @@ def _by_position(new, old, known, wanted):
     starter=_by_position,
     hints=(
         (
-            "The shapes fit, so nothing complains. Which class does row 0 stand for before,"
-            " and which after?"
+            "The shapes fit, so nothing complains."
+            " Which class does row 0 stand for before, and which after?"
         ),
         (
-            "For each name at place k of `wanted` that is in `known`, copy row known.index(name)"
-            " to row k; leave the other rows."
+            "For each name at place k of `wanted` that is in `known`,"
+            " copy row known.index(name) to row k; leave the other rows."
         ),
     ),
 )
@@ -698,8 +698,8 @@ def _(new, old, known, wanted):
 
 
 @fill_head.mistake(
-    "This is the source's own head: it has the source's classes,"
-    " and the target's training would change it."
+    "This is the source's own head:"
+    " it has the source's classes, and the target's training would change it."
 )
 def _(new, old, known, wanted):
     return old

@@ -149,8 +149,10 @@ inner_step.variants(
         " p was detached (or .data was taken), so there is nothing to meta-learn.": {
             "after": _detached
         },
-        "The slopes lead back to the start, p itself does not: it was detached."
-        " The identity in I - rate * Hessian is lost.": {"of": lambda p: p.detach()},
+        "The slopes lead back to the start, p itself does not:"
+        " it was detached. The identity in I - rate * Hessian is lost.": {
+            "of": lambda p: p.detach()
+        },
         "The step goes uphill: subtract the slopes.": {"sign": 1},
     },
 )
@@ -167,8 +169,8 @@ def _(loss, params, rate):
 
 
 @inner_step.mistake(
-    "The given parameters were changed in place. The next task needs the same start:"
-    " build new tensors."
+    "The given parameters were changed in place."
+    " The next task needs the same start: build new tensors."
 )
 def _(loss, params, rate):
     slopes = torch.autograd.grad(loss(params), list(params.values()))
@@ -221,8 +223,8 @@ def _bowls(tasks, size):
             " Put it into the loss: it is a bowl again, with another matrix M_t."
         ),
         (
-            "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves"
-            " (sum of M_t) theta = sum of M_t c_t."
+            "M_t = (I - rate H_t) H_t (I - rate H_t),"
+            " and the minimum of a sum of bowls solves (sum of M_t) theta = sum of M_t c_t."
         ),
     ),
 )
@@ -278,8 +280,10 @@ maml_start.variants(
         "This is the mean of the centres: the curvatures are not used.": {
             "matrix": lambda H, K: _identity(H).expand_as(H)
         },
-        "1 - rate * H subtracts from every entry. The identity has ones on the diagonal only:"
-        " torch.eye.": {"matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))},
+        "1 - rate * H subtracts from every entry."
+        " The identity has ones on the diagonal only: torch.eye.": {
+            "matrix": lambda H, K: (K + 1 - _identity(H)) @ H @ (K + 1 - _identity(H))
+        },
         "With * you multiply entry by entry. Products of matrices are written with @.": {
             "matrix": lambda H, K: K * H * K
         },
@@ -446,8 +450,8 @@ def _(slope, judge, theta, rate, reach):
 
 
 @dropped_term.mistake(
-    "One of the two points is theta itself. Differences from one side are far less exact:"
-    " take a point on either side."
+    "One of the two points is theta itself."
+    " Differences from one side are far less exact: take a point on either side."
 )
 def _(slope, judge, theta, rate, reach):
     g = judge(theta - rate * slope(theta))
@@ -727,8 +731,8 @@ def _adapted(f, params, x, y, rate, steps):
 
 
 @predict_new.mistake(
-    "Both bugs are still there: predictions before the steps,"
-    " and a start that the first task moves for all others."
+    "Both bugs are still there:"
+    " predictions before the steps, and a start that the first task moves for all others."
 )
 def _(f, params, tasks, rate, steps):
     return _too_early(f, params, tasks, rate, steps)

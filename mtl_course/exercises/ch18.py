@@ -29,8 +29,8 @@ def _features(counts, d):
     points=2,
     hints=(
         (
-            "A prototype is the mean of z[y == k]. Then a softmax over the classes,"
-            " of minus the squared distances."
+            "A prototype is the mean of z[y == k]."
+            " Then a softmax over the classes, of minus the squared distances."
         ),
         (
             "torch.cdist(query, centres) ** 2 has the shape [q, ways];"
@@ -81,15 +81,19 @@ nearest_prototype.variants(
     _nearest,
     {
         "The distance is not squared. With the square the classifier is linear in the features,"
-        " and Gaussians stand behind it.": {"of": lambda far: (-far.sqrt()).softmax(-1)},
+        " and Gaussians stand behind it.": {
+            "of": lambda far: (-far.sqrt()).softmax(-1)
+        },
         "The prototype is a sum: divide by the number of examples of the class.": {
             "centre": lambda rows: rows.sum(0)
         },
         "The sign is turned round: the farthest class gets the highest probability.": {
             "of": lambda far: far.softmax(-1)
         },
-        "The softmax runs over the queries. It is to run over the classes,"
-        " so that each row sums to 1.": {"of": lambda far: (-far).softmax(0)},
+        "The softmax runs over the queries."
+        " It is to run over the classes, so that each row sums to 1.": {
+            "of": lambda far: (-far).softmax(0)
+        },
         "The squared distance is a sum over the features, not their mean.": {
             "away": lambda query, points: (query[:, None] - points).square().mean(-1)
         },
@@ -290,8 +294,8 @@ def _task(
 draw_task.variants(
     _task,
     {
-        "Queries are apart from the support now. But any class of y may be drawn,"
-        " those that were trained on as well.": {
+        "Queries are apart from the support now."
+        " But any class of y may be drawn, those that were trained on as well.": {
             "choose": lambda y, classes, ways, generator: _order(int(y.max()) + 1, generator)
         },
         "The classes are right now. But a query can be one of the support's own examples:"
@@ -394,14 +398,18 @@ def _normed(
 support_norm.variants(
     _normed,
     {
-        "Each part has statistics of its own: the queries are normalised by the queries."
-        " That is the transductive way.": {"of": lambda s, q: (s, q)},
+        "Each part has statistics of its own:"
+        " the queries are normalised by the queries. That is the transductive way.": {
+            "of": lambda s, q: (s, q)
+        },
         "Mean and variance are taken over support and queries together:"
         " what is said about one query depends on the others.": {
             "of": lambda s, q: (torch.cat([s, q]),) * 2
         },
-        "The queries' statistics normalise both: the support is what you know,"
-        " so it is to give mean and variance.": {"of": lambda s, q: (q, q)},
+        "The queries' statistics normalise both:"
+        " the support is what you know, so it is to give mean and variance.": {
+            "of": lambda s, q: (q, q)
+        },
         "The variance divides by n - 1: BatchNorm normalises by that with n (unbiased=False).": {
             "root": lambda x, eps: (x.var(0) + eps).sqrt()
         },
@@ -507,18 +515,22 @@ def _cosines(
 direction_logits.variants(
     _cosines,
     {
-        "That is a linear head: neither the features nor the weights are divided"
-        " by their lengths.": {
+        "That is a linear head:"
+        " neither the features nor the weights are divided by their lengths.": {
             "features": _as_is,
             "weights": _as_is,
         },
         "Only the features are divided by their length:"
-        " a class with a long weight wins too often.": {"weights": _as_is},
+        " a class with a long weight wins too often.": {
+            "weights": _as_is
+        },
         "Only the weights are divided by their length: the features' length still counts.": {
             "features": _as_is
         },
-        "The scale is missing. A cosine is at most 1,"
-        " and a softmax of numbers so small is nearly flat.": {"times": lambda found, scale: found},
+        "The scale is missing."
+        " A cosine is at most 1, and a softmax of numbers so small is nearly flat.": {
+            "times": lambda found, scale: found
+        },
         "You divide by the lengths of the columns: a length is that of a row, over its features.": {
             part: lambda rows: F.normalize(rows, dim=0) for part in ("features", "weights")
         },
@@ -591,8 +603,10 @@ def _both(
 two_spreads.variants(
     _both,
     {
-        "half is the spread of single episodes: an interval of the mean divides it by the root"
-        " of their number.": {"half": lambda a: 1.96 * a.std(1)},
+        "half is the spread of single episodes:"
+        " an interval of the mean divides it by the root of their number.": {
+            "half": lambda a: 1.96 * a.std(1)
+        },
         "half is divided by the number of episodes: take its root.": {
             "half": lambda a: 1.96 * a.std(1) / a.shape[1]
         },
@@ -603,8 +617,8 @@ two_spreads.variants(
             "half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5
         },
         "All episodes of all trainings go into one interval,"
-        " as if each were a training of its own. The trainings share the episodes,"
-        " and the network's luck is in all of them.": {
+        " as if each were a training of its own."
+        " The trainings share the episodes, and the network's luck is in all of them.": {
             "half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))
         },
         "The deviations divide by the number itself: a sample divides by one less.": {

@@ -100,8 +100,10 @@ ewc_penalty.variants(
         "The distance is not squared.": {"term": lambda p, a, f: f * (p - a).abs()},
         "The Fisher values are squared along with the distance:"
         " they are squared gradients already.": {"term": lambda p, a, f: (f * (p - a)) ** 2},
-        "The Fisher diagonal is missing: this is L2-SP, which holds all weights equally"
-        " (chapter 2).": {"term": lambda p, a, f: (p - a) ** 2},
+        "The Fisher diagonal is missing:"
+        " this is L2-SP, which holds all weights equally (chapter 2).": {
+            "term": lambda p, a, f: (p - a) ** 2
+        },
         "The pull is towards zero, not towards the anchor: this is weight decay.": {
             "term": lambda p, a, f: f * p**2
         },
@@ -326,10 +328,14 @@ stream_scores.variants(
         " the mean of the last row, not of the whole matrix.": {"average": lambda A, b: A.mean()},
         "The mean of the diagonal is what each task reached when it was new;"
         " the average accuracy is taken at the end.": {"average": lambda A, b: A.diagonal().mean()},
-        "Backward transfer is divided by T. The last task has no later one,"
-        " so the mean is over T - 1.": {"backward": lambda A, b: (A[-1] - A.diagonal()).mean()},
-        "Backward transfer has the wrong sign: it is what the later tasks added,"
-        " at the end minus when new.": {"backward": lambda A, b: -_backward(A, b)},
+        "Backward transfer is divided by T."
+        " The last task has no later one, so the mean is over T - 1.": {
+            "backward": lambda A, b: (A[-1] - A.diagonal()).mean()
+        },
+        "Backward transfer has the wrong sign:"
+        " it is what the later tasks added, at the end minus when new.": {
+            "backward": lambda A, b: -_backward(A, b)
+        },
         "Forgetting is taken from the accuracy when the task was new."
         " Equation 4 takes the best that the task ever had before the end, in any row.": {
             "forgetting": lambda A, b: -_backward(A, b)
@@ -344,8 +350,10 @@ stream_scores.variants(
         "Forgetting has the wrong sign: the best before the end, minus the end.": {
             "forgetting": lambda A, b: -_forgetting(A, b)
         },
-        "Forward transfer is taken after the task was learned. It is about a task not seen yet:"
-        " row i - 1, column i.": {"forward": lambda A, b: (A.diagonal() - b)[1:].mean()},
+        "Forward transfer is taken after the task was learned."
+        " It is about a task not seen yet: row i - 1, column i.": {
+            "forward": lambda A, b: (A.diagonal() - b)[1:].mean()
+        },
         "Forward transfer reads below the diagonal, a task that was learned before;"
         " it is the line above the diagonal, A.diagonal(1).": {
             "forward": lambda A, b: (A.diagonal(-1) - b[1:]).mean()
@@ -353,8 +361,8 @@ stream_scores.variants(
         "Forward transfer compares with the wrong task's start: A[i - 1, i] goes with b[i].": {
             "forward": lambda A, b: (A.diagonal(1) - b[:-1]).mean()
         },
-        "Forward transfer lacks the start: subtract b,"
-        " what a network can do without any training.": {
+        "Forward transfer lacks the start:"
+        " subtract b, what a network can do without any training.": {
             "forward": lambda A, b: A.diagonal(1).mean()
         },
     },
@@ -426,8 +434,8 @@ def _moving(model, x, y, old_classes, steps, rate):
             " What is it held to?"
         ),
         (
-            "An assignment copies no network. Copy it (copy.deepcopy),"
-            " or compute the targets once, before the loop."
+            "An assignment copies no network."
+            " Copy it (copy.deepcopy), or compute the targets once, before the loop."
         ),
     ),
 )
@@ -470,9 +478,8 @@ def _held_to(target, model, x, y, steps, rate, factor=4.0, T=2.0):
 
 
 @lwf_steps.mistake(
-    "`old` is another name of the model itself:"
-    " it moves along, each step is held to where it is already,"
-    " and all that is left is fine-tuning."
+    "`old` is another name of the model itself: it moves along,"
+    " each step is held to where it is already, and all that is left is fine-tuning."
 )
 def _(model, x, y, old_classes, steps, rate):
     return _moving(model, x, y, old_classes, steps, rate)
@@ -638,9 +645,10 @@ def _rls(
 rls_step.variants(
     _rls,
     {
-        "The gain has 1 in the place"
-        " of the forgetting factor:"
-        " right only if nothing is forgotten.": {"gain": lambda P, x, forgetting: _gain(P, x, 1)},
+        "The gain has 1 in the place of the forgetting factor:"
+        " right only if nothing is forgotten.": {
+            "gain": lambda P, x, forgetting: _gain(P, x, 1)
+        },
         "P is not divided by the forgetting factor:"
         " it shrinks for ever, and the model stops learning.": {"divide": lambda forgetting: 1},
         "P is multiplied by the forgetting factor: divide."
