@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from promises import KEPT, who
+from torch import nn
 from torchjd import aggregation
 
 # Not exported: the one way to switch its epsilons off.
 from torchjd._linalg._dual_cone import QuadprogProjector
 
+from mtl_course.data.batches import Table
 from mtl_course.multitask import balancing
 from mtl_course.multitask.balancing import (
     METHODS,
@@ -25,6 +27,9 @@ from mtl_course.multitask.balancing import (
     pcgrad,
     upgrad,
 )
+from mtl_course.multitask.fit import fit_tasks
+from mtl_course.multitask.sharing import HardSharing
+from mtl_course.training.tasks import regression
 
 EVERY = pytest.mark.parametrize("name", METHODS)
 GOLDEN = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
@@ -411,3 +416,25 @@ def test_nash_equals_torchjds_fairgrad_on_normalised_gradients(T):
     torch.testing.assert_close(
         direction(nash_mtl, J), aggregation.FairGrad(alpha=1.0)(J), rtol=1e-5, atol=1e-6
     )
+
+
+# ------------------------------------------------------------------------------------- in training
+def test_a_run_with_pcgrad_goes_on_from_its_checkpoint_with_the_same_orders(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(48, 4, generator=g)
+    tasks = {name: regression(name) for name in "abc"}
+    data = Table(x, {name: torch.randn(48, 1, generator=g) for name in tasks})
+
+    def trained(epochs, method, checkpoint=None):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = HardSharing(nn.Linear(4, 2), {name: nn.Linear(2, 1) for name in tasks})
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        options = {"epochs": epochs, "batch": 16, "progress": False, "checkpoint": checkpoint}
+        fit_tasks(model, tasks, data, data, optimizer, method, **options)
+        return model.trunk.weight.detach()
+
+    whole = trained(4, PCGrad(0))
+    trained(2, PCGrad(0), tmp_path / "run.pt")
+    assert torch.equal(trained(4, PCGrad(0), tmp_path / "run.pt"), whole)
+    assert not torch.equal(trained(4, PCGrad(1)), whole), "the orders matter here"
