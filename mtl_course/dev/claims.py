@@ -8,6 +8,7 @@ as long as the records took.
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -123,8 +124,8 @@ def run(nb, span: range, folder: Path | None = None, timeout: int = 3600, report
             "MTL_COURSE_SEEDS": f"{span.start}:{span.stop}",
             "MTL_COURSE_STRICT": "0",
         }
-        if folder:
-            variables["MTL_COURSE_RECORDS"] = str(folder)
+        if where := folder or os.environ.get("MTL_COURSE_RECORDS"):
+            variables["MTL_COURSE_RECORDS"] = str(where)
         for _, cell in code:
             cell.outputs, cell.execution_count = [], None
         execute.run(nb, timeout, report=report, variables=variables, keep_going=True, after=collect)

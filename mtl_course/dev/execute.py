@@ -16,13 +16,15 @@ from pathlib import Path
 from . import normalise, notebooks
 
 BUDGET = 60  # seconds that a chapter may take on two CPU cores
+# Variables of an author's shell that would change what a page shows.
+PERSONAL = ("MTL_COURSE_DATA", "MTL_COURSE_SEEDS", "MTL_COURSE_RECORDS", "MTL_COURSE_CLAIMS")
 
 
 def environment(home: str, checks: str = "blank") -> dict[str, str]:
     """Environment of a kernel that verifies a notebook: claims and checks raise, CPU profile.
 
-    The user's progress stays untouched. And the data root is left out: what a page shows must come
-    out the same on every machine.
+    The user's progress stays untouched. And what the author's shell says of data, seeds, records
+    and claims is left out: what a page shows must come out the same on every machine.
 
     Args:
         home: folder for the progress of this run.
@@ -33,7 +35,7 @@ def environment(home: str, checks: str = "blank") -> dict[str, str]:
     """
     return {
         "OMP_NUM_THREADS": "2",
-        **{name: value for name, value in os.environ.items() if name != "MTL_COURSE_DATA"},
+        **{name: value for name, value in os.environ.items() if name not in PERSONAL},
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "MTL_COURSE_CHECKS": checks,
         "MTL_COURSE_HOME": home,

@@ -151,8 +151,8 @@ class Flow:
                 for item in getattr(node, "items", []):
                     if item.optional_vars:
                         self._bind(item.optional_vars, around | self._of(item.context_expr))
-                for part in ("body", "orelse", "finalbody"):
-                    self._run(getattr(node, part, []), around, claims)
+                for block in ("body", "orelse", "finalbody"):
+                    self._run(getattr(node, block, []), around, claims)
                 for handler in getattr(node, "handlers", []):
                     self._run(handler.body, around, claims)
             else:
@@ -242,10 +242,8 @@ def _pairs(target: ast.AST, value: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
 
 def _pattern(text: ast.AST) -> str:
     """A regular expression for the text of a claim; what an f-string fills in may be anything."""
-    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-    return "".join(
-        re.escape(part.value)
-        if isinstance(part, ast.Constant) and isinstance(part.value, str)
-        else ".*"
-        for part in parts
-    )
+    pattern = ""
+    for node in text.values if isinstance(text, ast.JoinedStr) else [text]:
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        pattern += re.escape(node.value) if is_text else ".*"
+    return pattern

@@ -149,9 +149,9 @@ def _one(chapter: str, profile: str, options, folder: Path) -> int:
     module = sources.experiment(chapter)
     provenance["code"] = sources.fingerprint(module)
     kept = pieces.place(folder, chapter, profile, provenance["code"])
-    before = pieces.spent(kept)
-    if before:
-        print(f"going on after pieces that took {before:.0f} s", flush=True)
+    spent = pieces.spent(kept)
+    if spent:
+        print(f"going on after pieces that took {spent:.0f} s", flush=True)
     start = time.perf_counter()
     try:
         with pieces.keeping(kept):
@@ -164,7 +164,7 @@ def _one(chapter: str, profile: str, options, folder: Path) -> int:
         if not pieces.spent(kept):
             pieces.discard(kept)
         raise
-    provenance["seconds"] = round(before + time.perf_counter() - start, 1)
+    provenance["seconds"] = round(spent + time.perf_counter() - start, 1)
     record = records.Record(chapter, profile, results, provenance)
     missing = lacking(record, old) if old and not options.replace else []
     if missing:
@@ -204,7 +204,7 @@ def lacking(new: records.Record, old: records.Record) -> list[str]:
     """
     missing = [name for name in old.results if name not in new.results]
     for name, inside in new.results.items():
-        before = old.results.get(name)
-        if isinstance(inside, dict) and isinstance(before, dict):
-            missing += [f"{name}: {key}" for key in before if key not in inside]
+        there = old.results.get(name)
+        if isinstance(inside, dict) and isinstance(there, dict):
+            missing += [f"{name}: {key}" for key in there if key not in inside]
     return [name for name in missing if not name.split(": ")[-1].lstrip("-").isdigit()]

@@ -140,11 +140,11 @@ def _ending(process: subprocess.Popen) -> Iterator[None]:
     def stop(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
         if process.poll() is None:
             process.kill()  # pieces are written aside and renamed: none can be half there
             process.wait()

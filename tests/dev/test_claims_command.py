@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import mtl_course.experiments
 from mtl_course import chapters, records
-from mtl_course.dev import claims, notebooks, seeds
+from mtl_course.dev import claims, execute, notebooks, seeds
 
 SETUP = """\
 import mtl_course
@@ -87,6 +87,12 @@ def test_claims_that_hold_do_not_make_up_for_a_cell_that_raised(course, monkeypa
 def test_too_few_seeds_are_said_before_the_run(course, capsys):
     assert claims.main(["01", "--seeds", "7:9"]) == 1
     assert "chapter 01: it takes 5 seeds; give it at least 7:12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["SEEDS", "RECORDS", "CLAIMS", "DATA"])
+def test_a_page_shows_the_same_whatever_the_authors_shell_says(name, monkeypatch):
+    monkeypatch.setenv(f"MTL_COURSE_{name}", "other")
+    assert f"MTL_COURSE_{name}" not in execute.environment("home")
 
 
 @pytest.mark.parametrize("text", ["5", "5:5", "a:b", "-3:2"])
