@@ -49,6 +49,13 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(side):
     assert float((raw - torch.eye(d)).abs().max()) > 0.2  # they were far from it
 
 
+def test_filters_are_exact_for_many_patches_too():
+    x = 1 + torch.randn(700, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    filters = ch03_recipe.whitening(x, epsilon=0.0)[:4]
+    outputs = F.conv2d(x.double(), filters.double()).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.cov(outputs), torch.eye(4).double(), atol=1e-5, rtol=0)
+
+
 def test_epsilon_keeps_noise_small():
     constant = torch.ones(20, 1, 8, 8) + 1e-4 * torch.randn(20, 1, 8, 8)
     outputs = F.conv2d(constant - 1, ch03_recipe.whitening(constant, 2))
