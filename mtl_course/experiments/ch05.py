@@ -25,6 +25,7 @@ from ..multitask import weighting
 from ..multitask.fit import evaluate_tasks, fit_tasks
 from ..multitask.sharing import HardSharing
 from ..networks.trunks import mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.tasks import Task, accuracy, rmse
 from . import common
@@ -391,14 +392,17 @@ def run(
     for unit in UNITS:
         results["units"][str(unit)] = {method: [] for method in SETTINGS}
     for seed in seeds:
-        results["single"].append(single(seed, plan, device))
+        results["single"].append(kept(f"single, seed {seed}", single, seed, plan, device))
         first = None
         for unit in UNITS:
             once = {}
             for method in SETTINGS:
                 # Runs of a method without a unit would be the same ones, step by step.
+                case = f"{method}, hours in units of {unit}, seed {seed}"
                 again = first is not None and method in UNIT_FREE
-                once[method] = first[method] if again else search(method, seed, unit, plan, device)
+                once[method] = (
+                    first[method] if again else kept(case, search, method, seed, unit, plan, device)
+                )
                 results["units"][str(unit)][method].append(once[method])
             first = first or once
             report(f"seed {seed}, hours in units of {unit}: {one_line(once)}")

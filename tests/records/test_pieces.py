@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mtl_course.experiments import ch04, ch18, ch19
+from mtl_course.experiments import ch04, ch05, ch18, ch19
 from mtl_course.records import pieces, to_json
 
 
@@ -33,7 +33,7 @@ def streams(seeds, monkeypatch):
         ewc=((0.1, 10.0),),
         distillation=((0.1, 1.0),),
     )
-    return ch19.run("cpu", seeds, plans=[plan], report=lambda line: None)
+    return ch19.run("cpu", seeds, plan=[plan], report=lambda line: None)
 
 
 def sharing(seeds, monkeypatch):
@@ -52,7 +52,14 @@ def sharing(seeds, monkeypatch):
     return ch04.run("cpu", seeds, report=lambda line: None)
 
 
-@pytest.mark.parametrize("run", [few_shot, streams, sharing])
+def losses(seeds, monkeypatch):
+    row = {"score": torch.tensor(0.1), "explained": {"hours": 0.5}, "trials": [(1, 2)]}
+    monkeypatch.setattr(ch05, "search", lambda method, seed, unit, plan, device: row)
+    monkeypatch.setattr(ch05, "single", lambda seed, plan, device: row | {"seed": seed})
+    return ch05.run("cpu", seeds, report=lambda line: None)
+
+
+@pytest.mark.parametrize("run", [few_shot, streams, sharing, losses])
 def test_a_record_in_two_tries_equals_one_at_once(run, tmp_path, monkeypatch):
     whole = to_json(run([0, 1], monkeypatch))
     folder = tmp_path / "code"
