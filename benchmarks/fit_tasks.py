@@ -177,15 +177,14 @@ def quartiles(values: list[float]) -> list[float]:
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
-def show(results: dict[str, dict]) -> None:
-    print(f"{'':12}" + "".join(f"{way:>32}" for way in WAYS))
-    for width, cells in results.items():
-        line = f"width {width:<6}"
-        for cell in cells.values():
-            low, middle, high = cell["ratio"]
-            ratio = f"{middle:.3f} [{low:.3f}, {high:.3f}]"
-            line += f"{cell['microseconds']:8.0f} us {ratio:>21}"
-        print(line)
+def line(width: int, cells: dict[str, dict]) -> str:
+    """One line of the table."""
+    text = f"width {width:<6}"
+    for cell in cells.values():
+        low, middle, high = cell["ratio"]
+        ratio = f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+        text += f"{cell['microseconds']:8.0f} us {ratio:>21}"
+    return text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -201,8 +200,11 @@ def main(arguments: list[str] | None = None) -> None:
     provenance = records.provenance([0]) | {"command": "python benchmarks/fit_tasks.py"}
     print(f"{provenance['device']}, torch {provenance['torch']}")
     print(f"Microseconds a step of {plan.batch} rows; in brackets the quartiles of the ratio")
-    results = {str(width): measure(width, plan) for width in plan.widths}
-    show(results)
+    print(f"{'':12}" + "".join(f"{way:>32}" for way in WAYS))
+    results = {}
+    for width in plan.widths:
+        results[str(width)] = measure(width, plan)
+        print(line(width, results[str(width)]), flush=True)
     if options.out:
         content = {"plan": asdict(plan), "results": results, "provenance": provenance}
         options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
