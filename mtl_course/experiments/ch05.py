@@ -397,12 +397,12 @@ def run(
         for unit in UNITS:
             once = {}
             for method in SETTINGS:
-                # Runs of a method without a unit would be the same ones, step by step.
-                case = f"{method}, hours in units of {unit}, seed {seed}"
-                again = first is not None and method in UNIT_FREE
-                once[method] = (
-                    first[method] if again else kept(case, search, method, seed, unit, plan, device)
-                )
+                if first is not None and method in UNIT_FREE:
+                    # Runs of a method without a unit would be the same ones, step by step.
+                    once[method] = first[method]
+                else:
+                    case = f"{method}, hours in units of {unit}, seed {seed}"
+                    once[method] = kept(case, search, method, seed, unit, plan, device)
                 results["units"][str(unit)][method].append(once[method])
             first = first or once
             report(f"seed {seed}, hours in units of {unit}: {one_line(once)}")
