@@ -1,5 +1,6 @@
-"""Peak memory that a step adds to what is in use before it, in a process of its own, which no
-earlier step has grown (Linux).
+"""Peak memory that a step adds to what is in use when it starts (Linux).
+
+It is measured in a process of its own, which no earlier step has grown.
 """
 
 import re
@@ -22,10 +23,10 @@ def peak(script: str, *case: str | int) -> float:
 def added(step: Callable[[], None], times: int = 3) -> float:
     """MiB that so many steps need at once, besides what is in use now."""
     RESET.write_text("5")  # the peak starts anew from here
-    before = _high_water()
+    at_start = _high_water()
     for _ in range(times):
         step()
-    return _high_water() - before
+    return _high_water() - at_start
 
 
 def _high_water() -> float:
