@@ -129,20 +129,23 @@ def terms(rows: list[tuple[str, str]]) -> nodes.definition_list:
     return nodes.definition_list("", *items)
 
 
-def entry(name, split) -> list[nodes.Node]:
-    """All that is shown of one name below its heading; `split` gives the parts of a docstring."""
+def entry(name, docstrings) -> list[nodes.Node]:
+    """All that is shown of one name below its heading; `docstrings` is the `reader`."""
     if not name.text:
         raise ExtensionError(
             f"mtl_course/{name.room}/{name.module}.py: {name.name} has no docstring, and the"
             " appendix on the package shows every name that a room lists."
         )
-    parts = split(name.text)
+    parts = docstrings.sections(name.text)
     shown = [code(signature(name), "python"), *blocks(parts[""])]
     if name.arguments:
         shown += [nodes.rubric("", "Arguments"), terms(list(name.arguments.items()))]
     for title in ("Returns", "Raises", "Source"):
-        if parts.get(title):
-            shown += [nodes.rubric("", title), *blocks(parts[title])]
+        if not parts.get(title):
+            continue
+        errors = docstrings.entries(parts[title]) if title == "Raises" else {}
+        shown.append(nodes.rubric("", title))
+        shown += [terms(list(errors.items()))] if errors else blocks(parts[title])
     if parts.get("Example"):
         shown += [nodes.rubric("", "Example"), code(parts["Example"], "pycon")]
     home = f"mtl_course/{name.room}/{name.module.replace('.', '/')}.py"
@@ -174,7 +177,7 @@ class Room(SphinxDirective):
             title = nodes.title("", "", nodes.literal("", name.name))
             section = nodes.section("", title, ids=[anchor], names=[anchor])
             self.state.document.note_explicit_target(section)
-            section += entry(name, docstrings.sections)
+            section += entry(name, docstrings)
             shown.append(section)
         return shown
 

@@ -335,7 +335,7 @@ def test_a_name_without_a_docstring_stops_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(docstrings, "PACKAGE", tmp_path)
     name = listed("def thing(x):\n    return x\n", tmp_path)
     with pytest.raises(ExtensionError, match=r"attic/things\.py: thing has no docstring"):
-        extension("api").entry(name, docstrings.sections)
+        extension("api").entry(name, docstrings)
 
 
 THING = '''
@@ -353,7 +353,9 @@ class thing(Base):
         more: the rest.
 
     Raises:
-        ValueError: never.
+        ValueError: never, or
+            hardly.
+        KeyError: often.
 
     Example:
         >>> thing(1)
@@ -368,7 +370,7 @@ class thing(Base):
 def test_an_entry_shows_what_a_docstring_says_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(docstrings, "PACKAGE", tmp_path)
     name = listed(THING, tmp_path)
-    shown = extension("api").entry(name, docstrings.sections)
+    shown = extension("api").entry(name, docstrings)
     code = [node.astext() for node in shown if node.tagname == "literal_block"]
     assert code[0].split("\n") == [
         "thing(",
@@ -383,7 +385,11 @@ def test_an_entry_shows_what_a_docstring_says_as_it_stands(tmp_path, monkeypatch
     assert paragraphs[0] == "Adds *two* [x](y) and $a$, as f(x) does."
     [items] = [node for node in shown if node.tagname == "bullet_list"]
     assert [item.astext() for item in items] == ["one_", "two, which goes on"]
-    [arguments] = [node for node in shown if node.tagname == "definition_list"]
+    arguments, errors = [node for node in shown if node.tagname == "definition_list"]
+    assert [term.astext() for term in errors] == [
+        "ValueError\n\nnever, or hardly.",
+        "KeyError\n\noften.",
+    ]
     assert [term.astext() for term in arguments] == ["x\n\nthe first, [T, d].", "more\n\nthe rest."]
     assert [node.astext() for node in shown if node.tagname == "rubric"] == [
         "Arguments",
