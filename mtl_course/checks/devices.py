@@ -30,7 +30,11 @@ def problem(case, answer, limit: float | None) -> str | None:
             results = [r for r in values.tensors(case.exercise.call(answer, *moved)) if r.numel()]
         return any(not r.is_cuda if real else pretended.place(r) == "cpu" for r in results)
 
-    outcome = run(left_the_gpu, limit, case.seed)
+    modes = torch.overrides._get_current_function_mode_stack()
+    try:
+        outcome = run(left_the_gpu, limit, case.seed)
+    finally:
+        _put_back(modes)
     if outcome.stopped:
         return None
     if outcome.error is None:
@@ -42,6 +46,20 @@ def problem(case, answer, limit: float | None) -> str | None:
             " Make new ones with device=x.device, zeros_like or new_zeros."
         )
     return "On a GPU a tensor has no .numpy(): stay in torch." if HOST.search(text) else None
+
+
+def _put_back(modes):
+    """Leave the stack of torch's function modes as it was.
+
+    A call that is stopped just where it enters or leaves the pretended GPU would leave it on, for
+    everything that the notebook does afterwards.
+    """
+    stack = torch.overrides._get_current_function_mode_stack()
+    if list(map(id, stack)) != list(map(id, modes)):
+        for _ in stack:
+            torch.overrides._pop_mode()
+        for mode in modes:
+            torch.overrides._push_mode(mode)
 
 
 def _moved(value, move):

@@ -73,6 +73,22 @@ def test_pretended_gpu(expression):
 
 
 @no_gpu
+def test_the_pretended_gpu_is_off_afterwards_even_if_it_was_not_left(monkeypatch):
+    """As where the time is up just when it is left, or taken off for a moment."""
+    case = rows.draw_cases(SAMPLES["weighted"], 0, 1)[0]
+    stack = torch.overrides._get_current_function_mode_stack
+    monkeypatch.setattr(devices.PretendedGPU, "__exit__", lambda *_: None)
+    devices.problem(case, lambda a, b: a.sum(), 3.0)
+    assert stack() == []
+    taken_off = lambda *_: [torch.overrides._pop_mode() for _ in range(2)]  # noqa: E731
+    with torch.device("meta"):
+        notebooks = stack()
+        monkeypatch.setattr(devices.PretendedGPU, "__exit__", taken_off)
+        devices.problem(case, lambda a, b: a.sum(), 3.0)
+        assert stack() == notebooks != []
+
+
+@no_gpu
 def test_pretended_gpu_in_place_and_optimizer():
     def fills(a, b):
         out = torch.empty_like(a)
@@ -87,5 +103,6 @@ def test_pretended_gpu_in_place_and_optimizer():
         optimizer.step()
         return w
 
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports for seconds, the first time
     case = rows.draw_cases(SAMPLES["weighted"], 0, 1)[0]
     assert devices.problem(case, fills, 3.0) == devices.problem(case, trains, 10.0) == ""

@@ -71,7 +71,9 @@ def a_learners_mode(monkeypatch):
 
 @pytest.fixture
 def exercise(name, draws, monkeypatch):
+    """With its shared draws, and time enough for a right answer on a machine that is busy."""
     draws.use(monkeypatch)
+    monkeypatch.setattr(REGISTRY[name], "limit", 60.0)
     return REGISTRY[name]
 
 
