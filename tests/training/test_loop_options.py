@@ -389,11 +389,8 @@ def test_the_users_own_autocast_is_left_alone():
 # ----------------------------------------------------------------------------- evaluation in chunks
 @pytest.mark.parametrize("batch", [1, 7, 96, 1000])
 def test_predictions_do_not_depend_on_the_chunk(batch):
-    x, tasks_model, plain = (
-        table().x,
-        network(),
-        nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1)),
-    )
+    x, tasks_model = table().x, network()
+    plain = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
     whole = plain.eval()(x)
     assert (
         torch.allclose(training.predict(plain.train(), x, batch=batch), whole, atol=1e-6)
@@ -500,16 +497,10 @@ def test_a_compiled_model_trains_to_the_same_weights_under_the_same_names(run, m
 @pytest.mark.parametrize("run", [fit_one, fit_two], ids=["fit", "fit_tasks"])
 def test_channels_last_images_stay_so_up_to_the_model(run):
     g = torch.Generator().manual_seed(0)
-    images, last = (
-        torch.randn(96, 4, 6, 6, generator=g).to(memory_format=torch.channels_last),
-        torch.channels_last,
-    )
-    trunk, seen = (
-        nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(
-            memory_format=last
-        ),
-        set(),
-    )
+    last, seen = torch.channels_last, set()
+    images = torch.randn(96, 4, 6, 6, generator=g).to(memory_format=last)
+    trunk = nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    trunk.to(memory_format=last)
     trunk.register_forward_pre_hook(
         lambda module, inputs: seen.add(inputs[0].is_contiguous(memory_format=last))
     )
@@ -525,10 +516,8 @@ def test_channels_last_images_stay_so_up_to_the_model(run):
             **options,
         )
     else:
-        model, data = (
-            HardSharing(trunk, {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 2)}),
-            Table(images, table().targets),
-        )
+        model = HardSharing(trunk, {"size": nn.Linear(8, 1), "kind": nn.Linear(8, 2)})
+        data = Table(images, table().targets)
         multitask.fit_tasks(
             model, TASKS, data, data, torch.optim.SGD(model.parameters(), lr=0.1), **options
         )

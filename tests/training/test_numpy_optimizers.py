@@ -23,10 +23,8 @@ PAIRS = {
 def problem(seed):
     """A small network's parameters, and its loss and gradients by torch, in double precision."""
     g = torch.Generator().manual_seed(seed)
-    x, y = (
-        torch.randn(20, 4, generator=g, dtype=torch.float64),
-        torch.randn(20, 2, generator=g, dtype=torch.float64),
-    )
+    x = torch.randn(20, 4, generator=g, dtype=torch.float64)
+    y = torch.randn(20, 2, generator=g, dtype=torch.float64)
     start = [
         torch.randn(4, 5, generator=g, dtype=torch.float64),
         torch.randn(5, generator=g, dtype=torch.float64),
@@ -53,12 +51,9 @@ def test_a_hundred_steps_are_torchs(name, seed):
         for p, g in zip(other, gradients(other), strict=True):
             p.grad = g
         by_torch.step()
-    assert (
-        max(np.abs(m - o.detach().numpy()).max() for m, o in zip(mine, other, strict=True)) < 1e-7
-    )
-    assert (
-        max(np.abs(m - s.numpy()).max() for m, s in zip(mine, start, strict=True)) > 0.1
-    )  # they have moved
+    apart = [np.abs(m - o.detach().numpy()).max() for m, o in zip(mine, other, strict=True)]
+    moved = [np.abs(m - s.numpy()).max() for m, s in zip(mine, start, strict=True)]
+    assert max(apart) < 1e-7 and max(moved) > 0.1
 
 
 def test_the_first_step_of_adam_has_the_size_of_the_rate_whatever_the_gradient():
