@@ -43,10 +43,14 @@ def error_of_the_mean(rows: int, seed: int) -> float:
 
 
 def run(
-    profile: str, seeds: Sequence[int], report: Callable[[str], None] = print
-) -> dict[str, list[float]]:
+    profile: str,
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
     """The whole experiment: method -> its error on every seed. Plain JSON."""
-    plan = PLANS[profile]
+    plan = plan or PLANS[profile]
     errors = {{"mean": [], "first": []}}
     for seed in seeds:
         errors["mean"].append(error_of_the_mean(plan.rows, seed))
@@ -204,7 +208,8 @@ PARTS = (
 LEFT = """\
 mtl_course/chapters.py: title, question and minutes of chapter {number}.
 {notebook}: write its parts, then `make sync NB={number}` and `make notebooks NB={number}`.
-mtl_course/experiments/ch{number}.py: the experiment, as `run(profile, seeds, report)`.
+mtl_course/experiments/ch{number}.py: the experiment, as \
+`run(profile, seeds, report, *, plan=None)`.
 mtl_course/exercises/ch{number}.py and tests/answers/ch{number}.py: the exercises, and two right \
 answers to each, written differently.
 tests/chapters/test_ch{number}.py: each numbered update rule equals the package's code.
