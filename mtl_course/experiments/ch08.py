@@ -106,7 +106,7 @@ def label_sets(partner: str, few: int, seed: int, plan: Plan = SETS) -> Data:
         "uci": drawn(*_images("digits", plan.side), TARGET, (few, 25, 90), seed),
     }
     return Data(
-        {part: Separate({name: held[part] for name, held in sets.items()}) for part in PARTS},
+        {part: Separate({name: by_part[part] for name, by_part in sets.items()}) for part in PARTS},
         {"mnist": len(keep), "uci": len(TARGET)},
     )
 

@@ -121,7 +121,7 @@ def optimizer(
 
 
 def train(
-    held: Data, plan: Plan, rate: float, seed: int, batch: int | None = None
+    draw: Data, plan: Plan, rate: float, seed: int, batch: int | None = None
 ) -> tuple[HardSharing, float, dict[str, list[float]]]:
     """One network on these tasks.
 
@@ -130,17 +130,17 @@ def train(
         task -> validation accuracies by epoch.
     """
     batch = batch or plan.batch
-    on = held.parts["validation"].whole().x.device
-    model = network(plan, held.classes, seed).to(on)
+    on = draw.parts["validation"].whole().x.device
+    model = network(plan, draw.classes, seed).to(on)
     if on.type == "cuda":
         model.to(memory_format=torch.channels_last)
         model.compile()
-    sgd, schedule = optimizer(model, rate, plan.epochs * held.steps(batch))
+    sgd, schedule = optimizer(model, rate, plan.epochs * draw.steps(batch))
     history = fit_tasks(
         model,
-        tasks_of(held),
-        held.parts["train"],
-        held.parts["validation"],
+        tasks_of(draw),
+        draw.parts["train"],
+        draw.parts["validation"],
         sgd,
         epochs=plan.epochs,
         batch=batch,
@@ -155,14 +155,14 @@ def train(
     return model, reached, history.metrics
 
 
-def tasks_of(held: Data) -> dict[str, Task]:
+def tasks_of(draw: Data) -> dict[str, Task]:
     """Task -> a classification."""
-    return {name: classification(name) for name in held.classes}
+    return {name: classification(name) for name in draw.classes}
 
 
-def accuracy(model: HardSharing, held: Data) -> dict[str, float]:
+def accuracy(model: HardSharing, draw: Data) -> dict[str, float]:
     """Test accuracy of each task."""
-    return evaluate_tasks(model, tasks_of(held), held.parts["test"])[1]
+    return evaluate_tasks(model, tasks_of(draw), draw.parts["test"])[1]
 
 
 def tuned(

@@ -13,7 +13,7 @@ from ..training.evaluation import predict
 from .ch08_compare import Data
 
 
-def names_carried(model: HardSharing, held: Data) -> float:
+def names_carried(model: HardSharing, draw: Data) -> float:
     """Share of the UCI test images whose features tell their digit by MNIST's means.
 
     They are nearest to the mean of *their own digit* among MNIST's training images. Nobody told the
@@ -22,11 +22,11 @@ def names_carried(model: HardSharing, held: Data) -> float:
     """
     features = {}
     for name, part in (("mnist", "train"), ("uci", "test")):
-        x, y = held.parts[part].sets[name]
+        x, y = draw.parts[part].sets[name]
         z = predict(model.trunk, x)
         features[name] = z - z.mean(dim=0), y
     z, y = features["mnist"]
-    means = torch.stack([z[y == label].mean(dim=0) for label in range(held.classes["mnist"])])
+    means = torch.stack([z[y == label].mean(dim=0) for label in range(draw.classes["mnist"])])
     z, y = features["uci"]
     return float((torch.cdist(z, means).argmin(dim=1) == y).float().mean())
 

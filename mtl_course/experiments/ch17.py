@@ -148,7 +148,7 @@ def _of_episodes(method, objective, runs, examples, rate):
 
 
 def _for_runs(parts, outer):
-    """Tuples of tensors, one a seed -> tensors [seeds * outer, ...]."""
+    """Tuples of tensors, one per seed -> tensors [seeds * outer, ...]."""
     return [torch.stack(same).repeat_interleave(outer, 0) for same in zip(*parts, strict=True)]
 
 
@@ -180,25 +180,24 @@ def curves(
     [len(rates), len(COUNTS)]. A task whose support loss did not fall keeps the start: anyone who
     adapts can see that, and one task that diverges would rule the mean.
     """
-    of = meta.objective(f, loss)
+    objective = meta.objective(f, loss)
 
-    def one(rate, x, y, query, judged):
-        own, found, done, before = params, [], 0, (of(params, x, y), of(params, query, judged))
+    def of_task(rate, x, y, query, judged):
+        at_start = objective(params, x, y), objective(params, query, judged)
+        adapted, done, losses = params, 0, []
         for count in COUNTS:
-            own, done = (
-                meta.adapt(of, own, (x, y), count - done, rate, first_order=True, only=only),
-                count,
-            )
-            found.append(torch.where(of(own, x, y) < before[0], of(own, query, judged), before[1]))
-        return torch.stack(found)
+            options = {"first_order": True, "only": only}
+            adapted = meta.adapt(objective, adapted, (x, y), count - done, rate, **options)
+            done = count
+            better = objective(adapted, x, y) < at_start[0]
+            losses.append(torch.where(better, objective(adapted, query, judged), at_start[1]))
+        return torch.stack(losses)
 
-    tasks = vmap(one, (None, 0, 0, 0, 0))
-    each = vmap(tasks, (0, None, None, None, None))(
-        torch.tensor(rates, device=episodes.support[0].device), *episodes.support, *episodes.query
-    )
-    return torch.nan_to_num(
-        each.mean(1), nan=torch.inf
-    )  # a start that is not finite: its training diverged
+    tasks = vmap(of_task, (None, 0, 0, 0, 0))
+    rates = torch.tensor(rates, device=episodes.support[0].device)
+    losses = vmap(tasks, (0, None, None, None, None))(rates, *episodes.support, *episodes.query)
+    # A start that is not finite: its training diverged.
+    return torch.nan_to_num(losses.mean(1), nan=torch.inf)
 
 
 def judge(
@@ -209,27 +208,29 @@ def judge(
     starts: name -> [outer, ...]. "outer" and "rate" are the rates that were taken. "best": with the
         number of "steps" chosen on validation tasks, too.
     """
-    found = {}
+    rows = {}
+    by_outer = [{name: p[k] for name, p in starts.items()} for k in range(len(outer))]
     for kind in family.losses:
         loss = loss_of(family, kind)
-        own = [{n: p[k] for n, p in starts.items()} for k in range(len(outer))]
-        tried = torch.stack(
-            [curves(f, p, family.validation[kind], loss, RATES, only) for p in own]
-        )  # [outer, rates, counts]
+        validation = [
+            curves(f, start, family.validation[kind], loss, RATES, only) for start in by_outer
+        ]
+        tried = torch.stack(validation)  # [outer, rates, counts]
         chosen = [divmod(int(tried[:, :, c].argmin()), len(RATES)) for c in range(len(COUNTS))]
         test = {
-            k: curves(f, own[k], family.test[kind], loss, RATES, only)
+            k: curves(f, by_outer[k], family.test[kind], loss, RATES, only)
             for k in {k for k, _ in chosen}
         }
+        losses = [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)]
         best = int(tried.flatten(0, 1).amin(0).argmin())
-        found[kind] = {
-            "test": [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)],
+        rows[kind] = {
+            "test": losses,
             "outer": [outer[k] for k, _ in chosen],
             "rate": [RATES[r] for _, r in chosen],
-            "best": float(test[chosen[best][0]][chosen[best][1], best]),
+            "best": losses[best],
             "steps": COUNTS[best],
         }
-    return found
+    return rows
 
 
 def compare(
@@ -244,19 +245,21 @@ def compare(
     "scratch" adapts networks that were not trained.
     """
     families = [FAMILIES[name](plan, seed, device) for seed in seeds]
-    f, found = Functional(families[0].network().to(device)), {}
+    f, results = Functional(families[0].network().to(device)), {}
     for method in ("scratch", *methods):
-        outer = (0.0,) if method == "scratch" else plan.outer
-        params = {n: p[:, None] for n, p in starts(families[0], seeds, device).items()}
-        if method != "scratch":
+        if method == "scratch":
+            outer = (0.0,)
+            params = {n: p[:, None] for n, p in starts(families[0], seeds, device).items()}
+        else:
+            outer = plan.outer
             params = train(method, name, families, plan, seeds, outer)
         only = "heads" if method == "ANIL" else ""
         rows = [
             judge(f, {n: p[k] for n, p in params.items()}, family, outer, only)
             for k, family in enumerate(families)
         ]
-        found[method] = {kind: [row[kind] for row in rows] for kind in rows[0]}
-    return found
+        results[method] = {kind: [row[kind] for row in rows] for kind in rows[0]}
+    return results
 
 
 def run(

@@ -137,19 +137,9 @@ def schools(
         }
 
     def repeated(part, g):
-        found = [
-            draw(part, len(parts[part]), 20, g)
-            for _ in range(max(1, plan.judged // len(parts[part])))
-        ]
-        return {
-            kind: Episodes(
-                *(
-                    tuple(torch.cat([getattr(f[kind], side)[i] for f in found]) for i in (0, 1))
-                    for side in ("support", "query")
-                )
-            )
-            for kind in targets
-        }
+        count = len(parts[part])
+        draws = [draw(part, count, 20, g) for _ in range(max(1, plan.judged // count))]
+        return {kind: _joined([drawn[kind] for drawn in draws]) for kind in targets}
 
     tasks = {"score": regression("score"), "above": classification("above")}
     own = [school == group for group in parts["train"]]
@@ -171,6 +161,13 @@ def schools(
         *judged,
         pool,
     )
+
+
+def _joined(episodes: list[Episodes]) -> Episodes:
+    """Tasks of several draws, one after another."""
+    support = tuple(torch.cat(same) for same in zip(*(e.support for e in episodes), strict=True))
+    query = tuple(torch.cat(same) for same in zip(*(e.query for e in episodes), strict=True))
+    return Episodes(support, query)
 
 
 def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
@@ -232,14 +229,15 @@ def between_schools() -> dict[str, float]:
     """
     x, y, school = students()
     x, y = _with_ones(x), y.double()
-    missed, found, error = y - x @ torch.linalg.pinv(x) @ y, [], []
+    missed = y - x @ torch.linalg.pinv(x) @ y
+    coefficients, error = [], []
     for group in school.unique():
         own, left = x[school == group][:, [-1, 0]], missed[school == group]
         inverse = torch.linalg.inv(own.T @ own)
         fit = inverse @ own.T @ left
-        found.append(fit[:, 0])
+        coefficients.append(fit[:, 0])
         error.append((left - own @ fit).square().sum() / (len(own) - 2) * inverse.diagonal())
-    level, slope = (torch.stack(found).var(0) - torch.stack(error).mean(0)).tolist()
+    level, slope = (torch.stack(coefficients).var(0) - torch.stack(error).mean(0)).tolist()
     return {
         "level": level,
         "slope on the intake test": slope,

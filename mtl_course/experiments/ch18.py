@@ -305,15 +305,15 @@ def _episodic(method: str, model: nn.Module, ways: int) -> Callable[[Episodes, b
 
     def losses(episodes, learn):
         if method == "ProtoNet":
-            found = query_losses(prototype_logits(model, episodes, ways), episodes.query[1])
+            losses = query_losses(prototype_logits(model, episodes, ways), episodes.query[1])
         else:  # ANIL: the inner loop moves the head only, so the features are computed once
             z, judged = embed(model.trunk, episodes.support[0], episodes.query[0])
             head = Functional(model.head)
             inner = Episodes((z, episodes.support[1]), (judged, episodes.query[1]))
-            found = meta.meta_losses(head, head.parameters(), inner, F.cross_entropy, *INNER)
+            losses = meta.meta_losses(head, head.parameters(), inner, F.cross_entropy, *INNER)
         if learn:
-            found.mean().backward()
-        return found.detach()
+            losses.mean().backward()
+        return losses.detach()
 
     return losses
 

@@ -115,7 +115,7 @@ def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
         images = {"train": (ds["x_train"], y), "test": (ds["x_test"], y_test)}
     mine = data.per_class(images["train"][1][pool], train, seed=2)
     rows = {"train": pool[mine], "validation": np.delete(pool, mine), "test": held}
-    found = {"name": ds.info.name}
+    examples = {"name": ds.info.name}
     for part, chosen in rows.items():
         x, y = images["test" if part == "test" else "train"]
         x = torch.from_numpy(np.array(x[chosen])).to(device).float() / 255
@@ -123,15 +123,15 @@ def parts(plan: Plan, device: torch.device | str = "cpu") -> dict:
             x = (F.avg_pool2d(x[:, None], 2) - 0.13) / 0.28
         else:
             x = (x.permute(0, 3, 1, 2).contiguous() - 0.48) / 0.26
-        found[part] = x, torch.from_numpy(y[chosen]).to(device)
-    return found
+        examples[part] = x, torch.from_numpy(y[chosen]).to(device)
+    return examples
 
 
-def stream(found: dict, plan: Plan, known: bool, seed: int, part: str) -> Stream:
+def stream(examples: dict, plan: Plan, known: bool, seed: int, part: str) -> Stream:
     """A stream of all classes in an order drawn with `seed`, judged on `part`."""
-    classes = int(found["train"][1].max()) + 1
+    classes = int(examples["train"][1].max()) + 1
     order = np.random.RandomState(seed).permutation(classes)
-    return streams.class_stream(found["train"], found[part], order, plan.per, known)
+    return streams.class_stream(examples["train"], examples[part], order, plan.per, known)
 
 
 def network(plan: Plan, x: torch.Tensor, classes: int, seed: int) -> Classifier:
@@ -223,13 +223,13 @@ def final(method: str, A: list[list[float]]) -> float:
     return float(A.diagonal().mean()) if method == "separate" else streams.average_accuracy(A)
 
 
-def tune(method: str, found: dict, plan: Plan, known: bool) -> list[dict]:
+def tune(method: str, examples: dict, plan: Plan, known: bool) -> list[dict]:
     """Every trial of a method with its average accuracy on each validation stream.
 
     No test image, no test order.
     """
     streams = {
-        seed: stream(found, plan, known, seed, "validation")
+        seed: stream(examples, plan, known, seed, "validation")
         for seed in range(1000, 1000 + plan.tuning)
     }
 
@@ -257,17 +257,17 @@ def best(tried: list[dict]) -> tuple[float, float]:
 
 
 def compare(
-    found: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print
+    examples: dict, plan: Plan, known: bool, seeds: Sequence[int], report: Callable = print
 ) -> dict[str, dict]:
     """Method -> "trials", the chosen "setting", and "A" and "stored" of `one`.
 
     The last two have a value for every test stream: a class order per seed.
     """
     results = {}
-    streams = {seed: stream(found, plan, known, seed, "test") for seed in seeds}
+    streams = {seed: stream(examples, plan, known, seed, "test") for seed in seeds}
     for method in methods(plan, known):
-        case = f"{found['name']}, known task {known}, {method}"
-        tried = kept(case, tune, method, found, plan, known)
+        case = f"{examples['name']}, known task {known}, {method}"
+        tried = kept(case, tune, method, examples, plan, known)
         runs = [
             kept(f"{case}, seed {seed}", one, method, best(tried), tasks, plan, seed)
             for seed, tasks in streams.items()

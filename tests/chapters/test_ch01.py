@@ -81,9 +81,8 @@ def test_crossing_point_is_where_the_toys_errors_meet():
     for sigma, tau, lam in [(2.0, 1.0, 20.0), (1.0, 1.3, 3.0)]:
         n = exercises.crossing_point(sigma, tau, lam)
         assert toy_error(n, lam, 8, sigma, tau) == pytest.approx(toy_error(n, 0.0, 8, sigma, tau))
-    assert (
-        exercises.crossing_point(2.0, 1.0, 8.0) == np.inf
-    )  # twice the best strength still never loses
+    # Twice the best strength still never loses.
+    assert exercises.crossing_point(2.0, 1.0, 8.0) == np.inf
 
 
 def test_coupled_loss_is_the_objective_at_its_best_common_vector():

@@ -68,9 +68,8 @@ def test_sets_are_disjoint_and_named():
     name, train, test = ch03.sets("mnist_5k")
     assert name == "mnist_5k" and len(train[1]) == 4000 and len(test[1]) == 1000
     seen = {image.tobytes() for image in train[0].numpy()}
-    assert (
-        sum(image.tobytes() in seen for image in test[0].numpy()) <= 1
-    )  # a digit twice in the source would be no fault of ours
+    # A digit twice in the source would be no fault of ours.
+    assert sum(image.tobytes() in seen for image in test[0].numpy()) <= 1
 
 
 def test_a_set_that_is_only_a_part_says_so(monkeypatch):
@@ -164,9 +163,8 @@ def test_jobs_take_turns_after_a_round_that_does_not_count():
 
 def test_operations_of_a_matrix_product():
     layer = torch.nn.Linear(20, 30, bias=False)
-    assert (
-        ch03.operations(layer, torch.randn(8, 20)) == 2 * 2 * 8 * 20 * 30
-    )  # forward, and the gradient of the weights
+    # Forward, and the gradient of the weights.
+    assert ch03.operations(layer, torch.randn(8, 20)) == 2 * 2 * 8 * 20 * 30
 
 
 def test_underflow_is_the_arithmetic_and_not_the_weight():

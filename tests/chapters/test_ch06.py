@@ -43,18 +43,16 @@ def test_left_digit_is_at_the_top_left_and_the_brighter_pixel_stays():
 
 def test_labels_are_those_of_the_digits_and_independent_of_each_other():
     ds = data.load("mnist_5k")
-    x = np.repeat(ds.y.astype(np.uint8)[:, None, None], 4, axis=1).repeat(
-        4, axis=2
-    )  # an image that is its label
+    # An image that is its label.
+    x = np.repeat(ds.y.astype(np.uint8)[:, None, None], 4, axis=1).repeat(4, axis=2)
     images, labels = two_digits.pairs(x, ds.y, 20_000, seed=0, shift=4, size=8)
     torch.testing.assert_close(255 * images[:, 0, 0, 0], labels["left"].float())
     torch.testing.assert_close(255 * images[:, 0, 7, 7], labels["right"].float())
     joint = torch.zeros(10, 10).index_put_(
         (labels["left"], labels["right"]), torch.ones(20_000), accumulate=True
     )
-    assert (
-        float(((joint - 200) ** 2 / 200).sum()) < 150
-    )  # chi-squared with 99 degrees of freedom: 150 has p < 0.001
+    # Chi-squared with 99 degrees of freedom: 150 has p < 0.001.
+    assert float(((joint - 200) ** 2 / 200).sum()) < 150
 
 
 # ----------------------------------------------------------------------------------------- promises
@@ -217,9 +215,8 @@ def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, m
         and "written" not in shown
     )
     used = bench.peak(bench.__file__, "MLP", 8, "balanced_backward")
-    assert (
-        used > 4 * 8 * sum(p.numel() for p in bench.Case("MLP", 1).shared) / 2**20
-    )  # eight gradients of the trunk, at the least
+    # Eight gradients of the trunk, at the least.
+    assert used > 4 * 8 * sum(p.numel() for p in bench.Case("MLP", 1).shared) / 2**20
     cell = {"seconds": 0.01, "ratio": 1.0, "over floor": 1.0}
     monkeypatch.setattr(bench, "measure", lambda *_: dict.fromkeys(bench.WAYS, cell))
     monkeypatch.setattr(bench, "weights_from_gram", lambda *_: dict.fromkeys(METHODS, 1.0))

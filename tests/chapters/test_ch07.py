@@ -87,9 +87,8 @@ def test_parts_of_a_draw_are_disjoint_and_the_test_pupils_fixed(pupils):
         and (pupils.test.sum(-1) >= ch07_schools.TEST).all()
     )
     assert not (pupils.train & pupils.test).any() and not (pupils.train & pupils.validation).any()
-    scores = [
-        pupils.y[s] - pupils.y[s][pupils.test[s]][0] for s in range(2)
-    ]  # without the mean of the draw
+    # Without the mean of the draw.
+    scores = [pupils.y[s] - pupils.y[s][pupils.test[s]][0] for s in range(2)]
     torch.testing.assert_close(scores[0][pupils.test[0]], scores[1][pupils.test[1]])
     assert not torch.allclose(scores[0][pupils.train[0]], scores[1][pupils.train[1]])
     small = ch07_schools.schools([0], n=6)

@@ -98,10 +98,9 @@ def arrays_of_colour(n, classes):
 
 def test_a_tenth_of_each_class_is_for_validation_and_pixels_are_scaled_by_the_training_part():
     arrays = arrays_of_colour(400, 4)
-    arrays["x_train"][:, 0, 0, 0], arrays["x_train"][:, 0, 0, 1] = (
-        np.arange(400) % 256,
-        np.arange(400) // 256,
-    )  # the row's number
+    # Two colours of the first pixel hold the row's number.
+    arrays["x_train"][:, 0, 0, 0] = np.arange(400) % 256
+    arrays["x_train"][:, 0, 0, 1] = np.arange(400) // 256
     parts = ch08_gpu.colour_parts(arrays, seed=0)
     assert {part: len(y) for part, (_, y) in parts.items()} == {
         "train": 360,
@@ -130,9 +129,8 @@ def test_the_wide_network_has_the_parameters_and_multiply_adds_of_two(plan):
     alone = [ch08.cost(plan, {name: 10}) for name in classes]
     for k in range(2):
         assert wide[k] == pytest.approx(sum(c[k] for c in alone), rel=0.05)
-        assert ch08.cost(plan, classes)[k] == pytest.approx(
-            alone[0][k], rel=0.15
-        )  # a second head is little
+        # A second head is little.
+        assert ch08.cost(plan, classes)[k] == pytest.approx(alone[0][k], rel=0.15)
 
 
 def test_the_rate_is_chosen_on_validation_data_of_the_first_two_seeds(monkeypatch):
@@ -199,9 +197,8 @@ def test_names_are_carried_where_the_class_means_lie_alike():
         )
 
     model = HardSharing(Known(), {})
-    assert (
-        ch08.names_carried(model, held([0, 1, 2, 3])) == 1.0
-    )  # a shift of the whole set does not count
+    # A shift of the whole set does not count.
+    assert ch08.names_carried(model, held([0, 1, 2, 3])) == 1.0
     assert ch08.names_carried(model, held([1, 0, 2, 3])) == 0.5
 
 

@@ -97,9 +97,8 @@ def test_equations_3_and_4_are_the_minimum_of_the_loss_after_a_step(tasks, size)
 
 
 def test_equation_5_is_the_loss_of_the_network_v_u_x_after_a_step():
-    values = [
-        lambda p, s=s: 0.5 * (p[0] * p[1] - s) ** 2 for s in (-1.0, 1.0)
-    ]  # p = (u, v), E[x^2] = 1
+    # p = (u, v), E[x^2] = 1.
+    values = [lambda p, s=s: 0.5 * (p[0] * p[1] - s) ** 2 for s in (-1.0, 1.0)]
     for rate in (0.05, 0.2, 0.7):
         for u in (0.4, 1.5, 3.0):
             found = _stepped_losses(values, torch.tensor([u, 0.0], dtype=torch.float64), rate)
@@ -126,9 +125,8 @@ def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficien
     for w in W:
         X = spread * torch.randn(40_000, 10, 2, generator=g, dtype=torch.float64)
         y = X @ w + 0.5 * torch.randn(40_000, 10, generator=g, dtype=torch.float64)
-        K = (
-            torch.eye(2, dtype=torch.float64) - 0.3 * X.transpose(1, 2) @ X / 10
-        )  # theta' = K theta + moved
+        # theta' = K theta + moved
+        K = torch.eye(2, dtype=torch.float64) - 0.3 * X.transpose(1, 2) @ X / 10
         moved = 0.3 * (X.transpose(1, 2) @ y[..., None])[..., 0] / 10
         Q = (spread**2).diag()
         total, pull = (

@@ -156,9 +156,8 @@ def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
 
 
 def test_a_partial_set_gives_what_it_has_in_the_plans_proportion(monkeypatch):
-    real = data.load(
-        "digits"
-    )  # real digits in the arrays of a set of photographs: 48 and 24 of each of three classes
+    # Real digits in the arrays of a set of photographs: 48 and 24 of each of three classes.
+    real = data.load("digits")
 
     class Part(dict):
         info = data.info("cifar10_partial")
