@@ -138,14 +138,16 @@ def _exercises(cells, only: list[str] | None) -> list[str]:
     return [name for name, exercise in REGISTRY.items() if exercise.chapter in chapters]
 
 
-def _entry(name: str, found: dict | None) -> dict:
+def _entry(name: str, result: dict | None) -> dict:
     return {
         "name": name,
-        "score": round(found["score"], 2) if found else 0,
+        "score": round(result["score"], 2) if result else 0,
         "max_score": REGISTRY[name].points,
-        "status": "passed" if found and found["state"] == "solved" else "failed",
+        "status": "passed" if result and result["state"] == "solved" else "failed",
         "output": (
-            found["html"] if found else "<p>The notebook stopped before this could be checked.</p>"
+            result["html"]
+            if result
+            else "<p>The notebook stopped before this could be checked.</p>"
         ),
         "output_format": "html",
         "visibility": "visible",
