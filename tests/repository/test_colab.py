@@ -215,8 +215,7 @@ def test_the_environment_is_colabs_and_whole():
     needed = {Requirement(line) for line in declared if "extra ==" not in line}
     assert {requirement.name for requirement in needed} <= names
     for requirement in needed:
-        pins = [Requirement(line) for line in tool.VERSIONS if line.startswith(requirement.name)]
-        for pin in pins:
+        for pin in (pin for pin in map(Requirement, tool.VERSIONS) if pin.name == requirement.name):
             version = str(next(iter(pin.specifier)).version).replace(".*", ".0")
             assert requirement.specifier.contains(version), f"Colab's {pin} is too old"
 
