@@ -131,7 +131,8 @@ def pack(html: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_suffix(".part")
     with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in html.rglob("*") if path.is_file()):
+        files = (path for path in html.rglob("*") if path.is_file())
+        for path in sorted(files, key=lambda path: path.relative_to(html).as_posix()):
             name = path.relative_to(html)
             locales = name.parts[:2] == ("_static", "locales")
             if name.name == ".buildinfo" or name.suffix == ".map" or locales:

@@ -128,7 +128,10 @@ class Reader:
 
     def show(self, theme: str = "light", size: dict = DESKTOP):
         """The page in this colour mode and size, at rest."""
-        self.page.set_viewport_size(size)
+        if self.page.viewport_size != size:
+            self.page.set_viewport_size(size)
+            # The theme looks for what scrolls 300 ms after a change of size.
+            self.page.wait_for_timeout(400)
         self.page.evaluate(
             "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
         )
