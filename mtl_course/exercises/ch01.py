@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..checks.exercise import exercise
-from .inputs import whole
+from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, powers, whole
 
 
 def _sizes(generator, *ranges):
@@ -15,20 +15,38 @@ def _sizes(generator, *ranges):
 
 # ----------------------------------------------------------- 1. the gradient of the joint objective
 # inputs
-def _network(generator):
-    n, d, k, tasks = _sizes(generator, (5, 9), (2, 5), (3, 6), (2, 5))
+def _network(ranges, size=1.0):
+    """Numbers of examples, features, hidden units and tasks from `ranges`.
 
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
+    size: of what the heads add up; from 4 on some probabilities are nearly 0 or 1. Then the tasks'
+    weights are in units far apart, and the last task has no positive example.
+    """
 
-    y = (torch.rand(n, tasks, generator=generator) < 0.5).double().numpy()
-    w = (0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator)).double().numpy()
-    return normal(n, d), y, w, normal(k, d), normal(k), normal(tasks, k), normal(tasks)
+    def draw(generator):
+        n, d, k, tasks = _sizes(generator, *ranges)
+
+        def normal(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
+
+        y = (torch.rand(n, tasks, generator=generator) < 0.5).double().numpy()
+        w = (0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator)).double()
+        w = w[torch.randperm(tasks, generator=generator)]
+        if size > 1:
+            w = powers(generator, tasks, -2, 3)
+            y[:, -1] = 0.0
+        heads = size * normal(tasks, k), size * normal(tasks)
+        return normal(n, d), y, w.numpy(), normal(k, d), normal(k), *heads
+
+    return draw
 
 
 # reference
 @exercise(
-    [_network],
+    [
+        _network(((5, 9), (2, 5), (3, 6), (2, 5))),
+        _network(((3, 6), (1, 4), (2, 4), (2, 4)), size=4.0),
+        _network(((1, 2), (3, 5), (1, 3), (1, 2))),
+    ],
     points=3,
     hints=(
         (
@@ -82,6 +100,9 @@ def _(answer, *args):
         (np.asarray(part) * np.cos(p)).sum() for part, p in zip(gradient, parameters, strict=True)
     )
     return bool(abs((forward - backward) / (2 * h) - slope) < 1e-6 * (1 + abs(slope)))
+
+
+joint_gradient.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -181,25 +202,40 @@ def _(x, *args):
 
 # --------------------------------------------------------------------- 2. the regularised objective
 # inputs
-def _tasks(generator):
-    tasks, d = _sizes(generator, (3, 6), (2, 4))
-    sizes = [3 + t + whole(generator, 0, 2) * tasks for t in range(tasks)]
-    xs = [torch.randn(n, d, generator=generator) for n in sizes]
-    ys = [torch.randn(n, generator=generator) for n in sizes]
-    lam = 0.5 + float(torch.rand(1, generator=generator))
-    return (
-        xs,
-        ys,
-        torch.randn(tasks, d, generator=generator),
-        0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator),
-        lam,
-    )
+def _tasks(kind):
+    """Three to five tasks whose sizes and weights follow no order.
+
+    plain; still: the rows of W are equal; free: lam is 0, and one task has a single example.
+    """
+
+    def draw(generator):
+        tasks, d = _sizes(generator, (3, 6), (2, 4))
+        sizes = different(generator, tasks, 3, 11)
+        if kind == "free":
+            sizes[whole(generator, 0, tasks)] = 1
+        w = 0.5 + torch.arange(tasks) + torch.rand(tasks, generator=generator)
+        W = torch.randn(tasks, d, generator=generator)
+        return (
+            [torch.randn(n, d, generator=generator) for n in sizes],
+            [torch.randn(n, generator=generator) for n in sizes],
+            W[:1].repeat(tasks, 1) if kind == "still" else W,
+            w[torch.randperm(tasks, generator=generator)],
+            0.0 if kind == "free" else 0.5 + float(torch.rand(1, generator=generator)),
+        )
+
+    return draw
+
+
+def _of_w(answer, xs, ys, W, w, lam):
+    """What is trained is W: nobody asks for gradients of the data and the tasks' weights."""
+    return answer([x.detach() for x in xs], [y.detach() for y in ys], W, w.detach(), lam)
 
 
 # reference
 @exercise(
-    [_tasks],
+    [_tasks("plain"), _tasks("still"), _tasks("free")],
     points=2,
+    call=_of_w,
     hints=(
         (
             "Two parts: a loop over the tasks for the weighted mean squared errors,"
@@ -235,6 +271,9 @@ def _(answer, xs, ys, W, w, lam):
     moved = W + torch.arange(1.0, 1 + W.shape[1]).to(W)
     here, there = (answer(xs, ys, V, w, 10 * lam) - answer(xs, ys, V, w, lam) for V in (W, moved))
     return bool(torch.isclose(here, there, rtol=1e-3, atol=1e-3))
+
+
+coupled_loss.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -313,12 +352,24 @@ def _(xs, ys, W, w, lam):
 
 # ----------------------------------------------------------------- 3. it trains, and learns nothing
 # inputs
-def _batch(generator):
-    n, d, k, tasks = _sizes(generator, (9, 13), (2, 5), (3, 6), (2, 5))
-    rows = torch.randperm(n, generator=generator)[: n // 2]
-    shapes = (n, d), (n, tasks), (k, d), (k,), (tasks, k), (tasks,)
-    x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=generator) for shape in shapes)
-    return x, y, rows, W_f, b_f, W_h, b_h
+def _batch(kind):
+    """A batch of any size but all; or one example of several tasks, or one task alone."""
+
+    def draw(generator):
+        n, d, k = _sizes(generator, (9, 13), (2, 5), (3, 6))
+        size = 1 if kind == "one example" else whole(generator, 2, n)
+        tasks = 1 if kind == "one task" else whole(generator, 2, 5)
+        rows = 1 + torch.randperm(n - 1, generator=generator)[:size]
+        shapes = (n, d), (n, tasks), (k, d), (k,), (tasks, k), (tasks,)
+        x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=generator) for shape in shapes)
+        return x, y, rows, W_f, b_f, W_h, b_h
+
+    return draw
+
+
+def _of_parameters(answer, x, y, rows, W_f, b_f, W_h, b_h):
+    """What is trained is the network: nobody asks for gradients of the data."""
+    return answer(x.detach(), y.detach(), rows, W_f, b_f, W_h, b_h)
 
 
 # reference
@@ -338,8 +389,9 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
 
 
 @exercise(
-    [_batch],
+    [_batch("plain"), _batch("one example"), _batch("one task")],
     points=2,
+    call=_of_parameters,
     starter=_broken,
     hints=(
         (
@@ -367,6 +419,9 @@ def _(answer, x, y, rows, *parameters):
             answer(x, y, rows, *parameters), answer(x, y, rows.flip(0), *parameters), rtol=1e-4
         )
     )
+
+
+batch_loss.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -433,30 +488,60 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
 
 
+@batch_loss.mistake(
+    "You divide by half of all examples, whatever the batch has."
+    " It is as large as `rows` is long."
+)
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    error = torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]
+    return error.square().sum() / (len(x) // 2)
+
+
+@batch_loss.mistake(
+    "squeeze() takes away every axis of length 1: of a batch of one, or of a single task."
+    " Keep both axes."
+)
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    prediction = (torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h).squeeze()
+    return ((prediction - y[rows]) ** 2).mean(0).sum()
+
+
 # -------------------------------------------------------------------------- 4. predict the crossing
 # inputs
-def _spreads(kind):
+def _spreads(kind, unit=1.0):
+    """Noise, spread and strength, on either side of the edge where the curves never cross.
+
+    late: just inside, the crossing is at tens of thousands of examples. unit: of sigma and tau; the
+    crossing does not depend on it.
+    """
+
     def draw(generator):
         sigma, tau = (0.3 + 2 * torch.rand(2, generator=generator, dtype=torch.float64)).tolist()
         share = 0.2 + 0.6 * float(torch.rand(1, generator=generator))
         edge = 2 * sigma**2 / tau**2
+        rise = sigma**2 / tau**2 / (2e4 + 1e5 * share)
         if kind == "edge":
             tau, edge = sigma, 2.0
         lam = {
             "far": edge / share,
+            "late": edge * (1 + rise),
             "between": edge * (1 + share) / 2,
             "near": edge * share / 2,
             "edge": edge,
             "pooled": math.inf,
         }[kind]
-        return sigma, tau, lam
+        return unit * sigma, unit * tau, lam
 
     return draw
 
 
+_KINDS = [_spreads(kind) for kind in ("far", "late", "between", "near", "edge", "pooled")]
+_UNITS = [_spreads("far", unit) for unit in (1e-5, 1e5)]
+
+
 # reference
 @exercise(
-    [_spreads(kind) for kind in ("far", "between", "near", "edge", "pooled")],
+    [*_KINDS, *_UNITS],
     points=2,
     hints=(
         (
@@ -564,3 +649,12 @@ def _(sigma, tau, lam):
 )
 def _(sigma, tau, lam):
     return _crossing(sigma**2 - 2 * tau**2 / lam, tau)
+
+
+@crossing_point.mistake(
+    "You compare with a small fixed number in place of 0. sigma^2 and tau^2 may themselves be"
+    " that small: what counts is the sign."
+)
+def _(sigma, tau, lam):
+    margin = tau**2 - 2 * sigma**2 / lam
+    return sigma**2 / margin if margin > 1e-8 else math.inf

@@ -238,7 +238,18 @@ def batch(g, rows, inputs, dimensions=1):
     return torch.randn(rows, inputs, *sides, generator=g)
 
 
-# ------------------------------------------------------------------------------ what is left behind
+# ---------------------------------------------------------------- what comes back and stays behind
+
+
+def expect(condition, what, got):
+    """For a `call` that must look into an answer's result: say what the docstring asks for.
+
+    what: such as "a model and an optimizer". Not a TypeError: the card explains those by the
+    number of arguments.
+    """
+    if not condition:
+        raise ValueError(f"Expected {what} but got {values.brief(got)}.")
+
 
 LEAVES_NO_TRACE = "leaves what it is given as it was: a second call with the same objects agrees"
 
@@ -260,6 +271,6 @@ def leaves_no_trace(answer, *args):
 
 
 def _largest(value):
-    """The largest finite absolute number in the tensors of a nested value; 0 where there is none."""
+    """The largest absolute number in the tensors of a nested value; 0 where there is none."""
     drawn = [t.detach().double().abs() for t in values.tensors(value)]
     return max((float(t.nan_to_num(0, 0, 0).max()) for t in drawn if t.numel()), default=0.0)

@@ -27,6 +27,19 @@ def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
     (loss.mean(0) @ torch.tensor(w)).backward()
     return tuple(p.grad.numpy() for p in (W1, c1, W2, c2))
 """,
+        """
+def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
+    inputs, labels, weights = map(torch.as_tensor, (x, y, w))
+
+    def loss(p):
+        logits = torch.tanh(inputs @ p[0].T + p[1]) @ p[2].T + p[3]
+        each = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, labels, reduction="none")
+        return (weights * each.mean(0)).sum()
+
+    parameters = tuple(map(torch.as_tensor, (W_f, b_f, W_h, b_h)))
+    return [g.numpy() for g in torch.func.grad(loss)(parameters)]
+""",
     ],
     "coupled_loss": [
         """
@@ -44,6 +57,22 @@ def coupled_loss(xs, ys, W, w, lam):
                + lam * (W[t] - common) @ (W[t] - common)
                for t in range(len(W)))
 """,
+        """
+def coupled_loss(xs, ys, W, w, lam):
+    center = W.mean(dim=0, keepdim=True).detach()
+    loss = torch.zeros((), dtype=W.dtype, device=W.device)
+    for x, y, v, weight in zip(xs, ys, W, w.tolist()):
+        r = torch.mv(x, v) - y
+        loss = loss + weight * torch.dot(r, r) / r.numel()
+    return loss + lam * torch.linalg.vector_norm(W - center) ** 2
+""",
+        """
+def coupled_loss(xs, ys, W, w, lam):
+    T = len(xs)
+    pairs = sum(((W[s] - W[t]) ** 2).sum() for s in range(T) for t in range(s))
+    fit = sum(w[t] * torch.nn.functional.mse_loss(xs[t] @ W[t], ys[t]) for t in range(T))
+    return fit + lam * pairs / T
+""",
     ],
     "batch_loss": [
         """
@@ -59,6 +88,12 @@ def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
         out = W_h @ torch.tanh(W_f @ x_i + b_f) + b_h
         total = total + ((out - y_i) ** 2).sum()
     return total / rows.shape[0]
+""",
+        """
+def batch_loss(x, y, rows, W_f, b_f, W_h, b_h):
+    out = torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h
+    targets = y[rows].detach()
+    return sum(torch.nn.functional.mse_loss(out[:, t], targets[:, t]) for t in range(y.shape[1]))
 """,
     ],
     "crossing_point": [
@@ -76,6 +111,21 @@ def crossing_point(sigma, tau, lam):
     if inverse <= 1e-12:
         return math.inf
     return 1 / inverse
+""",
+        """
+def crossing_point(sigma, tau, lam):
+    ratio = (sigma / tau) ** 2
+    if math.isinf(lam):
+        return ratio
+    if lam <= 2 * ratio:
+        return float("inf")
+    low, high = 0.0, 1.0
+    while (2 * high + lam) * ratio > lam * high:
+        high *= 2
+    for _ in range(200):
+        n = (low + high) / 2
+        low, high = (n, high) if (2 * n + lam) * ratio > lam * n else (low, n)
+    return high
 """,
     ],
 }
