@@ -1,41 +1,54 @@
 """Exercises of chapter 2: the transfer objective."""
 
-import copy
-
 import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-from .inputs import filled, whole
+from .inputs import (
+    LEAVES_NO_TRACE,
+    TrunkAndHead,
+    batch,
+    expect,
+    filled,
+    layer,
+    leaves_no_trace,
+    network,
+    shuffled,
+    trunk,
+    twin,
+    uniform,
+    whole,
+)
 
 
 # ------------------------------------------------------------------- 1. the pull towards the source
 # inputs
-def _penalty_inputs(extra):
+def _penalty_inputs(kind):
     """Parameters of a small network, the source's values for its trunk, and two factors.
 
-    extra: give the trunk two layers.
+    The source has its names in an order of its own. plain; deep: a trunk of several layers, all
+    of one shape, so that pairs by position fit, and beta is 0; new: the source has nothing; free:
+    alpha is 0.
     """
 
     def draw(generator):
-        a, b, c, k = (int(n) for n in torch.randint(2, 5, (4,), generator=generator))
-        shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,)} | (
-            {"trunk.2.weight": (c, b)} if extra else {}
-        )
-        shapes |= {
-            "head.weight": (k, shapes["trunk.2.weight"][0] if extra else b),
-            "head.bias": (k,),
-        }
+        a, b, k = (int(n) for n in torch.randint(2, 5, (3,), generator=generator))
+        shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,), "trunk.scale": ()}
+        if kind == "deep":
+            shapes = {f"trunk.{part}.weight": (b, a) for part in ("2", "0", "head", "10")}
+        shapes |= {"head.weight": (k, b), "head.bias": (k,)}
         parameters = {
             name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
         }
         source = {
             name: torch.randn(p.shape, generator=generator)
             for name, p in parameters.items()
-            if name.startswith("trunk")
+            if name.startswith("trunk") and kind != "new"
         }
-        alpha, beta = (torch.rand(2, generator=generator) + 0.3).tolist()
-        return parameters, dict(reversed(source.items())), alpha, beta
+        alpha, beta = (
+            0.0 if kind == free else uniform(generator, 0.3, 1.3) for free in ("free", "deep")
+        )
+        return shuffled(generator, parameters), shuffled(generator, source), alpha, beta
 
     return draw
 
@@ -46,7 +59,7 @@ def _penalty(answer, parameters, source, alpha, beta):
 
 # reference
 @exercise(
-    [_penalty_inputs(False), _penalty_inputs(True)],
+    [_penalty_inputs(kind) for kind in ("plain", "deep", "new", "free")],
     points=2,
     call=_penalty,
     hints=(
@@ -87,7 +100,23 @@ def _(answer, parameters, source, alpha, beta):
     return float(answer(start, source, alpha, beta)) == 0
 
 
+source_penalty.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
+@source_penalty.mistake(
+    "Parameters and source are paired by position. The two dicts have orders of their own:"
+    " go by name."
+)
+def _(parameters, source, alpha, beta):
+    trunk = [p for name, p in parameters.items() if name in source]
+    head = [p for name, p in parameters.items() if name not in source]
+    near = sum(
+        (p - value).square().sum() for p, value in zip(trunk, source.values(), strict=True)
+    )
+    return alpha * near + beta * sum(p.square().sum() for p in head)
+
+
 @source_penalty.mistake(
     "The new head has no place to go back to, but beta still holds it near zero:"
     " its term is missing."
@@ -169,71 +198,53 @@ def _(parameters, source, alpha, beta):
 
 # ---------------------------------------------------------------------------- 2. features that stay
 # inputs
-class _Net(nn.Module):
-    """Trunk and head, as the chapter's networks have them.
-
-    The trunk holds a BatchNorm and, if asked, dropout.
-    """
-
-    def __init__(self, inputs: int, width: int, classes: int, dropout: bool):
-        super().__init__()
-        layers = [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU()]
-        self.trunk = nn.Sequential(*layers, nn.Dropout(0.5)) if dropout else nn.Sequential(*layers)
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, x):
-        return self.head(self.trunk(x))
+def _net(generator, dimensions=1, classes=None, **options):
+    """A network for rows, pictures or volumes whose trunk's layers are nested."""
+    classes = classes or whole(generator, 3, 7)
+    return network(generator, classes, dimensions=dimensions, **options)
 
 
-def _net(generator, dropout=False, classes=None):
-    inputs, width, k = (int(n) for n in torch.randint(3, 7, (3,), generator=generator))
-    return filled(_Net(inputs, width, classes or k, dropout), generator), inputs
-
-
-def _probe_inputs(dropout):
+def _probe_inputs(dimensions, dropout=False):
     def draw(generator):
-        model, inputs = _net(generator, dropout)
-        return model, 3 * torch.randn(12, inputs, generator=generator) + 1
+        model, inputs = _net(generator, dimensions, dropout=dropout)
+        return model, batch(generator, 6, inputs, dimensions) + 1
 
     return draw
 
 
 def _probe(answer, model, x):
-    """What three epochs of training do to the model that the answer returns.
+    """What two epochs of training do to the model that the answer returns.
 
-    Epochs begin with `train()` and end with `eval()`.
+    Epochs begin with `train()` and end with `eval()`. All that wants gradients is trained, and has
+    a weight decay, so that it moves. Told is what the trunk gives before and after, never a flag.
     """
-    before = [b.clone() for b in model.trunk.buffers()]
-    model = answer(copy.deepcopy(model))
-    if not isinstance(model, nn.Module):
-        return model
+    model = answer(twin(model))
+    expect(isinstance(model, nn.Module), "the model", model)
+    statistics = [b.clone() for b in model.trunk.buffers()]
     model(x)
-    at_once = [torch.equal(a, b) for a, b in zip(before, model.trunk.buffers())]
     trained = [p for p in model.parameters() if p.requires_grad]
-    for _ in range(3):
+    for _ in range(2):
         model.train()
-        loss = model(x).square().mean()
+        loss = model(x).square().mean() + sum(p.square().sum() for p in trained)
         if trained:
             for p, g in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
-                p.data -= 0.1 * (torch.zeros_like(p) if g is None else g)
+                p.data -= 1e-3 * (torch.zeros_like(p) if g is None else g)
+        model.eval()
     model.train()
-    features = model.trunk(x)[0].detach()
+    training = model.trunk(x).detach()
     model.eval()
     return {
-        "trunk wants gradients": [p.requires_grad for p in model.trunk.parameters()],
-        "head wants gradients": [p.requires_grad for p in model.head.parameters()],
-        "statistics stay at once": at_once,
-        "statistics stay after train()": [
-            torch.equal(a, b) for a, b in zip(before, model.trunk.buffers())
-        ],
-        "features of the first row": features,
-        "head": model.head.weight.detach().clone(),
+        "trunk's output in evaluation mode": model.trunk(x).detach(),
+        "trunk's output in training mode": training,
+        "running statistics stay": all(map(torch.equal, statistics, model.trunk.buffers())),
+        "head's weights": model.head.weight.detach().clone(),
+        "head's bias": model.head.bias.detach().clone(),
     }
 
 
 # reference
 @exercise(
-    [_probe_inputs(False), _probe_inputs(True)],
+    [_probe_inputs(1, dropout=True), _probe_inputs(2), _probe_inputs(3)],
     points=3,
     call=_probe,
     grad=False,
@@ -275,6 +286,9 @@ def feature_extractor(model):
 
 
 # mistakes
+_ANY_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
 @feature_extractor.mistake(
     "The parameters are fixed, but in training mode BatchNorm still normalises by the batch"
     " and moves its running statistics."
@@ -326,67 +340,124 @@ def _(model):
 )
 def _(model):
     model.trunk.requires_grad_(False)
-    for layer in model.trunk:
-        if isinstance(layer, nn.BatchNorm1d):
-            layer.momentum = 0.0
-            layer.num_batches_tracked = None
+    for module in model.trunk.modules():
+        if isinstance(module, _ANY_BATCH_NORM):
+            module.momentum = 0.0
+            module.num_batches_tracked = None
     return model
+
+
+def _repeated_eval(modules):
+    """Fix the trunk's parameters, and keep some of its modules in evaluation mode."""
+
+    def wrong(model):
+        model.trunk.requires_grad_(False)
+        for module in modules(model.trunk):
+            module.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
+        return model
+
+    return wrong
+
+
+def _of_kind(modules, *kinds):
+    return [module for module in modules if isinstance(module, kinds)]
+
+
+feature_extractor.mistake(
+    "BatchNorm1d stays in evaluation mode, its relatives do not:"
+    " a trunk for pictures has a BatchNorm2d, one for volumes a BatchNorm3d."
+)(_repeated_eval(lambda trunk: _of_kind(trunk.modules(), nn.BatchNorm1d, nn.Dropout)))
+
+
+feature_extractor.mistake(
+    "BatchNorm stays in evaluation mode, but in training mode the trunk's dropout still drops."
+)(_repeated_eval(lambda trunk: _of_kind(trunk.modules(), _ANY_BATCH_NORM)))
+
+
+feature_extractor.mistake(
+    "The dropout is still, the BatchNorm is not: in training mode it normalises by the batch."
+    " It need not be a direct child of the trunk: modules() goes all the way down."
+)(_repeated_eval(lambda trunk: _of_kind(trunk.children(), _ANY_BATCH_NORM, nn.Dropout)))
 
 
 # ---------------------------------------------------------------- 3. a head for another label space
 # inputs
-def _head_inputs(generator):
-    # the first optimizer of a process imports for seconds: not on the learner's time
-    torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
-    model, inputs = _net(generator)
-    classes = model.head.out_features + whole(generator, 1, 5)
-    return (
-        model,
-        classes,
-        float(torch.rand((), generator=generator) * 0.05 + 0.01),
-        torch.randn(8, inputs, generator=generator),
-    )
+def _head_inputs(dimensions, alike, shared=False):
+    """alike: as many classes as before, which are others; else more or fewer."""
+
+    def draw(generator):
+        # the first optimizer of a process imports for seconds: not on the learner's time
+        torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
+        model, inputs = _net(generator, dimensions, shared=shared)
+        old = model.head.out_features
+        others = [n for n in range(2, 9) if n != old]
+        classes = old if alike else others[whole(generator, 0, len(others))]
+        rate = uniform(generator, 0.5, 2.0)
+        return model, classes, rate, batch(generator, 4, inputs, dimensions)
+
+    return draw
 
 
 def _set_up(answer, model, classes, rate, x):
-    """What the answer's model and optimizer look like, and what one step moves.
+    """What the answer's model looks like, and how far its optimizer moves it in three steps.
 
-    Nothing here depends on how the head is drawn.
+    The steps are taken along gradients that are given, so that nothing depends on how the head is
+    drawn; who wants no gradient gets none.
     """
-    model = copy.deepcopy(model)
+    model = twin(model)
     model.trunk.eval()
-    trunk = [p.detach().clone() for p in model.trunk.parameters()]
+    old = model.head.weight.detach().clone()
     answered = answer(model, classes, rate)
-    if not (
-        isinstance(answered, tuple | list)
-        and [isinstance(a, b) for a, b in zip(answered, (nn.Module, torch.optim.Optimizer))]
-        == [True, True]
-    ):
-        return answered
+    fits = isinstance(answered, tuple | list) and len(answered) == 2
+    fits = fits and isinstance(answered[0], nn.Module)
+    fits = fits and isinstance(answered[1], torch.optim.Optimizer)
+    expect(fits, "(model, optimizer)", answered)
     model, optimizer = answered
-    parameters = list(model.parameters())
-    found = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    kept = [torch.equal(a, b) for a, b in zip(trunk, model.trunk.parameters())]
-    before = [p.detach().clone() for p in parameters]
     logits = model(x)
-    nn.functional.cross_entropy(logits, torch.arange(len(x)) % classes).backward()
-    optimizer.step()
-    return {
+    parameters, trained = list(model.parameters()), list(model.trunk.parameters())
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    told = {
+        "outputs": logits.shape[-1],
+        "head": type(model.head).__name__,
+        "head's weights are all alike": _all_alike(model.head),
+        "head has rows of the old one": _has_rows(model.head, old),
         "optimizer": type(optimizer).__name__,
-        "shape of the logits": list(logits.shape),
-        "trunk kept": kept,
-        "rates": [float(found[id(p)]["lr"]) if id(p) in found else 0.0 for p in parameters],
-        "momentum": [
-            float(found[id(p)].get("momentum", 0.0)) if id(p) in found else 0.0 for p in parameters
-        ],
-        "parameters of no layer": len(found.keys() - {id(p) for p in parameters}),
-        "head moves": [not torch.equal(a, b) for a, b in zip(before[-2:], parameters[-2:])],
+        "parameters of no layer in it": len(held - {id(p) for p in parameters}),
+        "parameters of the trunk in it": len(held & {id(p) for p in trained}),
+        "trunk's output at the start": model.trunk(x).detach(),
     }
+    start = [p.detach().clone() for p in parameters]
+    if logits.requires_grad:
+        logits.sum().backward()
+    for step in range(3):
+        for p in parameters:
+            if p.grad is not None:
+                given = torch.linspace(1e-3, 2e-3 * (1 + step), p.numel())
+                p.grad.copy_(given.reshape(p.shape))
+        optimizer.step()
+    moves = [p.detach() - first for p, first in zip(parameters, start, strict=True)]
+    of_trunk = {id(p) for p in trained}
+    return told | {
+        "moves of the trunk": [m for p, m in zip(parameters, moves) if id(p) in of_trunk],
+        "moves of the head": [m for p, m in zip(parameters, moves) if id(p) not in of_trunk],
+    }
+
+
+def _all_alike(head):
+    """Whether the weights of a layer are one number only, so that nobody drew them."""
+    weights = torch.cat([p.flatten() for p in head.parameters() if p.ndim > 1])
+    return bool((weights == weights[0]).all())
+
+
+def _has_rows(head, old):
+    """Whether a row of the old weights is one of the head's."""
+    rows = {tuple(row) for row in old.tolist()}
+    return any(tuple(row) in rows for p in head.parameters() for row in p.tolist() if p.ndim > 1)
 
 
 # reference
 @exercise(
-    _head_inputs,
+    [_head_inputs(1, alike=False), _head_inputs(2, alike=True, shared=True)],
     points=3,
     call=_set_up,
     grad=False,
@@ -483,10 +554,8 @@ def _(model, classes, rate):
 @fine_tuning.mistake("The trunk has been drawn anew: what the source gave is lost.")
 def _(model, classes, rate):
     model.head = nn.Linear(model.head.in_features, classes)
-    for layer in model.trunk:
-        if hasattr(layer, "weight"):
-            nn.init.normal_(layer.weight)
-            nn.init.normal_(layer.bias)
+    for p in model.trunk.parameters():
+        nn.init.normal_(p)
     return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
 
 
@@ -496,47 +565,118 @@ def _(model, classes, rate):
     return model, torch.optim.SGD(_groups(model, rate))
 
 
+def _with_options(**options):
+    def wrong(model, classes, rate):
+        model.head = nn.Linear(model.head.in_features, classes)
+        return model, torch.optim.SGD(_groups(model, rate), momentum=0.9, **options)
+
+    return wrong
+
+
+fine_tuning.mistake(
+    "The optimizer climbs: with maximize=True it steps along the gradient, not against it."
+)(_with_options(maximize=True))
+fine_tuning.mistake(
+    "The steps differ from those of plain momentum: Nesterov's look ahead is not asked for."
+)(_with_options(nesterov=True))
+fine_tuning.mistake(
+    "The first step is right, the later ones are too short:"
+    " dampening shrinks every new gradient in the momentum."
+)(_with_options(dampening=0.9))
+
+
+@fine_tuning.mistake(
+    "The trunk is frozen: its parameters are in the optimizer, but they want no gradients,"
+    " so they never move."
+)
+def _(model, classes, rate):
+    model.trunk.requires_grad_(False)
+    model.head = nn.Linear(model.head.in_features, classes)
+    return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
+
+
+@fine_tuning.mistake(
+    "The new head takes over weights of the old one."
+    " Its classes are others: leave it as it is drawn."
+)
+def _(model, classes, rate):
+    old = model.head
+    model.head = nn.Linear(old.in_features, classes)
+    with torch.no_grad():
+        n = min(classes, old.out_features)
+        model.head.weight[:n] = old.weight[:n]
+        model.head.bias[:n] = old.bias[:n]
+    return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
+
+
 # ---------------------------------------------------------------------------------- 4. spot the bug
 # inputs
-def _checkpoint_inputs(prefix="", lose=False):
+class _Wrapped(nn.Module):
+    """A layer in a wrapper, as libraries make them: its names have `module.` in the middle."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.module = inner
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def _checkpoint_inputs(dimensions, prefix="", lose=False):
     """A fresh model and a source checkpoint of the same architecture.
 
-    As nn.DataParallel would save it, or with a tensor lost.
+    As nn.DataParallel would save it, or with a tensor lost. It holds a part that the model lacks,
+    and its names come in no order.
     """
 
     def draw(generator):
-        model, _ = _net(generator)
-        source = filled(copy.deepcopy(model), generator)
-        state = {prefix + name: value.clone() for name, value in source.state_dict().items()}
+        body, _, width = trunk(generator, dimensions)
+        deep = nn.Sequential(body, _Wrapped(layer(1, width, width)))
+        model = filled(TrunkAndHead(deep, nn.Linear(width, whole(generator, 3, 7))), generator)
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        filled(model, generator)
+        state["auxiliary.weight"] = torch.randn(2, width, generator=generator)
         if lose:
-            trunk = [name for name in state if "trunk" in name and "num_batches" not in name]
-            del state[trunk[whole(generator, 0, len(trunk))]]
-        return model, state
+            names = [name for name in state if "trunk" in name and "num_batches" not in name]
+            del state[names[whole(generator, 0, len(names))]]
+        state = shuffled(generator, state)
+        return model, {prefix + name: value for name, value in state.items()}
 
     return draw
 
 
 def _load(answer, model, state):
-    """Which tensors of the answer's model are the checkpoint's, and which the model's own."""
-    own = copy.deepcopy(model.state_dict())
+    """Which tensors of the answer's model are the checkpoint's, and which the model's own.
+
+    And whether the checkpoint is still what it was when the model has been trained.
+    """
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    saved = {name: value.clone() for name, value in state.items()}
+    source = {name.removeprefix("module."): value for name, value in saved.items()}
+    told = dict.fromkeys(("not loaded", "head's own, but changed"), "none")
+    told |= {"raises a ValueError": False, "training changes the checkpoint": False}
     try:
-        model = answer(copy.deepcopy(model), state)
+        model = answer(twin(model), state)
     except ValueError:
-        return {"raises a ValueError": True, "trunk loaded": [], "head kept": []}
-    if not isinstance(model, nn.Module):
-        return model
-    source = {name.removeprefix("module."): value for name, value in state.items()}
-    found = model.state_dict()
-    return {
-        "raises a ValueError": False,
-        "trunk loaded": [
-            name in source and torch.equal(found[name], source[name])
-            for name in own
-            if name.startswith("trunk")
-        ],
-        "head kept": [
-            torch.equal(found[name], own[name]) for name in own if name.startswith("head")
-        ],
+        return told | {"raises a ValueError": True}
+    expect(isinstance(model, nn.Module), "the model", model)
+    loaded = {name: value.clone() for name, value in model.state_dict().items()}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data.add_(1)
+    kept = [name in state and torch.equal(state[name], saved[name]) for name in saved]
+    for name in saved.keys() & state.keys():
+        state[name].data.copy_(saved[name])
+
+    def other(part, wanted):
+        """The names of a part's tensors that are not as wanted, in one text."""
+        names = [name for name in own if name.startswith(part)]
+        wrong = [k for k in names if k not in wanted or not torch.equal(loaded[k], wanted[k])]
+        return ", ".join(wrong) or "none"
+
+    return told | {
+        "not loaded": other("trunk.", source),
+        "head's own, but changed": other("head.", own),
+        "training changes the checkpoint": not all(kept),
     }
 
 
@@ -557,7 +697,11 @@ def _starter(model, state):
 
 
 @exercise(
-    [_checkpoint_inputs("module."), _checkpoint_inputs(), _checkpoint_inputs(lose=True)],
+    [
+        _checkpoint_inputs(2, "module."),
+        _checkpoint_inputs(1),
+        _checkpoint_inputs(3, lose=True),
+    ],
     points=3,
     call=_load,
     grad=False,
@@ -637,6 +781,32 @@ def _(model, state):
     " strip it before you compare the names."
 )
 def _(model, state):
+    wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
+    if any(name not in state for name in wanted):
+        raise ValueError("incomplete")
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return model
+
+
+@load_trunk.mistake(
+    "The model takes over the checkpoint's own tensors (assign=True, or .data = ...):"
+    " training the model then changes the checkpoint. Copy the values."
+)
+def _(model, state):
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
+    if any(name not in state for name in wanted):
+        raise ValueError("incomplete")
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False, assign=True)
+    return model
+
+
+@load_trunk.mistake(
+    "You strip `module.` wherever it stands. Only at the beginning of a name is it"
+    " nn.DataParallel's: a layer inside may have that name as well."
+)
+def _(model, state):
+    state = {name.replace("module.", ""): value for name, value in state.items()}
     wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
     if any(name not in state for name in wanted):
         raise ValueError("incomplete")

@@ -20,6 +20,16 @@ def source_penalty(parameters, source, alpha, beta):
             terms.append(beta * value.norm() ** 2)
     return torch.stack(terms).sum()
 """,
+        """
+def source_penalty(parameters, source, alpha, beta):
+    near = [(p - source[n]).reshape(-1) for n, p in parameters.items() if n in source]
+    new = torch.cat([p.reshape(-1) for n, p in parameters.items() if n not in source])
+    total = beta * torch.dot(new, new)
+    if near:
+        near = torch.cat(near)
+        total = total + alpha * torch.dot(near, near)
+    return total
+""",
     ],
     "feature_extractor": [
         """
@@ -47,6 +57,26 @@ def feature_extractor(model):
     model.trunk = Fixed(model.trunk)
     return model
 """,
+        """
+def feature_extractor(model):
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    for m in model.trunk.modules():
+        m.eval()
+        m.train = (lambda m: lambda mode=True: m)(m)
+    return model
+""",
+        """
+def feature_extractor(model):
+    class Fixed(type(model.trunk)):
+        def train(self, mode=True):
+            return super().train(False)
+
+    model.trunk.__class__ = Fixed
+    model.trunk.requires_grad_(False)
+    model.trunk.eval()
+    return model
+""",
     ],
     "fine_tuning": [
         """
@@ -68,6 +98,15 @@ def fine_tuning(model, classes, rate):
         lr = rate if name.startswith("head") else rate / 10
         options.append(dict(params=[p], lr=lr, momentum=0.9))
     return model, torch.optim.SGD(options)
+""",
+        """
+def fine_tuning(model, classes, rate):
+    import copy
+    new = copy.deepcopy(model)
+    new.head = nn.Linear(new.head.in_features, classes)
+    head = set(new.head.parameters())
+    groups = [{"params": [p], "lr": rate if p in head else rate / 10} for p in new.parameters()]
+    return new, torch.optim.SGD(groups, momentum=0.9, foreach=False)
 """,
     ],
     "load_trunk": [
@@ -94,6 +133,18 @@ def load_trunk(model, state):
         if found is None:
             raise ValueError(name)
         own[name].copy_(found)
+    return model
+""",
+        """
+def load_trunk(model, state):
+    state = {k[7:] if k[:7] == "module." else k: v for k, v in state.items()}
+    own = model.state_dict()
+    for name in own:
+        if name.startswith("trunk."):
+            if name not in state:
+                raise ValueError(name)
+            own[name] = state[name].clone()
+    model.load_state_dict(own, assign=True)
     return model
 """,
     ],

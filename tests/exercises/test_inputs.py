@@ -98,6 +98,23 @@ def test_a_seed_repeats_a_module():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_a_twin_computes_the_same_and_shares_nothing():
+    g = torch.Generator().manual_seed(1)
+    network, channels = inputs.network(g, 2, dimensions=2, shared=True, frozen=True)
+    x = inputs.batch(g, 4, channels, 2)
+    twin = inputs.twin(network)
+    assert torch.equal(twin.eval()(x), network.eval()(x))
+    for of in (nn.Module.parameters, nn.Module.buffers):
+        assert not {t.data_ptr() for t in of(twin)} & {t.data_ptr() for t in of(network)}
+        assert [t.requires_grad for t in of(twin)] == [t.requires_grad for t in of(network)]
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    assert [name for name, _ in twin.named_parameters(remove_duplicate=False)] == names
+    assert len(list(twin.parameters())) == len(list(network.parameters())), "shared stays shared"
+    twin.register_forward_pre_hook(lambda module, args: module.train() and None)
+    twin(x)
+    assert twin.training and not network.training
+
+
 def _keeps_a_gradient(x):
     leaf = x.requires_grad_()
     leaf.square().sum().backward()
