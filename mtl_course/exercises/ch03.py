@@ -7,34 +7,38 @@ from torch import nn
 
 from ..checks.exercise import exercise
 from ..training import syncs
-from .inputs import whole
-
-
-def _uniform(generator, low, high):
-    return float(low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64))
+from .inputs import different, expect, uniform, vectors, whole
 
 
 # ------------------------------------------------------------------------------------------ 1. Adam
 # inputs
-def _adam_case(first):
-    """At the first step, where the means are zero, or at a later one."""
+def _adam_case(first, kind="plain"):
+    """At the first step, where the means are zero, or at a later one.
+
+    kind: of `vectors`; with a gradient of zero only the mean of earlier ones moves theta.
+    """
 
     def draw(generator):
-        theta, grad, m = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-        s = m.square() + torch.rand(5, generator=generator, dtype=torch.float64)
-        step = 1 if first else whole(generator, 2, 6)
+        rows, columns = different(generator, 2, 1, 5)
+        theta, g, m = (
+            vectors(generator, rows, columns, kind if of_gradient else "plain")
+            for of_gradient in (False, True, True)
+        )
+        s = m.square() * (1 + torch.rand(rows, columns, generator=generator, dtype=torch.float64))
+        step = 1 if first else whole(generator, 2, 40)
         settings = [
-            _uniform(generator, low, high)
+            uniform(generator, low, high)
             for low, high in ((0.05, 0.3), (0.6, 0.8), (0.85, 0.95), (0.05, 0.2))
         ]
-        return (theta, grad, 0 * m if first else m, 0 * s if first else s, step, *settings)
+        g = 0 * g if kind == "zero" else g
+        return (theta, g, 0 * m if first else m, 0 * s if first else s, step, *settings)
 
     return draw
 
 
 # reference
 @exercise(
-    [_adam_case(True), _adam_case(False)],
+    [_adam_case(True), _adam_case(False), _adam_case(False, "huge"), _adam_case(False, "zero")],
     points=2,
     grad=False,
     hints=(
@@ -71,6 +75,7 @@ def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
     "the first step has the length of the rate in every entry, whatever the size of the gradient"
 )
 def _(answer, theta, g, m, s, step, rate, b1, b2, epsilon):
+    g = torch.where(g == 0, 1.0, g)
     moved = answer(theta, 1e3 * g, 0 * m, 0 * s, 1, rate, b1, b2, 0.0)[0] - theta
     return torch.allclose(moved, -rate * g.sign(), rtol=1e-9)
 
@@ -169,18 +174,29 @@ def _(theta, g, m, s, step, rate, b1, b2, epsilon):
 
 # -------------------------------------------------------------------------------- 2. hidden waiting
 # inputs
-def _batches(generator):
-    """Two batches, and a limit between the norms of their gradients.
+def _batches(kind, unit=1.0):
+    """Batches, and a limit between the norms of their gradients: some are shortened, some not.
 
-    So one gradient is shortened and one is not.
+    fast: the rate exceeds 1, so that a limit on the step is not one on the gradient; still: the
+    first batch is fitted, its gradient is zero; one: a single batch of a single example. unit: of
+    weights and targets, and so of gradients and limit.
     """
-    w, true = torch.randn(2, 3, generator=generator, dtype=torch.float64)
-    x = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
-    y = x @ true + torch.randn(2, 4, generator=generator, dtype=torch.float64)
-    short, long = sorted(
-        float((2 * a.T @ (a @ w - b) / 4).norm()) for a, b in zip(x, y, strict=True)
-    )
-    return w, x, y, 0.01, 0.4 * short + 0.6 * long
+
+    def draw(generator):
+        batches, n, d = different(generator, 3, 2, 7)
+        batches, n = (1, 1) if kind == "one" else (batches, n)
+        w, true = torch.randn(2, d, generator=generator, dtype=torch.float64)
+        w = 0 * w if kind == "still" else w
+        x = torch.randn(batches, n, d, generator=generator, dtype=torch.float64)
+        y = x @ true + torch.randn(batches, n, generator=generator, dtype=torch.float64)
+        norms = sorted(float((2 * a.T @ (a @ w - b) / n).norm()) for a, b in zip(x, y, strict=True))
+        limit = 0.4 * norms[0] + (0.6 * norms[-1] if batches > 1 else 0.0)
+        if kind == "still":
+            y[0] = 0.0
+        rate = uniform(generator, 1.2, 1.5) if kind == "fast" else uniform(generator, 0.005, 0.02)
+        return unit * w, x, unit * y, rate, unit * limit
+
+    return draw
 
 
 # reference
@@ -207,9 +223,15 @@ def _waits(w, x, y, rate, limit):
 
 
 @exercise(
-    _batches,
+    [
+        _batches("plain"),
+        _batches("fast"),
+        _batches("still", 1e-3),
+        _batches("one", 1e3),
+    ],
     points=3,
     grad=False,
+    atol=1e-7,
     starter=_waits,
     hints=(
         (
@@ -296,6 +318,10 @@ clipped_descent.variants(
         " use w.new_zeros(()) or device=w.device.": {
             "zero": lambda w: torch.zeros((), dtype=w.dtype)
         },
+        "A gradient of zero has no direction: g / g.norm() is nan there, and nan stays."
+        " Multiply the gradient by one factor, the smaller of 1 and limit / norm.": {
+            "shorten": lambda g, limit: g / g.norm() * g.norm().clamp(max=limit)
+        },
         "Every gradient gets the length limit, the short ones too:"
         " they are lengthened. The factor must not exceed 1.": {
             "shorten": lambda g, limit: g * limit / g.norm()
@@ -309,6 +335,20 @@ clipped_descent.variants(
         "You return the sum of the losses, not their mean over the batches.": {"mean": False},
     },
 )
+
+
+@clipped_descent.mistake(
+    "The step is shortened, rate * g, not the gradient:"
+    " limit is a bound on the gradient, before the rate."
+)
+def _(w, x, y, rate, limit):
+    total = w.new_zeros(())
+    for xb, yb in zip(x, y, strict=True):
+        error = xb @ w - yb
+        total += (error**2).mean()
+        step = rate * 2 * xb.T @ error / len(yb)
+        w = w - step * (limit / step.norm()).clamp(max=1)
+    return w, total / len(x)
 
 
 @clipped_descent.mistake(
@@ -329,7 +369,7 @@ def _(w, x, y, rate, limit):
 _EXAMPLES = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
-def _small_run(seed):
+def _small_run(seed, rate=0.1):
     """A network with BatchNorm and dropout, its optimizer, and the examples' generator."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed takes a millisecond, for the sake of GPUs
@@ -337,13 +377,14 @@ def _small_run(seed):
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
     return (
         model,
-        torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9),
         torch.Generator().manual_seed(seed),
     )
 
 
 def _live(generator):
-    return (*_small_run(whole(generator, 0, 1000)), 1)
+    rate = uniform(generator, 0.05, 0.09)
+    return (*_small_run(whole(generator, 0, 1000), rate), whole(generator, 2, 9))
 
 
 def _one_epoch(model, optimizer, order):
@@ -355,26 +396,35 @@ def _one_epoch(model, optimizer, order):
 
 
 def _interrupted(answer, model, optimizer, order, epoch):
-    """All weights and buffers of two epochs with an interruption.
+    """All weights and buffers of a run that was saved, and of one that went on from there.
 
-    One epoch, save, one epoch that is lost, then the rest in what passes for a new process.
+    One epoch, save, one more; then that one again in what passes for a new process.
     """
     _one_epoch(model, optimizer, order)
     saved = answer(model, optimizer, order, epoch)
     _one_epoch(model, optimizer, order)
-    if not isinstance(saved, dict) or "model" not in saved:
-        return saved
+    uninterrupted = _weights_and_buffers(model)
+    expect(isinstance(saved, dict), "a dict", saved)
+    expect("model" in saved, "an entry `model`", saved)
     model, optimizer, order = _small_run(1001)
     torch.default_generator.manual_seed(1002)
-    model.load_state_dict(saved["model"], strict=False)
-    if "optimizer" in saved:
-        optimizer.load_state_dict(saved["optimizer"])
-    if "order" in saved:
-        order.set_state(saved["order"])
-    if "rng" in saved:
-        torch.set_rng_state(saved["rng"])
-    for _ in range(2 - saved.get("epoch", 0)):
+    restore = {
+        "model": lambda state: model.load_state_dict(state, strict=False),
+        "optimizer": optimizer.load_state_dict,
+        "order": order.set_state,
+        "rng": torch.set_rng_state,
+    }
+    for name in restore.keys() & saved.keys():
+        try:
+            restore[name](saved[name])
+        except Exception as error:
+            raise ValueError(f"A new run cannot take up your `{name}`: {error}") from None
+    for _ in range(epoch + 1 - saved.get("epoch", 0)):
         _one_epoch(model, optimizer, order)
+    return {"uninterrupted": uninterrupted, "resumed": _weights_and_buffers(model)}
+
+
+def _weights_and_buffers(model):
     return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()])
 
 
@@ -501,6 +551,31 @@ def _(model, optimizer, order, epoch):
 
 
 @saved_run.mistake(
+    "`epoch` is the number of epochs done already. Do not take one off:"
+    " the resumed run would do one twice."
+)
+def _(model, optimizer, order, epoch):
+    return _complete(model, optimizer, order, epoch - 1)
+
+
+@saved_run.mistake(
+    "Saving changes the run: a number is drawn from `order`, or the seed is set anew,"
+    " so that the run goes on otherwise than without you."
+)
+def _(model, optimizer, order, epoch):
+    torch.randperm(8, generator=order)
+    return _complete(model, optimizer, order, epoch)
+
+
+@saved_run.mistake(
+    "Saving leaves the model in evaluation mode,"
+    " so that the run goes on without dropout and with BatchNorm's running statistics."
+)
+def _(model, *rest):
+    return _complete(model.eval(), *rest)
+
+
+@saved_run.mistake(
     "The parameters alone are not the model's state:"
     " BatchNorm's running statistics are buffers, and they are lost."
 )
@@ -512,22 +587,36 @@ def _(model, *rest):
 
 # --------------------------------------------------------------------- 4. several losses in 16 bits
 # inputs
-def _scaled(size, limit, spoil=(), scale=2.0**16):
-    """Scaled gradients of about `size`; `spoil`: (task, value) of entries that are not finite."""
+def _scaled(size, limit, spoil=(), exponents=(16, 17)):
+    """Scaled gradients of about `size`; `spoil`: values of entries that are not finite.
+
+    Each spoils an entry of a task of its own. exponents: of the scale, a power of two.
+    """
 
     def draw(generator):
-        J = (
-            size
-            * (0.5 + torch.rand(3, 6, generator=generator))
-            * torch.randn(3, 6, generator=generator).sign()
-        ).half()
+        tasks = whole(generator, max(2, len(spoil)), 5)
+        width = whole(generator, 5, 9)
+        drawn = torch.rand(2, tasks, width, generator=generator)
+        J = (size * (0.5 + drawn[0]) * (drawn[1] - 0.5).sign()).half()
         J[:, 0] = torch.tensor(size, dtype=torch.float16)  # of one sign, so that their sum is large
-        for task, value in spoil:
-            J[task, whole(generator, 0, 6)] = value
-        weights = torch.tensor([1.0, 2.0, 0.5]) * (0.9 + 0.2 * torch.rand(3, generator=generator))
-        return J, torch.tensor(scale), weights, limit
+        for task, value in zip(different(generator, len(spoil), 0, tasks), spoil, strict=True):
+            J[task, whole(generator, 0, width)] = value
+        weights = 0.4 + 0.6 * torch.arange(1.0, tasks + 1)
+        weights = weights[torch.randperm(tasks, generator=generator)]
+        weights = weights * (0.9 + 0.2 * torch.rand(tasks, generator=generator))
+        return J, torch.tensor(2.0 ** whole(generator, *exponents)), weights, limit
 
     return draw
+
+
+def _direction_and_scale(answer, J, scale, weights, limit):
+    """The answer's pair; the next scale as a float, whether it comes as one or as a tensor."""
+    got = answer(J, scale, weights, limit)
+    expect(isinstance(got, tuple | list) and len(got) == 2, "(direction, next scale)", got)
+    direction, following = got
+    of_one = isinstance(following, torch.Tensor) and following.shape == ()
+    expect(of_one or isinstance(following, float), "a number as the next scale", following)
+    return direction, float(following)
 
 
 # reference
@@ -535,10 +624,13 @@ def _scaled(size, limit, spoil=(), scale=2.0**16):
     [
         _scaled(0.02, 1.0),
         _scaled(3e4, 0.3),
-        _scaled(1.0, 1.0, [(1, -float("inf"))]),
-        _scaled(1.0, 1.0, [(0, float("nan")), (2, float("nan"))]),
+        _scaled(0.5, 1.0, exponents=(0, 8)),
+        _scaled(0.0, 1.0, exponents=(8, 16)),
+        _scaled(1.0, 1.0, [-float("inf")], exponents=(8, 16)),
+        _scaled(1.0, 1.0, [float("nan"), float("nan")]),
     ],
     points=3,
+    call=_direction_and_scale,
     grad=False,
     atol=0.0,
     hints=(
@@ -609,7 +701,7 @@ unscaled_direction.variants(
         },
         "The scale is divided out once for every task."
         " Each row is scaled once, and so is their sum.": {
-            "unscale": lambda J, scale, weights: weights @ J.float() / scale / scale / scale
+            "unscale": lambda J, scale, weights: weights @ J.float() / scale ** len(J)
         },
         "You look for NaN only: an overflow is inf.": {"finite": lambda J: ~torch.isnan(J).any()},
         "The step is left out, but the scale stays:"
@@ -621,6 +713,10 @@ unscaled_direction.variants(
             "finite": lambda J: ~torch.isinf(J).any()
         },
         "The direction is never shortened.": {"clip": lambda d: d},
+        "Gradients that are all zero give nan: limit / norm is infinite there, and 0 times"
+        " infinity is nan. Bound the factor first: the smaller of 1 and limit / norm.": {
+            "clip": lambda d: d / d.norm() * d.norm().clamp(max=1.0)
+        },
         "The weights of the losses are not used.": {
             "unscale": lambda J, scale, weights: J.float().sum(0) / scale
         },
@@ -688,21 +784,24 @@ def _(J, scale, weights, limit):
 
 # ------------------------------------------------------------------------------------ 5. arithmetic
 # inputs
-def _layer(n, peak, bandwidth):
+def _layer(images, peak, bandwidth):
+    """Sides, channels and sizes of numbers that differ from each other and from draw to draw.
+
+    images: the least number of images and the next after the largest.
+    """
+
     def draw(generator):
-        before, after, side = (
-            whole(generator, low, high) for low, high in ((8, 40), (50, 90), (4, 12))
-        )
-        kernel = 3 + 2 * whole(generator, 0, 2)
+        before, after = different(generator, 2, 8, 90)
+        side = whole(generator, 6, 14)
         return (
-            n,
+            whole(generator, *images),
             before,
             after,
             side,
-            kernel,
-            2,
-            peak * _uniform(generator, 1, 2),
-            bandwidth * _uniform(generator, 1, 2),
+            1 + 2 * whole(generator, 0, 3),
+            2 ** whole(generator, 0, 4),
+            peak * uniform(generator, 1, 2),
+            bandwidth * uniform(generator, 1, 2),
         )
 
     return draw
@@ -710,7 +809,7 @@ def _layer(n, peak, bandwidth):
 
 # reference
 @exercise(
-    [_layer(64, 1e12, 1e13), _layer(64, 1e16, 1e11), _layer(1, 1e16, 1e11)],
+    [_layer((40, 90), 1e12, 1e14), _layer((40, 90), 1e17, 1e10), _layer((1, 2), 1e17, 1e10)],
     points=2,
     grad=False,
     device=False,

@@ -18,6 +18,16 @@ def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
     top, bottom = (mean.div(1 - b**step) for mean, b in zip(means, (b1, b2)))
     return theta.addcdiv(top, bottom**0.5 + epsilon, value=-rate), *means
 """,
+        """
+def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
+    p = nn.Parameter(theta.clone())
+    optimizer = torch.optim.Adam([p], lr=rate, betas=(b1, b2), eps=epsilon)
+    means = {"exp_avg": m.clone(), "exp_avg_sq": s.clone()}
+    optimizer.state[p] = {"step": torch.tensor(float(step - 1)), **means}
+    p.grad = g.clone()
+    optimizer.step()
+    return p.detach(), *(optimizer.state[p][name] for name in means)
+""",
     ],
     "clipped_descent": [
         """
@@ -43,6 +53,20 @@ def clipped_descent(w, x, y, rate, limit):
         w = w - rate * limit * g / torch.clamp_min(g.norm(), limit)
     return w, mean
 """,
+        """
+def clipped_descent(w, x, y, rate, limit):
+    p = nn.Parameter(w.detach().clone())
+    total = torch.zeros_like(w[0])
+    for xb, yb in zip(x, y):
+        p.grad = None
+        loss = nn.functional.mse_loss(xb @ p, yb)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p], limit)
+        with torch.no_grad():
+            p -= rate * p.grad
+        total = total + loss.detach()
+    return p.detach(), total / x.shape[0]
+""",
     ],
     "saved_run": [
         """
@@ -63,6 +87,14 @@ def saved_run(model, optimizer, order, epoch):
     state["order"], state["rng"] = order.get_state(), torch.random.get_rng_state()
     return state
 """,
+        """
+def saved_run(model, optimizer, order, epoch):
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    weights.update({name: b.clone() for name, b in model.named_buffers()})
+    return {"epoch": int(epoch), "rng": torch.random.get_rng_state(),
+            "order": order.get_state().clone(), "model": weights,
+            "optimizer": deepcopy(optimizer).state_dict()}
+""",
     ],
     "unscaled_direction": [
         """
@@ -82,6 +114,14 @@ def unscaled_direction(J, scale, weights, limit):
     d = d / torch.clamp_min(torch.linalg.vector_norm(d) / limit, 1.0)
     return d.masked_fill(bad, 0.0), scale * torch.where(bad, 0.5, 1.0)
 """,
+        """
+def unscaled_direction(J, scale, weights, limit):
+    d = sum(J[t].float() * (float(weights[t]) / float(scale)) for t in range(len(J)))
+    if not bool(torch.isfinite(d).all()):
+        return torch.zeros_like(d), float(scale) / 2
+    length = float(torch.sqrt((d**2).sum()))
+    return (d * (limit / length) if length > limit else d), float(scale)
+""",
     ],
     "layer_floor": [
         """
@@ -98,6 +138,15 @@ def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
     sizes = [a * b * c * d for a, b, c, d in shapes]
     multiplications = sizes[1] * before * kernel**2
     return float(max(multiplications / (peak / 2), sum(sizes) * size / bandwidth))
+""",
+        """
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    import numpy as np
+    shapes = np.array([[n, before, side, side], [n, after, side, side],
+                       [after, before, kernel, kernel]], dtype=float)
+    read, written, weights = shapes.prod(1)
+    times = [2 * written * before * kernel**2 / peak, (read + written + weights) * size / bandwidth]
+    return np.max(times)
 """,
     ],
 }
