@@ -7,7 +7,7 @@ from torch import nn
 
 from ..checks.exercise import exercise
 from ..multitask.weighting import EqualWeights, Uncertainty
-from .inputs import whole
+from .inputs import LEAVES_NO_TRACE, leaves_no_trace, network, powers, uniform, whole
 
 
 # ----------------------------------------------------------------------- 1. labels that are missing
@@ -28,10 +28,25 @@ def _table(empty):
     return draw
 
 
+def _counts(generator):
+    """More tasks than rows, in 64 bits, and labels that are counts: 0 and -1 are labels, too."""
+    n, tasks = whole(generator, 2, 4), whole(generator, 5, 7)
+    prediction = torch.randn(n, tasks, generator=generator, dtype=torch.float64)
+    target = torch.randint(-1, 3, (n, tasks), generator=generator).double()
+    target[0, :3] = torch.tensor([0.0, -1.0, float("nan")])
+    return prediction, target
+
+
+def _losses_of(answer, prediction, target):
+    """Labels are given: a gradient with respect to them is not asked for."""
+    return answer(prediction, target.detach())
+
+
 # reference
 @exercise(
-    [_table(False), _table(True)],
+    [_table(False), _table(True), _counts],
     points=2,
+    call=_losses_of,
     hints=(
         (
             "Three things to settle: which entries are known,"
@@ -62,6 +77,24 @@ def partial_losses(prediction, target):
 def _(answer, prediction, target):
     other = torch.where(target.isnan(), prediction + 3, prediction)
     return bool(torch.allclose(answer(prediction, target), answer(other, target), rtol=1e-4))
+
+
+@partial_losses.law("a prediction of NaN for a known label is not hidden: that task's loss is NaN")
+def _(answer, prediction, target):
+    row, task = (~target.isnan()).nonzero()[0]
+    broken = prediction.clone()
+    broken[row, task] = float("nan")
+    return bool(answer(broken, target)[task].isnan())
+
+
+@partial_losses.law("labels in another unit: the loss changes by its square, large or small")
+def _(answer, prediction, target):
+    units = 10.0 ** torch.linspace(-6, 6, target.shape[1], dtype=target.dtype, device=target.device)
+    moved = answer(prediction * units, target * units) / units**2
+    return bool(torch.allclose(moved, answer(prediction, target), rtol=1e-4, atol=1e-6))
+
+
+partial_losses.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -107,7 +140,8 @@ def _(prediction, target):
 
 
 @partial_losses.mistake(
-    "Zero times NaN is NaN: multiplying by the mask does not remove the unknown entries."
+    "Each unknown entry makes its task's loss NaN: it is still in the sum."
+    " Multiplying by a mask does not remove it, since zero times NaN is NaN."
 )
 def _(prediction, target):
     known = ~target.isnan()
@@ -131,19 +165,61 @@ def _(prediction, target):
     return (torch.where(known, prediction - target.nan_to_num(), 0) ** 2).sum() / known.sum()
 
 
+@partial_losses.mistake(
+    "You look for NaN in the errors. There a prediction of NaN counts as a missing label,"
+    " and a network that has broken down is not seen. Look in the target."
+)
+def _(prediction, target):
+    known = ~(prediction - target).isnan()
+    error = torch.where(known, prediction - target, 0)
+    return (error**2).sum(0) / known.sum(0).clamp(min=1)
+
+
+@partial_losses.mistake(
+    "A label that is 0 counts as missing here. Only NaN means that a label is missing."
+)
+def _(prediction, target):
+    known = target.nan_to_num() != 0
+    error = torch.where(known, prediction - target.nan_to_num(), 0)
+    return (error**2).sum(0) / known.sum(0).clamp(min=1)
+
+
+@partial_losses.mistake(
+    "Only rows in which no label is missing are used."
+    " A row counts for each task whose label it has."
+)
+def _(prediction, target):
+    rows = ~target.isnan().any(1)
+    return ((prediction[rows] - target[rows]) ** 2).sum(0) / rows.sum().clamp(min=1)
+
+
 # -------------------------------------------------------------------- 2. noise levels as parameters
 # inputs
 def _levels(generator):
-    tasks = whole(generator, 3, 6)
-    regression = torch.arange(tasks) % 2 == whole(generator, 0, 2)
+    regression = _kinds(generator)
+    tasks = len(regression)
     s = torch.randn(tasks, generator=generator)
     s[0], s[1] = -0.3 - s[0].abs(), 0.3 + s[1].abs()  # both signs, always
     return 0.1 + 3 * torch.rand(tasks, generator=generator), s, regression
 
 
+def _kinds(generator):
+    """Three to five tasks: some regressions, some classifications, in any order."""
+    tasks = whole(generator, 3, 6)
+    return torch.randperm(tasks, generator=generator) < whole(generator, 1, tasks)
+
+
+def _any_unit(generator):
+    """Losses of about 1e-12 and 1e11 as well, each with a noise level in its unit."""
+    losses, s, regression = _levels(generator)
+    far = torch.zeros_like(s)
+    far[:2] = torch.tensor([-28.0, 26.0])
+    return losses * far.exp(), s + far, regression
+
+
 # reference
 @exercise(
-    [_levels],
+    [_levels, _any_unit],
     points=2,
     hints=(
         (
@@ -181,6 +257,9 @@ def _(answer, losses, s, regression):
     return bool(
         torch.isclose(moved - constant, answer(losses, s, regression), rtol=1e-3, atol=1e-3)
     )
+
+
+noisy_total.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -258,23 +337,63 @@ def _(losses, s, regression):
     return _total(losses, s.clamp(min=0), regression)
 
 
+@noisy_total.mistake(
+    "Each task has a log sigma, s / 2, of its own, and the sum is over all of them:"
+    " you take the mean of s."
+)
+def _(losses, s, regression):
+    return _total(losses, s, regression, log=lambda s: s / 2 / len(s))
+
+
+@noisy_total.mistake(
+    "Every loss counts half as much as it should, a squared error a quarter:"
+    " is a factor 1/2 there twice?"
+)
+def _(losses, s, regression):
+    return _total(losses, s, regression, half=(0.25, 0.5))
+
+
+@noisy_total.mistake(
+    "A small number is added to the variance. s may be any number, so exp(s) is never 0,"
+    " and beside a loss in a small unit no such number is small."
+)
+def _(losses, s, regression):
+    return _total(losses, s, regression, precision=lambda s: 1 / (s.exp() + 1e-8))
+
+
+@noisy_total.mistake(
+    "s is kept within bounds. It may be any number: what is large or small depends on the unit."
+)
+def _(losses, s, regression):
+    return _total(losses, s.clamp(-10, 10), regression)
+
+
 # -------------------------------------------------------------------------- 3. as low as it can get
 # inputs
 def _final(generator):
-    tasks = whole(generator, 3, 6)
-    regression = torch.arange(tasks) % 2 == whole(generator, 0, 2)
-    losses = 0.05 + 2.5 * torch.rand(tasks, generator=generator)
-    losses[:2] = 0.01 + 0.1 * torch.rand(
-        2, generator=generator
-    )  # small enough for a negative optimum
+    regression = _kinds(generator)
+    losses = 0.05 + 2.5 * torch.rand(len(regression), generator=generator)
+    # small enough for a negative optimum
+    losses[:2] = 0.01 + 0.1 * torch.rand(2, generator=generator)
     losses[2] += 1
+    return losses, regression
+
+
+def _any_size(generator):
+    """A loss of about 1e-7 and one of 1e6, in any order."""
+    regression = _kinds(generator)
+    tasks = len(regression)
+    losses = 0.5 + torch.rand(tasks, generator=generator)
+    order = torch.randperm(tasks, generator=generator)
+    losses[order[:2]] *= torch.tensor([1e-7, 1e6])
     return losses, regression
 
 
 # reference
 @exercise(
-    [_final],
+    [_final, _any_size],
     points=2,
+    grad=False,
     hints=(
         (
             "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task,"
@@ -308,6 +427,9 @@ def _(answer, losses, regression):
         torch.isclose(_total(losses, s, regression), total, rtol=1e-3, atol=1e-4)
         and total < min(near)
     )
+
+
+lowest_total.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -386,46 +508,73 @@ def _(losses, regression):
     return s, (0.5 + s / 2).mean()
 
 
+@lowest_total.mistake(
+    "The noise levels are right."
+    " The 1/2 that is left of the first term stands there once; each task brings its own."
+)
+def _(losses, regression):
+    s = torch.where(regression, losses, 2 * losses).log()
+    return s, 0.5 + s.sum() / 2
+
+
+@lowest_total.mistake(
+    "A small number is added inside the logarithm."
+    " The losses are positive, and beside a loss in a small unit no such number is small."
+)
+def _(losses, regression):
+    return _at((torch.where(regression, losses, 2 * losses) + 1e-8).log(), losses, regression)
+
+
 # ---------------------------------------------------------------------------------- 4. spot the bug
 # inputs
-def _training(learned):
+class _InParts(nn.Module):
+    """A weighting made of two: one for the first task, one for the others."""
+
+    def __init__(self, tasks):
+        super().__init__()
+        others = nn.ModuleDict({"others": Uncertainty([True] * (tasks - 1))})
+        self.parts = nn.ModuleList([Uncertainty([True]), others])
+
+    def forward(self, losses):
+        return self.parts[0](losses[:1]) + self.parts[1]["others"](losses[1:])
+
+
+def _training(weighting):
+    """A network with a frozen and a shared layer, and a weighting; both in 64 bits."""
+
     def draw(generator):
-        d, tasks = whole(generator, 2, 5), whole(generator, 2, 4)
-        model, combine = (
-            nn.Linear(d, tasks),
-            (Uncertainty([True] * tasks) if learned else EqualWeights()),
-        )
+        tasks = whole(generator, 2, 4)
+        model, _ = network(generator, tasks, norms=("group",), frozen=True, shared=True)
+        combine = weighting(tasks)
         with torch.no_grad():
-            for p in [*model.parameters(), *combine.parameters()]:
+            for p in combine.parameters():
                 p.copy_(1 + torch.rand(p.shape, generator=generator))
-        x, y = torch.randn(8, d, generator=generator), torch.randn(8, tasks, generator=generator)
-        return (
-            model,
-            combine,
-            0.02 + 0.05 * float(torch.rand(1, generator=generator)),
-            0.5 + float(torch.rand(1, generator=generator)),
-            x,
-            y,
-        )
+        rate, decay = uniform(generator, 0.02, 0.07), uniform(generator, 0.5, 1.5)
+        return model.double(), combine.double(), rate, decay
 
     return draw
 
 
-def _three_steps(answer, model, combine, rate, decay, x, y):
-    """All parameters after three steps with the optimizer that the answer builds.
+def _steps(answer, model, combine, rate, decay):
+    """All parameters after some steps with the optimizer that the answer builds.
 
-    What it holds, and how, shows there.
+    What it holds, and how, shows there. The gradients are drawn, and in the last step they are
+    smaller by far: only then do all options of an optimizer show.
     """
     model, combine = copy.deepcopy(model), copy.deepcopy(combine)
     optimizer = answer(model, combine, rate, decay)
     if not isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
-    for _ in range(3):
-        model.zero_grad()
-        combine.zero_grad()
-        combine(((model(x) - y) ** 2).mean(0)).backward()
+    generator = torch.Generator().manual_seed(0)
+    for size in (1.0, 1.0, 1e-3):
+        for p in [*model.parameters(), *combine.parameters()]:
+            gradient = size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.grad = gradient if p.requires_grad else None
         optimizer.step()
-    return [p.detach() for p in [*model.parameters(), *combine.parameters()]]
+    return {
+        "the model's parameters": [p.detach() for p in model.parameters()],
+        "the weighting's parameters": [p.detach() for p in combine.parameters()],
+    }
 
 
 # reference
@@ -443,11 +592,13 @@ def _forgetful(model, combine, rate, decay):
 
 
 @exercise(
-    [_training(True), _training(False)],
+    [_training(_InParts), _training(lambda tasks: EqualWeights())],
     points=2,
-    call=_three_steps,
+    call=_steps,
     grad=False,
     device=False,
+    rtol=1e-6,
+    atol=1e-9,
     starter=_forgetful,
     hints=(
         "Which parameters change in a step? Print combine.log_variance before and after.",
@@ -527,6 +678,32 @@ def _(model, combine, rate, decay):
     return torch.optim.Adam(groups, lr=rate)
 
 
+@joint_optimizer.mistake(
+    "The model's biases and norms are not decayed."
+    " Many do that, but here the decay is that of the whole model."
+)
+def _(model, combine, rate, decay):
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": [*vectors, *combine.parameters()], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+@joint_optimizer.mistake(
+    "Only one of the weighting's parameters moves. A weighting may be made of others:"
+    " combine.parameters() has them all."
+)
+def _(model, combine, rate, decay):
+    groups = [
+        {"params": list(model.parameters()), "weight_decay": decay},
+        {"params": list(combine.parameters())[:1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate)
+
+
 @joint_optimizer.mistake("The learning rate is not used: AdamW takes its default of 0.001.")
 def _(model, combine, rate, decay):
     groups = [
@@ -549,9 +726,19 @@ def _progress(generator):
     return weights, norms, losses, first, 0.4 + float(torch.rand(1, generator=generator))
 
 
+def _far_apart(generator):
+    """Late in training, and every task in a unit of its own: 1e-6 to 1e6, weights to match."""
+    weights, norms, losses, first, alpha = _progress(generator)
+    units = powers(generator, len(first)).float()
+    units[0] = 1e-6
+    late = 1e-6 * losses
+    late[-1] *= 1e-4  # has all but arrived
+    return weights / units, norms * units, late * units, first * units, alpha
+
+
 # reference
 @exercise(
-    [_progress],
+    [_progress, _far_apart],
     points=3,
     grad=False,
     hints=(
@@ -597,6 +784,9 @@ def _(answer, weights, norms, losses, first, alpha):
         torch.allclose(here[0], there[0], rtol=1e-3)
         and torch.allclose(here[1] * unit, there[1], rtol=1e-3)
     )
+
+
+gradnorm_target.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -698,3 +888,49 @@ def _(weights, norms, losses, first, alpha):
 @gradnorm_target.mistake("The size is summed over the tasks; GradNorm takes their mean.")
 def _(weights, norms, losses, first, alpha):
     return _goal(weights, norms, losses, first, alpha, sizes=len(norms) * weights * norms)
+
+
+@gradnorm_target.mistake(
+    "The targets are right. In the slope they are not constants: the mean size depends on w_t,"
+    " and a part of the derivative goes through it. Detach the targets."
+)
+def _(weights, norms, losses, first, alpha):
+    ratio = losses / first
+    relative = (ratio / ratio.mean()) ** alpha
+    target = (weights * norms).mean() * relative
+    sign = torch.sign(weights * norms - target)
+    return target, norms * (sign - (sign * relative).mean())
+
+
+@gradnorm_target.mistake(
+    "The mean is taken of the ratios after the power alpha. Each ratio is divided by"
+    " the mean ratio first; then comes the power."
+)
+def _(weights, norms, losses, first, alpha):
+    powered = (losses / first) ** alpha
+    target = (weights * norms).mean() * powered / powered.mean()
+    return target, norms * torch.sign(weights * norms - target)
+
+
+@gradnorm_target.mistake(
+    "Each ratio is divided by the ratio of the mean losses, in which the largest unit decides."
+    " It is to be the mean of the ratios."
+)
+def _(weights, norms, losses, first, alpha):
+    return _goal(
+        weights, norms, losses, first, alpha, relative=lambda r: r * first.mean() / losses.mean()
+    )
+
+
+@gradnorm_target.mistake(
+    "The targets are right. The derivative of w_t |g_t| with respect to w_t is |g_t|, not w_t."
+)
+def _(weights, norms, losses, first, alpha):
+    return _goal(
+        weights,
+        norms,
+        losses,
+        first,
+        alpha,
+        slope=lambda target: weights * torch.sign(weights * norms - target),
+    )

@@ -4,7 +4,7 @@ import torch
 
 from ..checks.exercise import exercise
 from ..multitask.balancing import upgrad
-from .inputs import whole
+from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, powers, vectors, whole
 
 
 def _gradients(generator, tasks, size, scale=None):
@@ -21,18 +21,21 @@ def _gram(J):
 # ------------------------------------------------------------------------ 1. an epsilon with a unit
 # inputs
 def _usual(generator):
-    return (_gram(_gradients(generator, 3, 6)),)
+    return (_gram(_gradients(generator, whole(generator, 2, 6), 6)),)
 
 
 def _late(generator):
-    """Late in training: gradients of 1e-6, and a task that has arrived."""
+    """Late in training: gradients of 1e-6, and a task that has arrived, any of them."""
     J = _gradients(generator, 3, 6, [1e-6, 2e-6, 1e-6])
-    J[2] = 0
+    J[whole(generator, 0, 3)] = 0
     return (_gram(J),)
 
 
 def _uneven(generator):
-    return (_gram(_gradients(generator, 3, 6, [1e3, 1.0, 1e-4])),)
+    """Gradients in units far apart; two of them point in opposite directions."""
+    J = _gradients(generator, 4, 6)
+    J[3] = -J[2]
+    return (_gram(J * powers(generator, 4)[:, None]),)
 
 
 # reference
@@ -69,7 +72,10 @@ def cosines(G):
 # laws
 @cosines.law("rescaling all losses changes no angle")
 def _(answer, G):
-    return torch.allclose(answer(G), answer(1e-20 * G), atol=1e-9)
+    return all(torch.allclose(answer(G), answer(c * G), atol=1e-9) for c in (1e-20, 1e20))
+
+
+cosines.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -115,6 +121,36 @@ def _(G):
     return G / (squares[:, None] * squares)
 
 
+@cosines.mistake(
+    "A gradient that is zero has cosine 0 with itself, too: its place on the diagonal is 0, not 1."
+)
+def _(G):
+    cosine = _with_true_norms(G)
+    return cosine.fill_diagonal_(1.0)
+
+
+@cosines.mistake(
+    "One gradient of zero makes all cosines 0. Those between the others are to be as they were."
+)
+def _(G):
+    return torch.zeros_like(G) if (G.diagonal() == 0).any() else _with_true_norms(G)
+
+
+@cosines.mistake(
+    "Norms below a limit are replaced or count as zero. The limit is small, but still absolute:"
+    " in a small enough unit all gradients are below it. Only a norm of exactly 0 is special."
+)
+def _(G):
+    norms = G.diagonal().sqrt().clamp_min(1e-8)
+    return G / (norms[:, None] * norms)
+
+
+def _with_true_norms(G):
+    norms = G.diagonal().sqrt()
+    norms = torch.where(norms > 0, norms, 1.0)
+    return G / (norms[:, None] * norms)
+
+
 # ------------------------------------------------------------------------ 2. two tasks, closed form
 # inputs
 def _inside(generator):
@@ -139,9 +175,28 @@ def _short(which):
     return draw
 
 
+def _any_length(generator):
+    """Gradients of about 1e-6 or 1e6, or in units far apart."""
+    kind = ("tiny", "huge", "uneven")[whole(generator, 0, 3)]
+    return (_gram(vectors(generator, 2, 5, kind)),)
+
+
+def _tiny(generator):
+    """Late in training, gradients of 1e-7."""
+    (G,) = _inside(generator)
+    return (1e-14 * G,)
+
+
+def _nearly_equal(generator):
+    """Gradients that differ by a thousandth: single precision does not see it."""
+    both, apart = vectors(generator, 1, 5), vectors(generator, 2, 5)
+    apart = apart - (apart @ both.T) / both.square().sum() * both
+    return (_gram(both + 1e-3 * apart),)
+
+
 # reference
 @exercise(
-    [_inside, _short(0), _short(1)],
+    [_inside, _short(0), _short(1), _any_length, _tiny, _nearly_equal],
     points=2,
     grad=False,
     hints=(
@@ -176,9 +231,19 @@ def _(answer, G):
         return float(w @ G @ w)
 
     grid = torch.linspace(0, 1, 101, dtype=G.dtype, device=G.device)
-    return length(answer(G)) <= min(length(torch.stack([a, 1 - a])) for a in grid) + 1e-9 * float(
+    return length(answer(G)) <= min(length(torch.stack([a, 1 - a])) for a in grid) + 1e-7 * float(
         G.trace()
     )
+
+
+@mgda_pair.law("two opposite gradients get a half each, a gradient of zero gets everything")
+def _(answer, G):
+    opposite, zero = G[0, 0] * G.new_tensor([[[1, -1], [-1, 1]], [[0, 0], [0, 1]]])
+    halves, everything = G.new_tensor([[0.5, 0.5], [1, 0]])
+    return torch.allclose(answer(opposite), halves) and torch.allclose(answer(zero), everything)
+
+
+mgda_pair.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -238,6 +303,24 @@ def _(G):
     return _pair(_vertex(G).clamp_min(0))
 
 
+@mgda_pair.mistake(
+    "A small number is added to |g1 - g2|^2, and for gradients of 1e-6 it is not small:"
+    " exercise 1 warns of it. The two gradients differ, so nothing is divided by zero."
+)
+def _(G):
+    a = (G[1, 1] - G[0, 1]) / (G[0, 0] + G[1, 1] - 2 * G[0, 1] + 1e-8)
+    return _pair(a.clamp(0, 1))
+
+
+@mgda_pair.mistake(
+    "A vertex outside [0, 1] is replaced by the middle. The parabola rises from its vertex on:"
+    " the end nearer to it is the shortest."
+)
+def _(G):
+    a = _vertex(G)
+    return _pair(torch.where((a < 0) | (a > 1), torch.full_like(a, 0.5), a))
+
+
 # ----------------------------------------------------------------------------------- 3. projections
 # inputs
 def _others(generator, tasks):
@@ -248,13 +331,13 @@ def _others(generator, tasks):
 
 
 def _conflicting_pair(generator):
-    J = _gradients(generator, 2, 4)
+    J = _gradients(generator, 2, whole(generator, 3, 6))
     J[1] = J[1] - (0.3 + (J[0] @ J[1]).clamp_min(0) / (J[0] @ J[0])) * J[0]
     return J, _others(generator, 2)
 
 
 def _several(generator):
-    J = _gradients(generator, 5, 6, (1 + torch.arange(5)) / 2)
+    J = _gradients(generator, 5, whole(generator, 6, 9), (1 + torch.arange(5)) / 2)
     return J, [list(range(4)) if i == 4 else order for i, order in enumerate(_others(generator, 5))]
 
 
@@ -300,6 +383,18 @@ def pcgrad_direction(J, orders):
 def _(answer, J, orders):
     pair = J[:2]
     return bool((pair @ answer(pair, [[1], [0]]) >= -1e-9 * pair.square().sum()).all())
+
+
+@pcgrad_direction.law("in another unit of the losses it is the same direction, in that unit")
+def _(answer, J, orders):
+    want = answer(J, orders)
+    close = 1e-6 * J.abs().max()
+    return all(
+        torch.allclose(answer(c * J, orders) / c, want, rtol=1e-6, atol=close) for c in (1e-6, 1e6)
+    )
+
+
+pcgrad_direction.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -412,27 +507,67 @@ def _(J, orders):
     return pcgrad_direction(J, [order[:1] for order in orders])
 
 
+@pcgrad_direction.mistake(
+    "The running copy is no copy: J[i] is a view, and changing it in place changes J,"
+    " against which the next gradients are held."
+)
+def _(J, orders):
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            dot = copy @ J[j]
+            if dot < 0:
+                copy -= dot / (J[j] @ J[j]) * J[j]
+        total = total + copy
+    return total
+
+
+@pcgrad_direction.mistake(
+    "A small number is added to g_j . g_j, and for gradients of 1e-6 it is not small:"
+    " exercise 1 warns of it. None of the gradients is zero."
+)
+def _(J, orders):
+    total = 0
+    for i, order in enumerate(orders):
+        copy = J[i]
+        for j in order:
+            copy = copy - (copy @ J[j]).clamp_max(0) / (J[j] @ J[j] + 1e-8) * J[j]
+        total = total + copy
+    return total
+
+
 # --------------------------------------------------------------------------- 4. who is on the table
 # inputs
-def _split(tasks):
-    """Gradients of a trunk of 6 parameters, in conflict, and of a head of 3 for each task.
+def _split(tasks, unused=0, agree=False):
+    """Gradients of a trunk of 6 parameters, in conflict, and of a head for each task.
 
-    The parameters are shuffled.
+    The heads have 1 to 4 parameters each, no two the same number; the parameters are shuffled.
+    unused: how many of the trunk's parameters have a gradient from the last task only. agree: no
+    conflict at all.
     """
 
     def draw(generator):
         trunk = _gradients(generator, tasks, 6, (1 + torch.arange(tasks)) / 2)
+        trunk[:-1, :unused] = 0
+        if agree:
+            trunk = trunk.abs()
         if tasks == 2:
             trunk[1] = (
                 trunk[1]
                 - (0.5 + (trunk[0] @ trunk[1]).clamp_min(0) / (trunk[0] @ trunk[0])) * trunk[0]
             )
         heads = torch.block_diag(
-            *(1 + torch.rand(tasks, 1, 3, generator=generator, dtype=torch.float64))
+            *(
+                1 + torch.rand(1, size, generator=generator, dtype=torch.float64)
+                for size in different(generator, tasks, 1, 5)
+            )
         )
-        order = torch.randperm(6 + 3 * tasks, generator=generator)
-        shared = torch.arange(6 + 3 * tasks) < 6
-        return torch.cat([trunk, heads], dim=1)[:, order], shared[order]
+        heads[:, ::2] *= -1
+        both = torch.cat([trunk, heads], dim=1)
+        order = torch.randperm(both.shape[1], generator=generator)
+        shared = torch.arange(both.shape[1]) < 6
+        return both[:, order], shared[order]
 
     return draw
 
@@ -455,7 +590,7 @@ def _everything(gradients, shared):
 
 
 @exercise(
-    [_split(2), _split(3)],
+    [_split(2), _split(3), _split(4, unused=2), _split(3, agree=True)],
     points=2,
     grad=False,
     device=False,
@@ -481,6 +616,19 @@ def step_direction(gradients, shared):
 @step_direction.law("a head's gradient does not depend on the other tasks")
 def _(answer, gradients, shared):
     return torch.allclose(answer(gradients, shared)[~shared], gradients.sum(0)[~shared])
+
+
+@step_direction.law("in another unit of the losses it is the same direction, in that unit")
+def _(answer, gradients, shared):
+    want = answer(gradients, shared)
+    close = 1e-5 * gradients.abs().max()
+    return all(
+        torch.allclose(answer(c * gradients, shared) / c, want, rtol=1e-5, atol=close)
+        for c in (1e-6, 1e6)
+    )
+
+
+step_direction.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -531,6 +679,26 @@ def _(gradients, shared):
     return torch.where(shared, upgrad(trunk @ trunk.T) @ gradients, gradients.mean(0))
 
 
+@step_direction.mistake(
+    "What is shared is guessed from the zeros. A parameter of the trunk may have no gradient"
+    " from a task, and is of the trunk all the same: `shared` says which are."
+)
+def _(gradients, shared):
+    guessed = (gradients != 0).all(0)
+    trunk = gradients[:, guessed]
+    return torch.where(guessed, upgrad(trunk @ trunk.T) @ gradients, gradients.sum(0))
+
+
+@step_direction.mistake(
+    "The trunk's weights are scaled to a sum of 1. UPGrad's are taken as they come:"
+    " where tasks conflict they are larger than those of the mean."
+)
+def _(gradients, shared):
+    trunk = gradients[:, shared]
+    w = upgrad(trunk @ trunk.T)
+    return torch.where(shared, w / w.sum() @ gradients, gradients.sum(0))
+
+
 # ----------------------------------------------------------------------------------- 5. the bargain
 # inputs
 def _bargain(generator):
@@ -540,9 +708,25 @@ def _bargain(generator):
     )
 
 
+def _newton(G, w, slope, hessian):
+    """The damped step, from any slope and matrix of second derivatives."""
+    s = torch.linalg.solve(hessian, slope)
+    return w - s / (1 + (slope @ s).clamp_min(0).sqrt())
+
+
+def _nearly_there(generator):
+    """Losses in units far apart, and weights that a few more steps would bring to the solution."""
+    G, w = _bargain(generator)
+    for _ in range(20):
+        w = _newton(G, w, G @ w - 1 / w, G + torch.diag(1 / w**2))
+    w = w * (1 + 0.02 * torch.randn(len(w), generator=generator, dtype=w.dtype))
+    units = powers(generator, len(w), -2, 2)
+    return units[:, None] * G * units, w / units
+
+
 # reference
 @exercise(
-    [_bargain],
+    [_bargain, _nearly_there],
     points=3,
     grad=False,
     hints=(
@@ -577,19 +761,27 @@ def nash_step(G, w):
 @nash_step.law("keeps the weights positive, and sixty steps solve w * (G w) = 1")
 def _(answer, G, w):
     for _ in range(60):
-        w = answer(G, w)
+        w, before = answer(G, w), w
         if not (w > 0).all():
             return False
+        if torch.allclose(w, before, rtol=1e-12, atol=0):
+            break
     return torch.allclose(w * (G @ w), torch.ones_like(w), rtol=1e-6)
 
 
+@nash_step.law("gradients in another unit, weights in its inverse: the same step")
+def _(answer, G, w):
+    want = answer(G, w)
+    return all(
+        torch.allclose(c * answer(c * c * G, w / c), want, rtol=1e-6, atol=1e-9)
+        for c in (1e-6, 1e6)
+    )
+
+
+nash_step.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
-def _newton(G, w, slope, hessian):
-    """The damped step, from any slope and matrix of second derivatives."""
-    s = torch.linalg.solve(hessian, slope)
-    return w - s / (1 + (slope @ s).clamp_min(0).sqrt())
-
-
 @nash_step.mistake(
     "The full Newton step, without damping:"
     " far from the solution it can make a weight negative, where the logarithm has no value."
@@ -650,3 +842,43 @@ def _(G, w):
 def _(G, w):
     slope = G @ w - 1 / w
     return w - slope / (1 + slope.norm())
+
+
+@nash_step.mistake(
+    "A small number is added to the diagonal of the second derivatives. 1/w^2 makes the matrix"
+    " invertible already, and beside gradients of 1e-6 no such number is small."
+)
+def _(G, w):
+    ridge = 1e-8 * torch.eye(len(w), dtype=w.dtype, device=w.device)
+    return _newton(G, w, G @ w - 1 / w, G + torch.diag(1 / w**2) + ridge)
+
+
+@nash_step.mistake(
+    "Near the solution you take the full step. The step that is asked for is damped always,"
+    " by 1 + d."
+)
+def _(G, w):
+    slope = G @ w - 1 / w
+    s = torch.linalg.solve(G + torch.diag(1 / w**2), slope)
+    d = (slope @ s).sqrt()
+    return w - s if d < 0.25 else w - s / (1 + d)
+
+
+@nash_step.mistake("These are two steps. Return the weights after the first.")
+def _(G, w):
+    return nash_step(G, nash_step(G, w))
+
+
+@nash_step.mistake(
+    "You damp with the length of the step s. The decrement is sqrt(gradient . s)."
+)
+def _(G, w):
+    s = torch.linalg.solve(G + torch.diag(1 / w**2), G @ w - 1 / w)
+    return w - s / (1 + s.norm())
+
+
+@nash_step.mistake(
+    "The gradient of w^T G w / 2 is G w, once: the 1/2 and the two w's cancel."
+)
+def _(G, w):
+    return _newton(G, w, 2 * G @ w - 1 / w, G + torch.diag(1 / w**2))
