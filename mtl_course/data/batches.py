@@ -104,15 +104,31 @@ class Table:
             targets[name] = (rows, y[rows])
         return Batch(self.x, targets)
 
-    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+    def labels(self) -> dict[str, Tensor]:
+        """Task -> its labels that may be used."""
+        return {
+            name: y if name not in self.labelled else y[self.labelled[name]]
+            for name, y in self.targets.items()
+        }
+
+    def rows_of_step(self, size: int) -> int:
+        """Rows of a full batch of `batches`."""
+        return min(size, len(self))
+
+    def batches(self, size: int, order: torch.Generator, least: int = 1) -> Iterator[Batch]:
         """One epoch: every row once, `size` at a time, in an order drawn from a CPU generator.
+
+        A last batch of fewer than `least` rows joins the one before it.
 
         A GPU is waited for once per epoch and partly labelled task, not at every batch: how many
         labels has each batch?
         """
         shuffled = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
-        places = {name: _places(mask[shuffled], size) for name, mask in self.labelled.items()}
-        for number, rows in enumerate(shuffled.split(size)):
+        groups = _joined([len(rows) for rows in shuffled.split(size)], least)
+        places = {
+            name: _places(mask[shuffled], size, len(groups)) for name, mask in self.labelled.items()
+        }
+        for number, rows in enumerate(shuffled.split(groups)):
             targets = {}
             for name, y in self.targets.items():
                 if name not in places:
@@ -122,11 +138,21 @@ class Table:
             yield Batch(self.x[rows], targets)
 
 
-def _places(mask: Tensor, size: int) -> tuple[Tensor, ...]:
-    """For each batch of `size` entries of the mask, where in the batch it is True (ascending)."""
+def _joined(sizes: list[int], least: int) -> list[int]:
+    """Sizes of batches, where a last one below `least` is joined to the one before it."""
+    if len(sizes) > 1 and sizes[-1] < least:
+        return [*sizes[:-2], sizes[-2] + sizes[-1]]
+    return sizes
+
+
+def _places(mask: Tensor, size: int, batches: int) -> tuple[Tensor, ...]:
+    """Where in each of so many `batches` of `size` entries the mask is True, ascending.
+
+    The last batch has what is left.
+    """
     places = mask.nonzero().squeeze(1)
-    counts = torch.bincount(places // size, minlength=-(-len(mask) // size))
-    return (places % size).split(counts.tolist())
+    batch = (places // size).clamp_max(batches - 1)
+    return (places - batch * size).split(torch.bincount(batch, minlength=batches).tolist())
 
 
 class Separate:
@@ -192,6 +218,14 @@ class Separate:
             sets[name] = (x[place], y[place])
         return Separate(sets)
 
+    def labels(self) -> dict[str, Tensor]:
+        """Task -> its labels."""
+        return {name: y for name, (_, y) in self.sets.items()}
+
+    def rows_of_step(self, size: int) -> int:
+        """Rows of a full batch of `batches`, those of all tasks."""
+        return sum(min(size, len(x)) for x, _ in self.sets.values())
+
     def _join(self, rows: Mapping[str, Tensor | slice]) -> Batch:
         """A batch of these rows of each set, one task after the other."""
         inputs, targets, start = [], {}, 0
@@ -206,8 +240,10 @@ class Separate:
         """All rows of all tasks at once, one task after the other."""
         return self._join({name: slice(None) for name in self.sets})
 
-    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+    def batches(self, size: int, order: torch.Generator, least: int = 1) -> Iterator[Batch]:
         """One epoch over the longest set, `size` rows of each task at a time.
+
+        Where the last batch has fewer than `least` rows in all, it joins the one before it.
 
         There are fewer where a set, or the end of the longest one, is smaller. Orders are drawn
         from the CPU generator `order`, one for each pass over a set, when its first row is needed;
@@ -219,10 +255,13 @@ class Separate:
             name: torch.empty(0, dtype=torch.int64, device=x.device)
             for name, (x, _) in self.sets.items()
         }
-        for start in range(0, longest, size):
+        sizes = [min(size, longest - start) for start in range(0, longest, size)]
+        if self.rows_of_step(sizes[-1]) < least:
+            sizes = _joined(sizes, least)
+        for most in sizes:
             rows = {}
             for name, (x, _) in self.sets.items():
-                wanted = min(size, longest - start, len(x))
+                wanted = min(most, len(x))
                 if len(waiting[name]) < wanted:
                     again = torch.randperm(len(x), generator=order).to(x.device, non_blocking=True)
                     waiting[name] = torch.cat([waiting[name], again])

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.episodes import Episodes, EpisodeSource
+from ..training.modes import hold, is_held, release
 from . import _fast
 from .functional import Functional
 from .maml import objective, require_finite
@@ -138,7 +139,8 @@ def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
     """A copy whose BatchNorm layers normalise by mean and variance of one batch.
 
     With the images of a task's support it is inductive: a query is judged alone. With queries among
-    them it is transductive: what is said about one query then depends on the others.
+    them it is transductive: what is said about one query then depends on the others. A frozen part
+    takes the statistics too, and is as frozen in the copy.
 
     Args:
         model: a model with BatchNorm; it stays as it is.
@@ -148,7 +150,7 @@ def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
         A copy in evaluation mode.
 
     Raises:
-        ValueError: the model has no BatchNorm.
+        ValueError: the model has no BatchNorm, or the batch is one row, which has no variance.
 
     Source:
         Bronskill et al., "TaskNorm", ICML 2020, compare the two.
@@ -163,13 +165,34 @@ def with_statistics(model: nn.Module, x: Tensor) -> nn.Module:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         raise ValueError("The model has no BatchNorm, so it has no statistics to set.")
+    held = [norm for norm in norms if is_held(norm)]
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the average over all batches since the reset, which is this one
+        release(norm)
+        _start_statistics(norm, x)
         norm.train()
-    with torch.no_grad():
-        model(x)
+    try:
+        with torch.no_grad():
+            model(x)
+    except ValueError as error:
+        if len(x) > 1:
+            raise
+        raise ValueError("The batch is a single row, which has a mean but no variance.") from error
+    for norm in held:
+        hold(norm)
     return model.eval()
+
+
+def _start_statistics(norm: _BatchNorm, x: Tensor) -> None:
+    """Running statistics that become those of the next batch, also where the norm kept none."""
+    if norm.running_mean is None:
+        device = x.device if norm.weight is None else norm.weight.device
+        dtype = torch.get_default_dtype() if norm.weight is None else norm.weight.dtype
+        norm.track_running_stats = True
+        norm.running_mean = torch.zeros(norm.num_features, device=device, dtype=dtype)
+        norm.running_var = torch.ones(norm.num_features, device=device, dtype=dtype)
+        norm.num_batches_tracked = torch.tensor(0, device=device)
+    norm.reset_running_stats()
+    norm.momentum = None  # the average over all batches since the reset, which is this one
 
 
 def query_losses(logits: Tensor, y: Tensor) -> Tensor:
@@ -325,7 +348,7 @@ def _adapted_logits(f, start, tasks, steps, rate, at_once) -> Tensor:
         ends = _fast.adapted(value, start, list(start), (x, y), steps, rate, first_order=True)
         return f(ends, query)
 
-    return vmap(one, chunk_size=at_once)(*tasks)
+    return vmap(one, randomness="different", chunk_size=at_once)(*tasks)
 
 
 @torch.no_grad()

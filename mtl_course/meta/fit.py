@@ -30,9 +30,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..training.checkpoint import TrainingState
+from ..training.faults import require_plain_steps, require_trainable
 from ..training.history import History
 from ..training.loop import divergence, in_words, learning_rates, require_in_optimizer, run_epochs
-from .functional import Params
+from ..training.modes import evaluating
+from .functional import Params, models_with
 
 
 def fit_episodes(
@@ -57,7 +59,9 @@ def fit_episodes(
     Args:
         parameters: name -> `nn.Parameter`, all that is learned: ``f.parameters()``, and the rates
             of Meta-SGD, if any, under names of their own. Or a module, whose running statistics are
-            then kept and put back with its parameters; every round sets its training mode.
+            then kept and put back with its parameters; every round sets its training mode. For
+            validation it is in evaluation mode, and so is the model of a `Functional` to which the
+            parameters belong.
         backward: (generator on their device) -> losses [T]. Draws a meta-batch, adds its gradient
             to ``.grad``, returns the tasks' losses.
         optimizer: over all the parameters.
@@ -66,7 +70,7 @@ def fit_episodes(
             chance would choose.
         every: meta-steps per round.
         patience: so many rounds without a better loss end the run; None goes on to the end.
-        schedule: stepped after every meta-step.
+        schedule: stepped after every meta-step; it takes no loss (no ReduceLROnPlateau).
         seed: fixes the generator.
         progress: show a bar.
         checkpoint: saved after every round. A call with the same arguments goes on where the file
@@ -78,8 +82,10 @@ def fit_episodes(
         round (from 1) whose parameters are put back.
 
     Raises:
-        ValueError: `steps` is no multiple of `every`, the optimizer misses a parameter, `backward`
-            writes no gradient, or the checkpoint does not fit.
+        ValueError: `steps` is no multiple of `every`, no parameter wants a gradient, the optimizer
+            misses one, the schedule is another optimizer's, `backward` writes no gradient, or the
+            checkpoint does not fit.
+        TypeError: a schedule that needs a loss, or an optimizer that needs a closure.
         FloatingPointError: a loss is not finite or an inner loop diverges; it names the step and
             the learning rate.
         torch.OutOfMemoryError: the GPU is full; it says what to try.
@@ -107,7 +113,10 @@ def fit_episodes(
             " validation comes at the end of a round."
         )
     model = parameters if isinstance(parameters, nn.Module) else _as_module(parameters)
+    require_trainable(model.parameters())
     require_in_optimizer(model.named_parameters(), optimizer)
+    require_plain_steps(optimizer, schedule)
+    judged = [model, *models_with(model.parameters())]
     device = next(model.parameters()).device
     generator, history = torch.Generator(device).manual_seed(seed), History()
     stateful = {"optimizer": optimizer}
@@ -121,12 +130,14 @@ def fit_episodes(
         return every * len(history.train)
 
     def one_round() -> float:
-        first, losses, rates = steps_taken() + 1, [], []
+        first, losses, counts, rates = steps_taken() + 1, [], [], []
         for step in range(first, first + every):
             optimizer.zero_grad()
             rates.append(learning_rates(optimizer))
             with _told_where(f"Step {step}, learning rate {in_words(rates[-1])}"):
-                losses.append(backward(generator).detach().mean())
+                task_losses = backward(generator).detach()
+            losses.append(task_losses.mean())
+            counts.append(task_losses.numel())
             if all(p.grad is None for p in model.parameters()):
                 raise ValueError(
                     "`backward` wrote no gradient:"
@@ -140,11 +151,15 @@ def fit_episodes(
         for k, mean in enumerate(means):
             if not math.isfinite(mean):
                 raise divergence(f"training loss is {mean}", rates[k], f"step {first + k}")
-        return sum(means) / every
+        if len(set(counts)) == 1:
+            return sum(means) / every
+        tasks = sum(counts)
+        return sum(count * mean for count, mean in zip(counts, means, strict=True)) / tasks
 
     def validation_loss() -> float:
         step, rates = steps_taken() + every, learning_rates(optimizer)
-        with _told_where(f"Validation after step {step}, learning rate {in_words(rates)}"):
+        place = f"Validation after step {step}, learning rate {in_words(rates)}"
+        with _told_where(place), evaluating(*judged):
             loss = float(torch.as_tensor(validate()).detach())
         if not math.isfinite(loss):
             raise divergence(f"validation loss is {loss}", rates, f"step {step}")

@@ -181,7 +181,7 @@ def meta_losses(
         Losses [T], differentiable in `params` and in rates that are tensors.
 
     Raises:
-        ValueError: a part or a rate does not exist, or `steps` is negative.
+        ValueError: a part or a rate does not exist, `steps` is negative, or a target is not finite.
         FloatingPointError: an inner loop diverged; it names the task, the rate and the steps.
 
     Source:
@@ -216,8 +216,23 @@ def meta_losses(
             return (value(_fast.adapted(value, params, names, (x, y), *options), query, truth),)
 
     (losses,) = _fast.over_tasks(one, episodes, at_once)
-    require_finite(losses, steps, rate)
+    _require_finite_losses(losses, episodes, steps, rate)
     return losses
+
+
+def _require_finite_losses(losses: Tensor, episodes: Episodes, steps: int, rate: Rate) -> None:
+    """That of `require_finite`; where the targets are to blame, ValueError that says so."""
+    try:
+        require_finite(losses, steps, rate)
+    except FloatingPointError as error:
+        for side, (_, y) in (("support", episodes.support), ("query", episodes.query)):
+            sound = torch.isfinite(y).flatten(1).all(1)
+            if bad := (~sound).nonzero().flatten().tolist():
+                raise ValueError(
+                    f"Task number {bad[0]} has targets in its {side} that are NaN or infinite:"
+                    " leave those rows out."
+                ) from error
+        raise
 
 
 def meta_backward(
@@ -251,7 +266,7 @@ def meta_backward(
         The tasks' losses [T], detached.
 
     Raises:
-        ValueError: a part or a rate does not exist, or `steps` is negative.
+        ValueError: a part or a rate does not exist, `steps` is negative, or a target is not finite.
         FloatingPointError: an inner loop diverged; it names the task, the rate and the steps.
 
     Source:
@@ -394,7 +409,7 @@ def reptile_backward(
         The query losses [T] after adapting.
 
     Raises:
-        ValueError: a rate does not exist, or `steps` is negative.
+        ValueError: a rate does not exist, `steps` is negative, or a target is not finite.
         FloatingPointError: an inner loop diverged; no gradient has been written then.
 
     Source:
@@ -430,7 +445,7 @@ def reptile_backward(
                 away[name] += (p - ends).sum(0) / len(episodes)
             losses.append(group_losses)
         losses = torch.cat(losses)
-        require_finite(losses, steps, rate)
+        _require_finite_losses(losses, episodes, steps, rate)
         for name, p in params.items():
             p.grad = away[name] if p.grad is None else p.grad + away[name]
     return losses

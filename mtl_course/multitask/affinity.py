@@ -71,6 +71,9 @@ def lookahead(
     Returns:
         Z [T, T], row i the task of the step, column j the task that is looked at.
 
+    Raises:
+        ValueError: a loss is not positive, so that nothing is relative to it; names the task.
+
     Source:
         Fifty et al., "Efficiently identifying task groupings for multi-task learning", NeurIPS
         2021, equation 1.
@@ -84,9 +87,16 @@ def lookahead(
     """
     shared = [p.detach().requires_grad_() for p in shared]
     start = losses(shared)
+    if bad := (~(start > 0)).nonzero().flatten().tolist():
+        raise ValueError(
+            f"The loss of task {bad[0]} is {start[bad[0]].item():g}; the affinity is relative to"
+            " it, so it must be positive."
+        )
     rows = []
     for loss in start:
-        gradients = torch.autograd.grad(loss, shared, retain_graph=True)
+        gradients = torch.autograd.grad(
+            loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         with torch.no_grad():
             moved = [p - rate * g for p, g in zip(shared, gradients, strict=True)]
             rows.append(1 - losses(moved) / start)
@@ -100,17 +110,28 @@ def relative_gain(alone: ArrayLike, together: ArrayLike) -> NDArray:
     It is what `training.delta_m` averages.
 
     Args:
-        alone: errors of the tasks alone, not zero.
+        alone: errors of the tasks alone, above zero.
         together: errors of the same tasks in company; the two broadcast.
 
     Returns:
         Gains in per cent; negative where the error rose.
 
+    Raises:
+        ValueError: an error alone is not above zero, so that nothing is relative to it; names its
+            place. Compare differences then.
+
     Example:
         >>> relative_gain([2.0, 4.0], [1.0, 5.0]).tolist()
         [50.0, -25.0]
     """
-    return 100 * (1 - np.asarray(together) / np.asarray(alone))
+    alone = np.asarray(alone)
+    if (bad := ~(alone > 0)).any():
+        place = np.argwhere(bad)[0].tolist()
+        raise ValueError(
+            f"The error alone at {place} is {alone[tuple(place)]}; a relative gain needs an error"
+            " above zero. Compare differences instead."
+        )
+    return 100 * (1 - np.asarray(together) / alone)
 
 
 def both_ways(S: ArrayLike) -> NDArray:

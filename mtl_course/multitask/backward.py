@@ -73,7 +73,8 @@ def balanced_backward(
         features: z = trunk(x), of any shape, with its graph.
         task_losses: task name -> function from features to the task's scalar loss, or to None if
             the batch has no label for it.
-        shared: the trunk's parameters; those that want no gradient get none.
+        shared: the trunk's parameters; those that want no gradient get none, and one that is
+            named twice counts once.
         weigh: Gram matrix [T, T] (float64, CPU) -> weights [T], such as `balancing.upgrad`.
         approximate: balance at the features.
         scaler: for float16; the losses are scaled, and the weights do not see the scale.
@@ -82,8 +83,9 @@ def balanced_backward(
         Names, losses, Gram matrix and weights of the tasks that have a loss.
 
     Raises:
-        ValueError: a loss is not a scalar, no task has a loss, or `weigh` does not give T finite
-            weights.
+        ValueError: a loss is not a scalar, no task has a loss, no shared parameter wants a gradient
+            or the features depend on none, a head uses a shared parameter (the heads' gradients
+            have been written by then), or `weigh` does not give T finite weights.
         FloatingPointError: a task's loss or gradient is not finite; names the task.
 
     Example:
@@ -100,13 +102,21 @@ def balanced_backward(
     aliases, losses = _losses(features, task_losses)
     names, values = tuple(losses), torch.stack(tuple(losses.values()))
     _require_finite(names, values)
-    shared = [p for p in shared if p.requires_grad]
+    shared = list({id(p): p for p in shared if p.requires_grad}.values())
+    if not shared or not features.requires_grad:
+        raise ValueError(
+            "There is nothing to balance: no shared parameter wants a gradient, or the features do"
+            " not depend on any. Open a part of the trunk, or take a weighting of the losses."
+        )
+    gradients = [p.grad for p in shared]
+    versions = [None if g is None else g._version for g in gradients]
     scale = 1.0 if scaler is None else scaler.get_scale()
     # Forward passes want the caller's autocast; sums of gradients and the Gram matrix want full
     # precision.
     with torch.autocast(features.device.type, enabled=False):
         total = values.sum() if scaler is None else scaler.scale(values.sum())
         total.backward()
+        _require_untouched(shared, gradients, versions)
         cotangents = _stacked_gradients(aliases)
         # The gradients of all tasks come next, the peak of the memory: let go of the heads' graph.
         values = values.detach()
@@ -162,6 +172,20 @@ def _require_finite(names, losses):
             f"The loss of task {', '.join(bad)} is not finite; no gradient was written."
             " Look at its inputs and rate."
         )
+
+
+def _require_untouched(shared, gradients, versions):
+    """ValueError if the heads' backward pass has written to a parameter of the trunk.
+
+    Its ``.grad`` is then another tensor than before, or the same in a later version.
+    """
+    for place, (p, gradient, version) in enumerate(zip(shared, gradients, versions, strict=True)):
+        if p.grad is not gradient or (version is not None and gradient._version != version):
+            raise ValueError(
+                f"Parameter {place} of `shared`, of shape {list(p.shape)}, is used by a head too:"
+                " it would get a gradient that is not balanced. Untie it, or take a weighting."
+                " Zero the gradients, the heads' have been written."
+            )
 
 
 def _stacked_gradients(aliases):

@@ -1,5 +1,6 @@
 """Training on several tasks: the evaluation of every task, one step, and the loop around them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..data.augment import Augment
 from ..data.batches import Batch, Separate, Table
 from ..training.evaluation import predict
+from ..training.faults import (
+    require_finite_targets,
+    require_one_side,
+    require_plain_steps,
+    require_trainable,
+)
 from ..training.history import History
 from ..training.loop import (
     divergence,
@@ -20,10 +27,11 @@ from ..training.loop import (
     require_in_optimizer,
     run_epochs,
 )
+from ..training.modes import buffers_kept, least_rows
 from ..training.precision import Precision
 from ..training.tasks import Task, delta_m
 from .backward import balanced_backward
-from .weighting import EqualWeights, Weighting
+from .weighting import EqualWeights, RefusedLossError, Weighting
 
 Combine = Weighting | Callable[[Tensor], Tensor]
 """A weighting of the losses, or a balancing method: Gram matrix [T, T] -> weights [T]."""
@@ -35,7 +43,8 @@ class TaskHistory(History):
     """A run over several tasks: besides the losses of `History`, those of every task.
 
     `train` and `validation` are here means over tasks of the loss divided by `initial`, which have
-    no unit.
+    no unit. A task whose `initial` is not positive, such as a log-likelihood, counts with 1 + its
+    difference from there, in its own unit.
 
     Args:
         initial: task -> validation loss of the untrained model, in the task's own unit.
@@ -171,8 +180,10 @@ def step(
         The task losses [T] before the step; NaN for a task without a label in this batch.
 
     Raises:
-        ValueError: a weighting, and a task without a label in this batch.
-        TypeError: a balancing method, and a model without `trunk` and `heads`.
+        ValueError: a weighting, and a task without a label in this batch or a loss that it cannot
+            take; or everything that the step would train is frozen.
+        TypeError: a balancing method, and a model without `trunk` and `heads`; or a schedule that
+            needs a loss.
         FloatingPointError: a balancing method, and a loss or gradient that is not finite.
 
     Example:
@@ -220,34 +231,38 @@ class _Weighted:
         """Write the gradients; the losses [T]."""
         losses = torch.stack(self._losses(data))
         shared = getattr(self.model, "trunk", self.model)
-        self.weighting.before_backward(losses, shared.parameters())
         try:
+            self.weighting.before_backward(losses, shared.parameters())
             total = self.weighting(losses)
-        except FloatingPointError as error:
+        except (FloatingPointError, RefusedLossError) as error:
             raise self._named(error, losses) from error
+        _require_graph(total)
         self.precision.backward(total)
         return losses.detach()
 
     def after_step(self, data: Batch) -> None:
         """Show the weighting what the step has done to the losses, if it wants to know."""
         if self.weighting.wants_losses_after_step:
-            with torch.no_grad():
+            # In training mode, as the first look was; but the batch counts once in the statistics.
+            with torch.no_grad(), buffers_kept(self.model):
                 losses = torch.stack(self._losses(data))
             try:
                 self.weighting.after_step(losses)
-            except FloatingPointError as error:
+            except (FloatingPointError, RefusedLossError) as error:
                 raise self._named(error, losses) from error
-
-    def mean(self, losses: Tensor) -> Tensor:
-        """Mean [T] over the steps of an epoch of their losses [steps, T]."""
-        return losses.mean(0)
 
     def end_epoch(self, losses: Tensor) -> None:
         """Show the weighting the mean losses [T] of the epoch."""
-        self.weighting.end_epoch(losses)
+        try:
+            self.weighting.end_epoch(losses)
+        except RefusedLossError as error:
+            raise self._named(error, losses) from error
 
-    def _named(self, error: FloatingPointError, losses: Tensor) -> FloatingPointError:
+    def _named(self, error: FloatingPointError | RefusedLossError, losses: Tensor) -> Exception:
         """The error of a weighting, which knows no names, about these losses [T]."""
+        if isinstance(error, RefusedLossError):
+            names = list(self.tasks)
+            return ValueError(f"Task {_listed(names[place] for place in error.places)}: {error}")
         bad = _names_of(self.tasks, ~torch.isfinite(losses))
         return FloatingPointError(f"The loss of task {bad} is not finite." if bad else str(error))
 
@@ -275,7 +290,9 @@ class _Summed(_Weighted):
     def backward(self, data: Batch) -> Tensor:
         """Write the gradients; the losses [T]."""
         first, *others = self._losses(data)
-        self.precision.backward(sum(others, start=first))
+        total = sum(others, start=first)
+        _require_graph(total)
+        self.precision.backward(total)
         return torch.stack([first, *others]).detach()
 
 
@@ -312,10 +329,6 @@ class _Balanced:
     def after_step(self, data: Batch) -> None:
         """Nothing to do."""
 
-    def mean(self, losses: Tensor) -> Tensor:
-        """Mean [T] of losses [steps, T], each over the steps that had a label of the task."""
-        return losses.nanmean(0)
-
     def end_epoch(self, losses: Tensor) -> None:
         """Nothing to do."""
 
@@ -326,10 +339,23 @@ class _Balanced:
             if name not in data.targets:
                 return None
             rows, y = data.targets[name]
-            output = self.precision.outputs(self.model.heads[name], _take(features, rows))
+            head = self.model.heads[name]
+            if len(y) > 1:
+                output = self.precision.outputs(head, _take(features, rows))
+            else:
+                # A norm in the head must not get a row alone.
+                output = _take(self.precision.outputs(head, features), rows)
             return self.tasks[name].loss(output, y)
 
         return loss_of
+
+
+def _require_graph(total: Tensor) -> None:
+    """ValueError unless the total of the losses depends on something that learns."""
+    if not total.requires_grad:
+        raise ValueError(
+            "The losses depend on nothing that learns: the model is frozen as a whole."
+        )
 
 
 def _take(values: Tensor, rows: slice | Tensor) -> Tensor:
@@ -360,8 +386,9 @@ def fit_tasks(
     """Train a model on several tasks, in place, until validation stops improving.
 
     The best epoch is the one with the least mean over tasks of validation loss / validation loss of
-    the untrained model, so that no task decides by its unit. Everything else is as in
-    `training.fit`.
+    the untrained model, so that no task decides by its unit. Where the untrained loss is not
+    positive, as a log-likelihood may be, the ratio would turn: 1 + the difference takes its place.
+    Everything else is as in `training.fit`.
 
     Args:
         model: inputs -> dict from task name to output.
@@ -374,7 +401,8 @@ def fit_tasks(
             matrix [T, T] -> weights [T]. The latter needs a model with a `trunk` and `heads`, such
             as `HardSharing`.
         epochs: at most so many.
-        batch: rows in a step; of `Separate` data, rows of each task.
+        batch: rows in a step; of `Separate` data, rows of each task. A last row alone joins the
+            step before, where the model has a BatchNorm in training mode.
         patience: so many epochs without a better validation loss end the run.
         augment: (inputs of a training batch, generator on their device) -> inputs.
         schedule: stepped after every optimizer step.
@@ -387,9 +415,13 @@ def fit_tasks(
         Losses and metrics of every task on the validation data, one value per epoch.
 
     Raises:
-        ValueError: names of tasks, outputs and labels differ; a weighting, and a batch without a
-            label of a task; the optimizer misses a parameter; the checkpoint does not fit.
-        TypeError: a balancing method, and a model without `trunk` and `heads`.
+        ValueError: names of tasks, outputs and labels differ; labels are not finite (names the
+            task); a weighting, and a batch without a label of a task or losses that it cannot take;
+            the model is frozen as a whole, or the optimizer misses a parameter; the schedule is
+            another optimizer's; a BatchNorm would be given single rows; a balancing method, and a
+            parameter of both trunk and heads; the checkpoint does not fit.
+        TypeError: a balancing method, and a model without `trunk` and `heads`; a schedule that
+            needs a loss, or an optimizer that needs a closure.
         FloatingPointError: a loss or gradient is not finite; with task, epoch, step and learning
             rate.
         torch.OutOfMemoryError: with the batch size to try.
@@ -408,11 +440,24 @@ def fit_tasks(
         {'twice': '1.00', 'minus': '1.00'}
     """
     combine = EqualWeights() if combine is None else combine
+    for kind, rows in (("training", train), ("validation", validation)):
+        labels = rows.labels()
+        require_finite_targets({f"Task {name!r}, {kind} data": y for name, y in labels.items()})
+    require_trainable(model.parameters())
     require_in_optimizer(model.named_parameters(), optimizer)
+    require_plain_steps(optimizer, schedule)
+    if not isinstance(combine, Weighting) and hasattr(model, "trunk") and hasattr(model, "heads"):
+        require_one_side(model.trunk, model.heads)
+    rows_at_least = least_rows(model, train.rows_of_step(batch))
     if isinstance(combine, nn.Module):
         require_in_optimizer(combine.named_parameters("weighting"), optimizer)
     precision = Precision(precision, next(model.parameters()).device)
     initial, _ = evaluate_tasks(model, tasks, validation, precision=precision.dtype)
+    if bad := [name for name, loss in initial.items() if not math.isfinite(loss)]:
+        raise FloatingPointError(
+            f"The validation loss of task {_listed(bad)} is not finite before the first step."
+            " Look for log(0), 0/0 or inputs that are not finite."
+        )
     history = TaskHistory(
         initial=initial, losses={name: [] for name in tasks}, metrics={name: [] for name in tasks}
     )
@@ -432,21 +477,24 @@ def fit_tasks(
     options = {"schedule": schedule, "precision": precision}
 
     def one_epoch() -> float:
-        losses, rates = [], []
+        losses, counts, rates = [], [], []
         try:
-            for data in train.batches(batch, order):
+            for data in train.batches(batch, order, rows_at_least):
                 rates.append(learning_rates(optimizer))
                 if augment is not None:
                     data = replace(data, x=augment(data.x, draws))
                 losses.append(step(model, tasks, data, optimizer, combine, **options))
+                labelled = data.targets
+                counts.append([len(labelled[t][1]) if t in labelled else 0 for t in tasks])
         except FloatingPointError as error:
             where = f"Epoch {len(history.train) + 1}, step {len(rates)}"
             rate = in_words(rates[-1])
             raise FloatingPointError(f"{where}, learning rate {rate}: {error}") from error
         losses = torch.stack(losses).cpu()  # [steps, T]: the only wait for the device in an epoch
-        mean = method.mean(losses)
+        counts = torch.tensor(counts)
+        mean = _mean(losses, counts)
         if not torch.isfinite(mean).all():
-            raise _diverged(tasks, losses, mean, rates, len(history.train) + 1)
+            raise _diverged(tasks, losses, counts, rates, len(history.train) + 1)
         method.end_epoch(mean)
         return relative(dict(zip(tasks, mean.tolist(), strict=True)))
 
@@ -459,7 +507,7 @@ def fit_tasks(
 
     def relative(losses: Mapping[str, float]) -> float:
         """Mean over tasks of the loss, relative to that of the untrained model."""
-        return sum(losses[name] / history.initial[name] for name in tasks) / len(tasks)
+        return sum(_relative(losses[name], history.initial[name]) for name in tasks) / len(tasks)
 
     return run_epochs(
         state,
@@ -472,11 +520,33 @@ def fit_tasks(
     )
 
 
+def _relative(loss: float, initial: float) -> float:
+    """A loss relative to that of the untrained model: less is better, and 1 is as good as that."""
+    return loss / initial if initial > 0 else 1 + loss - initial
+
+
+def _mean(losses: Tensor, counts: Tensor) -> Tensor:
+    """Mean [T] over the labels of an epoch.
+
+    Of the losses [steps, T], each a mean over so many labels, `counts` [steps, T]; NaN where there
+    is none.
+    """
+    if (counts == counts[0]).all():
+        return losses.mean(0)
+    sums = torch.where(counts > 0, losses.double() * counts, 0).sum(0)
+    return (sums / counts.sum(0)).to(losses.dtype)
+
+
 def _diverged(
-    tasks: Mapping[str, Task], losses: Tensor, mean: Tensor, rates: list[list[float]], epoch: int
+    tasks: Mapping[str, Task], losses: Tensor, counts: Tensor, rates: list[list[float]], epoch: int
 ) -> FloatingPointError:
-    """The error for an epoch's losses [steps, T] whose mean [T] is not finite for every task."""
-    bad = ~torch.isfinite(mean)
-    first = int((~torch.isfinite(losses[:, bad])).any(1).nonzero()[0])
-    what = f"training loss of {_names_of(tasks, bad)} is not finite"
+    """The error for an epoch's losses [steps, T] that are not finite where there are labels.
+
+    It names the tasks of the first such step: later on, what they share is spoilt for all.
+    """
+    bad = ~torch.isfinite(losses) & (counts > 0)
+    if not bad.any():
+        bad = counts > 0  # each is finite, and their sum is not
+    first = int(bad.any(1).nonzero()[0])
+    what = f"training loss of {_names_of(tasks, bad[first])} is not finite"
     return divergence(what, rates[first], f"epoch {epoch}, step {first + 1}")

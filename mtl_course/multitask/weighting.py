@@ -207,6 +207,10 @@ class DWA(Weighting):
     Args:
         temperature: > 0; a high one brings the weights near to equal ones.
 
+    Raises:
+        ValueError: the temperature is not positive, or a mean loss is negative: a ratio of such
+            losses says nothing; names the task by its place.
+
     Source:
         Liu, Johns and Davison, "End-to-end multi-task learning with attention", CVPR 2019.
 
@@ -220,6 +224,8 @@ class DWA(Weighting):
 
     def __init__(self, temperature: float = 2.0):
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be positive.")
         self.temperature = temperature
         self.history: list[Tensor] = []
 
@@ -228,12 +234,15 @@ class DWA(Weighting):
         if len(self.history) < 2:
             return torch.ones_like(losses)
         earlier, last = self.history
-        return len(losses) * (last / earlier / self.temperature).softmax(0).to(losses)
+        # A loss that has reached 0 cannot fall any more: it stands still.
+        ratio = torch.where(earlier > 0, last / earlier, 1.0)
+        return len(losses) * (ratio / self.temperature).softmax(0).to(losses)
 
     def forward(self, losses: Tensor) -> Tensor:
         return (self.weights(losses.detach()) * losses).sum()
 
     def end_epoch(self, losses: Tensor) -> None:
+        _require_ratios(losses, losses < 0, "DWA weighs by ratios of losses that are not negative")
         self.history = [*self.history, losses.detach().clone()][-2:]
 
     def get_extra_state(self):
@@ -287,13 +296,17 @@ class GradNorm(Weighting):
     A task that lags behind gets a longer one. The weights follow the gradient of
     sum_t | w_t |g_t| - mean_s(w_s |g_s|) r_t^alpha |, with the target taken as constant, where r_t
     is the loss relative to its first value, divided by the mean of these ratios. After each step
-    they are scaled to sum to T. g_t is taken at the shared parameters that the loop passes; the
-    paper uses the last shared layer.
+    they are scaled to sum to T. g_t is taken at the shared parameters that the loop passes and that
+    learn; the paper uses the last shared layer.
 
     Args:
         tasks: their number T.
         alpha: how strongly tasks that lag behind are favoured; 0: not at all.
         rate: of the gradient step on the weights.
+
+    Raises:
+        ValueError: by the calls of the loop, if no shared parameter learns, or if a loss is not
+            positive in the first step or in the mean of an epoch; names the task by its place.
 
     Source:
         Chen et al., "GradNorm", ICML 2018, algorithm 1.
@@ -312,11 +325,17 @@ class GradNorm(Weighting):
         self.alpha, self.rate = alpha, rate
         self.register_buffer("weights", torch.ones(tasks))
         self.register_buffer("first", torch.full((tasks,), float("nan")))
+        self._looked_at_first = False
 
     def before_backward(self, losses: Tensor, shared: Iterable[nn.Parameter]) -> None:
-        norms = _gradient_norms(losses, list(shared))
+        if not self._looked_at_first:
+            # Once per run: to look is to wait for the device.
+            _require_ratios(losses.detach(), losses <= 0, NEEDS_OF_GRADNORM)
+            self._looked_at_first = True
+        norms = _gradient_norms(losses, shared)
         self.first = torch.where(self.first.isnan(), losses.detach(), self.first)
-        ratio = losses.detach() / self.first
+        # Between two looks a loss may be below 0: it has fallen as far as a ratio can tell.
+        ratio = (losses.detach() / self.first).clamp_min(torch.finfo(losses.dtype).tiny)
         sizes = self.weights * norms
         target = sizes.mean() * (ratio / ratio.mean()) ** self.alpha
         moved = (self.weights - self.rate * norms * torch.sign(sizes - target)).clamp_min(1e-6)
@@ -324,6 +343,9 @@ class GradNorm(Weighting):
 
     def forward(self, losses: Tensor) -> Tensor:
         return (self.weights * losses).sum()
+
+    def end_epoch(self, losses: Tensor) -> None:
+        _require_ratios(losses, losses <= 0, NEEDS_OF_GRADNORM)
 
 
 class FAMO(Weighting):
@@ -399,6 +421,28 @@ class FAMO(Weighting):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+class RefusedLossError(ValueError):
+    """A weighting that cannot take the losses of some tasks, which it knows by their places."""
+
+    def __init__(self, reason: str, places: Sequence[int]):
+        super().__init__(reason)
+        self.places = tuple(places)
+
+
+NEEDS_OF_GRADNORM = "GradNorm divides losses by their first values and needs positive ones"
+
+
+def _require_ratios(losses: Tensor, refused: Tensor, need: str) -> None:
+    """RefusedLossError where the losses [T] are `refused` [T]."""
+    if places := refused.nonzero().flatten().tolist():
+        listed = ", ".join(map(str, places))
+        raise RefusedLossError(
+            f"{need}; that of task {listed} (the first is task 0) is not: {losses.tolist()}."
+            " A log-likelihood needs a weighting without ratios, such as a fixed one.",
+            places,
+        )
+
+
 def _require_positive(values: Tensor, need: str) -> None:
     """An error unless all values [T] are positive and finite; a GPU is waited for only once."""
     if ((values > 0) & (values < math.inf)).all():
@@ -408,15 +452,25 @@ def _require_positive(values: Tensor, need: str) -> None:
         raise FloatingPointError(
             f"The loss of task {', '.join(bad)} (the first is task 0) is not finite: {numbers}."
         )
-    raise ValueError(f"{need} {numbers}.")
+    refused = [task for task, value in enumerate(numbers) if value <= 0]
+    raise RefusedLossError(f"{need} {numbers}.", refused)
 
 
-def _gradient_norms(losses: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
-    """Norms [T] of the gradients of the losses with respect to all shared parameters together."""
+def _gradient_norms(losses: Tensor, shared: Iterable[nn.Parameter]) -> Tensor:
+    """Norms [T] of the gradients of the losses with respect to all shared parameters together.
+
+    What is frozen is left out. The norm is 0 for a task that does not depend on the rest.
+    """
+    shared = list({id(p): p for p in shared if p.requires_grad}.values())
+    if not shared:
+        raise ValueError(
+            "GradNorm compares gradients of shared parameters, and all of them are frozen."
+        )
     norms = []
     for loss in losses:
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-        norms.append(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+        reached = [g.norm() for g in gradients if g is not None]
+        norms.append(torch.stack(reached).norm() if reached else loss.new_zeros(()))
     return torch.stack(norms)
 
 

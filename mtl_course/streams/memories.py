@@ -10,9 +10,10 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 from torch.nn import functional as F
 
+from ..training.modes import batch_norms, call_with, evaluating
 from .stream import Examples, Stream
 
 
@@ -121,15 +122,20 @@ def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -
 
     ``F_i = mean over x, sum over c, of p(c|x) (d log p(c|x) / d theta_i)^2``: the labels are the
     model's own (not those of the data, which would give the empirical Fisher), and all of them,
-    weighted, not drawn.
+    weighted, not drawn. The model is looked at in evaluation mode, and left as it came. What is
+    frozen is left out.
 
     Args:
-        model: [n, ...] -> logits [n, C]. It should be in evaluation mode.
+        model: [n, ...] -> logits [n, C].
         x: inputs [N, ...].
         classes: those that compete; all by default.
 
     Returns:
-        Name -> tensor of the parameter's shape.
+        Name -> tensor of the parameter's shape, for each parameter that learns.
+
+    Raises:
+        ValueError: there is no input, the model is frozen as a whole, or it has a BatchNorm without
+            running statistics, for which there is no output of one input.
 
     Source:
         Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation for natural
@@ -147,10 +153,29 @@ def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -
         >>> fisher["bias"].tolist(), fisher["weight"].flatten().tolist()
         ([0.25, 0.25], [1.0, 1.0])
     """
-    params = {name: p.detach() for name, p in model.named_parameters()}
+    params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not params or not len(x):
+        raise ValueError(
+            "The model is frozen as a whole: no parameter learns, so none has a Fisher information."
+            if len(x)
+            else "There is no input to take the Fisher information over."
+        )
+    if norms := batch_norms(model, training=False):
+        raise ValueError(
+            f"The norm {norms[0]!r} has no running statistics, so no input has an output of its"
+            " own: give it some (track_running_stats=True), or use GroupNorm or LayerNorm."
+        )
+    with evaluating(model):
+        return _fisher_diagonal(model, params, x, classes)
+
+
+def _fisher_diagonal(
+    model: nn.Module, params: dict[str, Tensor], x: Tensor, classes: slice
+) -> dict[str, Tensor]:
+    """That of `fisher_diagonal`, of a model in evaluation mode."""
 
     def log_probabilities(params: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        logits = functional_call(model, params, (inputs[None],))[0, classes]
+        logits = call_with(model, params, inputs[None])[0, classes]
         return F.log_softmax(logits, dim=0)
 
     with torch.no_grad():
@@ -180,6 +205,9 @@ def ewc_penalty(
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: the anchor has no parameter.
+
     Source:
         Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 114, 2017,
         equation 3.
@@ -191,6 +219,8 @@ def ewc_penalty(
         >>> [ewc_penalty(params, anchor, fisher, 2.0).item() for params in (along, across)]
         [1.0, 10.0]
     """
+    if not anchor:
+        raise ValueError("The anchor has no parameter that could be held to it.")
     terms = [(fisher[name] * (params[name] - anchor[name]).square()).sum() for name in anchor]
     return strength / 2 * torch.stack(terms).sum()
 
@@ -240,9 +270,12 @@ class Ewc:
         """Move the anchor here, and add the task's Fisher diagonal."""
         x = stream.train[task][0]
         rows = torch.randperm(len(x), generator=self.generator)[: self.samples].to(x.device)
-        new = fisher_diagonal(model.eval(), x[rows], stream.classes(task))
-        self.fisher = {name: value + self.fisher.get(name, 0) for name, value in new.items()}
-        self.anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+        new = fisher_diagonal(model, x[rows], stream.classes(task))
+        # What is frozen now keeps what it had: it may be opened again.
+        summed = {name: value + self.fisher.get(name, 0) for name, value in new.items()}
+        self.fisher = self.fisher | summed
+        params = dict(model.named_parameters())
+        self.anchor = {name: params[name].detach().clone() for name in self.fisher}
 
 
 def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> Tensor:
@@ -253,10 +286,13 @@ def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> 
     Args:
         logits: of the network that learns, [B, ..., C].
         old: of the network that is held to, the same shape.
-        temperature: T; Li and Hoiem use 2.
+        temperature: T > 0; Li and Hoiem use 2.
 
     Returns:
         A scalar, in nats times T squared.
+
+    Raises:
+        ValueError: the temperature is not positive, or there are no rows.
 
     Source:
         Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, section 2.
@@ -269,6 +305,11 @@ def distillation_loss(logits: Tensor, old: Tensor, temperature: float = 2.0) -> 
         >>> [f"{distillation_loss(old + torch.tensor(d), old):.2f}" for d in ([3., 3.], [3., 0.])]
         ['0.00', '1.03']
     """
+    if not temperature > 0 or not len(logits):
+        raise ValueError(
+            f"The temperature must be positive and there must be rows;"
+            f" they are {temperature} and {len(logits)}."
+        )
     old, new = (F.log_softmax(values / temperature, dim=-1) for values in (old, logits))
     return temperature**2 * (old.exp() * (old - new)).sum() / len(logits)
 
@@ -304,8 +345,10 @@ class Distillation:
 
     @property
     def numbers(self) -> int:
-        """Those of the old network."""
-        return 0 if self.old is None else sum(p.numel() for p in self.old.state_dict().values())
+        """Those of the old network; what is shared in it counts once."""
+        if self.old is None:
+            return 0
+        return sum(values.numel() for values in (*self.old.parameters(), *self.old.buffers()))
 
     def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
         """The distillation loss of the classes before `task`, times the strength, a scalar."""

@@ -34,6 +34,7 @@ def prequential(learner: Learner, x: NDArray, y: NDArray) -> NDArray:
         Errors [T], target minus forecast, in the targets' unit.
 
     Raises:
+        ValueError: there are no examples, or not as many targets as inputs.
         FloatingPointError: a forecast is not finite; it names the example, and the rate of a
             learner that has one.
 
@@ -49,6 +50,11 @@ def prequential(learner: Learner, x: NDArray, y: NDArray) -> NDArray:
         >>> prequential(OnlineSgd(np.zeros(1), rate=1.0), ones, 8 * ones[:, 0]).tolist()
         [8.0, 4.0, 2.0, 1.0]
     """
+    if len(x) != len(y) or not len(y):
+        raise ValueError(
+            f"There are {len(x)} inputs and {len(y)} targets; as many of each are needed, and at"
+            " least one."
+        )
     errors = np.empty(len(y))
     for t, (inputs, target) in enumerate(zip(x, y, strict=True)):
         errors[t] = target - learner.predict(inputs)

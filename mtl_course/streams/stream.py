@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.augment import Augment
+from ..training.faults import require_plain_steps, require_rows, require_trainable
 from ..training.loop import in_words, learning_rates
+from ..training.modes import chunks, evaluating, least_rows, modes_kept
 from ..training.tasks import accuracy
 
 Examples = tuple[Tensor, Tensor]
@@ -174,6 +176,9 @@ def learn(
         do not compete yet.
 
     Raises:
+        ValueError: a task has no examples or not as many labels as inputs, all of the model is
+            frozen, or its BatchNorm would be given single rows.
+        TypeError: an optimizer that wants a closure.
         FloatingPointError: the loss is not finite; it names the task, the step and the rate.
 
     Source:
@@ -192,6 +197,9 @@ def learn(
         >>> learn(nn.Linear(2, 4), stream, sgd, epochs=20)[-1].tolist()
         [1.0, 1.0]
     """
+    _require_examples(stream)
+    for x, _ in stream.train:
+        least_rows(model, min(batch, len(x)))
     generators = _generators(stream, seed)
     rows = []
     for task, examples in enumerate(stream.train):
@@ -231,6 +239,9 @@ def learn_jointly(
         The accuracy on each task's test examples, [T].
 
     Raises:
+        ValueError: a task has no examples or not as many labels as inputs, all of the model is
+            frozen, or its BatchNorm would be given single rows.
+        TypeError: an optimizer that wants a closure.
         FloatingPointError: the loss is not finite; it names the task, the step and the rate.
 
     Example:
@@ -242,6 +253,7 @@ def learn_jointly(
         >>> learn_jointly(nn.Linear(2, 4), stream, sgd, epochs=20).tolist()
         [1.0, 1.0]
     """
+    _require_examples(stream)
     everything = tuple(torch.cat(same) for same in zip(*stream.train, strict=True))
     last = len(stream) - 1
     new_optimizer, generators = optimizer(model.parameters()), _generators(stream, seed)
@@ -280,14 +292,31 @@ def _generators(stream: Stream, seed: int) -> tuple[torch.Generator, torch.Gener
     return torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
 
 
-def _train(
+def _require_examples(stream: Stream) -> None:
+    """ValueError that names a task without examples, or with another number of labels."""
+    for kind, sets in (("train", stream.train), ("test", stream.test)):
+        if not sets:
+            raise ValueError(f"The stream has no task ({kind}).")
+        for task, (x, y) in enumerate(sets):
+            require_rows(f"Task {task} ({kind})", x, y)
+
+
+def _train(model, stream, examples, task, optimizer, *rest) -> None:
+    """Train on a task's examples; every module's mode is put back at the end."""
+    require_trainable(model.parameters())
+    require_plain_steps(optimizer)
+    with modes_kept(model):
+        model.train()
+        _epochs(model, stream, examples, task, optimizer, *rest)
+
+
+def _epochs(
     model, stream, examples, task, optimizer, memories, epochs, batch, augment, generators
 ) -> None:
     (x, y), (order, draws) = examples, generators
-    steps = 0
-    model.train()
+    steps, least = 0, least_rows(model, min(batch, len(x)))
     for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch):
+        for rows in chunks(torch.randperm(len(x), generator=order).to(x.device), batch, least):
             inputs = x[rows] if augment is None else augment(x[rows], draws)
             logits = model(inputs)
             loss = F.cross_entropy(stream.compete(logits, y[rows], task), y[rows])
@@ -311,12 +340,15 @@ def accuracies(model: nn.Module, stream: Stream, task: int) -> Tensor:
     """Accuracy on the test examples of every task, with the classes that compete by now.
 
     Args:
-        model: [B, ...] -> logits [B, C]; it is set to evaluation mode.
+        model: [B, ...] -> logits [B, C]; judged in evaluation mode, and left as it came.
         stream: the tasks.
         task: the latest that has been learned, from 0.
 
     Returns:
         Accuracies [T] on the CPU, from 0 to 1.
+
+    Raises:
+        ValueError: a task has no test examples, or not as many labels as inputs.
 
     Example:
         Logits that are the inputs themselves, after the second of two tasks of two classes.
@@ -327,8 +359,12 @@ def accuracies(model: nn.Module, stream: Stream, task: int) -> Tensor:
         >>> accuracies(nn.Identity(), stream, task=0), accuracies(nn.Identity(), stream, task=1)
         (tensor([1., 0.]), tensor([1., 1.]))
     """
-    model.eval()
-    judged = [accuracy(stream.compete(model(x), y, task), y) for x, y in stream.test]
+    if not stream.test:
+        raise ValueError("The stream has no task to test on.")
+    for number, (x, y) in enumerate(stream.test):
+        require_rows(f"Task {number} (test)", x, y)
+    with evaluating(model):
+        judged = [accuracy(stream.compete(model(x), y, task), y) for x, y in stream.test]
     return torch.stack(judged).cpu()
 
 
@@ -342,6 +378,9 @@ def average_accuracy(A: Tensor) -> float:
     Returns:
         The mean of the last row.
 
+    Raises:
+        ValueError: an accuracy in it is not finite, or there is none; names the task.
+
     Source:
         Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
         section 2.
@@ -351,6 +390,7 @@ def average_accuracy(A: Tensor) -> float:
         >>> average_accuracy(torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
         0.5
     """
+    _require_scores(A[-1:])
     return float(A[-1].mean())
 
 
@@ -363,6 +403,9 @@ def backward_transfer(A: Tensor) -> float:
     Returns:
         The mean over i < T of A[T, i] - A[i, i].
 
+    Raises:
+        ValueError: there are fewer than two tasks, or an accuracy is not finite; names the task.
+
     Source:
         Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
         section 2.
@@ -372,6 +415,7 @@ def backward_transfer(A: Tensor) -> float:
         >>> backward_transfer(torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
         -0.75
     """
+    _require_matrix(A)
     return float((A[-1] - A.diagonal())[:-1].mean())
 
 
@@ -385,6 +429,10 @@ def forward_transfer(A: Tensor, untrained: Tensor) -> float:
     Returns:
         The mean over i > 1 of A[i - 1, i] - b[i].
 
+    Raises:
+        ValueError: there are fewer than two tasks, other than in `untrained`, or an accuracy is not
+            finite; names the task.
+
     Source:
         Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017,
         section 2.
@@ -394,6 +442,10 @@ def forward_transfer(A: Tensor, untrained: Tensor) -> float:
         >>> forward_transfer(torch.tensor([[1.0, 0.75], [0.5, 1.0]]), torch.tensor([0.5, 0.5]))
         0.25
     """
+    _require_matrix(A)
+    _require_scores(untrained[None])
+    if len(untrained) != len(A):
+        raise ValueError(f"There are {len(A)} tasks and {len(untrained)} untrained accuracies.")
     return float((A.diagonal(1) - untrained[1:]).mean())
 
 
@@ -406,6 +458,9 @@ def forgetting(A: Tensor) -> float:
     Returns:
         The mean over tasks i < T; at least minus the backward transfer.
 
+    Raises:
+        ValueError: there are fewer than two tasks, or an accuracy is not finite; names the task.
+
     Source:
         Chaudhry, Dokania, Ajanthan and Torr, "Riemannian walk for incremental learning", ECCV 2018,
         section 3.
@@ -417,4 +472,23 @@ def forgetting(A: Tensor) -> float:
         >>> forgetting(torch.tensor([[0.5, 0.0, 0.0], [0.75, 1.0, 0.0], [0.25, 1.0, 1.0]]))
         0.25
     """
+    _require_matrix(A)
     return float((A[:-1, :-1].max(dim=0).values - A[-1, :-1]).mean())
+
+
+def _require_matrix(A: Tensor) -> None:
+    """ValueError unless this is a finite matrix [T, T] of two tasks or more."""
+    if A.ndim != 2 or len(A) != A.shape[1] or len(A) < 2:
+        raise ValueError(
+            f"The accuracy matrix has shape {list(A.shape)}; what tasks do to each other needs"
+            " [T, T] with at least two tasks."
+        )
+    _require_scores(A)
+
+
+def _require_scores(A: Tensor) -> None:
+    """ValueError unless these are finite accuracies [..., T] of at least one task."""
+    if not A.numel():
+        raise ValueError("There is no accuracy to take the mean of.")
+    if bad := (~torch.isfinite(A)).any(0).nonzero().flatten().tolist():
+        raise ValueError(f"An accuracy of task {bad[0]} is not finite: was it ever tested?")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from .faults import require_rows
+from .modes import batch_norms, chunks, evaluating
 from .precision import Precision
 
 
@@ -17,8 +19,9 @@ def predict(
 ) -> Tensor | dict[str, Tensor]:
     """``model(x)`` in evaluation mode and without gradients, `batch` rows at a time.
 
-    The model's mode is put back at the end. Where a GPU's memory does not suffice, chunks are
-    halved until it does: rows do not meet in evaluation mode, so the result is the same.
+    The mode of every module is put back at the end. Where a GPU's memory does not suffice, chunks
+    are halved until it does: rows do not meet in evaluation mode, so the result is the same. Only a
+    BatchNorm without running statistics takes those of the chunk; it gets no row alone.
 
     Args:
         model: from inputs [N, ...] to a tensor [N, ...] or a dict of these.
@@ -30,6 +33,7 @@ def predict(
         What the model gives for all rows, in float32 whatever the precision.
 
     Raises:
+        ValueError: a single row, and a BatchNorm without running statistics.
         torch.OutOfMemoryError: not even one row fits.
 
     Example:
@@ -40,18 +44,21 @@ def predict(
         True
     """
     precision = Precision(precision, x.device)
-    mode = model.training
-    model.eval()
-    try:
+    norms = batch_norms(model, training=False)
+    if norms and len(x) == 1:
+        raise ValueError(
+            f"The norm {norms[0]!r} has no running statistics and takes those of the rows at hand;"
+            " of a single row there are none. Give it two rows, or track_running_stats=True."
+        )
+    least = 2 if norms else 1
+    with evaluating(model):
         while True:
             try:
-                return _join([precision.outputs(model, rows) for rows in x.split(batch)])
+                return _join([precision.outputs(model, rows) for rows in chunks(x, batch, least)])
             except torch.OutOfMemoryError:
-                if min(batch, len(x)) <= 1:
+                if min(batch, len(x)) <= least:
                     raise
                 batch = min(batch, len(x)) // 2
-    finally:
-        model.train(mode)
 
 
 def _join(chunks: list) -> Tensor | dict[str, Tensor]:
@@ -81,6 +88,9 @@ def evaluate(
     Returns:
         ``measure(model(x), y)``, in the measure's unit.
 
+    Raises:
+        ValueError: there are no rows, or not as many inputs as targets.
+
     Example:
         >>> from mtl_course.training import accuracy
         >>> logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
@@ -88,4 +98,5 @@ def evaluate(
         0.75
     """
     x, y = data
+    require_rows("The data", x, y)
     return float(measure(predict(model, x, precision=precision), y))

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from ..data.augment import Augment
 from .checkpoint import TrainingState, resume, save
 from .evaluation import evaluate
+from .faults import require_finite_targets, require_plain_steps, require_rows, require_trainable
 from .history import History
+from .modes import chunks, least_rows, modes_kept
 from .precision import Precision
 
 
@@ -55,13 +57,14 @@ def fit(
         loss: (predictions, targets) -> scalar.
         optimizer: of the model's parameters.
         epochs: at most so many.
-        batch: rows in a step.
+        batch: rows in a step. A last row alone joins the step before, where the model has a
+            BatchNorm in training mode.
         patience: so many epochs without a better validation loss end the run.
         penalty: model -> scalar that is added to the loss in training, such as a weight decay.
         augment: (inputs of a training batch, generator on their device) -> inputs; see
             `data.augment`. Only training data change.
         schedule: stepped after every optimizer step, so it counts steps:
-            ``epochs * ceil(N / batch)`` of them.
+            ``epochs * ceil(N / batch)`` of them. It takes no loss (no ReduceLROnPlateau).
         precision: None for float32; torch.bfloat16; torch.float16, with a gradient scaler (see
             `Precision`). For validation too.
         seed: fixes the order of the examples and the draws of `augment`.
@@ -74,8 +77,11 @@ def fit(
         The losses, one value per epoch, in the loss's unit, and which epoch was best.
 
     Raises:
-        ValueError: the optimizer misses a parameter that wants a gradient, or the checkpoint does
-            not fit.
+        ValueError: lengths of the data differ, a set is empty or has targets that are not finite;
+            the model is frozen as a whole, the optimizer misses a parameter that wants a gradient,
+            or the schedule is another optimizer's; a BatchNorm would be given single rows; the
+            checkpoint does not fit (names what differs). Before the first step.
+        TypeError: a schedule that needs a loss, or an optimizer that needs a closure.
         FloatingPointError: a loss is not finite; with epoch, step and learning rate.
         torch.OutOfMemoryError: with the batch size to try.
 
@@ -88,8 +94,14 @@ def fit(
         >>> f"{model.weight.item():.2f}", history.validation[-1] < 1e-4
         ('2.00', True)
     """
-    require_in_optimizer(model.named_parameters(), optimizer)
     x, y = train
+    require_rows("The training data", x, y)
+    require_rows("The validation data", *validation)
+    require_finite_targets({"The training data": y, "The validation data": validation[1]})
+    require_trainable(model.parameters())
+    require_in_optimizer(model.named_parameters(), optimizer)
+    require_plain_steps(optimizer, schedule)
+    least = least_rows(model, min(batch, len(x)))
     precision, history = Precision(precision, x.device), History()
     state = new_state(
         model=model,
@@ -106,7 +118,7 @@ def fit(
     def one_epoch() -> float:
         losses, rates = [], []
         batches = torch.randperm(len(x), generator=order).to(x.device, non_blocking=True)
-        for rows in batches.split(batch):
+        for rows in chunks(batches, batch, least):
             optimizer.zero_grad()
             inputs = x[rows] if augment is None else augment(x[rows], draws)
             data_loss = loss(precision.outputs(model, inputs), y[rows])
@@ -184,8 +196,16 @@ def run_epochs(
     """Epochs until the validation loss has not improved for `patience` of them.
 
     `one_epoch` trains and gives the training loss, `validate` gives the validation loss; `unit` is
-    what an epoch is called.
+    what an epoch is called. Every module's mode is put back at the end.
     """
+    with modes_kept(state.model):
+        return _run_epochs(state, one_epoch, validate, epochs, patience, progress, checkpoint, unit)
+
+
+def _run_epochs(
+    state, one_epoch, validate, epochs, patience, progress, checkpoint, unit
+) -> History:
+    """The epochs of `run_epochs`; they leave the modes as the last one had them."""
     model, history = state.model, state.history
     best, least = deepcopy(model.state_dict()), math.inf
     path = None if checkpoint is None else Path(checkpoint)

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from .faults import require_plain_schedule
 
 
 def short_type(device: torch.device) -> torch.dtype:
@@ -110,8 +112,11 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer, schedule: LRScheduler | None = None) -> bool:
         """The optimizer's step on gradients without the factor and, if taken, the schedule's.
 
-        False if gradients had overflowed: no step, and the factor is halved.
+        False if gradients had overflowed: no step, and the factor is halved. TypeError, before any
+        step, for a schedule that wants to see a loss.
         """
+        if isinstance(schedule, ReduceLROnPlateau):
+            require_plain_schedule(schedule)
         taken = True
         if self.scaler is None:
             optimizer.step()

@@ -3,6 +3,7 @@
 And the relative gain over single-task learning.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -87,7 +88,8 @@ def r2(prediction: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         Scalar without unit: 1 for a perfect fit, 0 for predicting the mean of `target`, below 0 if
-        worse than that.
+        worse than that. NaN where the target is the same everywhere: there is no variance to
+        explain.
 
     Raises:
         ValueError: the shapes differ (no silent broadcast).
@@ -101,7 +103,11 @@ def r2(prediction: Tensor, target: Tensor) -> Tensor:
         -3.0
     """
     _require_same_shape(prediction, target)
-    return 1 - ((prediction - target) ** 2).sum() / ((target - target.mean()) ** 2).sum()
+    total = ((target - target.mean()) ** 2).sum()
+    # The mean of equal numbers is rounded, so their variance need not come out as 0.
+    rounding = (4 * torch.finfo(target.dtype).eps) ** 2 * (target**2).sum()
+    share = 1 - ((prediction - target) ** 2).sum() / total
+    return torch.where(total > rounding, share, torch.nan)
 
 
 def _require_same_shape(prediction: Tensor, target: Tensor) -> None:
@@ -208,8 +214,8 @@ def delta_m(
         lower is better; positive is better.
 
     Raises:
-        ValueError: the names differ, or a single-task metric is 0 (the relative gain has no meaning
-            there).
+        ValueError: the names differ, there are none, a metric is not finite, or a single-task
+            metric is 0 (the relative gain has no meaning there); names the task.
 
     Source:
         Maninis, Radosavovic and Kokkinos, "Attentive single-tasking of multiple tasks", CVPR 2019,
@@ -224,8 +230,15 @@ def delta_m(
         raise ValueError(
             f"The tasks differ: {sorted(multi)}, {sorted(single)} and {sorted(higher_is_better)}."
         )
+    if not single:
+        raise ValueError("There is no task to take the mean over.")
     gains = []
     for name, base in single.items():
+        if not (math.isfinite(base) and math.isfinite(multi[name])):
+            raise ValueError(
+                f"The metrics of {name!r} are {multi[name]} and {base} alone;"
+                " a relative gain needs two finite numbers."
+            )
         if base == 0:
             raise ValueError(
                 f"The single-task metric of {name!r} is 0, so no relative gain exists;"

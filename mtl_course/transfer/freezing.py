@@ -2,19 +2,23 @@
 
 from torch import nn
 
+from ..training.modes import hold, is_held, release
+
 
 def _stay_in_eval(module: nn.Module, inputs: tuple) -> None:
-    """Forward pre-hook of a frozen module; its presence marks the module as frozen."""
+    """Forward pre-hook of a frozen module, for whoever sets ``training`` without `train`."""
     if module.training:
-        module.eval()
+        for inner in module.modules():
+            if is_held(inner):
+                inner.training = False
 
 
 def freeze(module: nn.Module) -> nn.Module:
     """Fix a module for good: no gradients, and evaluation mode even after ``model.train()``.
 
     Evaluation mode matters because BatchNorm moves its running statistics, and dropout drops,
-    whenever they run in training mode; `requires_grad` has no say in that. A hook puts the module
-    back into it before every forward pass, so no later call undoes it.
+    whenever they run in training mode; `requires_grad` has no say in that. The module and all
+    modules in it stay in evaluation mode, whichever of them is called and in whatever way.
 
     Args:
         module: a model or a module of it; changed in place.
@@ -30,7 +34,7 @@ def freeze(module: nn.Module) -> nn.Module:
         ([0.0, 0.0], False)
     """
     module.requires_grad_(False)
-    module.eval()
+    hold(module)
     if _stay_in_eval not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_stay_in_eval)
     return module
@@ -39,7 +43,8 @@ def freeze(module: nn.Module) -> nn.Module:
 def unfreeze(module: nn.Module) -> nn.Module:
     """Undo `freeze` for a module and all modules in it.
 
-    They want gradients again, and ``model.train()`` reaches them.
+    They want gradients again, have the mode that they were frozen in, and ``model.train()`` reaches
+    them.
 
     Args:
         module: a model or a module of it; changed in place.
@@ -54,6 +59,7 @@ def unfreeze(module: nn.Module) -> nn.Module:
         >>> norm.running_mean.tolist(), norm.weight.requires_grad  # a tenth of the way to 5
         ([0.5, 0.5], True)
     """
+    release(module)
     for inner in module.modules():
         for key, hook in list(inner._forward_pre_hooks.items()):
             if hook is _stay_in_eval:
@@ -64,7 +70,8 @@ def unfreeze(module: nn.Module) -> nn.Module:
 def replace_head(model: nn.Module, classes: int, name: str = "head") -> nn.Linear:
     """Put a fresh linear head in the place of an old one, on its device and in its dtype.
 
-    An optimizer that was built before still has the old head's parameters: build it anew.
+    Under every name that the old head has in the model. An optimizer that was built before still
+    has the old head's parameters: build it anew.
 
     Args:
         model: changed in place.
@@ -95,6 +102,8 @@ def replace_head(model: nn.Module, classes: int, name: str = "head") -> nn.Linea
         device=old.weight.device,
         dtype=old.weight.dtype,
     )
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+    for parent in list(model.modules()):
+        for child, module in list(parent._modules.items()):
+            if module is old:
+                setattr(parent, child, new)
     return new

@@ -113,7 +113,8 @@ def layer_groups(model: nn.Module, rate: float, decay: float = 2.6) -> list[dict
 def open_top(model: nn.Module, count: int) -> None:
     """Let the highest layers train, the head first of all, and freeze those below them.
 
-    Frozen are weights and statistics. It may be called again with another count; the number of
+    Frozen are weights and statistics. A module or weight that several layers share belongs to the
+    highest of them, as in `layer_groups`. It may be called again with another count; the number of
     layers opens the whole model.
 
     Args:
@@ -136,9 +137,14 @@ def open_top(model: nn.Module, count: int) -> None:
             f"count must be between 1 and {len(stack)}, the number of layers; it is {count}."
         )
     unfreeze(model)
-    for layer in stack[: len(stack) - count]:
-        for module in layer:
+    closed, opened = stack[: len(stack) - count], stack[len(stack) - count :]
+    shared = {id(module) for layer in opened for module in layer.modules()}
+    for module in (module for layer in closed for module in layer):
+        if id(module) not in shared:
             freeze(module)
+    for layer in opened:
+        # Weights that are tied to those of a closed layer have been frozen with it.
+        layer.requires_grad_(True)
 
 
 def lp_ft(

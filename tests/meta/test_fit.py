@@ -93,13 +93,16 @@ def test_prototypes_learn_real_digits_better_than_the_start():
         return drawn
 
     def validate():
-        assert model.training, "as the round left it"
+        modes.append(model.training)
         model.eval()
         return losses(held_out).mean()
 
+    modes = []
     at_start, optimizer = validate().item(), torch.optim.Adam(model.parameters(), lr=1e-3)
     options = {"validate": validate, "every": 20, "progress": False}
     history = fit_episodes(model, backward, optimizer, 60, **options)
+    # In evaluation mode in each round; the loop leaves the model as the first call left it.
+    assert modes == [True, False, False, False] and not model.training
     model.train()
     assert validate().item() == pytest.approx(min(history.validation))
     assert min(history.validation) < at_start
