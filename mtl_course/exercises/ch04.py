@@ -6,41 +6,54 @@ import torch
 from torch import nn
 
 from ..checks.exercise import exercise
-from .inputs import whole
+from .inputs import (
+    LEAVES_NO_TRACE,
+    batch,
+    different,
+    expect,
+    filled,
+    layer,
+    leaves_no_trace,
+    shuffled,
+    task_names,
+    trunk,
+    twin,
+    whole,
+)
 
 
 # ----------------------------------------------------------------- 1. do they share, or look alike?
 # inputs
 def _networks(kind):
-    """Two small networks, alike or with something in common.
+    """Two networks, alike or with something in common.
 
-    One trunk, or a copy of it; or one tensor that has another name in the second, or that is twice
-    in the first.
+    one: a nested trunk with buffers and a frozen layer, at another place in the second; copy:
+    alike, but for the memory of one tensor; tied: a tensor that has another name in the second,
+    or that is twice in the first.
     """
 
     def draw(generator):
-        torch.manual_seed(whole(generator, 0, 10**6))
-        trunk = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
-        first = nn.Sequential(trunk, nn.Linear(3, 2))
+        if kind == "tied":
+            wide = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+            wide[1].weight = nn.Parameter(wide[0].weight.detach())
+            second = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(3, 3, bias=False))
+            second[2].weight = wide[0].weight
+            return wide, second
+        body, _, width = trunk(generator, whole(generator, 1, 4), frozen=True, shared=True)
+        first = nn.Sequential(body, layer(1, width, 2))
         if kind == "one":
-            return first, nn.Sequential(trunk, nn.Linear(3, 2))
-        if kind == "copy":
-            second = nn.Sequential(deepcopy(trunk), deepcopy(first[1]))
-            # the same memory in another Parameter
-            second[1].bias = nn.Parameter(first[1].bias.detach())
-            return first, second
-        wide = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
-        wide[1].weight = nn.Parameter(wide[0].weight.detach())
-        second = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(3, 3, bias=False))
-        second[2].weight = wide[0].weight
-        return wide, second
+            return first, nn.Sequential(layer(1, width, width), nn.Sequential(body, nn.Tanh()))
+        second = twin(first)
+        # the same memory in another Parameter
+        second[1].bias = nn.Parameter(first[1].bias.detach())
+        return first, second
 
     return draw
 
 
 # reference
 @exercise(
-    [_networks("one"), _networks("copy"), _networks("tied")],
+    [_networks(kind) for kind in ("one", "copy", "tied")],
     points=1,
     grad=False,
     device=False,
@@ -127,27 +140,78 @@ def _(first, second):
     return sum(p.numel() for p in first.parameters() if p.data_ptr() in places)
 
 
+@numbers_shared.mistake("A place that the second network uses twice is counted twice.")
+def _(first, second):
+    places = {p.data_ptr() for p in first.parameters()}
+    return sum(q.numel() for q in second.parameters() if q.data_ptr() in places)
+
+
+@numbers_shared.mistake(
+    "Buffers are counted too, such as BatchNorm's running statistics."
+    " The question is about parameters."
+)
+def _(first, second):
+    def places(network):
+        held = [*network.parameters(), *network.buffers()]
+        return {t.data_ptr(): t.numel() for t in held}
+
+    return sum(n for place, n in places(first).items() if place in places(second))
+
+
+@numbers_shared.mistake(
+    "Parameters that are frozen are left out. They lie in one place for both networks all the same."
+)
+def _(first, second):
+    places = {q.data_ptr() for q in second.parameters() if q.requires_grad}
+    found = {p.data_ptr(): p.numel() for p in first.parameters() if p.requires_grad}
+    return sum(n for place, n in found.items() if place in places)
+
+
+@numbers_shared.mistake(
+    "You compare the parameters position by position. What is shared may stand anywhere."
+)
+def _(first, second):
+    pairs = zip(first.parameters(), second.parameters(), strict=False)
+    found = {p.data_ptr(): p.numel() for p, q in pairs if p.data_ptr() == q.data_ptr()}
+    return sum(found.values())
+
+
 # -------------------------------------------------------------------------- 2. a task reads another
 # inputs
-def _chain(widths):
+def _chain(tasks, rows=None):
+    """Tasks whose names, features and heads come in orders of their own, and widths that differ."""
+
     def draw(generator):
-        names = [f"task {i}" for i in range(len(widths))]
-        z = {t: torch.randn(4, 3, generator=generator) for t in names}
-        heads, before = {}, 0
-        for t, m in zip(names, widths, strict=True):
+        names = task_names(generator, tasks)
+        k = whole(generator, 2, 5)
+        n = rows or whole(generator, 2, 6)
+        z = {t: torch.randn(n, k, generator=generator) for t in names}
+        heads, read = {}, 0
+        for t, m in zip(names, different(generator, tasks, 1, 6), strict=True):
             heads[t] = [
-                torch.randn(m, 3 + before, generator=generator),
+                torch.randn(m, k + read, generator=generator),
                 torch.randn(m, generator=generator),
             ]
-            before += m
-        return z, heads
+            read += m
+        return shuffled(generator, z), heads
 
     return draw
 
 
+def _chain_of_equals(generator):
+    """Three tasks with two outputs each, whose features come in another order than the heads."""
+    names = task_names(generator, 3)
+    z = {t: torch.randn(4, 3, generator=generator) for t in names}
+    heads = {
+        t: [torch.randn(2, 3 + 2 * i, generator=generator), torch.randn(2, generator=generator)]
+        for i, t in enumerate(names)
+    }
+    return shuffled(generator, z), heads
+
+
 # reference
 @exercise(
-    [_chain([2, 2, 2]), _chain([1, 3, 2])],
+    [_chain_of_equals, _chain(4), _chain(3, rows=1)],
     points=2,
     hints=(
         (
@@ -193,6 +257,9 @@ def _(answer, z, heads):
     )
 
 
+chained_outputs.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
 chained_outputs.variants(
     _chained,
@@ -211,6 +278,16 @@ chained_outputs.variants(
         },
     },
 )
+
+
+@chained_outputs.mistake(
+    "Features and heads are paired by position. The two dicts have orders of their own: go by name."
+)
+def _(z, heads):
+    outputs = {}
+    for features, (name, (W, b)) in zip(z.values(), heads.items(), strict=True):
+        outputs[name] = torch.cat([features, *outputs.values()], dim=1) @ W.T + b
+    return outputs
 
 
 @chained_outputs.mistake("The tasks run side by side here: nobody reads anybody's output.")
@@ -238,19 +315,31 @@ def _(z, heads):
 
 # ------------------------------------------------------------------------------------- 3. the gates
 # inputs
-def _mixture(generator):
-    x = torch.randn(5, 3, generator=generator)
-    return (
-        x,
-        torch.randn(4, 5, 2, generator=generator),
-        2 * torch.randn(3, 4, 3, generator=generator),
-        torch.randn(3, 4, generator=generator),
-    )
+def _mixture(kind):
+    """Examples, features, experts, outputs and tasks whose numbers all differ.
+
+    one: one example, expert, feature and output each, of two tasks; sharp: logits so large that
+    one expert gets nearly everything.
+    """
+
+    def draw(generator):
+        rows, d, k, experts, tasks = different(generator, 5, 2, 8)
+        if kind == "one":
+            rows, d, k, experts, tasks = 1, 1, 1, 1, 2
+        width = 8.0 if kind == "sharp" else 2.0
+        return (
+            torch.randn(rows, d, generator=generator),
+            torch.randn(experts, rows, k, generator=generator),
+            width * torch.randn(tasks, experts, d, generator=generator) / d**0.5,
+            torch.randn(tasks, experts, generator=generator),
+        )
+
+    return draw
 
 
 # reference
 @exercise(
-    [_mixture],
+    [_mixture("plain"), _mixture("sharp"), _mixture("one")],
     points=2,
     hints=(
         (
@@ -291,12 +380,15 @@ def _mixed(shares, experts):
 @expert_mixture.law("with equal gates all tasks get the same features")
 def _(answer, x, experts, W, b):
     same = answer(x, experts, W[:1].expand_as(W), b[:1].expand_as(b))
-    return torch.allclose(same[0], same[1], atol=1e-6)
+    return torch.allclose(same[0], same[-1], atol=1e-6)
 
 
 @expert_mixture.law("experts that agree are returned as they are")
 def _(answer, x, experts, W, b):
     return torch.allclose(answer(x, experts[:1].expand_as(experts), W, b)[0], experts[0], atol=1e-5)
+
+
+expert_mixture.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -374,16 +466,43 @@ def _(x, experts, W, b):
 
 # --------------------------------------------------------------------- 4. loaders of unequal length
 # inputs
-def _passes(sizes, batch):
+def _passes(kind):
+    """Sets whose names follow no order, and passes that come in an order of their own.
+
+    plain: the batches do not fit; fitting: the largest is a whole number of batches, and two sets
+    are equally large; tiny: a set of one row, seen in every batch many times; whole: one batch is
+    larger than all; alone: one set.
+    """
+
     def draw(generator):
-        names = ["few", "many", "some"][: len(sizes)]
+        batch = whole(generator, 3, 6)
+        longest = batch * whole(generator, 2, 4)
+        last = 0 if kind == "fitting" else whole(generator, 1, batch)
+        sizes = [longest + last, *different(generator, 2, batch + 1, longest)]
+        sizes[2] = {"fitting": longest, "tiny": 1}.get(kind, sizes[2])
+        sizes = sizes[:1] if kind == "alone" else sizes
+        batch = max(sizes) + 2 if kind == "whole" else batch
+        drawn = dict(zip(task_names(generator, len(sizes)), sizes, strict=True))
+        sizes = shuffled(generator, drawn)
         orders = {
-            t: [torch.randperm(n, generator=generator).tolist() for _ in range(max(sizes) // n + 2)]
-            for t, n in zip(names, sizes, strict=True)
+            t: [torch.randperm(n, generator=generator).tolist() for _ in range(longest // n + 4)]
+            for t, n in sizes.items()
         }
-        return dict(zip(names, sizes, strict=True)), orders, batch
+        return sizes, shuffled(generator, orders), batch
 
     return draw
+
+
+def _numbered(answer, sizes, orders, batch):
+    """The answer's batches with plain lists of row numbers, however it keeps them."""
+    batches = answer(sizes, orders, batch)
+    fits = isinstance(batches, list | tuple) and all(isinstance(part, dict) for part in batches)
+    expect(fits, "a list of dicts", batches)
+
+    def numbers(rows):
+        return rows.tolist() if hasattr(rows, "tolist") else rows
+
+    return [{t: numbers(rows) for t, rows in part.items()} for part in batches]
 
 
 # reference
@@ -406,8 +525,9 @@ def _zipped(sizes, orders, batch):
 
 
 @exercise(
-    [_passes((5, 12), 4), _passes((4, 10, 7), 3), _passes((9, 4), 2)],
+    [_passes(kind) for kind in ("plain", "fitting", "tiny", "whole", "alone")],
     points=2,
+    call=_numbered,
     grad=False,
     device=False,
     starter=_zipped,
@@ -442,6 +562,9 @@ def _(answer, sizes, orders, batch):
     )
 
 
+epoch_rows.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
 def _cut(streams, longest, batch):
     return [
@@ -463,6 +586,31 @@ def _(sizes, orders, batch):
 )
 def _(sizes, orders, batch):
     return _cut({t: sum(passes, []) for t, passes in orders.items()}, min(sizes.values()), batch)
+
+
+@epoch_rows.mistake(
+    "The epoch ends with the set that comes first in `sizes`. The largest may stand anywhere."
+)
+def _(sizes, orders, batch):
+    streams = {t: sum(passes, []) for t, passes in orders.items()}
+    return _cut(streams, next(iter(sizes.values())), batch)
+
+
+@epoch_rows.mistake(
+    "A smaller set goes on for two passes only. A set of one row needs as many as the largest has"
+    " rows: join all passes."
+)
+def _(sizes, orders, batch):
+    streams = {t: passes[0] + passes[1] for t, passes in orders.items()}
+    return _cut(streams, max(sizes.values()), batch)
+
+
+@epoch_rows.mistake(
+    "Sets and orders are paired by position. The two dicts have orders of their own: go by name."
+)
+def _(sizes, orders, batch):
+    pairs = zip(sizes, orders.values(), strict=True)
+    return _cut({t: sum(passes, []) for t, passes in pairs}, max(sizes.values()), batch)
 
 
 @epoch_rows.mistake(
@@ -521,50 +669,52 @@ def _(sizes, orders, batch):
 # ----------------------------------------------------------------- 5. the trunk that was not shared
 # inputs
 def _setting(tasks):
+    """A nested trunk that holds a BatchNorm and a frozen layer, and a head for each task."""
+
     def draw(generator):
-        torch.manual_seed(whole(generator, 0, 10**6))
-        heads = nn.ModuleDict({f"task {i}": nn.Linear(4, 1) for i in range(tasks)})
-        return (
-            nn.Sequential(nn.Linear(3, 4), nn.Tanh()),
-            heads,
-            0.1,
-            torch.randn(6, 3, generator=generator),
+        body, inputs, width = trunk(generator, frozen=True, shared=tasks == 2)
+        heads = nn.ModuleDict(
+            {
+                task: filled(nn.Linear(width, 1 + i), generator)
+                for i, task in enumerate(task_names(generator, tasks))
+            }
         )
+        return body, heads, 0.02, batch(generator, 6, inputs)
 
     return draw
 
 
 def _two_steps(answer, trunk, heads, rate, x):
-    """The learner's networks and optimizer after three steps on the sum of the losses.
+    """What two steps on the sum of the losses do, to the answer's networks and to what was given.
 
-    The third step shows a momentum.
+    The second step shows a momentum, a weight decay, a copy. Whether networks share is seen by what
+    they give.
     """
-    torch.manual_seed(0)
-    networks, optimizer = answer(trunk, dict(heads.items()), rate)
-    outputs = []
-    for _ in range(3):
+    answered = answer(trunk, dict(heads.items()), rate)
+    fits = isinstance(answered, tuple | list) and len(answered) == 2
+    fits = fits and isinstance(answered[0], dict) and answered[0].keys() == heads.keys()
+    fits = fits and isinstance(answered[1], torch.optim.Optimizer)
+    expect(fits, "(networks, optimizer), with one network per task", answered)
+    networks, optimizer = answered
+    tasks = sorted(networks)
+    losses = []
+    for _ in range(2):
         optimizer.zero_grad()
-        losses = [network(x).square().mean() for network in networks.values()]
-        sum(losses).backward()
+        each = torch.stack([networks[task](x).square().mean() for task in tasks])
+        each.sum().backward()
         optimizer.step()
-        outputs.append(torch.stack([loss.detach() for loss in losses]))
+        losses.append(each.detach())
     held = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = {id(p) for network in networks.values() for p in network.parameters()}
+    features = trunk.eval()(x)
     return {
-        "tasks": sorted(networks),
-        "places of the trunks' first weights": len(
-            {network[0][0].weight.data_ptr() for network in networks.values()}
-        ),
-        "the trunk is the given one": [
-            network[0][0].weight.data_ptr() == trunk[0].weight.data_ptr()
-            for network in networks.values()
+        "optimizer": type(optimizer).__name__,
+        "parameters that it lacks": len(parameters - {id(p) for p in held}),
+        "parameters held twice": len(held) - len({id(p) for p in held}),
+        "losses": torch.stack(losses),
+        "outputs of the given trunk and heads afterwards": [
+            heads[task](features).detach() for task in tasks
         ],
-        "the heads are the given ones": [
-            networks[task][1].weight.data_ptr() == head.weight.data_ptr()
-            for task, head in heads.items()
-        ],
-        "parameters held": len(held),
-        "held twice": len(held) - len({id(p) for p in held}),
-        "losses": torch.stack(outputs),
     }
 
 
@@ -682,3 +832,30 @@ def _(trunk, heads, rate):
     return networks, torch.optim.SGD(
         nn.ModuleList(networks.values()).parameters(), lr=rate / len(heads)
     )
+
+
+def _with_options(**options):
+    def wrong(trunk, heads, rate):
+        networks = _on(trunk, heads)
+        together = nn.ModuleList(networks.values())
+        return networks, torch.optim.SGD(together.parameters(), lr=rate, **options)
+
+    return wrong
+
+
+networks_on_one_trunk.mistake(
+    "The first step is right, the later ones are too long: nobody asks for a momentum."
+)(_with_options(momentum=0.9))
+networks_on_one_trunk.mistake("The optimizer climbs: maximize=True turns every step.")(
+    _with_options(maximize=True)
+)
+
+
+@networks_on_one_trunk.mistake(
+    "What wants no gradients is not in the optimizer. It is to hold every parameter,"
+    " those that are frozen too: they may be thawed later."
+)
+def _(trunk, heads, rate):
+    networks = _on(trunk, heads)
+    together = nn.ModuleList(networks.values())
+    return networks, torch.optim.SGD([p for p in together.parameters() if p.requires_grad], lr=rate)

@@ -18,6 +18,13 @@ def numbers_shared(first, second):
         return {(p.untyped_storage().data_ptr(), p.numel()) for p in model.parameters()}
     return sum(n for _, n in places(first) & places(second))
 """,
+        """
+def numbers_shared(first, second):
+    def numbers(network):
+        return {p.data_ptr() + i * p.element_size()
+                for p in network.parameters() for i in range(p.numel())}
+    return len(numbers(first) & numbers(second))
+""",
     ],
     "chained_outputs": [
         """
@@ -41,6 +48,17 @@ def chained_outputs(z, heads):
         outputs[name] = y
     return outputs
 """,
+        """
+def chained_outputs(z, heads):
+    outputs = {}
+    for t, (W, b) in heads.items():
+        rows = []
+        for i in range(len(z[t])):
+            read = torch.cat([z[t][i]] + [y[i] for y in outputs.values()])
+            rows.append(torch.stack([(w * read).sum() for w in W]) + b)
+        outputs[t] = torch.stack(rows)
+    return outputs
+""",
     ],
     "expert_mixture": [
         """
@@ -54,6 +72,12 @@ def expert_mixture(x, experts, W, b):
     raised = (logits - logits.amax(2, keepdim=True)).exp()
     shares = raised / raised.sum(2, keepdim=True)
     return sum(shares[:, :, e, None] * experts[e] for e in range(len(experts)))
+""",
+        """
+def expert_mixture(x, experts, W, b):
+    def one(gate, bias):
+        return torch.einsum("be,ebk->bk", torch.softmax(x @ gate.T + bias, 1), experts)
+    return torch.vmap(one)(W, b)
 """,
     ],
     "epoch_rows": [
@@ -78,6 +102,13 @@ def epoch_rows(sizes, orders, batch):
             batches[-1][t].append(orders[t][i // n][i % n])
     return batches
 """,
+        """
+def epoch_rows(sizes, orders, batch):
+    longest = max(sizes.values())
+    parts = {t: torch.cat([torch.tensor(p) for p in orders[t]])[:longest].split(batch)
+             for t in sizes}
+    return [{t: parts[t][k] for t in sizes} for k in range(-(-longest // batch))]
+""",
     ],
     "networks_on_one_trunk": [
         """
@@ -96,6 +127,11 @@ def networks_on_one_trunk(trunk, heads, rate):
         networks[task] = nn.Sequential(trunk, head)
         parameters.update(dict.fromkeys(head.parameters()))
     return networks, torch.optim.SGD(list(parameters), rate)
+""",
+        """
+def networks_on_one_trunk(trunk, heads, rate):
+    networks = {t: nn.Sequential(*trunk, head) for t, head in heads.items()}
+    return networks, torch.optim.SGD(nn.ModuleList(networks.values()).parameters(), lr=rate)
 """,
     ],
 }
