@@ -1,31 +1,44 @@
 """Exercises of chapter 18: few-shot classification."""
 
+import itertools
+from collections import Counter
+
 import torch
 from torch.nn import functional as F
 
 from ..checks.exercise import exercise
+from .inputs import uniform
+from .outcomes import named, required, scalar
 
 
 # ------------------------------------------------------------------------------------ 1. prototypes
 # inputs
-def _features(counts, d):
+def _features(counts, d, queries=4, size=1.0):
     """Support features of classes with these numbers of examples, and queries.
 
-    In mixed order; float64.
+    In mixed order; float64. size: of the features.
     """
 
     def draw(generator):
         y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         y = y[torch.randperm(len(y), generator=generator)]
-        z = torch.randn(len(y), d, generator=generator, dtype=torch.float64) + 1.0
-        return z, y, torch.randn(4, d, generator=generator, dtype=torch.float64) + 1.0, len(counts)
+        z, query = (
+            size * (torch.randn(n, d, generator=generator, dtype=torch.float64) + 1.0)
+            for n in (len(y), queries)
+        )
+        return z, y, query, len(counts)
 
     return draw
 
 
 # reference
 @exercise(
-    [_features([2, 2, 2], 4), _features([1, 3, 2, 4], 3)],
+    [
+        _features([2, 2, 2], 4),
+        _features([1, 3, 2, 4], 3),
+        _features([3, 1, 2], 2, queries=5, size=4.0),
+        _features([2, 3], 1, queries=1),
+    ],
     points=2,
     hints=(
         (
@@ -129,12 +142,43 @@ def _(z, y, query, ways):
     return torch.stack([each[:, y == k].sum(-1) for k in range(ways)], -1)
 
 
+@nearest_prototype.mistake(
+    "You take the mean over a class of the distances to its examples:"
+    " first the mean of the examples, then one distance. A class that is spread out loses here."
+)
+def _(z, y, query, ways):
+    each = _away(query, z)
+    return (-torch.stack([each[:, y == k].mean(-1) for k in range(ways)], -1)).softmax(-1)
+
+
+@nearest_prototype.mistake(
+    "The probabilities are right, but no gradient reaches the support: the prototypes are detached."
+    " In training the network learns through them as well."
+)
+def _(z, y, query, ways):
+    return _nearest(z.detach(), y, query, ways)
+
+
+@nearest_prototype.mistake(
+    "The prototypes stand in the order in which the classes come in y. Row k is class k."
+)
+def _(z, y, query, ways):
+    centres = torch.stack([z[y == k].mean(0) for k in dict.fromkeys(y.tolist())])
+    return (-_away(query, centres)).softmax(-1)
+
+
 # --------------------------------------------------------------------- 2. an episode: spot the bugs
 # inputs
-def _labelled(classes, allowed, ways, shots, queries):
+def _labelled(classes, allowed, ways, shots, queries, spare=None, episodes=25):
+    """Labels, and how many episodes are drawn.
+
+    spare: examples of a class that are left over by an episode; None for one or none.
+    """
+
     def draw(generator):
+        left = torch.randint(2, (classes,), generator=generator) if spare is None else spare
         y = torch.arange(classes).repeat_interleave(
-            shots + queries + torch.randint(2, (classes,), generator=generator)
+            torch.full((classes,), shots + queries) + left
         )
         y = y[torch.randperm(len(y), generator=generator)]
         return (
@@ -143,59 +187,108 @@ def _labelled(classes, allowed, ways, shots, queries):
             ways,
             shots,
             queries,
+            episodes,
         )
 
     return draw
 
 
 def _numbers(rows):
-    return (
-        torch.stack(list(rows))
-        if isinstance(next(iter(rows)), torch.Tensor)
-        else torch.as_tensor(rows)
-    )
+    """The row numbers of a support or of queries, which may be a list of tensors or of lists."""
+    rows = list(rows)
+    return torch.stack(rows) if isinstance(rows[0], torch.Tensor) else torch.as_tensor(rows)
 
 
-def _drawn(answer, y, classes, ways, shots, queries, times=25):
-    """What is true of `times` episodes in a row, and of two with the same seed."""
+def _evenly(sets, total):
+    """Whether every set of so many of `total` things was drawn about equally often.
 
-    def episodes(seed, times):
-        g = torch.Generator().manual_seed(seed)
-        found = [answer(y.clone(), list(classes), ways, shots, queries, g) for _ in range(times)]
-        return [tuple(map(_numbers, pair)) for pair in found]
+    By a chi-square statistic, ten standard deviations wide: one fair draw in ten million fails.
+    """
+    size = len(sets[0])
+    drawn = Counter(tuple(sorted(s)) for s in sets)
+    cells = list(itertools.combinations(range(total), size))
+    expected, freedom = len(sets) / len(cells), len(cells) - 1
+    statistic = sum((drawn[cell] - expected) ** 2 / expected for cell in cells)
+    return statistic < freedom + 10 * (2 * freedom) ** 0.5
 
-    found = episodes(0, times)
-    if any(s.shape != (ways, shots) or q.shape != (ways, queries) for s, q in found):
-        raise ValueError(
-            f"Support and query are to be {ways} rows of {shots} and {ways} rows of {queries} row"
-            f" numbers; yours have the shapes {tuple(found[0][0].shape)} and"
-            f" {tuple(found[0][1].shape)}."
-        )
-    rows = torch.stack([torch.cat(pair, 1) for pair in found])  # [times, ways, shots + queries]
-    of = y[rows]
 
-    def vary(part, count):
-        """Whether each class has shown more than `count` of its examples in this part."""
-        return all(len(set(part[of[..., 0] == c].flatten().tolist())) > count for c in classes)
+def _drawn(answer, y, classes, ways, shots, queries, episodes):
+    """What is true of some episodes in a row, and of two with the same seed.
 
-    again, other = episodes(3, 3), episodes(4, 3)
+    Many episodes also show whether all classes and examples are drawn equally often.
+    """
+    kept = {"y": True, "classes": True}
+
+    def tasks(g, times):
+        drawn = []
+        for _ in range(times):
+            labels, allowed = y.clone(), list(classes)
+            pair = required(answer(labels, allowed, ways, shots, queries, g))
+            kept["y"] &= torch.equal(labels, y)
+            kept["classes"] &= allowed == classes
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise ValueError("Return (support, query), the row numbers of each.")
+            pair = tuple(map(_numbers, pair))
+            if [part.shape for part in pair] != [(ways, shots), (ways, queries)]:
+                raise ValueError(
+                    f"Support and query are to be {ways} rows of {shots} and {ways} rows of"
+                    f" {queries} row numbers; yours have the shapes {tuple(pair[0].shape)} and"
+                    f" {tuple(pair[1].shape)}."
+                )
+            drawn.append(pair)
+        return drawn
+
+    def seeded(seed):
+        return torch.Generator().manual_seed(seed)
+
+    g = seeded(0)
+    rows = torch.stack([torch.cat(pair, 1) for pair in tasks(g, 25)])  # [25, ways, shots + queries]
+    labels = y[rows]
+
+    def vary(rows, count):
+        """Whether each class has shown more than `count` of its examples in these rows."""
+        return all(len(set(rows[labels[..., 0] == c].flatten().tolist())) > count for c in classes)
 
     def same(a, b):
         return all(torch.equal(p, q) for one, two in zip(a, b) for p, q in zip(one, two))
 
-    return {
-        "a row of the answer is one class": bool((of == of[..., :1]).all()),
-        "different classes in a task": all(len(set(t.tolist())) == ways for t in of[..., 0]),
-        "only classes that are allowed": set(of.flatten().tolist()) <= set(classes),
-        "all of them at some time": set(of.flatten().tolist()) >= set(classes),
-        "support and query share a row": any(
-            len(set(t.tolist())) < t.numel() for t in rows.flatten(1)
+    again, other = tasks(seeded(3), 3), tasks(seeded(4), 3)
+    facts = {
+        "a row of the answer is one class": bool((labels == labels[..., :1]).all()),
+        "different classes in a task": all(len(set(t.tolist())) == ways for t in labels[..., 0]),
+        "only classes that are allowed": set(labels.flatten().tolist()) <= set(classes),
+        "all of them at some time": set(labels.flatten().tolist()) >= set(classes),
+        "the queries are others than the support": all(
+            len(set(t.tolist())) == t.numel() for t in rows.flatten(1)
         ),
         "other examples of a class in other supports": vary(rows[..., :shots], shots),
         "other examples of a class in other queries": vary(rows[..., shots:], queries),
-        "the same again from the same seed": same(again, episodes(3, 3)),
+        "the same again from the same seed": same(again, tasks(seeded(3), 3)),
         "another from another seed": not same(again, other),
+        "`y` stays as it is": kept["y"],
+        "`classes` stays as it is": kept["classes"],
+        "all classes are drawn equally often, each with each": True,
+        "all examples of a class are drawn equally often, each with each": True,
     }
+    if episodes > 25 and all(facts.values()):
+        more = [torch.cat(pair, 1) for pair in tasks(g, episodes - 25)]
+        classes_even, examples_even = _even(y, classes, torch.cat([rows, torch.stack(more)]), shots)
+        facts["all classes are drawn equally often, each with each"] = classes_even
+        facts["all examples of a class are drawn equally often, each with each"] = examples_even
+    return facts
+
+
+def _even(y, classes, rows, shots):
+    """Whether classes, and the examples of a class, are drawn evenly: rows [episodes, ways, n]."""
+    rank = torch.zeros_like(y)
+    for c in classes:
+        rank[y == c] = torch.arange(int((y == c).sum()))
+    place = {c: k for k, c in enumerate(classes)}
+    chosen = [[place[c] for c in task] for task in y[rows[..., 0]].tolist()]
+    ranks, size = rank[rows].flatten(0, 1), int(rank.max()) + 1
+    return _evenly(chosen, len(classes)), all(
+        _evenly(part.tolist(), size) for part in (ranks[:, :shots], ranks[:, shots:])
+    )
 
 
 # reference
@@ -221,7 +314,10 @@ def _leaking(y, classes, ways, shots, queries, generator):
 
 
 @exercise(
-    [_labelled(8, 4, 3, 2, 2), _labelled(7, 4, 3, 2, 3)],
+    [
+        _labelled(8, 4, 3, 2, 2),
+        _labelled(7, 5, 2, 2, 3, spare=1, episodes=100),
+    ],
     points=3,
     call=_drawn,
     grad=False,
@@ -326,23 +422,86 @@ draw_task.variants(
 )
 
 
+@draw_task.mistake(
+    "The caller's list `classes` is spoilt: the next task finds fewer classes, or another order."
+    " Shuffle a copy, list(classes)."
+)
+def _(y, classes, ways, shots, queries, generator):
+    order = _order(len(classes), generator)
+    classes[:] = [classes[i] for i in order]
+    return _task(
+        y, classes, ways, shots, queries, generator, choose=lambda y, classes, *_: classes
+    )
+
+
+@draw_task.mistake(
+    "The labels `y` of the caller are changed, so the next task does not find those examples:"
+    " mark what is used in a tensor of your own."
+)
+def _(y, classes, ways, shots, queries, generator):
+    support, query = _task(y, classes, ways, shots, queries, generator)
+    y[support.flatten()] = -1
+    return support, query
+
+
+def _window(n, count, generator):
+    """`count` neighbours of n things, from a place that is drawn."""
+    return int(torch.randint(n - count + 1, (), generator=generator))
+
+
+@draw_task.mistake(
+    "Not every set of classes is drawn equally often: some come too often, or only with their"
+    " neighbours in the list. Shuffle a copy of the list and take the first `ways`."
+)
+def _(y, classes, ways, shots, queries, generator):
+    def neighbours(y, classes, ways, generator):
+        return classes[_window(len(classes), ways, generator) :]
+
+    return _task(y, classes, ways, shots, queries, generator, choose=neighbours)
+
+
+@draw_task.mistake(
+    "Not every set of a class's examples is drawn equally often: some come too often, or only with"
+    " their neighbours in the data. Shuffle all rows of the class, then cut."
+)
+def _(y, classes, ways, shots, queries, generator):
+    def ring(n, generator):
+        return torch.arange(n).roll(int(torch.randint(n, (), generator=generator)))
+
+    return _task(y, classes, ways, shots, queries, generator, order=ring)
+
+
 # ---------------------------------------------------------------------- 3. whose mean and variance?
 # inputs
-def _norm_inputs(n, q, d):
+def _norm_inputs(n, q, d, size=1.0, still=False):
+    """Features of a support and of queries. size: of the features.
+
+    still: whether the first feature is the same in all of the support.
+    """
+
     def draw(generator):
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        eps = 0.05 + 0.5 * float(torch.rand((), generator=generator))
-        return 2 * normal(n, d) + 1, normal(q, d) - 1, normal(d) + 2, normal(d), eps
+        support, query = size * (2 * normal(n, d) + 1), size * (normal(q, d) - 1)
+        if still:
+            support[:, 0] = 1.0
+        eps = size**2 * uniform(generator, 0.05, 0.55)
+        return support, query, normal(d) + 2, normal(d), eps
 
     return draw
 
 
 # reference
 @exercise(
-    [_norm_inputs(5, 4, 3), _norm_inputs(4, 3, 2)],
+    [
+        _norm_inputs(5, 4, 3),
+        _norm_inputs(4, 3, 2),
+        _norm_inputs(9, 1, 4, still=True),
+        _norm_inputs(3, 6, 1, size=1e-3),
+    ],
     points=2,
+    call=lambda answer, *args: named(answer(*args), "support", "query"),
     hints=(
         (
             "One mean and one variance a feature, from the support alone;"
@@ -429,6 +588,35 @@ support_norm.variants(
 )
 
 
+@support_norm.mistake(
+    "The queries get the running variance of a BatchNorm, which divides by n - 1:"
+    " both parts are to get the variance that divides by n."
+)
+def _(support, query, weight, bias, eps):
+    scale = weight / (support.var(0) + eps).sqrt()
+    normed = _normed(support, query, weight, bias, eps)
+    return normed[0], (query - support.mean(0)) * scale + bias
+
+
+@support_norm.mistake(
+    "The values are right, but mean and variance are detached:"
+    " as in training, gradients flow through them to the support."
+)
+def _(support, query, weight, bias, eps):
+    def constant(s, q):
+        return s.detach(), s.detach()
+
+    return _normed(support, query, weight, bias, eps, of=constant)
+
+
+@support_norm.mistake(
+    "The values are right, but the queries get mean and variance as constants (running statistics,"
+    " or a detach): gradients are to flow through them to the support here as well."
+)
+def _(support, query, weight, bias, eps):
+    return _normed(support, query, weight, bias, eps, of=lambda s, q: (s, s.detach()))
+
+
 @support_norm.mistake("The support comes back as it was: it goes through the layer, too.")
 def _(support, query, weight, bias, eps):
     return support.clone(), _normed(support, query, weight, bias, eps)[1]
@@ -448,19 +636,31 @@ def _(support, query, weight, bias, eps):
 
 # ------------------------------------------------------------------------ 4. the head of Baseline++
 # inputs
-def _head_inputs(q, d, classes):
+def _head_inputs(q, d, classes, size=1.0, aligned=False):
+    """Features and weights. size: of both.
+
+    aligned: whether the first class has the first query's direction, and the second the opposite.
+    """
+
     def draw(generator):
         lengths = 0.5 + 2 * torch.rand(q, 1, generator=generator, dtype=torch.float64)
         z = lengths * torch.randn(q, d, generator=generator, dtype=torch.float64)
         weight = 2 * torch.randn(classes, d, generator=generator, dtype=torch.float64)
-        return z, weight, 2.0 + 8 * float(torch.rand((), generator=generator))
+        if aligned:
+            weight[:2] = torch.stack([3 * z[0], -z[0]])
+        return size * z, size * weight, uniform(generator, 2.0, 10.0) * (9 if aligned else 1)
 
     return draw
 
 
 # reference
 @exercise(
-    [_head_inputs(4, 3, 5), _head_inputs(5, 4, 2)],
+    [
+        _head_inputs(4, 3, 5),
+        _head_inputs(5, 4, 2),
+        _head_inputs(3, 2, 4, size=1e-5),
+        _head_inputs(1, 3, 3, size=1e5, aligned=True),
+    ],
     points=1,
     hints=(
         "The cosine is the scalar product of two vectors that were both divided by their lengths.",
@@ -546,22 +746,47 @@ direction_logits.variants(
 )
 
 
+@direction_logits.mistake(
+    "A constant is added to the lengths. Where features and weights are short it is no longer small"
+    " beside them, and the length counts after all: divide by the lengths as they are."
+)
+def _(z, weight, scale):
+    lengths = z.norm(dim=1)[:, None] * weight.norm(dim=1)
+    return scale * (z @ weight.T) / (lengths + 1e-8)
+
+
+@direction_logits.mistake(
+    "The values are right, but the lengths are detached: a gradient then pulls along the vector"
+    " as well, and makes it longer, which changes no logit."
+)
+def _(z, weight, scale):
+    lengths = z.norm(dim=1)[:, None] * weight.norm(dim=1)
+    return scale * (z @ weight.T) / lengths.detach()
+
+
 # ----------------------------------------------------------------------------------- 5. two spreads
 # inputs
-def _accuracies(seeds, episodes):
+def _accuracies(seeds, episodes, unit=1.0):
+    """Accuracies of trainings on the same episodes, as shares or (unit 100) in percent."""
+
     def draw(generator):
         level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=generator, dtype=torch.float64)
-        return (
-            level + 0.1 * torch.randn(seeds, episodes, generator=generator, dtype=torch.float64),
-        )
+        noise = torch.randn(seeds, episodes, generator=generator, dtype=torch.float64)
+        return (unit * (level + 0.1 * noise),)
 
     return draw
 
 
+def _spreads(answer, accuracy):
+    told = named(answer(accuracy), "mean", "half", "spread")
+    return {**told, **{name: scalar(told[name], name) for name in ("mean", "spread")}}
+
+
 # reference
 @exercise(
-    [_accuracies(3, 12), _accuracies(5, 8)],
+    [_accuracies(3, 12), _accuracies(5, 8), _accuracies(2, 3, unit=100.0)],
     points=2,
+    call=_spreads,
     grad=False,
     hints=(
         (
@@ -636,3 +861,9 @@ two_spreads.variants(
         },
     },
 )
+
+
+@two_spreads.mistake("half and spread are exchanged: the order is (mean, half, spread).")
+def _(accuracy):
+    mean, half, spread = _both(accuracy)
+    return mean, spread, half

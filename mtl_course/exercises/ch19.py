@@ -9,35 +9,56 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..checks.exercise import exercise
-from .inputs import filled, whole
+from .inputs import different, filled, shuffled, uniform, whole
+from .outcomes import named, scalar
 
 
 # --------------------------------------------------------------------------------- 1. EWC's penalty
 # inputs
-def _after_a_task(new):
-    """Parameters, anchor and Fisher diagonal of a network with two old tensors.
+def _after_a_task(new, size=1.0):
+    """Parameters, anchor and Fisher diagonal of a network, three dicts in orders of their own.
 
-    A third tensor, `new`, came later.
+    new: whether params has a tensor that came later. size: of the Fisher values, some of them 0.
     """
 
     def draw(generator):
-        shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,)}
+        shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,), "gate": (3,), "offset": ()}
         anchor = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         fisher = {
-            name: 2 * torch.rand(shape, generator=generator) + 0.1 for name, shape in shapes.items()
+            name: size * (2 * torch.rand(shape, generator=generator) + 0.1)
+            for name, shape in shapes.items()
         }
+        fisher["trunk.weight"][0, 0] = 0.0
         params = {name: p + torch.randn(p.shape, generator=generator) for name, p in anchor.items()}
         if new:
             params["head.weight"] = torch.randn(2, 3, generator=generator)
-        return params, anchor, fisher, 1.0 + 4 * float(torch.rand((), generator=generator))
+        strength = uniform(generator, 1.0, 5.0)
+        params, anchor, fisher = (shuffled(generator, d) for d in (params, anchor, fisher))
+        if list(anchor) == list(fisher):
+            fisher = shuffled(generator, fisher)
+        return params, anchor, fisher, strength
 
     return draw
 
 
+def _penalty(answer, params, anchor, fisher, strength):
+    """The penalty. Gradients are asked for params only: anchor and fisher are constants."""
+    given = anchor, fisher
+    constants = [{name: p.detach() for name, p in tensors.items()} for tensors in given]
+    penalty = answer(params, *constants, strength)
+    for tensors, handed in zip(given, constants, strict=True):
+        if tensors.keys() != handed.keys():  # to be seen: the inputs do not stay as they are
+            tensors.clear()
+            tensors.update(handed)
+    return penalty
+
+
 # reference
 @exercise(
-    [_after_a_task(True), _after_a_task(False)],
+    [_after_a_task(True), _after_a_task(False, size=1e5), _after_a_task(True, size=1e-6)],
     points=1,
+    call=_penalty,
+    atol=1e-10,
     hints=(
         (
             "For each name of the anchor: Fisher value times squared distance,"
@@ -123,6 +144,25 @@ ewc_penalty.variants(
 )
 
 
+_BY_POSITION = (
+    "The dicts are paired by position: they may be in different orders,"
+    " and a new tensor of params may stand anywhere. Look each of them up by name."
+)
+
+
+@ewc_penalty.mistake(_BY_POSITION)
+def _(params, anchor, fisher, strength):
+    return _pull(params, anchor, dict(zip(anchor, fisher.values(), strict=True)), strength)
+
+
+@ewc_penalty.mistake(_BY_POSITION)
+def _(params, anchor, fisher, strength):
+    total = 0
+    for p, a, f in zip(params.values(), anchor.values(), fisher.values()):
+        total = total + (f * (p - a) ** 2).sum()
+    return strength / 2 * total
+
+
 @ewc_penalty.mistake("The strength is missing.")
 def _(params, anchor, fisher, strength):
     return _pull(params, anchor, fisher, 1.0)
@@ -147,7 +187,7 @@ def _forced(generator):
 
 # reference
 @exercise(
-    [_draws(30, 4), _forced, _draws(12, 6), _draws(5, 5)],
+    [_draws(30, 4), _forced, _draws(12, 6), _draws(5, 5), _draws(9, 1)],
     points=2,
     grad=False,
     device=False,
@@ -248,10 +288,17 @@ def _matrix(T):
     return draw
 
 
+def _four(answer, A, b):
+    """The four scores by name, each as a float."""
+    names = "average", "forgetting", "backward", "forward"
+    return {name: scalar(value, name) for name, value in named(answer(A, b), *names).items()}
+
+
 # reference
 @exercise(
     [_matrix(5), _matrix(3), _matrix(2)],
     points=2,
+    call=_four,
     device=False,
     grad=False,
     hints=(
@@ -340,8 +387,8 @@ stream_scores.variants(
         " Equation 4 takes the best that the task ever had before the end, in any row.": {
             "forgetting": lambda A, b: -_backward(A, b)
         },
-        "The best accuracy is looked for in the last row, too,"
-        " so that forgetting can never be negative: leave that row out.": {
+        "Forgetting can never be negative here: it is cut at 0,"
+        " or the best accuracy is looked for in the last row, too. Leave that row out.": {
             "forgetting": lambda A, b: (A[:, :-1].max(dim=0).values - A[-1, :-1]).mean()
         },
         "Forgetting counts the last task, too; nothing has come after it.": {
@@ -369,21 +416,40 @@ stream_scores.variants(
 )
 
 
+@stream_scores.mistake(
+    "Backward and forward transfer are exchanged. Backward: what later tasks did to those learned"
+    " before; forward: what a task got from those before it. Backward comes first."
+)
+def _(A, b):
+    return _average(A, b), _forgetting(A, b), _forward(A, b), _backward(A, b)
+
+
+@stream_scores.mistake(
+    "The best accuracy is looked for only from the row on in which the task was learned."
+    " Equation 4 takes every row before the last."
+)
+def _(A, b):
+    best = torch.stack([A[j:-1, j].max() for j in range(len(A) - 1)])
+    return _average(A, b), (best - A[-1, :-1]).mean(), _backward(A, b), _forward(A, b)
+
+
 # -------------------------------------------------------------------- 4. distillation: spot the bug
 # inputs
-def _new_task(generator):
-    d, n, old, new = 2, 4, 3, 2
-    model = filled(nn.Linear(d, old + new), generator).double()
-    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    y = old + torch.randint(new, (n,), generator=generator)
-    return (
-        model,
-        x,
-        y,
-        old,
-        whole(generator, 2, 4),
-        0.2 + 0.1 * float(torch.rand((), generator=generator)),
-    )
+def _new_task(rows, hidden=None):
+    """A network, images of a new task, and the number of old classes; layers lie two deep."""
+
+    def draw(generator):
+        d, old, new = 2, *different(generator, 2, 2, 5)
+        model = nn.Linear(d, old + new)
+        if hidden is not None:
+            trunk = nn.Sequential(nn.Linear(d, hidden), nn.Tanh())
+            model = nn.Sequential(trunk, nn.Linear(hidden, old + new))
+        model = filled(model, generator).double()
+        x = torch.randn(rows, d, generator=generator, dtype=torch.float64)
+        y = old + torch.randint(new, (rows,), generator=generator)
+        return model, x, y, old, whole(generator, 2, 4), uniform(generator, 0.2, 0.3)
+
+    return draw
 
 
 def _trained(answer, model, x, y, old_classes, steps, rate):
@@ -391,8 +457,9 @@ def _trained(answer, model, x, y, old_classes, steps, rate):
     model = copy.deepcopy(model)
     returned = answer(model, x, y, old_classes, steps, rate)
     return {
-        "returns the model": returned is model,
-        "parameters": [p.detach().clone() for p in model.parameters()],
+        "the model that was given is returned": returned is model,
+        "its parameters": {name: p.detach().clone() for name, p in model.named_parameters()},
+        "it can be trained further": all(p.requires_grad for p in model.parameters()),
     }
 
 
@@ -420,7 +487,7 @@ def _moving(model, x, y, old_classes, steps, rate):
 
 
 @exercise(
-    _new_task,
+    [_new_task(4), _new_task(1, hidden=3)],
     points=2,
     call=_trained,
     grad=False,
@@ -478,8 +545,8 @@ def _held_to(target, model, x, y, steps, rate, factor=4.0, T=2.0):
 
 
 @lwf_steps.mistake(
-    "`old` is another name of the model itself: it moves along,"
-    " each step is held to where it is already, and all that is left is fine-tuning."
+    "The target moves along (`old` is another name of the model, or a copy that is taken anew in"
+    " every step), so each step is held to where it is already: all that is left is fine-tuning."
 )
 def _(model, x, y, old_classes, steps, rate):
     return _moving(model, x, y, old_classes, steps, rate)
@@ -575,23 +642,31 @@ def _(model, x, y, old_classes, steps, rate):
 
 # ----------------------------------------------------------------------- 5. recursive least squares
 # inputs
-def _forecaster(d):
+def _forecaster(d, size=1.0, still=False):
+    """size: of P, which is large before anything was seen. still: whether x is zero."""
+
     def draw(generator):
         A = torch.randn(d, d + 2, generator=generator, dtype=torch.float64)
         w, x = (torch.randn(d, generator=generator, dtype=torch.float64) for _ in range(2))
-        y, forgetting = (
-            float(torch.randn((), generator=generator)) + 1.0,
-            0.7 + 0.25 * float(torch.rand((), generator=generator)),
-        )
-        return w.numpy(), (A @ A.T / d).numpy(), x.numpy(), y, forgetting
+        y = float(torch.randn((), generator=generator)) + 1.0
+        forgetting = uniform(generator, 0.7, 0.95)
+        return w.numpy(), (size * A @ A.T / d).numpy(), (x * (not still)).numpy(), y, forgetting
 
     return draw
 
 
 # reference
 @exercise(
-    [_forecaster(3), _forecaster(5)],
+    [
+        _forecaster(3),
+        _forecaster(5),
+        _forecaster(2, size=1e6),
+        _forecaster(4, size=1e-6),
+        _forecaster(1, still=True),
+    ],
     points=3,
+    call=lambda answer, *args: named(answer(*args), "w", "P"),
+    atol=1e-12,
     grad=False,
     device=False,
     hints=(
@@ -696,3 +771,12 @@ def _(w, P, x, y, forgetting):
         _rls(w, P, x, y, forgetting)[0],
         P - np.outer(_gain(P, x, forgetting), P @ x) / forgetting,
     )
+
+
+@rls_step.mistake(
+    "The old w and P are changed: write w = w + ..., not w += ..., and the same for P."
+)
+def _(w, P, x, y, forgetting):
+    new_w, new_P = _rls(w, P, x, y, forgetting)
+    w[:], P[:] = new_w, new_P
+    return w, P

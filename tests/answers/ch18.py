@@ -19,6 +19,19 @@ def nearest_prototype(z, y, query, ways):
         rows.append(torch.stack(scores) / sum(scores))
     return torch.stack(rows)
 """,
+        """
+def nearest_prototype(z, y, query, ways):
+    c = torch.zeros(ways, z.shape[1], dtype=z.dtype, device=z.device).index_add(0, y, z)
+    c = c / torch.bincount(y, minlength=ways)[:, None].to(z)
+    d = ((query.unsqueeze(1) - c.unsqueeze(0)) ** 2).sum(2)
+    return F.softmax(-d, dim=1)
+""",
+        """
+def nearest_prototype(z, y, query, ways):
+    M = (y[None] == torch.arange(ways, device=y.device)[:, None]).to(z)
+    c = (M / M.sum(1, keepdim=True)) @ z
+    return torch.func.vmap(lambda q: (-(q - c).square().sum(1)).softmax(0))(query)
+""",
     ],
     "draw_task": [
         """
@@ -45,6 +58,33 @@ def draw_task(y, classes, ways, shots, queries, generator):
         support.append(picked[queries:])
     return torch.tensor(support), torch.tensor(query)
 """,
+        """
+def draw_task(y, classes, ways, shots, queries, generator):
+    w = torch.ones(len(classes))
+    s, q = [], []
+    for i in sorted(torch.multinomial(w, ways, generator=generator).tolist()):
+        mine = [r for r in range(len(y)) if y[r] == classes[i]]
+        pick = torch.multinomial(
+            torch.ones(len(mine)), shots + queries, generator=generator
+        ).tolist()
+        s.append(sorted(mine[j] for j in pick[:shots]))
+        q.append(sorted(mine[j] for j in pick[shots:]))
+    return s, q
+""",
+        """
+def draw_task(y, classes, ways, shots, queries, generator):
+    import numpy as np
+
+    rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+    chosen = rng.choice(classes, ways, replace=False)
+    labels = y.numpy()
+    s, q = [], []
+    for c in chosen:
+        pick = rng.permutation(np.flatnonzero(labels == c))
+        s.append(pick[:shots])
+        q.append(pick[shots : shots + queries])
+    return np.stack(s), np.stack(q)
+""",
     ],
     "support_norm": [
         """
@@ -62,6 +102,22 @@ def support_norm(support, query, weight, bias, eps):
         return weight * ((x - mean) * torch.rsqrt(variance + eps)) + bias
     return norm(support), norm(query)
 """,
+        """
+def support_norm(support, query, weight, bias, eps):
+    m = support.mean(dim=0)
+    v = ((support - m) ** 2).mean(dim=0)
+    a = weight / (v + eps) ** 0.5
+    b = bias - m * a
+    return a * support + b, a * query + b
+""",
+        """
+def support_norm(support, query, weight, bias, eps):
+    n = len(support)
+    m = support.sum(0) / n
+    v = (support * support).sum(0) / n - m * m
+    f = lambda x: torch.addcmul(bias, weight, (x - m) * (v + eps).rsqrt())
+    return f(support), f(query)
+""",
     ],
     "direction_logits": [
         """
@@ -72,6 +128,18 @@ def direction_logits(z, weight, scale):
 def direction_logits(z, weight, scale):
     lengths = torch.outer(z.square().sum(1).sqrt(), weight.square().sum(1).sqrt())
     return scale * torch.einsum("qd,cd->qc", z, weight) / lengths
+""",
+        """
+def direction_logits(z, weight, scale):
+    u, w = z / z.norm(dim=1, keepdim=True), weight / weight.norm(dim=1, keepdim=True)
+    return scale * (1 - (u[:, None] - w[None]).square().sum(-1) / 2)
+""",
+        """
+def direction_logits(z, weight, scale):
+    return scale * F.linear(
+        z / torch.linalg.norm(z, dim=1, keepdim=True),
+        weight / torch.linalg.norm(weight, dim=1, keepdim=True),
+    )
 """,
     ],
     "two_spreads": [
@@ -88,6 +156,28 @@ def two_spreads(accuracy):
     half = torch.stack([1.96 * row.var().sqrt() * len(row) ** -0.5 for row in accuracy])
     means = torch.stack([row.mean() for row in accuracy])
     return means.mean(), half, torch.std(means)
+""",
+        """
+def two_spreads(accuracy):
+    import statistics
+
+    rows = accuracy.tolist()
+    half = [1.96 * statistics.stdev(r) / len(r) ** 0.5 for r in rows]
+    means = [statistics.mean(r) for r in rows]
+    return (
+        sum(means) / len(means),
+        torch.tensor(half, dtype=accuracy.dtype, device=accuracy.device),
+        statistics.stdev(means),
+    )
+""",
+        """
+def two_spreads(accuracy):
+    var, mean = torch.var_mean(accuracy, dim=1)
+    return (
+        accuracy.mean().item(),
+        1.96 * torch.sqrt(var / accuracy.shape[1]),
+        mean.std().item(),
+    )
 """,
     ],
 }

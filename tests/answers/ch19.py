@@ -14,6 +14,27 @@ def ewc_penalty(params, anchor, fisher, strength):
     gap = flat(params) - flat(anchor)
     return (strength * flat(fisher) * gap) @ gap / 2
 """,
+        """
+def ewc_penalty(params, anchor, fisher, strength):
+    total = torch.zeros((), device=next(iter(params.values())).device)
+    for n, p in params.items():
+        if n in anchor:
+            total = total + (fisher[n] * (p - anchor[n].detach()).pow(2)).sum()
+    return 0.5 * strength * total
+""",
+        """
+def ewc_penalty(params, anchor, fisher, strength):
+    with torch.no_grad():
+        fixed = {
+            n: (a.clone(), f.clone())
+            for n, a, f in ((n, anchor[n], fisher[n]) for n in anchor)
+        }
+    return (
+        strength
+        / 2
+        * sum((f * (params[n] - a) ** 2).sum() for n, (a, f) in fixed.items())
+    )
+""",
     ],
     "keep_some": [
         """
@@ -32,6 +53,26 @@ def keep_some(draws, size):
         later = [t for t in range(size, len(draws)) if draws[t] == slot]
         return max(later, default=slot)
     return [holder(slot) for slot in range(size)]
+""",
+        """
+def keep_some(draws, size):
+    kept = list(range(size))
+    for t, d in zip(range(size, len(draws)), draws[size:]):
+        try:
+            kept[d] = t
+        except IndexError:
+            pass
+    return kept
+""",
+        """
+def keep_some(draws, size):
+    import numpy as np
+
+    kept = np.arange(size)
+    for t in range(size, len(draws)):
+        if draws[t] < size:
+            kept[draws[t]] = t
+    return kept.tolist()
 """,
     ],
     "stream_scores": [
@@ -53,6 +94,28 @@ def stream_scores(A, b):
     forgetting = best[:-1].mean() - last[:-1].mean()
     backward = last[:-1].mean() - new[:-1].mean()
     return last.mean(), forgetting, backward, before.mean() - b[1:].mean()
+""",
+        """
+def stream_scores(A, b):
+    import numpy as np
+
+    A, b = A.numpy(), b.numpy()
+    T = len(A)
+    f = np.mean([A[: T - 1, j].max() - A[T - 1, j] for j in range(T - 1)])
+    bwt = np.mean([A[T - 1, j] - A[j, j] for j in range(T - 1)])
+    fwt = np.mean([A[j - 1, j] - b[j] for j in range(1, T)])
+    return A[T - 1].mean(), f, bwt, fwt
+""",
+        """
+def stream_scores(A, b):
+    T = len(A)
+    i = torch.arange(1, T)
+    return (
+        A[-1].mean().item(),
+        (A[:-1].amax(0) - A[-1])[:-1].mean().item(),
+        (A[-1] - A.diag())[: T - 1].mean().item(),
+        (A[i - 1, i] - b[i]).mean().item(),
+    )
 """,
     ],
     "lwf_steps": [
@@ -82,6 +145,47 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
             p.data.sub_(p.grad, alpha=rate)
     return model
 """,
+        """
+def lwf_steps(model, x, y, old_classes, steps, rate):
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for _ in range(steps):
+        target = (
+            torch.func.functional_call(model, frozen, (x,))[:, :old_classes]
+            .div(2)
+            .softmax(-1)
+        )
+        z = model(x)
+        soft = -(target * (z[:, :old_classes] / 2).log_softmax(1)).sum() / len(x)
+        loss = nn.CrossEntropyLoss()(z, y) + 4 * soft
+        g = torch.autograd.grad(loss, [*model.parameters()])
+        with torch.no_grad():
+            for p, d in zip(model.parameters(), g):
+                p.sub_(rate * d)
+    return model
+""",
+        """
+def lwf_steps(model, x, y, old_classes, steps, rate):
+    old = copy.deepcopy(model)
+    old.eval()
+    for p in old.parameters():
+        p.requires_grad = False
+    names = [n for n, _ in model.named_parameters()]
+    for _ in range(steps):
+        target = torch.softmax(old(x)[:, :old_classes] / 2, dim=1)
+
+        def loss(params):
+            z = torch.func.functional_call(model, params, (x,))
+            return (
+                F.cross_entropy(z, y)
+                - 4
+                * (target * torch.log_softmax(z[:, :old_classes] / 2, 1)).sum(1).mean()
+            )
+
+        g = torch.func.grad(loss)(dict(model.named_parameters()))
+        for n, p in model.named_parameters():
+            p.data -= rate * g[n]
+    return model
+""",
     ],
     "rls_step": [
         """
@@ -95,6 +199,22 @@ def rls_step(w, P, x, y, forgetting):
     scale = 1 + x.dot(wide).dot(x)
     new = wide - (wide @ np.outer(x, x) @ wide) / scale
     return w - new @ x * (w.dot(x) - y), new
+""",
+        """
+def rls_step(w, P, x, y, forgetting):
+    k = P.dot(x) / (forgetting + x.dot(P).dot(x))
+    I = np.eye(len(w))
+    return w + k * (y - w.dot(x)), (I - np.outer(k, x)) @ P / forgetting
+""",
+        """
+def rls_step(w, P, x, y, forgetting):
+    w, P = w.copy(), P.copy()
+    Px = P @ x
+    s = forgetting + float(x @ Px)
+    w += Px * ((y - w @ x) / s)
+    P -= np.outer(Px, Px) / s
+    P /= forgetting
+    return w, P
 """,
     ],
 }
