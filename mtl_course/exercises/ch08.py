@@ -8,19 +8,34 @@ from torch.nn import functional as F
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from ..checks.exercise import exercise
-from .inputs import whole
+from .inputs import different, shuffled, task_names, whole
+from .outcomes import named
 
 
 # ----------------------------------------------------------------------------- 1. sizes of the maps
 # inputs
 def _layers(generator):
-    """A side and four layers (kernel, stride, padding), of which some leave a remainder."""
-    side = whole(generator, 28, 41)
+    """A side and three to five layers (kernel, stride, padding), some with a remainder.
+
+    Strides of one to four, wider than the kernel too.
+    """
     kinds = [(3, 1, 1), (3, 2, 1), (5, 2, 2), (1, 2, 0), (2, 2, 0), (3, 2, 0)]
-    return side, [
-        (3, 1, 0),
-        *(kinds[int(k)] for k in torch.randint(len(kinds), (3,), generator=generator)),
-    ]
+    kinds += [(5, 3, 1), (2, 3, 0), (4, 4, 1)]
+    side, layers = whole(generator, 40, 61), [(3, 1, 0)]
+    left = side - 2
+    for _ in range(whole(generator, 2, 5)):
+        fitting = [kind for kind in kinds if left + 2 * kind[2] >= kind[0]]
+        kernel, stride, padding = fitting[whole(generator, 0, len(fitting))]
+        layers.append((kernel, stride, padding))
+        left = (left + 2 * padding - kernel) // stride + 1
+    return side, layers
+
+
+def _patches(generator):
+    """One layer whose windows lie apart, with a border left over."""
+    patch, gap = whole(generator, 3, 9), whole(generator, 1, 3)
+    step = patch + gap
+    return step * whole(generator, 4, 8) + whole(generator, 0, patch), [(patch, step, 0)]
 
 
 def _imagenet(side):
@@ -30,7 +45,7 @@ def _imagenet(side):
 
 # reference
 @exercise(
-    [_layers, _imagenet(32), _imagenet(224)],
+    [_layers, _imagenet(32), _imagenet(224), _patches],
     points=1,
     grad=False,
     hints=(
@@ -127,6 +142,14 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: max((n + 2 * p) // s - k + 1, 1), layers, side)
 
 
+@map_sides.mistake(
+    "Every stride above 1 is taken for 2."
+    " Divide by the stride that the layer has; it may be 3 or 4."
+)
+def _(side, layers):
+    return _sides(lambda n, k, s, p: (n + 2 * p - k) // min(s, 2) + 1, layers, side)
+
+
 @map_sides.mistake("You return the last side only. A list with one side a layer is asked for.")
 def _(side, layers):
     return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side)[-1]
@@ -134,11 +157,16 @@ def _(side, layers):
 
 # -------------------------------------------------------------------------------------- 2. the stem
 # inputs
-def _stem_case(side, kernel):
+def _stem_case(kernels, images):
+    """Images that are not square, one of these kernels, and another number of maps."""
+
     def draw(generator):
+        kernel = kernels[whole(generator, 0, len(kernels))]
+        channels, maps = different(generator, 2, 2, 6)
+        sides = different(generator, 2, 9, 14)
         return (
-            torch.randn(2, 3, side, side, generator=generator),
-            torch.randn(4, 3, kernel, kernel, generator=generator) / kernel,
+            torch.randn(images, channels, *sides, generator=generator),
+            torch.randn(maps, channels, kernel, kernel, generator=generator) / kernel,
         )
 
     return draw
@@ -160,7 +188,7 @@ def _large_stem(x, weight):
 
 
 @exercise(
-    [_stem_case(9, 3), _stem_case(8, 5)],
+    [_stem_case([3], 2), _stem_case([5, 7, 9], 1), _stem_case([1], 3)],
     points=1,
     starter=_large_stem,
     hints=(
@@ -237,9 +265,11 @@ def _(x, weight):
 
 # ----------------------------------------------------------------------------------- 3. two loaders
 # inputs
-def _loaders(long, short, size):
+def _loaders(long, short, size, spare=1):
+    """Orders of two sets. spare: rounds of the shorter one that are not needed."""
+
     def draw(generator):
-        passes = -(-long // short) + 1
+        passes = -(-long // short) + spare
         return (
             torch.randperm(long, generator=generator),
             torch.stack([torch.randperm(short, generator=generator) for _ in range(passes)]),
@@ -247,6 +277,12 @@ def _loaders(long, short, size):
         )
 
     return draw
+
+
+def _any_loaders(generator):
+    """Sizes of any kind, the longer set now and then one batch."""
+    short, size = whole(generator, 2, 7), whole(generator, 1, 9)
+    return _loaders(short + whole(generator, 1, 8), short, size)(generator)
 
 
 # reference
@@ -264,7 +300,13 @@ def _zipped(long, shuffles, size):
 
 
 @exercise(
-    [_loaders(13, 5, 4), _loaders(12, 7, 3), _loaders(11, 2, 4)],
+    [
+        _loaders(13, 5, 4),
+        _loaders(12, 7, 3),
+        _loaders(11, 2, 4),
+        _loaders(6, 6, 4, spare=0),
+        _any_loaders,
+    ],
     points=2,
     grad=False,
     starter=_zipped,
@@ -376,11 +418,15 @@ def _(long, shuffles, size):
 
 # ---------------------------------------------------------------------------------- 4. label spaces
 # inputs
-_WORDS = ["apple", "bus", "cat", "deer", "elm", "fox", "goat", "hat", "ivy", "jar"]
+# some names lie inside others, and several begin alike
+_WORDS = ["cat", "bus", "catfish", "deer", "elm", "helm", "goat", "hat", "ivy", "jar"]
 
 
-def _spaces(a, b, shared):
-    """Names of two sets, of which some are shared, and labels of each."""
+def _spaces(a, b, shared, missing=False):
+    """Names of two sets, of which some are shared, and labels of the second.
+
+    missing: whether one of the classes that only b has does not occur among the labels.
+    """
 
     def draw(generator):
         order = torch.randperm(len(_WORDS), generator=generator).tolist()
@@ -391,6 +437,8 @@ def _spaces(a, b, shared):
         second = [second[k] for k in torch.randperm(b, generator=generator).tolist()]
         names = [[_WORDS[k] for k in chosen] for chosen in (first, second)]
         labels = torch.cat([torch.arange(b), torch.randint(b, (3,), generator=generator)])
+        if missing:
+            labels = labels[labels != second.index(rest[0])]
         return names[0], names[1], labels[torch.randperm(len(labels), generator=generator)]
 
     return draw
@@ -398,8 +446,15 @@ def _spaces(a, b, shared):
 
 # reference
 @exercise(
-    [_spaces(3, 5, 2), _spaces(4, 3, 1), _spaces(5, 4, 3)],
+    [
+        _spaces(3, 5, 2),
+        _spaces(4, 3, 1),
+        _spaces(5, 4, 3),
+        _spaces(2, 4, 0, missing=True),
+        _spaces(4, 2, 2),
+    ],
     points=2,
+    call=lambda answer, *args: named(answer(*args), "names", "new"),
     grad=False,
     hints=(
         (
@@ -522,25 +577,59 @@ def _(names_a, names_b, labels):
     return names, torch.tensor([names.index(name) for name in names_b], device=labels.device)
 
 
+@one_space.mistake(
+    "A class of b that no label has is left out. It is a class all the same,"
+    " and a later batch may have images of it: go through names_b, not through the labels."
+)
+def _(names_a, names_b, labels):
+    present = set(labels.tolist())
+    names = names_a + [
+        name for c, name in enumerate(names_b) if c in present and name not in names_a
+    ]
+    return names, labels.new_tensor([names.index(names_b[c]) for c in labels.tolist()])
+
+
+@one_space.mistake(
+    "The labels are numbered anew, those that occur from 0 on, before they are looked up:"
+    " a class without an image moves all those after it. Look up the labels as they are."
+)
+def _(names_a, names_b, labels):
+    names = names_a + [name for name in names_b if name not in names_a]
+    table = torch.tensor([names.index(name) for name in names_b], device=labels.device)
+    return names, table[labels.unique(return_inverse=True)[1]]
+
+
 # -------------------------------------------------------------------------------- 5. balanced heads
 # inputs
-def _heads(rows, classes):
+def _heads(rows, classes, size=3.0):
+    """Logits and labels of several heads, the two dicts in different orders.
+
+    size: of the logits; at 200 the probability of a class that is wrong is rounded to 0.
+    """
+
     def draw(generator):
+        names = task_names(generator, len(rows))
         logits = {
-            f"set{k}": 3 * torch.randn(n, c, generator=generator)
-            for k, (n, c) in enumerate(zip(rows, classes, strict=True))
+            name: size * torch.randn(n, c, generator=generator)
+            for name, n, c in zip(names, rows, classes, strict=True)
         }
-        return logits, {
+        targets = {
             name: torch.randint(z.shape[1], (len(z),), generator=generator)
             for name, z in logits.items()
         }
+        return logits, shuffled(generator, targets)
 
     return draw
 
 
 # reference
 @exercise(
-    [_heads((4, 9), (10, 100)), _heads((6, 2, 3), (3, 5, 30))],
+    [
+        _heads((4, 9), (10, 100)),
+        _heads((6, 2, 3), (3, 5, 30)),
+        _heads((1, 5, 6, 2), (7, 2, 4, 9), size=200.0),
+        _heads((5,), (6,)),
+    ],
     points=2,
     hints=(
         (
@@ -692,3 +781,37 @@ def _(logits, targets):
             lambda z, y: F.cross_entropy(z, y, reduction="sum") / math.log(z.shape[1]),
         )
     ).mean()
+
+
+@balanced_loss.mistake(
+    "The two dicts are paired by position. They may list the tasks in different orders:"
+    " look the targets up by the task's name."
+)
+def _(logits, targets):
+    losses = [
+        F.cross_entropy(z, y) / math.log(z.shape[1])
+        for z, y in zip(logits.values(), targets.values())
+    ]
+    return torch.stack(losses).mean()
+
+
+@balanced_loss.mistake(
+    "You take a softmax and then its logarithm: a small probability is rounded to 0,"
+    " and the logarithm of 0 is minus infinity. F.cross_entropy takes the logits as they are."
+)
+def _(logits, targets):
+    def plain(z, y):
+        return -z.softmax(dim=1).gather(1, y[:, None]).log().mean() / math.log(z.shape[1])
+
+    return torch.stack(_each(logits, targets, plain)).mean()
+
+
+@balanced_loss.mistake(
+    "The number of classes is read from the labels of this batch, where the last classes may be"
+    " missing: it is the number of the head's logits."
+)
+def _(logits, targets):
+    def of_the_batch(z, y):
+        return F.cross_entropy(z, y) / math.log(int(y.max()) + 1)
+
+    return torch.stack(_each(logits, targets, of_the_batch)).mean()

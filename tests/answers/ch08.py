@@ -20,6 +20,29 @@ def map_sides(side, layers):
         out += [int(x.shape[3])]
     return out
 """,
+        """
+def map_sides(side, layers):
+    out = []
+    for layer in layers:
+        k, s, p = layer
+        places = 0
+        at = -p
+        while at + k <= side + p:
+            places += 1
+            at += s
+        side = places
+        out.append(places)
+    return tuple(out)
+""",
+        """
+def map_sides(side, layers):
+    out = []
+    x = torch.empty(1, 1, side, side, device="meta")
+    for k, s, p in layers:
+        x = torch.nn.Conv2d(1, 1, k, s, p, device="meta")(x)
+        out.append(x.size(-1))
+    return out
+""",
     ],
     "first_map": [
         """
@@ -32,6 +55,24 @@ def first_map(x, weight):
     k = weight.shape[-1]
     patches = torch.nn.functional.unfold(x, k, padding=(k - 1) // 2)
     return (weight.flatten(1) @ patches).view(B, len(weight), H, W).relu()
+""",
+        """
+def first_map(x, weight):
+    p = weight.shape[-1] // 2
+    return F.threshold(conv2d(F.pad(x, (p, p, p, p)), weight), 0, 0)
+""",
+        """
+def first_map(x, weight):
+    C, c, k, _ = weight.shape
+    p = k // 2
+    B, _, H, W = x.shape
+    z = F.pad(x, (p, p, p, p))
+    out = sum(
+        torch.einsum("bchw,oc->bohw", z[:, :, i : i + H, j : j + W], weight[:, :, i, j])
+        for i in range(k)
+        for j in range(k)
+    )
+    return torch.maximum(out, torch.zeros_like(out))
 """,
     ],
     "paired_batches": [
@@ -52,6 +93,18 @@ def paired_batches(long, shuffles, size):
         found.append((rows, torch.stack([next(stream) for _ in rows])))
     return found
 """,
+        """
+def paired_batches(long, shuffles, size):
+    M = shuffles.shape[1]
+    i = torch.arange(len(long), device=long.device)
+    short = shuffles[i // M, i % M]
+    return [(a, b) for a, b in zip(torch.split(long, size), torch.split(short, size))]
+""",
+        """
+def paired_batches(long, shuffles, size):
+    both = torch.stack([long, torch.cat(list(shuffles))[: len(long)]])
+    return [tuple(part) for part in both.split(size, dim=1)]
+""",
     ],
     "one_space": [
         """
@@ -71,6 +124,22 @@ def one_space(names_a, names_b, labels):
         new[labels == old] = names.index(name)
     return names, new
 """,
+        """
+def one_space(names_a, names_b, labels):
+    names = list(dict.fromkeys(names_a + names_b))
+    import numpy as np
+
+    table = np.array([names.index(n) for n in names_b])
+    return names, torch.as_tensor(table, device=labels.device).index_select(0, labels)
+""",
+        """
+def one_space(names_a, names_b, labels):
+    fresh = sorted(set(names_b) - set(names_a), key=names_b.index)
+    names = names_a + fresh
+    hot = torch.nn.functional.one_hot(labels, len(names_b))
+    table = torch.tensor([names.index(n) for n in names_b], device=labels.device)
+    return names, (hot * table).sum(1)
+""",
     ],
     "balanced_loss": [
         """
@@ -89,6 +158,23 @@ def balanced_loss(logits, targets):
         every = torch.logsumexp(z, dim=-1) - z[torch.arange(len(z)), targets[name]]
         shares.append(every.sum() / (len(every) * math.log(z.size(-1))))
     return sum(shares) / len(shares)
+""",
+        """
+def balanced_loss(logits, targets):
+    return sum(
+        F.nll_loss(logits[t].log_softmax(1), targets[t]) / math.log(logits[t].shape[1])
+        for t in logits
+    ) / len(logits)
+""",
+        """
+def balanced_loss(logits, targets):
+    losses = []
+    for t, z in logits.items():
+        losses.append(
+            F.cross_entropy(z, targets[t])
+            / F.cross_entropy(torch.zeros_like(z), targets[t])
+        )
+    return torch.mean(torch.stack(losses))
 """,
     ],
 }
