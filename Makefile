@@ -9,6 +9,14 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEV := $(BIN)/python -m mtl_course.dev
 NB ?=
+# Options for JupyterLab; a container that works as root needs ARGS=--allow-root.
+ARGS ?=
+
+# One after the other, also with -j: two pips in one environment spoil each other's work, and the
+# book and its test build into one folder.
+.NOTPARALLEL:
+# An environment that was not made to its end is begun anew.
+.DELETE_ON_ERROR:
 
 .PHONY: help book zip test notebooks run data records diagrams sync publish colab clean
 
@@ -31,8 +39,8 @@ notebooks: $(VENV)/.test  ## re-execute and normalise the notebooks (NB=01 for o
 sync: $(VENV)/.test  ## write the generated cells of the notebooks anew, without running them
 	$(DEV) sync $(NB)
 
-run: $(VENV)/.lab  ## open one chapter in JupyterLab: make run NB=01
-	$(DEV) lab $(NB)
+run: $(VENV)/.lab  ## open one chapter in JupyterLab: make run NB=01 (as root: ARGS=--allow-root)
+	$(DEV) lab $(strip $(NB) $(ARGS))
 
 data: $(VENV)/.test  ## fetch every data set of the course ahead, for work without a network
 	$(BIN)/python -m mtl_course.data

@@ -55,6 +55,7 @@ class Info:
         version: tier P: of the package.
         archive: tier P: the package's file.
         sha256: tier P: of the archive.
+        arrays: tier P: checksum of what is made of it, as `cache.checksum` gives it.
         download: bytes that are fetched, once.
         needs: a library beyond the course's own that reads the set.
 
@@ -84,6 +85,7 @@ class Info:
     version: str = ""
     archive: str = ""
     sha256: str = ""
+    arrays: str = ""
     download: int = 0
     needs: str = ""
 

@@ -75,6 +75,18 @@ def build(
     output = output or root
     html = output / "_build" / "html"
     environment = output / "_build" / ".doctrees" / "environment.pickle"
+    # There while a build is under way: what an interrupted one left is half written, such as the
+    # index of the search.
+    under_way = output / "_build" / "under-way"
+    fresh = fresh or under_way.exists()
+    try:
+        under_way.parent.mkdir(parents=True, exist_ok=True)
+        under_way.touch()
+    except OSError as error:
+        raise BookError(
+            f"The folder {output / '_build'} cannot be written ({error.strerror})."
+            " Build from a copy of the course in a folder that you can write to."
+        ) from error
     if fresh:
         shutil.rmtree(html, ignore_errors=True)
         shutil.rmtree(environment.parent, ignore_errors=True)
@@ -123,6 +135,7 @@ def build(
             f"_toc.yml lists {len(expected)} pages, {len(html_pages(html))} were built; missing:"
             f" {sorted(missing)}"
         )
+    under_way.unlink(missing_ok=True)
     return html
 
 

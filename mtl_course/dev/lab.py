@@ -1,6 +1,10 @@
-"""Open a chapter in JupyterLab."""
+"""Open a chapter in JupyterLab.
+
+What follows the chapter's number goes to Jupyter: ``python -m mtl_course.dev lab 01 --allow-root``.
+"""
 
 import argparse
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,11 +13,14 @@ from . import notebooks
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mtl_course.dev lab", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_course.dev lab", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "chapter", metavar="NN", nargs="?", help="number of the chapter, such as 01"
     )
-    chapter = parser.parse_args(arguments).chapter
+    options, extra = parser.parse_known_args(arguments)
+    chapter = options.chapter
     if chapter is None:
         parser.error("which chapter? For example: make run NB=01")
     [(_, path)] = notebooks.chosen(parser, [chapter])
@@ -23,7 +30,15 @@ def main(arguments: list[str]) -> int:
             "or use: make run NB=01",
         )
         return 1
+    command = [sys.executable, "-m", "jupyter", "lab", str(path), *extra]
     try:
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(path)])
+        code = subprocess.call(command)
     except KeyboardInterrupt:
         return 0
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if code and is_root and "--allow-root" not in extra:
+        notebooks.say(
+            "As root, Jupyter refuses to start unless it is told to:",
+            f"make run NB={chapter} ARGS=--allow-root",
+        )
+    return code

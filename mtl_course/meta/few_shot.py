@@ -64,7 +64,7 @@ def distance_logits(z: Tensor, centres: Tensor) -> Tensor:
         centres: [..., ways, d], such as prototypes.
 
     Returns:
-        Logits [..., q, ways].
+        Logits [..., q, ways]; float32 for features of 16 bits.
 
     Source:
         Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017,
@@ -76,11 +76,10 @@ def distance_logits(z: Tensor, centres: Tensor) -> Tensor:
         >>> distance_logits(torch.tensor([[0.0, 1.0]]), centres).tolist()
         [[-1.0, -18.0]]
     """
-    return (
-        2 * z @ centres.transpose(-2, -1)
-        - z.square().sum(-1, keepdim=True)
-        - centres.square().sum(-1)[..., None, :]
-    )
+    if z.dtype in (torch.float16, torch.bfloat16):
+        z, centres = z.float(), centres.float()  # a square of 300 is beyond float16
+    # By differences: |z|^2 - 2 z.c + |c|^2 loses every digit where features lie far from zero.
+    return -(z.unsqueeze(-2) - centres.unsqueeze(-3)).square().sum(-1)
 
 
 def embed(model: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -222,7 +221,7 @@ def query_accuracy(logits: Tensor, y: Tensor) -> Tensor:
         y: labels [T, q], int64.
 
     Returns:
-        Accuracies [T], from 0 to 1.
+        Accuracies [T], from 0 to 1; NaN for a task that has a logit which is NaN.
 
     Example:
         >>> from mtl_course.meta import query_accuracy
@@ -230,7 +229,8 @@ def query_accuracy(logits: Tensor, y: Tensor) -> Tensor:
         >>> query_accuracy(logits, torch.tensor([[0, 1], [0, 0], [1, 0]])).tolist()
         [1.0, 0.5, 0.0]
     """
-    return (logits.argmax(-1) == y).float().mean(1)
+    right = (logits.argmax(-1) == y).float()
+    return right.masked_fill(logits.isnan().any(-1), torch.nan).mean(1)
 
 
 class CosineHead(nn.Module):

@@ -32,7 +32,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..training.checkpoint import TrainingState
 from ..training.faults import require_plain_steps, require_trainable
 from ..training.history import History
-from ..training.loop import divergence, in_words, learning_rates, require_in_optimizer, run_epochs
+from ..training.loop import (
+    compared,
+    divergence,
+    in_words,
+    learning_rates,
+    require_in_optimizer,
+    run_epochs,
+)
 from ..training.modes import evaluating
 from .functional import Params, models_with
 
@@ -74,8 +81,9 @@ def fit_episodes(
         seed: fixes the generator.
         progress: show a bar.
         checkpoint: saved after every round. A call with the same arguments goes on where the file
-            left off, to the same parameters bit for bit where the operations are deterministic;
-            more `steps` prolong a run.
+            left off, to the same parameters bit for bit where the operations are deterministic.
+            `steps` and `patience` may be raised, to prolong a run; everything else must be as it
+            was, with `backward`, `validate` and the options of optimizer and schedule.
 
     Returns:
         The losses, one per round: `train` is the mean over the tasks of the round, `best_epoch` the
@@ -124,6 +132,9 @@ def fit_episodes(
         stateful["schedule"] = schedule
     kinds = {name: type(part).__name__ for name, part in stateful.items()}
     settings = {**kinds, "every": every, "seed": seed, "device": device.type}
+    if checkpoint is not None:
+        functions = {"backward": backward, "validate": validate}
+        settings |= compared(optimizer, schedule, functions, data={})
     state = TrainingState(model, history, stateful, {"episodes": generator}, settings, device)
 
     def steps_taken() -> int:

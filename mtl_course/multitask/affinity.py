@@ -160,15 +160,23 @@ def rank_correlation(S: ArrayLike, G: ArrayLike) -> float:
         G: the same.
 
     Returns:
-        The correlation over the T (T - 1) / 2 pairs, from -1 to 1.
+        The correlation over the T (T - 1) / 2 pairs, from -1 to 1; NaN where all pairs of a matrix
+        are the same, which have no order.
+
+    Raises:
+        ValueError: the matrices differ in shape, or a pair is NaN, which has no rank; names it.
 
     Example:
         >>> S = [[0, 1, 2], [1, 0, 3], [2, 3, 0]]
         >>> print(f"{rank_correlation(S, np.exp(S)):.2f}")  # only the order counts
         1.00
     """
+    S, G = _two_matrices(S, G)
+    if len(S) < 3:  # one pair at most, which has no order
+        return float("nan")
     pairs = np.triu_indices(len(S), 1)
-    return float(np.corrcoef(rankdata(np.asarray(S)[pairs]), rankdata(np.asarray(G)[pairs]))[0, 1])
+    # Between the ends, whatever the rounding of two unit vectors.
+    return float(np.clip(_standard_ranks(S)[pairs] @ _standard_ranks(G)[pairs], -1, 1))
 
 
 def mantel(S: ArrayLike, G: ArrayLike, rounds: int = 2000, seed: int = 0) -> float:
@@ -187,6 +195,9 @@ def mantel(S: ArrayLike, G: ArrayLike, rounds: int = 2000, seed: int = 0) -> flo
     Returns:
         The p-value, at least 1 / rounds; NaN for a matrix whose pairs are all the same.
 
+    Raises:
+        ValueError: as for `rank_correlation`.
+
     Source:
         Mantel, Cancer Research 27, 1967.
 
@@ -198,7 +209,9 @@ def mantel(S: ArrayLike, G: ArrayLike, rounds: int = 2000, seed: int = 0) -> flo
         >>> mantel(S, S[np.ix_(other, other)], rounds=100) > 0.2
         True
     """
-    S, G = np.asarray(S, dtype=float), np.asarray(G, dtype=float)
+    S, G = _two_matrices(S, G)
+    if len(S) < 3:  # one pair at most, which has no order
+        return float("nan")
     pairs, draw = np.triu_indices(len(S), 1), np.random.RandomState(seed)
     ranks, other = _standard_ranks(S), _standard_ranks(G)[pairs]
     observed = abs(ranks[pairs] @ other)
@@ -228,7 +241,11 @@ def task_bootstrap(
         seed: of the draws.
 
     Returns:
-        Lower and upper end, percentiles of the draws.
+        Lower and upper end, percentiles of the draws. A draw in which all pairs of a matrix are the
+        same has no correlation and is left out; both ends are NaN where every draw is such a one.
+
+    Raises:
+        ValueError: as for `rank_correlation`.
 
     Source:
         Snijders and Borgatti, "Non-parametric standard errors and tests for network statistics",
@@ -240,9 +257,10 @@ def task_bootstrap(
         >>> print(f"{low:.2f} to {high:.2f}")  # the same order in every draw
         1.00 to 1.00
     """
+    S, G = _two_matrices(S, G)
     T, draw, correlations = len(S), np.random.RandomState(seed), []
     # Only the order of the values counts, so small whole numbers take their place.
-    S, G = (np.unique(np.asarray(M), return_inverse=True)[1].reshape(T, T) for M in (S, G))
+    S, G = (np.unique(M, return_inverse=True)[1].reshape(T, T) for M in (S, G))
     first, second = np.triu_indices(T, 1)
     for _ in range(rounds):
         rows = draw.randint(T, size=T)
@@ -250,9 +268,12 @@ def task_bootstrap(
         i, j = i[i != j], j[i != j]
         if len(np.unique(rows)) > 2:
             ranks = _ranks_of_codes(S[i, j]), _ranks_of_codes(G[i, j])
-            correlations.append(np.corrcoef(*ranks)[0, 1])
+            if all(len(np.unique(r)) > 1 for r in ranks):
+                correlations.append(np.corrcoef(*ranks)[0, 1])
+    if not correlations:
+        return float("nan"), float("nan")
     tail = 50 * (1 - level)
-    low, high = np.nanpercentile(correlations, [tail, 100 - tail])
+    low, high = np.percentile(correlations, [tail, 100 - tail])
     return float(low), float(high)
 
 
@@ -270,20 +291,39 @@ def reliability(gains: ArrayLike, rounds: int = 200, seed: int = 0) -> float:
         seed: of the splits.
 
     Returns:
-        The mean correlation, from -1 to 1.
+        The mean correlation, from -1 to 1; NaN where the pairs of a half are all the same.
+
+    Raises:
+        ValueError: there is only one repeat, or a pair is NaN; names it.
 
     Example:
         >>> S = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
         >>> print(f"{reliability([S, 2 * S, 3 * S, 4 * S], rounds=10):.2f}")  # no noise
         1.00
     """
-    gains, draw = np.asarray(gains), np.random.RandomState(seed)
+    gains, draw = np.asarray(gains, dtype=float), np.random.RandomState(seed)
+    if len(gains) < 2:
+        raise ValueError(f"There are {len(gains)} repeats; two halves need at least two.")
     half, correlations = len(gains) // 2, []
     for _ in range(rounds):
         order = draw.permutation(len(gains))
         halves = gains[order[:half]].mean(0), gains[order[half:]].mean(0)
         correlations.append(rank_correlation(*halves))
     return float(np.mean(correlations))
+
+
+def _two_matrices(S: ArrayLike, G: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Both as float arrays [T, T] whose diagonal, which is ignored, is zero."""
+    matrices = [np.array(M, dtype=float) for M in (S, G)]
+    if matrices[0].shape != matrices[1].shape or matrices[0].ndim != 2:
+        shapes = " and ".join(str(M.shape) for M in matrices)
+        raise ValueError(f"Two matrices [T, T] are compared; these have the shapes {shapes}.")
+    for M in matrices:
+        np.fill_diagonal(M, 0.0)
+        if np.isnan(M).any():
+            i, j = map(int, np.argwhere(np.isnan(M))[0])
+            raise ValueError(f"The pair of tasks {i} and {j} is NaN, which has no rank.")
+    return matrices[0], matrices[1]
 
 
 def _ranks_of_codes(codes):

@@ -18,12 +18,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize, nnls
+from scipy.optimize import brentq, nnls
 from torch import Tensor
 
 # Eigenvalues below this share of the largest one are rounding errors of a float64 Gram matrix, not
 # directions.
 RANK_TOLERANCE = 1e-12
+EPSILON = np.finfo(np.float64).eps
+# A sum of gradients below this share of their lengths has no direction that can be relied upon: the
+# rounding of its Gram matrix is 1e-8 of them.
+CANCELLED = 1e-6
 
 
 # ---------------------------------------------------------------------------- what all methods need
@@ -71,9 +75,14 @@ def _checked(G: Tensor) -> np.ndarray:
 
 
 def _root(C: np.ndarray) -> np.ndarray:
-    """A with A^T A = C for a positive semi-definite C of any rank."""
+    """A with A^T A = C for a positive semi-definite C of any rank.
+
+    What is zero but for rounding is made zero, the column of a task without a gradient too: its
+    root would not be small, and non-negative least squares would lean on it.
+    """
     values, vectors = np.linalg.eigh(C)
-    return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    values = np.where(values > 4 * len(C) * EPSILON * values[-1], values, 0)
+    return np.sqrt(values)[:, None] * vectors.T * (C.diagonal() > 0)
 
 
 # -------------------------------------------------------------------------------------- the methods
@@ -109,12 +118,7 @@ def mgda(G: Tensor) -> Tensor:
     if zero.any():
         return torch.from_numpy(zero / zero.sum())
     norms, C = normalised(array)
-    # For w = c p with p on the simplex, |A w|^2 + (sum w - 1)^2 = c^2 |A p|^2 + (c - 1)^2: at every
-    # c the same p is best.
-    row = norms.min() / norms
-    y, _ = nnls(np.vstack([_root(C), row]), np.append(np.zeros(len(C)), 1.0))
-    w = y / norms
-    return torch.from_numpy(w / w.sum())
+    return torch.from_numpy(_shortest(_root(C) * norms))
 
 
 def pcgrad(G: Tensor, orders: Tensor | Sequence[Sequence[int]] | None = None) -> Tensor:
@@ -215,7 +219,7 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
         Weights [T], float64, on the CPU.
 
     Raises:
-        ValueError: c is negative, or G is not square.
+        ValueError: c is negative or NaN, or G is not square.
         FloatingPointError: an entry of G is not finite; names the task.
 
     Source:
@@ -229,32 +233,51 @@ def cagrad(G: Tensor, c: float = 0.5) -> Tensor:
         >>> torch.round(w @ J, decimals=2).tolist()
         [0.18, 1.2, 1.2]
     """
-    if c < 0:
+    if not c >= 0:
         raise ValueError(f"c is {c}; it is the radius of a ball and cannot be negative.")
     array = _checked(G)
     T = len(array)
     p = np.full(T, 1 / T)
-    scale = array.trace() / T
-    radius = c * np.sqrt(max(p @ array @ p, 0.0))
-    if radius <= RANK_TOLERANCE * np.sqrt(scale):
+    norms, C = normalised(array)
+    A = _root(C) * norms  # a column per task, A^T A = G
+    mean = A @ p
+    radius = c * np.linalg.norm(mean)
+    if radius <= RANK_TOLERANCE * norms.max():
         return torch.from_numpy(p)
-    K, radius = array / scale, radius / np.sqrt(scale)
+    # r |A w| is the least r (|A w|^2 / s + s) / 2 over s > 0. For a given s the best w is that of
+    # the shortest combination of the gradients, each moved by s / r times their mean; s = |A w| is
+    # where the sum of both stops falling.
+    length = np.linalg.norm
 
-    def objective(w):
-        norm = np.sqrt(max(w @ K @ w, RANK_TOLERANCE))
-        return w @ K @ p + radius * norm, K @ p + radius * (K @ w) / norm
+    def mixture(s):
+        return _shortest(A + (s / radius) * mean[:, None])
 
-    solution = minimize(
-        objective,
-        p,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * T,
-        options={"ftol": 1e-14, "maxiter": 500},
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(T)},
-    )
-    w = np.clip(solution.x, 0, None)
-    return torch.from_numpy(p + radius / np.sqrt(max(w @ K @ w, RANK_TOLERANCE)) * w)
+    # Where a combination of the gradients is zero it has no direction: no step helps every task,
+    # and the nearest one that harms none is the best, if it is in the ball.
+    harmless = _onto_dual_cone(array, p[None])[0]
+    in_ball = length(A @ (harmless - p)) <= radius
+    low, high = 1e-9 * norms[array.diagonal() > 0].min(), norms.max()
+    w = mixture(low)
+    if length(A @ w) > low:
+        slope = lambda log_s: np.log(length(A @ mixture(np.exp(log_s)))) - log_s  # noqa: E731
+        w = mixture(np.exp(brentq(slope, np.log(low), np.log(high) + 1, xtol=1e-14, rtol=1e-14)))
+    cancelled = length(A @ w) <= CANCELLED * (norms @ w)
+    if cancelled and in_ball:
+        return torch.from_numpy(harmless)
+    candidates = [p + radius / max(length(A @ w), low) * w, *([harmless] if in_ball else [])]
+    return torch.from_numpy(max(candidates, key=lambda w: (A.T @ (A @ w)).min()))
+
+
+def _shortest(A: np.ndarray) -> np.ndarray:
+    """argmin |A w| over w >= 0 with sum w = 1, for columns of any length."""
+    norms = np.linalg.norm(A, axis=0)
+    if not norms.all():
+        return (norms == 0) / (norms == 0).sum()
+    # For w = c p with p on the simplex, |A w|^2 + (sum w - 1)^2 = c^2 |A p|^2 + (c - 1)^2: at every
+    # c the same p is best.
+    y, _ = nnls(np.vstack([A / norms, norms.min() / norms]), np.append(np.zeros(len(A)), 1.0))
+    w = y / norms
+    return w / w.sum()
 
 
 def imtl_g(G: Tensor) -> Tensor:
@@ -391,10 +414,15 @@ def _onto_dual_cone(array: np.ndarray, U: np.ndarray) -> np.ndarray:
     non-negative least squares.
     """
     norms, C = normalised(array)
-    A = _root(C)
+    # The ridge keeps opposite gradients apart, which least squares could not tell otherwise; what
+    # it changes is far below the cosines.
+    A = np.vstack([_root(C), 1e-7 * np.eye(len(C))])
+    has_gradient = array.diagonal() > 0
     rows = []
     for u in U * norms:
-        s, _ = nnls(A, -A @ u)
+        s = np.zeros(len(C))
+        right = np.append(-A[: len(C)] @ u, np.zeros(len(C)))
+        s[has_gradient], _ = nnls(A[:, has_gradient], right)
         rows.append((u + s) / norms)
     return np.array(rows)
 

@@ -461,6 +461,7 @@ def fit_tasks(
     history = TaskHistory(
         initial=initial, losses={name: [] for name in tasks}, metrics={name: [] for name in tasks}
     )
+    data = {"training data": train, "validation data": validation}
     state = new_state(
         model=model,
         history=history,
@@ -471,6 +472,8 @@ def fit_tasks(
         combine=combine,
         batch=batch,
         seed=seed,
+        functions={f"task {name!r}": task.loss for name, task in tasks.items()},
+        data=None if checkpoint is None else data,
     )
     order, draws = state.generators["order"], state.generators.get("augment")
     method = _method(combine, model, tasks, precision)

@@ -30,7 +30,8 @@ def spectral_groups(S: Tensor, k: int, seed: int = 0) -> Groups:
         The groups, lists of task numbers; groups and their members in ascending order.
 
     Raises:
-        ValueError: k is out of that range, a similarity is negative, or a task has no tie at all.
+        ValueError: k is out of that range, a similarity is negative or not finite, or a task has no
+            tie at all.
 
     Source:
         Ng, Jordan and Weiss, "On spectral clustering: analysis and an algorithm", NeurIPS 2001.
@@ -94,7 +95,7 @@ def expected_gain(gains: ArrayLike, groups: Sequence[Sequence[int]]) -> float:
         groups: a partition of the tasks 0 .. T-1.
 
     Returns:
-        The mean, in the unit of the gains.
+        The mean, in the unit of the gains; NaN if a gain within a group is.
 
     Example:
         >>> gains = [[0, 4, -2], [2, 0, -2], [1, 1, 0]]
@@ -105,7 +106,7 @@ def expected_gain(gains: ArrayLike, groups: Sequence[Sequence[int]]) -> float:
     for group in groups:
         if len(group) > 1:
             inside = gains[np.ix_(group, group)]
-            total += (inside.sum() - np.trace(inside)) / (len(group) - 1)
+            total += inside[~np.eye(len(group), dtype=bool)].sum() / (len(group) - 1)
     return float(total / len(gains))
 
 
@@ -120,7 +121,7 @@ def best_groups(gains: ArrayLike, at_most: int | None = None) -> Groups:
         The groups, lists of task numbers.
 
     Raises:
-        ValueError: there are more than 10 tasks.
+        ValueError: there are more than 10 tasks, a gain is NaN, or no group is allowed.
 
     Example:
         >>> gains = [[0, 4, -2], [2, 0, -2], [1, 1, 0]]
@@ -133,6 +134,13 @@ def best_groups(gains: ArrayLike, at_most: int | None = None) -> Groups:
         raise ValueError(
             f"{len(gains)} tasks have too many partitions to try them all; use spectral_groups."
         )
+    gains = np.array(gains, dtype=float)
+    np.fill_diagonal(gains, 0.0)
+    if np.isnan(gains).any():
+        i, j = map(int, np.argwhere(np.isnan(gains))[0])
+        raise ValueError(f"What task {i} gains from task {j} is NaN, so no partition is the best.")
+    if at_most is not None and not at_most >= 1:
+        raise ValueError(f"at_most is {at_most}; there is at least one group.")
     largest = len(gains) if at_most is None else at_most
     allowed = (groups for groups in partitions(len(gains)) if len(groups) <= largest)
     return max(allowed, key=lambda groups: expected_gain(gains, groups))

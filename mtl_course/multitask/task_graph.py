@@ -45,7 +45,8 @@ def nearest(S: Tensor, k: int) -> Tensor:
         [T, T], the symmetric part of S on the edges that stay and 0 elsewhere.
 
     Raises:
-        ValueError: k is out of that range.
+        ValueError: k is out of that range, or a similarity is NaN, which is not more or less than
+            another.
 
     Example:
         >>> S = torch.tensor([[0.0, 5.0, 1.0], [5.0, 0.0, 4.0], [1.0, 4.0, 0.0]])
@@ -55,6 +56,8 @@ def nearest(S: Tensor, k: int) -> Tensor:
     if not 1 <= k < len(S):
         raise ValueError(f"k must be between 1 and {len(S) - 1}; it is {k}.")
     eye = torch.eye(len(S), dtype=torch.bool, device=S.device)
+    if S.masked_fill(eye, 0).isnan().any():
+        raise ValueError("A similarity is NaN, so the most similar tasks are not determined.")
     neighbours = S.masked_fill(eye, -torch.inf).topk(k).indices
     chosen = torch.zeros_like(eye).scatter_(1, neighbours, True)
     return torch.where(chosen | chosen.T, (S + S.T) / 2, 0)
@@ -73,8 +76,8 @@ def laplacian(S: Tensor) -> Tensor:
         [..., T, T], symmetric; each row sums to 0.
 
     Raises:
-        ValueError: a similarity is negative, which would reward tasks for being apart without
-            limit.
+        ValueError: a similarity is not finite, or negative, which would reward tasks for being
+            apart without limit.
 
     Example:
         >>> Q = laplacian(torch.tensor([[0.0, 2.0, 0.0], [2.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
@@ -86,6 +89,8 @@ def laplacian(S: Tensor) -> Tensor:
     """
     eye = torch.eye(S.shape[-1], dtype=torch.bool, device=S.device)
     S = ((S + S.mT) / 2).masked_fill(eye, 0)
+    if not S.isfinite().all():
+        raise ValueError("A similarity is NaN or infinite, so the tasks have no graph.")
     if (S < 0).any():
         raise ValueError(
             "A similarity is negative, so the penalty has no minimum."

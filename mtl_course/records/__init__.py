@@ -4,10 +4,12 @@ They lie beside this file. Without a record a chapter says so in one line and cl
 it.
 """
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
@@ -93,14 +95,38 @@ def save(record: Record, folder: Path | None = None, ending: str = ".json") -> P
 
     Returns:
         The file's path.
+
+    Raises:
+        OSError: the file cannot be written; for a full disk it says so.
     """
     folder = folder or FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.chapter}_{record.profile}{ending}"
-    aside = path.with_suffix(".part")
-    aside.write_text(to_json(asdict(record)) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, to_json(asdict(record)) + "\n")
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside the old one, then rename it; of a full disk nothing is left behind.
+
+    OSError that says that the disk is full, if it is.
+    """
+    aside = path.with_suffix(".part")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = "; the file before it is whole" if path.exists() else ""
+        said = f"{os.strerror(error.errno)}: the disk of {path} is full{kept}."
+        raise OSError(error.errno, f"{said} Free some space, and run it again.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def to_json(content) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import to_json
+from . import to_json, write_whole
 
 _folder: Path | None = None  # where pieces are kept while a record is being made
 
@@ -76,8 +76,5 @@ def kept(key: str, compute: Callable, *arguments, **options):
         start = time.perf_counter()
         result = compute(*arguments, **options)
         seconds = round(time.perf_counter() - start, 3)
-        aside = path.with_suffix(".part")
-        text = to_json({"key": key, "seconds": seconds, "result": result})
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_whole(path, to_json({"key": key, "seconds": seconds, "result": result}))
     return json.loads(path.read_text(encoding="utf-8"))["result"]

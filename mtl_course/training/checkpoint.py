@@ -1,13 +1,21 @@
 """Checkpoints of a training run: written whole or not at all.
 
-A run that is read back goes on as if it had never stopped.
+A run that is read back goes on as if it had never stopped. So everything that shapes it must be as
+it was: the data, the functions, the options of optimizer and schedule (`fingerprint` makes short
+texts of them). What may change on purpose are those settings that only say when to stop, the number
+of epochs or steps and the patience: a run that had them from the start would have come by the same
+state.
 """
 
+import errno
 import os
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +34,8 @@ class TrainingState:
             weighting).
         generators: name -> the run's own sources of chance. Torch's own, on the CPU and on
             `device`, are kept too.
-        settings: plain values that must be the same when the run goes on.
+        settings: plain values that must be the same when the run goes on; None for one that
+            cannot be known.
         device: where the model is.
     """
 
@@ -46,6 +55,9 @@ def save(path: Path, state: TrainingState, best: Mapping[str, Any], least: float
         state: the run as it is now.
         best: the model's state dict at the best epoch so far.
         least: the validation loss of that epoch.
+
+    Raises:
+        OSError: the file cannot be written; for a full disk it says so. The old file is whole.
     """
     generators = {name: generator.get_state() for name, generator in state.generators.items()}
     content = {
@@ -58,20 +70,63 @@ def save(path: Path, state: TrainingState, best: Mapping[str, Any], least: float
         "generators": generators,
         "chance": _chance(state.device),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(path.suffix + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
-            torch.save(content, file)
+            told = _TellsItsError(file)
+            try:
+                torch.save(content, told)
+            except RuntimeError as error:
+                # Torch's writer says only that it is at another place than it should be.
+                raise (told.error or error) from None
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        raise _not_saved(path, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+class _TellsItsError:
+    """A file that remembers which error a write ended with; torch.save replaces it by its own."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
+
+    def write(self, data: bytes) -> int:
+        """Write to the file."""
+        try:
+            # At once: what waits in a buffer would fail later, when nobody can tell why.
+            written = self.file.write(data)
+            self.file.flush()
+            return written
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self.file.flush()
+
+
+def _not_saved(path: Path, error: OSError) -> OSError:
+    """The error for a checkpoint that could not be written, with what to do about it."""
+    kept = " The checkpoint before it is whole." if path.exists() else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "Free some space, and run it again."
+        text = f"{os.strerror(error.errno)}: the disk of the checkpoint {path} is full.{kept}"
+        return OSError(error.errno, f"{text} {advice}")
+    said = error.strerror or str(error)
+    return type(error)(error.errno, f"The checkpoint {path} could not be written ({said}).{kept}")
 
 
 def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
     """Put everything back as the checkpoint has it.
+
+    The file is looked through whole before anything is changed.
 
     Args:
         path: the file that `save` wrote.
@@ -81,12 +136,12 @@ def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
         The model's state dict at the best epoch so far, and the validation loss of that epoch.
 
     Raises:
-        ValueError: the file is damaged, or of another model, another kind of run or other
-            settings. The model is then as it was.
+        ValueError: the file is damaged, or of another model, another kind of run, other data or
+            other settings; names what differs. The model is then as it was.
     """
     saved = _read(path)
     differences = [
-        *_differences(saved["settings"], state.settings),
+        *_differences(saved["settings"], _settled(state.settings, saved["settings"])),
         *_differences(_shapes(saved["model"]), _shapes(state.model.state_dict())),
     ]
     same_kind = (
@@ -96,12 +151,18 @@ def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
     )
     if differences or not same_kind:
         raise _of_another_run(path, differences)
+    _try_generators(path, saved, state)
+    as_it_was = {name: deepcopy(part.state_dict()) for name, part in state.stateful.items()}
+    model_as_it_was = deepcopy(state.model.state_dict())
     try:
         for name, part in state.stateful.items():
             part.load_state_dict(saved["parts"][name])
+        state.model.load_state_dict(saved["model"])
     except Exception as error:
+        state.model.load_state_dict(model_as_it_was)
+        for name, part in state.stateful.items():
+            part.load_state_dict(as_it_was[name])
         raise _of_another_run(path, [str(error)]) from error
-    state.model.load_state_dict(saved["model"])
     for name, value in saved["history"].items():
         setattr(state.history, name, value)
     for name, generator in state.generators.items():
@@ -115,17 +176,45 @@ def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
 def _read(path: Path) -> dict[str, Any]:
     """The content of the file, looked through; ValueError if it is no whole checkpoint."""
     try:
+        # Torch itself compares no checksum: it would train on with a flipped bit.
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
-        _shapes(content["model"])
-        for name in ("best", "settings", "parts", "generators", "history", "chance"):
+        for name in ("model", "best", "settings", "parts", "generators", "history", "chance"):
             content[name].keys()
+        if _shapes(content["model"]) != _shapes(content["best"]):
+            raise ValueError("the best weights are of another model")
         float(content["least"])
+        if len(content["history"]["train"]) != len(content["history"]["validation"]):
+            raise ValueError("the history has epochs of one kind only")
     except Exception as error:
-        raise ValueError(
-            f"{path} is not a whole checkpoint ({type(error).__name__})."
-            " Delete it to start anew, or restore it."
-        ) from error
+        raise _not_whole(path, type(error).__name__) from error
     return content
+
+
+def _not_whole(path: Path, why: str) -> ValueError:
+    """The error for a file that is damaged or no checkpoint at all."""
+    return ValueError(
+        f"{path} is not a whole checkpoint ({why}). Delete it to start anew, or restore it."
+    )
+
+
+def _try_generators(path: Path, saved: Mapping[str, Any], state: TrainingState) -> None:
+    """ValueError unless every state of a generator can be set; tried on copies."""
+    states = [
+        (generator, saved["generators"][name]) for name, generator in state.generators.items()
+    ]
+    try:
+        for generator, value in states:
+            torch.Generator(generator.device).set_state(value)
+        torch.Generator().set_state(saved["chance"]["cpu"])
+        if state.device.type == "cuda":
+            here, there = torch.cuda.get_rng_state(state.device), saved["chance"]["cuda"]
+            if (here.shape, here.dtype) != (there.shape, there.dtype):
+                raise ValueError("the state of the GPU's generator has another size")
+    except Exception as error:
+        raise _not_whole(path, f"a generator's state is damaged: {error}") from error
 
 
 def _of_another_run(path: Path, differences: list[str]) -> ValueError:
@@ -144,6 +233,13 @@ def _chance(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
+
+
+def _settled(settings: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of this run, as the file has them where one of the two cannot be known."""
+    unknown = {name for name, value in settings.items() if value is None}
+    unknown |= {name for name, value in saved.items() if value is None}
+    return {name: saved.get(name) if name in unknown else settings[name] for name in settings}
 
 
 def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...] | str]:

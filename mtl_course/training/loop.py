@@ -6,7 +6,7 @@ in words, and every epoch can be saved.
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from ..data.augment import Augment
+from . import fingerprint
 from .checkpoint import TrainingState, resume, save
 from .evaluation import evaluate
 from .faults import require_finite_targets, require_plain_steps, require_rows, require_trainable
@@ -71,7 +72,8 @@ def fit(
         progress: whether to show a bar.
         checkpoint: a file in which every epoch is saved. A call with the same arguments goes on
             where the file left off, to the same weights bit for bit where the operations are
-            deterministic; more `epochs` prolong a run.
+            deterministic. `epochs` and `patience` may be raised, to prolong a run; everything else
+            must be as it was, the data, the functions and the options of optimizer and schedule.
 
     Returns:
         The losses, one value per epoch, in the loss's unit, and which epoch was best.
@@ -103,6 +105,7 @@ def fit(
     require_plain_steps(optimizer, schedule)
     least = least_rows(model, min(batch, len(x)))
     precision, history = Precision(precision, x.device), History()
+    data = {"training data": train, "validation data": validation}
     state = new_state(
         model=model,
         history=history,
@@ -112,6 +115,8 @@ def fit(
         augment=augment,
         batch=batch,
         seed=seed,
+        functions={"loss": loss, "penalty": penalty},
+        data=None if checkpoint is None else data,
     )
     order, draws = state.generators["order"], state.generators.get("augment")
 
@@ -158,9 +163,14 @@ def new_state(
     augment: Augment | None,
     batch: int,
     seed: int,
+    functions: Mapping[str, Any],
+    data: Mapping[str, Any] | None,
     combine: Any = None,
 ) -> TrainingState:
-    """What a checkpoint of a run holds, as the run starts; `combine` is that of `fit_tasks`."""
+    """What a checkpoint of a run holds, as the run starts; `combine` is that of `fit_tasks`.
+
+    `functions` and `data`, None where no checkpoint is kept, are compared when the run goes on.
+    """
     stateful = {
         "optimizer": optimizer,
         "schedule": schedule,
@@ -179,7 +189,28 @@ def new_state(
         "seed": seed,
         "device": precision.device.type,
     }
+    if data is not None:
+        fresh = not optimizer.state
+        settings |= compared(optimizer, schedule, {**functions, "augment": augment}, data)
+        settings["options of combine"] = fingerprint.of_options(combine)
+        # A weighting that has been trained with no longer has the tensors that it began with.
+        settings["start of combine"] = fingerprint.of_tensors(combine) if fresh else None
     return TrainingState(model, history, stateful, generators, settings, precision.device)
+
+
+def compared(
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler | None,
+    functions: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> dict[str, str]:
+    """Setting -> short text, of all that must be as it was when a run goes on."""
+    return {
+        **fingerprint.of_optimizer(optimizer, scheduled=schedule is not None),
+        **({} if schedule is None else fingerprint.of_schedule(schedule)),
+        **{name: fingerprint.of_function(function) for name, function in functions.items()},
+        **{name: fingerprint.of_data(tensors) for name, tensors in data.items()},
+    }
 
 
 def run_epochs(

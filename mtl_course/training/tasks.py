@@ -43,7 +43,7 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
         target: class numbers [N] (int64).
 
     Returns:
-        Scalar in [0, 1].
+        Scalar in [0, 1]; NaN if a logit is, since none is then the largest.
 
     Raises:
         ValueError: targets of another shape, such as [N, 1].
@@ -55,7 +55,8 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
     """
     predicted = logits.argmax(dim=1)
     _require_same_shape(predicted, target)
-    return (predicted == target).float().mean()
+    right = (predicted == target).float()
+    return right.masked_fill(logits.isnan().any(dim=1), torch.nan).mean()
 
 
 def rmse(prediction: Tensor, target: Tensor) -> Tensor:

@@ -80,14 +80,18 @@ def best(trials: list[Trial]) -> Trial:
         One of them.
 
     Raises:
-        ValueError: none ran to its end.
+        ValueError: none ran to its end with a score; NaN is none.
 
     Example:
         >>> pruned = Trial({"rate": 1.0}, scores=[0.9], ended=True)
         >>> best([pruned, Trial({"rate": 0.1}, [0.2, 0.6]), Trial({"rate": 0.01}, [0.4, 0.5])])
         Trial(settings={'rate': 0.1}, scores=[0.2, 0.6], ended=False)
     """
-    whole = [trial for trial in trials if not trial.ended and trial.scores]
+    whole = [
+        trial
+        for trial in trials
+        if not trial.ended and trial.scores and not math.isnan(trial.scores[-1])
+    ]
     if not whole:
         raise ValueError(
             f"None of the {len(trials)} trials ran to its end:"
@@ -196,8 +200,11 @@ def optuna_search(objective: Objective, trials: int, seed: int = 0, start: int =
 def _run(stages: Generator[float, None, None], trial: Trial, prune: Callable[[], bool]) -> None:
     """One trial, stage by stage, until it is over or pruned; one that diverged is a trial too."""
     try:
-        for score in stages:
-            trial.scores.append(float(score))
+        for score in map(float, stages):
+            if math.isnan(score):  # neither better nor worse than another, so it diverged
+                trial.ended = True
+                break
+            trial.scores.append(score)
             if prune():
                 trial.ended = True
                 break

@@ -15,9 +15,18 @@ from ..manifest import DataError, Info
 
 
 def folder() -> Path | None:
-    """The data root, or None where MTL_COURSE_DATA is not set."""
+    """The data root, or None where MTL_COURSE_DATA is not set.
+
+    DataError if it names a home folder that does not exist.
+    """
     named = os.environ.get("MTL_COURSE_DATA")
-    return Path(named).expanduser() if named else None
+    try:
+        return Path(named).expanduser() if named else None
+    except RuntimeError as error:  # pathlib's, where there is no home
+        raise DataError(
+            f"MTL_COURSE_DATA is {named}, and there is no such home folder."
+            " Set it to a full path, without a tilde."
+        ) from error
 
 
 def load(info: Info) -> tuple[dict, str]:

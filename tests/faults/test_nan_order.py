@@ -1,0 +1,182 @@
+"""Comparisons with NaN, which is neither less nor more than anything.
+
+Whatever ranks, sorts or takes the best of its inputs answers NaN or an error where one of them is
+NaN; it never makes an order up. The table has a row for every public function that compares, and
+the test fails for a function that stands in neither list.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_course import meta, multitask, networks, streams, training
+from mtl_course.dev.docstrings import ROOMS, public
+from mtl_course.multitask import balancing
+from mtl_course.training import Trial
+
+NAN = float("nan")
+FUNCTIONS = {name.name for room in ROOMS for name in public(room) if name.kind == "function"}
+
+
+def matrix(T=5, at=None):
+    """Symmetric similarities [T, T], all different, with a NaN at the pair `at`."""
+    S = np.random.RandomState(0).rand(T, T) + 0.1
+    S = S + S.T
+    if at is not None:
+        S[at] = S[at[::-1]] = NAN
+    return S
+
+
+def tensor(at=(0, 1)):
+    return torch.tensor(matrix(at=at))
+
+
+def objective(suggest):
+    rate = suggest("rate", 1e-4, 1.0)
+    yield 0.5 - rate
+    yield NAN if rate > 1e-3 else 0.5 - rate
+
+
+def best_of(search):
+    """The score of a search's best trial, over trials of which most end in NaN."""
+    trials = search(objective, trials=12)
+    assert all(trial.ended for trial in trials if trial.settings["rate"] > 1e-3)
+    assert not any(math.isnan(score) for trial in trials for score in trial.scores)
+    whole = [trial for trial in trials if not trial.ended]
+    return training.best(trials).scores[-1] if whole else training.best(trials)
+
+
+def accuracy_matrix():
+    A = torch.full((3, 3), 0.5)
+    A[1, 0] = A[2, 0] = NAN
+    return A
+
+
+LOGITS = torch.tensor([[1.0, NAN], [NAN, NAN], [2.0, 1.0]])
+CLASSES = torch.tensor([1, 0, 0])
+MULTI, SINGLE, HIGHER = {"a": NAN, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": True, "b": False}
+
+# function -> a call with a NaN among what it compares
+ROWS = {
+    **{name: lambda method=method: method(tensor()) for name, method in balancing.METHODS.items()},
+    "nearest": lambda: multitask.nearest(tensor(), 2),
+    "laplacian": lambda: multitask.laplacian(tensor()),
+    "spectral_groups": lambda: multitask.spectral_groups(tensor(), 2),
+    "rank_correlation": lambda: multitask.rank_correlation(matrix(at=(0, 1)), matrix()),
+    "mantel": lambda: multitask.mantel(matrix(), matrix(at=(3, 1)), 20),
+    "task_bootstrap": lambda: multitask.task_bootstrap(matrix(at=(0, 4)), matrix(), 20),
+    "reliability": lambda: multitask.reliability([matrix(), matrix(at=(0, 1)), matrix()], 5),
+    "expected_gain": lambda: multitask.expected_gain(matrix(at=(0, 1)), [[0, 1], [2, 3, 4]]),
+    "best_groups": lambda: multitask.best_groups(matrix(at=(0, 1))),
+    "best": lambda: training.best([Trial({"rate": 1.0}, [0.3, NAN])]),
+    "random_search": lambda: best_of(training.random_search),
+    "accuracy": lambda: training.accuracy(LOGITS, CLASSES),
+    "delta_m": lambda: training.delta_m(MULTI, SINGLE, HIGHER),
+    "query_accuracy": lambda: meta.query_accuracy(LOGITS[None], CLASSES[None]),
+    "forgetting": lambda: streams.forgetting(accuracy_matrix()),
+    "average_accuracy": lambda: streams.average_accuracy(accuracy_matrix()),
+    "backward_transfer": lambda: streams.backward_transfer(accuracy_matrix()),
+    "forward_transfer": lambda: streams.forward_transfer(accuracy_matrix().T, torch.zeros(3)),
+    "widest": lambda: networks.widest(lambda width: torch.nn.Linear(width, 1), NAN),
+}
+# They rank nothing themselves: they make, move or train, and the losses that they compare are held
+# against infinity and NaN by the training loops (tests/training/test_loop_faults.py).
+RANK_NOTHING = {
+    *("load", "load_or_partial", "names", "info", "per_class", "split_per_task", "flip", "crop"),
+    *("cutout", "compose", "corrupt", "sinusoids", "split_classes", "require_disjoint"),
+    *("mlp", "cnn", "conv4", "resnet", "parameters", "flops"),
+    *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
+    *("default_precision", "short_type"),
+    *("search", "optuna_search"),  # one of them is `random_search`; the other is tried below
+    *("fit_tasks", "step", "evaluate_tasks", "mix", "parameter_groups", "gram"),
+    *("balanced_backward", "normal_equations", "ridge", "mean_regularised", "related_ridge"),
+    *("complete", "relation", "learn_relation", "closeness", "cosines", "lookahead"),
+    *("relative_gain", "both_ways", "partitions"),
+    *("load_source", "freeze", "unfreeze", "replace_head", "l2_sp", "label_map", "layers"),
+    *("layer_groups", "open_top", "lp_ft", "gradual_unfreezing"),
+    *("adapt", "objective", "meta_losses", "meta_backward", "mixed_losses", "learned_rates"),
+    *("reptile_backward", "require_finite", "fit_episodes", "prototypes", "distance_logits"),
+    *("embed", "prototype_logits", "with_statistics", "query_losses", "fine_tuned_logits"),
+    *("adapted_logits", "episode_accuracy", "interval"),
+    *("class_stream", "single_task", "learn", "learn_jointly", "accuracies"),
+    *("fisher_diagonal", "ewc_penalty"),
+    *("distillation_loss", "prequential"),
+}
+
+
+def test_every_public_function_has_its_place():
+    assert ROWS.keys() | RANK_NOTHING == FUNCTIONS and not ROWS.keys() & RANK_NOTHING
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ROWS)
+def test_nan_is_never_given_an_order(name):
+    try:
+        result = ROWS[name]()
+    except (ValueError, FloatingPointError):
+        return
+    if name == "random_search":  # the trials that diverged are out, and the best is a number
+        assert math.isfinite(result)
+    else:
+        assert np.isnan(np.asarray(result, dtype=float)).all(), result
+
+
+def test_optuna_takes_nan_for_a_trial_that_diverged():
+    pytest.importorskip("optuna")
+    assert math.isfinite(best_of(training.optuna_search))
+
+
+# A matrix whose pairs are all the same has no order either, nor has a single pair.
+WITHOUT_ORDER = {
+    "constant": (np.full((6, 6), 0.1), matrix(6)),
+    "constant but for its diagonal": (np.full((6, 6), 0.3) + np.diag(np.arange(6.0)), matrix(6)),
+    "both constant": (np.ones((6, 6)), np.zeros((6, 6))),
+    "two tasks": (matrix(2), matrix(2)),
+    "one task": (matrix(1), matrix(1)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", WITHOUT_ORDER)
+def test_pairs_without_an_order_have_no_correlation(case):
+    S, G = WITHOUT_ORDER[case]
+    for first, second in ((S, G), (G, S)):
+        assert math.isnan(multitask.rank_correlation(first, second))
+        assert math.isnan(multitask.mantel(first, second, 20))
+        assert np.isnan(multitask.task_bootstrap(first, second, 20)).all()
+    assert math.isnan(multitask.reliability([S, S, S], 5)) or case == "two tasks"
+
+
+def test_the_diagonal_counts_for_nothing():
+    diagonal = np.diag([NAN] * 5)
+    S, G = matrix(), matrix() ** 2
+    assert multitask.rank_correlation(S + diagonal, G) == multitask.rank_correlation(S, G) == 1
+    assert multitask.best_groups(S + diagonal) == multitask.best_groups(S)
+    with_it = multitask.expected_gain(S + diagonal, [[0, 1, 2, 3, 4]])
+    assert with_it == multitask.expected_gain(S, [[0, 1, 2, 3, 4]])
+
+
+def test_what_does_not_rank_lets_nan_through():
+    T = tensor()
+    for result in (
+        multitask.both_ways(T.numpy())[0, 1],
+        multitask.closeness(T)[0, 1],
+        multitask.cosines(T)[0, 1],
+        multitask.relative_gain([1.0, 2.0], [NAN, 1.0])[0],
+        meta.interval(torch.tensor([0.5, NAN, 0.4]))[0],
+        training.rmse(torch.tensor([NAN, 1.0]), torch.zeros(2)),
+        training.r2(torch.tensor([NAN, 1.0]), torch.tensor([0.0, 1.0])),
+    ):
+        assert math.isnan(result)
+
+
+def test_one_group_at_least():
+    with pytest.raises(ValueError, match="at least one group"):
+        multitask.best_groups(matrix(), at_most=0)
+
+
+def test_reliability_needs_two_repeats():
+    with pytest.raises(ValueError, match="two halves need at least two"):
+        multitask.reliability([matrix()])
