@@ -1,8 +1,10 @@
 """What was solved so far: a small file in the user's home, written so that nothing is lost."""
 
 import contextlib
+import errno
 import html
 import json
+import math
 import os
 import tempfile
 import time
@@ -18,11 +20,30 @@ _said: set[str] = set()  # what a kernel was told once
 
 
 def home() -> Path:
-    """Where progress is kept: MTL_COURSE_HOME, else Colab's mounted Drive, else ~/.mtl_course."""
-    if chosen := os.environ.get("MTL_COURSE_HOME"):
-        return Path(chosen).expanduser()
-    drive = Path("/content/drive/MyDrive")
-    return drive / "mtl_course" if drive.is_dir() else Path.home() / ".mtl_course"
+    """Where progress is kept: MTL_COURSE_HOME, else Colab's mounted Drive, else ~/.mtl_course.
+
+    An account without a home gets a folder for temporary files.
+    """
+    return _home()[0]
+
+
+def _home() -> tuple[Path, str | None]:
+    """(where progress is kept, note for an account that has no home, or None)."""
+    try:
+        if chosen := os.environ.get("MTL_COURSE_HOME"):
+            return Path(chosen).expanduser(), None
+        drive = Path("/content/drive/MyDrive")
+        if drive.is_dir():
+            return drive / "mtl_course", None
+        return Path.home() / ".mtl_course", None
+    except RuntimeError:  # pathlib's, where there is no home
+        number = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+        place = Path(tempfile.gettempdir()) / f"mtl_course{number}" / "home"
+        note = (
+            f"This account has no home folder: progress is kept in {place}, perhaps not for long."
+            " Set MTL_COURSE_HOME to a folder of yours."
+        )
+        return place, note
 
 
 def load() -> tuple[dict[str, dict], str | None]:
@@ -30,25 +51,22 @@ def load() -> tuple[dict[str, dict], str | None]:
 
     A file that cannot be understood is moved aside under another name, and a new one is begun.
     """
-    path = home() / "progress.json"
+    path, note = Path("progress.json"), None
     try:
+        folder, note = _home()
+        path = folder / path
         entries = json.loads(path.read_text(encoding="utf-8"))["exercises"]
         for entry in entries.values():
-            if (
-                entry["state"] not in RANK
-                or not isinstance(entry["tries"], int)
-                or not isinstance(entry["score"], int | float)
-            ):
-                raise ValueError(entry)
-        return entries, None
+            _require_understood(entry)
+        return entries, note and _once(note)
     except FileNotFoundError:
-        return {}, None
+        return {}, note and _once(note)
     except OSError as error:
         return {}, _once(
             f"Progress could not be read from {path} ({error.strerror});"
             " the checks work all the same."
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         aside = next(
             p
             for n in range(1, 10**6)
@@ -64,6 +82,14 @@ def load() -> tuple[dict[str, dict], str | None]:
         return {}, f"The progress file was damaged. It is kept as {aside}, and a new one was begun."
 
 
+def _require_understood(entry: dict) -> None:
+    """ValueError, KeyError or TypeError unless the entry can be counted and compared."""
+    state, tries, score = entry["state"], entry["tries"], entry["score"]
+    numbers = isinstance(tries, int) and isinstance(score, int | float) and math.isfinite(score)
+    if state not in RANK or not numbers:
+        raise ValueError(entry)
+
+
 def record(result: Result) -> str | None:
     """Keep the best result of each exercise. Returns a note for the user, or None.
 
@@ -71,8 +97,9 @@ def record(result: Result) -> str | None:
     """
     if result.state in ("blank", "missing"):
         return None
-    folder = home()
+    folder = None
     try:
+        folder = home()
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             entries, note = load()
@@ -80,8 +107,11 @@ def record(result: Result) -> str | None:
             _write(folder / "progress.json", {"version": 1, "exercises": entries})
             return note
     except OSError as error:
+        why = error.strerror or error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = f"{why}: the disk is full"
         return _once(
-            f"Progress could not be kept in {folder} ({error.strerror or error});"
+            f"Progress could not be kept in {folder or 'any folder'} ({why});"
             " the checks work all the same."
         )
 
