@@ -3,7 +3,7 @@
 import torch
 
 from ..checks.exercise import exercise
-from .inputs import whole
+from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, uniform, whole
 
 
 def _rand(generator, *shape):
@@ -21,14 +21,30 @@ def _graph(generator):
 
     What affinities look like before anyone has cleaned them.
     """
-    tasks, d = whole(generator, 3, 6), whole(generator, 2, 4)
+    tasks, d = different(generator, 2, 2, 7)
     return _randn(generator, tasks, d), 0.2 + _rand(generator, tasks, tasks)
+
+
+def _with_signs(generator):
+    """Similarities of both signs and any size, and a diagonal far larger than they are."""
+    tasks, d = different(generator, 2, 3, 7)
+    S = 3 * _randn(generator, tasks, tasks)
+    # one tie is clearly negative, whatever is drawn
+    S[0, 1], S[1, 0] = -5 - S[0, 1].abs(), -1 - S[1, 0].abs()
+    S[range(tasks), range(tasks)] *= 100
+    return _randn(generator, tasks, d), S
+
+
+def _penalty_of(answer, W, S):
+    """The similarities are given: a gradient with respect to them is not asked for."""
+    return answer(W, S.detach())
 
 
 # reference
 @exercise(
-    [_graph],
+    [_graph, _with_signs],
     points=2,
+    call=_penalty_of,
     hints=(
         (
             "Two loops over the pairs i < j are a good start:"
@@ -61,19 +77,35 @@ def _(answer, W, S):
     return torch.isclose(answer(W + torch.ones_like(W), S), answer(W, S))
 
 
+@laplacian_penalty.law("weights c times as large: the penalty is c^2 times as large")
+def _(answer, W, S):
+    want = answer(W, S)
+    close = 1e-9 * (S.abs().max() * W.square().sum())
+    return all(
+        torch.isclose(answer(c * W, S) / c**2, want, rtol=1e-6, atol=float(close))
+        for c in (1e-6, 1e6)
+    )
+
+
+laplacian_penalty.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
 def _pairs(W, S):
     return ((W[:, None] - W) ** 2).sum(-1) * (S + S.T) / 2
 
 
-@laplacian_penalty.mistake("Every pair is counted twice, as (i, j) and as (j, i).")
+@laplacian_penalty.mistake(
+    "This is twice what is asked for. Is every pair counted twice, as (i, j) and as (j, i),"
+    " or is the 1/2 in front of S_ij + S_ji missing?"
+)
 def _(W, S):
     return _pairs(W, S).sum()
 
 
 @laplacian_penalty.mistake(
-    "Halved once too often:"
-    " the mean of the two directions is one half already, and each pair counts once."
+    "This is half of what is asked for: one 1/2 belongs to S_ij + S_ji,"
+    " another only to a sum that counts every pair twice."
 )
 def _(W, S):
     return _pairs(W, S).sum() / 4
@@ -90,8 +122,8 @@ def _(W, S):
 
 
 @laplacian_penalty.mistake(
-    "The sign is turned:"
-    " the Laplacian is degrees minus similarities, and a penalty is not negative."
+    "The sign is turned: the Laplacian is degrees minus similarities,"
+    " and where all similarities are positive the penalty is, too."
 )
 def _(W, S):
     return -_pairs(W, S).sum() / 2
@@ -124,28 +156,50 @@ def _(W, S):
     return (((W[:, None] - W) ** 2).sum(-1) * S.triu(1)).sum()
 
 
+@laplacian_penalty.mistake(
+    "This is the mean over the pairs of tasks. Add them up."
+)
+def _(W, S):
+    return _pairs(W, S).sum() / (len(W) * (len(W) - 1))
+
+
+@laplacian_penalty.mistake(
+    "A negative similarity counts as positive. Tasks that harm each other are pushed apart:"
+    " keep the sign."
+)
+def _(W, S):
+    return _pairs(W, (S + S.T).abs() / 2).sum() / 2
+
+
+@laplacian_penalty.mistake(
+    "A negative similarity counts as 0. Tasks that harm each other are pushed apart: keep it."
+)
+def _(W, S):
+    return _pairs(W, (S + S.T).clamp(min=0) / 2).sum() / 2
+
+
 # ---------------------------------------------------------------------------- 2. lookahead affinity
 # inputs
-def _shared(generator):
-    n, d, k, tasks = (
-        whole(generator, 6, 9),
-        whole(generator, 2, 4),
-        whole(generator, 2, 4),
-        whole(generator, 3, 5),
-    )
-    scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
-    return (
-        _randn(generator, n, d),
-        scale * _randn(generator, n, tasks),
-        _randn(generator, k, d),
-        _randn(generator, tasks, k),
-        0.05 + 0.05 * float(_rand(generator, 1)),
-    )
+def _shared(low, high):
+    """Data of linear tasks with a shared layer. low, high: between these lies the rate."""
+
+    def draw(generator):
+        n, d, k, tasks = whole(generator, 6, 9), *different(generator, 3, 2, 6)
+        scale = 0.5 + torch.arange(tasks, dtype=torch.float64)
+        return (
+            _randn(generator, n, d),
+            scale * _randn(generator, n, tasks),
+            _randn(generator, k, d),
+            _randn(generator, tasks, k),
+            uniform(generator, low, high),
+        )
+
+    return draw
 
 
 # reference
 @exercise(
-    [_shared],
+    [_shared(0.05, 0.1), _shared(0.8, 1.6)],
     points=3,
     grad=False,
     hints=(
@@ -180,13 +234,17 @@ def step_affinity(x, y, W, V, rate):
 # laws
 @step_affinity.law("measuring a loss in another unit changes no entry of its column")
 def _(answer, x, y, W, V, rate):
-    factor = 3.0
-    scaled_y, scaled_V = y.clone(), V.clone()
-    scaled_y[:, 0] *= factor
-    scaled_V[0] *= factor
-    return torch.allclose(
-        answer(x, scaled_y, W, scaled_V, rate)[1:, 0], answer(x, y, W, V, rate)[1:, 0]
-    )
+    want = answer(x, y, W, V, rate)[1:, 0]
+    for factor in (1e-8, 1e8):
+        scaled_y, scaled_V = y.clone(), V.clone()
+        scaled_y[:, 0] *= factor
+        scaled_V[0] *= factor
+        if not torch.allclose(answer(x, scaled_y, W, scaled_V, rate)[1:, 0], want, atol=1e-6):
+            return False
+    return True
+
+
+step_affinity.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -208,15 +266,19 @@ def _affinity(
     def losses(W, V=V):
         return ((x @ W.T @ V.T - y) ** 2).mean(0)
 
+    def slope(W, i):
+        return 2 / len(x) * torch.outer(V[i], (x @ W.T @ V[i] - y[:, i]) @ x)
+
     before, rows, at = losses(W), [], W
-    J = torch.func.jacrev(losses)(W)
-    H = torch.func.jacrev(losses, argnums=1)(W, V)
     for i in range(len(V)):
-        g = torch.func.jacrev(losses)(at)[i] if keep else J.sum(0) if sums else J[i]
+        g = sum(slope(W, t) for t in range(len(V))) if sums else slope(at, i)
         g = g / g.norm() if unit else g
         new = at - sign * rate * g
         at = new if keep else at
-        rows.append(gain(losses(new, V - rate * H[i] if heads else V), before, i))
+        moved = V.clone()
+        if heads:
+            moved[i] -= rate * 2 / len(x) * (x @ W.T @ V[i] - y[:, i]) @ x @ W.T
+        rows.append(gain(losses(new, moved), before, i))
     return torch.stack(rows)
 
 
@@ -287,6 +349,47 @@ def _(x, y, W, V, rate):
     return _affinity(x, y, W, V, 1.0)
 
 
+@step_affinity.mistake(
+    "A small number is added to L_j(before). The loss of a task in a small unit is small itself,"
+    " and its column of Z would shrink."
+)
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: 1 - after / (before + 1e-8))
+
+
+@step_affinity.mistake(
+    "An affinity is cut off. A step that is too long makes a loss many times as large,"
+    " so Z has no lower limit, and one that hurts is negative."
+)
+def _(*args):
+    return _affinity(*args, gain=lambda after, before, i: (1 - after / before).clamp(min=-1))
+
+
+@step_affinity.mistake(
+    "The losses are sums over the N examples when the step is taken. They are means, so that"
+    " the same rate does the same on a larger data set."
+)
+def _(x, y, W, V, rate):
+    return _affinity(x, y, W, V, rate * len(x))
+
+
+@step_affinity.mistake(
+    "W is left with requires_grad, or with a .grad: the values are right,"
+    " but what the function was given has changed. Differentiate a copy."
+)
+def _(x, y, W, V, rate):
+    def losses(W):
+        return ((x @ W.T @ V.T - y) ** 2).mean(0)
+
+    W.requires_grad_()
+    rows = []
+    for i in range(len(V)):
+        W.grad = None
+        losses(W)[i].backward()
+        rows.append(1 - losses(W.detach() - rate * W.grad) / losses(W.detach()))
+    return torch.stack(rows)
+
+
 # -------------------------------------------------------------------------- 3. cut the graph in two
 # inputs
 def _two_groups(generator):
@@ -314,14 +417,16 @@ def _two_groups(generator):
 def _no_groups(generator):
     """Ties of any strength.
 
-    A task's own row does not tell its side, and scaling by the degrees cuts elsewhere.
+    A task's own row does not tell its side, scaling by the degrees cuts elsewhere, and one task
+    lies near the middle: only the sign of its entry tells where it belongs.
     """
     while True:
         tasks = whole(generator, 8, 11)
         S = (_rand(generator, tasks, tasks) ** 3).triu(1) + 0.01
         S = (S + S.T) * (1 - torch.eye(tasks, dtype=S.dtype))
         values, vectors = torch.linalg.eigh(_laplacian(S))
-        sure = values[2] - values[1] > 0.05 and vectors[:, 1].abs().min() > 0.02
+        nearest = vectors[:, 1].abs().min()
+        sure = values[2] - values[1] > 0.05 and 1e-4 < nearest < 0.01
         if sure and not torch.equal(_side(_laplacian(S), 1), _side(_scaled(S), 1)):
             return (S,)
 
@@ -385,6 +490,15 @@ def _(answer, S):
     return bool(sides[T] == sides[T - 1]) and int(sides[0]) == 0
 
 
+@cut.law("similarities in another unit give the same groups")
+def _(answer, S):
+    want = answer(S)
+    return all(torch.equal(answer(c * S), want) for c in (1e-6, 1e6))
+
+
+cut.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
 # mistakes
 @cut.mistake(
     "Everything lands in one group:"
@@ -441,6 +555,26 @@ def _(S):
     return _side(S, -2)
 
 
+@cut.mistake(
+    "You look for the first eigenvalue that is not zero, with a limit. Similarities of 1e-6"
+    " have eigenvalues below it: take the second in order."
+)
+def _(S):
+    values, vectors = torch.linalg.eigh(_laplacian(S))
+    side = vectors[:, min(int((values < 1e-5).sum()), len(S) - 1)] > 0
+    return (side != side[0]).long()
+
+
+@cut.mistake(
+    "Both groups have the same size, or nearly: you cut at the median."
+    " The signs cut, wherever they change."
+)
+def _(S):
+    vector = torch.linalg.eigh(_laplacian(S)).eigenvectors[:, 1]
+    side = vector > vector.median()
+    return (side != side[0]).long()
+
+
 # ----------------------------------------------------------------------- 4. the score of a grouping
 # inputs
 def _groups(generator):
@@ -448,7 +582,19 @@ def _groups(generator):
     order = torch.randperm(tasks, generator=generator).tolist()
     gains = _randn(generator, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
     gains[torch.arange(tasks), torch.arange(tasks)] = 9 + _rand(generator, tasks)
-    return gains, [order[:1], order[1:3], order[3:]]
+    groups = [order[:1], order[1:3], order[3:]]
+    return gains, [groups[i] for i in torch.randperm(3, generator=generator)]
+
+
+def _with_zeros(generator):
+    """Some gain nothing at all from another task of their group; two tasks are alone."""
+    tasks = whole(generator, 7, 10)
+    order = torch.randperm(tasks, generator=generator).tolist()
+    gains = _randn(generator, tasks, tasks) + torch.arange(tasks, dtype=torch.float64)
+    gains[order[2], order[4]] = gains[order[5], order[6]] = 0.0
+    gains[torch.arange(tasks), torch.arange(tasks)] = -9 - _rand(generator, tasks)
+    groups = [order[:1], order[2:5], order[5:], order[1:2]]
+    return gains, [groups[i] for i in torch.randperm(4, generator=generator)]
 
 
 # reference
@@ -470,8 +616,9 @@ def _inflated(gains, groups):
 
 
 @exercise(
-    [_groups],
+    [_groups, _with_zeros],
     points=2,
+    grad=False,
     starter=_inflated,
     hints=(
         "What does the function return for a group of one task? What should it?",
@@ -494,6 +641,9 @@ def promised_gain(gains, groups):
 @promised_gain.law("tasks that are all alone promise nothing")
 def _(answer, gains, groups):
     return float(answer(gains, [[t] for t in range(len(gains))])) == 0
+
+
+promised_gain.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
@@ -538,14 +688,38 @@ def _(gains, groups):
     return _inflated(gains, [group for group in groups if len(group) > 1])
 
 
+@promised_gain.mistake(
+    "A gain that is exactly 0 is not counted among those of the average. It is a gain like any"
+    " other: divide by the number of others in the group."
+)
+def _(gains, groups):
+    total = 0
+    for group in groups:
+        inside = gains[group][:, group]
+        inside = inside - torch.diag(inside.diagonal())
+        total = total + (inside.sum(1) / (inside != 0).sum(1).clamp(min=1)).sum()
+    return total / len(gains)
+
+
+@promised_gain.mistake(
+    "The values are right, but the diagonal of `gains` is 0 afterwards: the caller still needs it."
+)
+def _(gains, groups):
+    gains.fill_diagonal_(0)
+    return _score(gains, groups)
+
+
 # ------------------------------------------------------------------------------ 5. a hub that hurts
 # inputs
+_STRENGTHS = {"weak": 0.3, "usual": 4.0, "strong": 60.0, "small hub": 20.0}
+
+
 def _star(kind):
     def draw(generator):
         n, hub_n, leaves = whole(generator, 2, 9), whole(generator, 10, 60), whole(generator, 3, 12)
-        lam = {"weak": 0.3, "usual": 4.0, "strong": 60.0}[kind] * (
-            0.8 + 0.4 * float(_rand(generator, 1))
-        )
+        if kind == "small hub":
+            n, hub_n, leaves = 5 * hub_n, n, whole(generator, 1, 3)
+        lam = uniform(generator, 0.8, 1.2) * _STRENGTHS[kind]
         return n, hub_n, leaves, lam
 
     return draw
@@ -553,7 +727,7 @@ def _star(kind):
 
 # reference
 @exercise(
-    [_star(kind) for kind in ("weak", "usual", "strong")],
+    [_star(kind) for kind in _STRENGTHS],
     points=3,
     hints=(
         (
@@ -586,6 +760,11 @@ def hub_pull(n, hub_n, leaves, lam):
 @hub_pull.law("with a firm tie it is the hub's share of all examples")
 def _(answer, n, hub_n, leaves, lam):
     return abs(answer(n, hub_n, leaves, 1e4) - hub_n / (hub_n + leaves * n)) < 1e-3
+
+
+@hub_pull.law("with a tie that is nearly loose it is lam / n")
+def _(answer, n, hub_n, leaves, lam):
+    return abs(answer(n, hub_n, leaves, 1e-6 * n) - 1e-6) < 1e-9
 
 
 # mistakes
@@ -621,7 +800,8 @@ def _(n, hub_n, leaves, lam):
 
 
 @hub_pull.mistake(
-    "The strength is doubled: each tie is one term of the sum, so it pulls with lam at either end."
+    "This is the answer for 2 lam. The derivative of (leaf - hub)^2 has a factor 2, and so has that"
+    " of the squared errors: they cancel. Each tie is one term of the sum."
 )
 def _(n, hub_n, leaves, lam):
     lam = 2 * lam
@@ -637,9 +817,29 @@ def _(n, hub_n, leaves, lam):
 
 
 @hub_pull.mistake(
-    "The strength is halved: the derivative of lam"
-    " (u - h)^2 has the same 2 as that of the squared errors, so it cancels."
+    "This is the answer for lam / 2. Does the 2 from the derivative of the squared errors stand"
+    " in both equations, but that from the ties in neither?"
 )
 def _(n, hub_n, leaves, lam):
     lam = lam / 2
     return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
+
+
+@hub_pull.mistake(
+    "You divide the penalty by the number of leaves: it is a sum over the ties, not a mean."
+)
+def _(n, hub_n, leaves, lam):
+    lam = lam / leaves
+    return hub_n * lam / (hub_n * (n + lam) + leaves * n * lam)
+
+
+@hub_pull.mistake(
+    "The numbers of examples are exchanged: n belongs to each leaf, hub_n to the hub."
+)
+def _(n, hub_n, leaves, lam):
+    return n * lam / (n * (hub_n + lam) + leaves * hub_n * lam)
+
+
+@hub_pull.mistake("This is the distance between the hub and a leaf; return where the leaf is.")
+def _(n, hub_n, leaves, lam):
+    return hub_n * n / (hub_n * (n + lam) + leaves * n * lam)

@@ -15,6 +15,20 @@ def laplacian_penalty(W, S):
     gaps = W.unsqueeze(0) - W.unsqueeze(1)
     return torch.einsum("ijk,ijk,ij->", gaps, gaps, S) / 2
 """,
+        """
+def laplacian_penalty(W, S):
+    total = W.sum() * 0
+    for i in range(len(W)):
+        for j in range(i):
+            a = (float(S[i, j]) + float(S[j, i])) / 2
+            total = total + a * (W[i] - W[j]).pow(2).sum()
+    return total
+""",
+        """
+def laplacian_penalty(W, S):
+    i, j = torch.triu_indices(len(W), len(W), offset=1)
+    return ((S[i, j] + S[j, i]) / 2 * (W[i] - W[j]).square().sum(-1)).sum()
+""",
     ],
     "step_affinity": [
         """
@@ -40,6 +54,35 @@ def step_affinity(x, y, W, V, rate):
         rows.append((before - (moved ** 2).mean(0)) / before)
     return torch.stack(rows)
 """,
+        """
+def step_affinity(x, y, W, V, rate):
+    def loss(U, t):
+        return torch.nn.functional.mse_loss(x @ U.T @ V[t], y[:, t])
+    Z = torch.empty(len(V), len(V), dtype=x.dtype, device=x.device)
+    for i in range(len(V)):
+        U = W.detach().clone().requires_grad_()
+        loss(U, i).backward()
+        with torch.no_grad():
+            moved = U - rate * U.grad
+            for j in range(len(V)):
+                Z[i, j] = 1 - loss(moved, j) / loss(W, j)
+    return Z
+""",
+        """
+import numpy as np
+
+
+def step_affinity(x, y, W, V, rate):
+    X, Y, A, B = (a.detach().cpu().numpy() for a in (x, y, W, V))
+    E = X @ A.T @ B.T - Y
+    before = (E**2).mean(0)
+    Z = np.empty((len(B), len(B)), dtype=X.dtype)
+    for i in range(len(B)):
+        step = rate * 2 / len(X) * np.outer(B[i], E[:, i] @ X)
+        after = ((X @ (A - step).T @ B.T - Y) ** 2).mean(0)
+        Z[i] = (before - after) / before
+    return torch.as_tensor(Z).to(x)
+""",
     ],
     "cut": [
         """
@@ -55,6 +98,24 @@ def cut(S):
         Q[t, t] = S[t].sum()
     v = torch.linalg.svd(Q)[0][:, -2]
     return (torch.sign(v) - torch.sign(v[0])).abs().div(2).round().to(torch.int64)
+""",
+        """
+import numpy as np
+
+
+def cut(S):
+    values, vectors = np.linalg.eigh((torch.diag(S.sum(1)) - S).detach().cpu().numpy())
+    v = vectors[:, 1]
+    return torch.as_tensor((v * v[0] < 0).astype("int64"), device=S.device)
+""",
+        """
+def cut(S):
+    L = torch.diag(S.sum(dim=1)) - S
+    values, vectors = torch.linalg.eig(L)
+    order = values.real.argsort()
+    v = vectors[:, order[1]].real
+    groups = [0 if torch.sign(x) == torch.sign(v[0]) else 1 for x in v]
+    return torch.tensor(groups, device=S.device)
 """,
     ],
     "promised_gain": [
@@ -79,6 +140,29 @@ def promised_gain(gains, groups):
                     weight[i, j] = 1 / (len(group) - 1) / T
     return (weight * gains).sum()
 """,
+        """
+import numpy as np
+
+
+def promised_gain(gains, groups):
+    A = gains.detach().cpu().numpy()
+    promised = np.zeros(len(A))
+    for group in groups:
+        for i in group:
+            others = [A[i, j] for j in group if j != i]
+            promised[i] = np.mean(others) if others else 0.0
+    return torch.tensor(promised.mean(), dtype=gains.dtype, device=gains.device)
+""",
+        """
+def promised_gain(gains, groups):
+    total = 0 * gains.sum()
+    for group in groups:
+        for i in group:
+            others = [j for j in group if j != i]
+            if others:
+                total = total + gains[others, i].mean()
+    return total / len(gains)
+""",
     ],
     "hub_pull": [
         """
@@ -91,6 +175,36 @@ def hub_pull(n, hub_n, leaves, lam):
     held = n * lam / (n + lam)
     hub = hub_n / (hub_n + leaves * held)
     return hub * lam / (n + lam)
+""",
+        """
+import numpy as np
+
+
+def hub_pull(n, hub_n, leaves, lam):
+    A = np.zeros((leaves + 1, leaves + 1))
+    b = np.zeros(leaves + 1)
+    A[0, 0] = hub_n + lam * leaves
+    b[0] = hub_n
+    for k in range(1, leaves + 1):
+        A[k, k] = n + lam
+        A[0, k] = A[k, 0] = -lam
+    return np.linalg.solve(A, b)[1]
+""",
+        """
+def hub_pull(n, hub_n, leaves, lam):
+    from fractions import Fraction
+    n, h, k, l = (Fraction(v) for v in (n, hub_n, leaves, lam))
+    return float(l * h / (h * (n + l) + k * l * n))
+""",
+        """
+def hub_pull(n, hub_n, leaves, lam):
+    def squares(z):
+        leaf, hub = z
+        ties = lam * leaves * (leaf - hub) ** 2
+        return leaves * n * leaf**2 + hub_n * (hub - 1) ** 2 + ties
+    zero = torch.zeros(2, dtype=torch.float64)
+    H, g = torch.func.hessian(squares)(zero), torch.func.grad(squares)(zero)
+    return torch.linalg.solve(H, -g)[0].item()
 """,
     ],
 }
