@@ -6,6 +6,8 @@ from functools import cache
 import torch
 
 from ..checks.exercise import exercise
+from .inputs import different, shuffled, uniform, whole
+from .outcomes import required
 
 
 @cache
@@ -23,63 +25,101 @@ def _normal(generator, *shape, scale=1.0):
 
 # -------------------------------------------------------------------------------- 1. one inner step
 # inputs
-def _small_network(generator):
-    _import_functions()
-    W, v = _normal(generator, 3, 2), _normal(generator, 3)
-    return (
-        W,
-        v,
-        _normal(generator, 6, 2),
-        _normal(generator, 6),
-        0.1 + 0.2 * float(torch.rand((), generator=generator)),
-    )
-
-
 def _tanh_network(params, x):
     # with the 0.5 no change of signs leaves it as it is
-    return torch.tanh(x @ params["layer.weight"].T + 0.5) @ params["head"]
+    hidden = torch.tanh(x @ params["layer.weight"].T + params["layer.bias"] + 0.5)
+    return hidden @ params["head"]
 
 
-def _own(W, v):
-    return {
-        "layer.weight": W.detach().clone().requires_grad_(),
-        "head": v.detach().clone().requires_grad_(),
+def _start(generator):
+    """Parameters of a small network by name, in no order, and the number of its inputs."""
+    hidden, inputs = different(generator, 2, 2, 5)
+    shapes = {"layer.weight": (hidden, inputs), "layer.bias": (hidden,), "head": (hidden,)}
+    params = {name: _normal(generator, *shape) for name, shape in shapes.items()}
+    return shuffled(generator, params), inputs
+
+
+def _small_network(size):
+    """A network, examples and a rate. size: of its loss, and the rate is as much smaller."""
+
+    def draw(generator):
+        _import_functions()
+        params, inputs = _start(generator)
+        rows = whole(generator, 5, 9)
+        x, y = _normal(generator, rows, inputs), _normal(generator, rows)
+        return params, x, y, uniform(generator, 0.1, 0.3) / size, size
+
+    return draw
+
+
+def _leaves(params):
+    return {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+
+
+def _mse(x, y, size=1.0):
+    return lambda params: size * (_tanh_network(params, x) - y).square().mean()
+
+
+def _left_behind(params, given, values):
+    """What became of a dict `params`, which held the tensors `given` with these values."""
+    told = {
+        "`params` holds the same tensors": params.keys() == given.keys()
+        and all(params[name] is p for name, p in given.items()),
+        "their values stay as they are": all(torch.equal(p, values[n]) for n, p in given.items()),
+        "their .grad stays empty": all(p.grad is None for p in given.values()),
+        "they require a gradient": all(p.requires_grad for p in given.values()),
     }
+    for p in given.values():
+        p.requires_grad_()
+    return told
 
 
-def _mse(x, y):
-    return lambda params: (_tanh_network(params, x) - y).square().mean()
+def _stepped(answer, loss, params, rate):
+    """What the answer returns: a dict with the names of params."""
+    new = required(answer(loss, params, rate))
+    if not isinstance(new, dict) or new.keys() != params.keys():
+        raise ValueError("Return a new dict with the names of `params`, each with its tensor.")
+    return new
 
 
-def _after_a_step(answer, W, v, x, y, rate):
-    """The stepped parameters, what became of the given ones, and the gradient through the step.
+def _after_two_steps(answer, params, x, y, rate, size):
+    """The parameters after one step and after two, and what became of the given ones.
 
-    The gradient is that of a function of the new parameters with respect to the old ones.
+    And the gradients, with respect to the given parameters, of a function of the new ones.
     """
-    params = _own(W, v)
-    kept = {name: p.detach().clone() for name, p in params.items()}
-    new = answer(_mse(x, y), params, rate)
-    if not isinstance(new, dict) or set(new) != set(params):
-        return new
-    judged = _mse(x.flip(0), y)(new)
-    if judged.requires_grad:
-        slopes = torch.autograd.grad(judged, list(params.values()), allow_unused=True)
-    else:
-        slopes = [None, None]
+    loss, judge = _mse(x, y, size), _mse(x.flip(0), y)
+    given = _leaves(params)
+    start = dict(given)
+    once = _stepped(answer, loss, start, rate)
+    left = _left_behind(start, given, params)
+    try:
+        twice = _stepped(answer, loss, once, rate)
+    except Exception as error:
+        if not isinstance(error, NotImplementedError):
+            error.args = (f"{error}, in a second step from the parameters that the first gave",)
+        raise
+
+    def slopes(new):
+        judged, leaves = judge(new), list(given.values())
+        if not judged.requires_grad:
+            return [torch.zeros_like(p) for p in leaves]
+        found = torch.autograd.grad(judged, leaves, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(p) if s is None else s for p, s in zip(leaves, found)]
+
     return {
-        "new": {name: p.detach() for name, p in new.items()},
-        "start is unchanged": all(torch.equal(kept[name], p) for name, p in params.items()),
-        "gradient through the step": [
-            torch.zeros_like(p) if s is None else s for p, s in zip(params.values(), slopes)
-        ],
+        "new": {name: once[name].detach() for name in params},
+        **left,
+        "gradient through the step": slopes(once),
+        "after a second step": {name: twice[name].detach() for name in params},
+        "gradient through both steps": slopes(twice),
     }
 
 
 # reference
 @exercise(
-    _small_network,
+    [_small_network(1.0), _small_network(1e4)],
     points=2,
-    call=_after_a_step,
+    call=_after_two_steps,
     grad=False,
     hints=(
         (
@@ -112,8 +152,8 @@ def inner_step(loss, params, rate):
 
 # laws
 @inner_step.law("a rate of 0 leaves every parameter where it is")
-def _(answer, W, v, x, y, rate):
-    params = _own(W, v)
+def _(answer, params, x, y, rate, size):
+    params = _leaves(params)
     return all(
         torch.equal(p.detach(), params[name].detach())
         for name, p in answer(_mse(x, y), params, 0.0).items()
@@ -121,8 +161,8 @@ def _(answer, W, v, x, y, rate):
 
 
 @inner_step.law("nothing is written into .grad, which belongs to the outer loop: no .backward()")
-def _(answer, W, v, x, y, rate):
-    params = _own(W, v)
+def _(answer, params, x, y, rate, size):
+    params = _leaves(params)
     answer(_mse(x, y), params, rate)
     return all(p.grad is None for p in params.values())
 
@@ -138,17 +178,20 @@ def _detached(new):
     return {name: p.detach() for name, p in new.items()}
 
 
+_CUT_OFF = (
+    "The values are right, but nothing leads back to the start, so there is nothing to meta-learn:"
+    " no .detach(), .data or torch.no_grad() on the way from p to the new one."
+)
+
 inner_step.variants(
     _step,
     {
         "The values are right, but the slopes count as constants:"
-        " the second-order term is missing, and this is FOMAML. Ask for create_graph=True.": {
+        " the second-order term is missing, and this is FOMAML."
+        " They need a graph, create_graph=True, and must not be detached after that.": {
             "graph": False
         },
-        "The values are right, but nothing leads back to the start:"
-        " p was detached (or .data was taken), so there is nothing to meta-learn.": {
-            "after": _detached
-        },
+        _CUT_OFF: {"after": _detached},
         "The slopes lead back to the start, p itself does not:"
         " it was detached. The identity in I - rate * Hessian is lost.": {
             "of": lambda p: p.detach()
@@ -156,6 +199,42 @@ inner_step.variants(
         "The step goes uphill: subtract the slopes.": {"sign": 1},
     },
 )
+
+
+@inner_step.mistake(
+    "The first step works, a second one does not: .backward() fills the .grad of leaves only,"
+    " and the parameters of the second step are none. torch.autograd.grad gives slopes anywhere."
+)
+def _(loss, params, rate):
+    loss(params).backward(create_graph=True)
+    return {name: p - rate * p.grad for name, p in params.items()}
+
+
+# with leaves of their own a second step works
+@inner_step.mistake(_CUT_OFF)
+def _(loss, params, rate):
+    new = _step(loss, params, rate, graph=False)
+    return {name: p.detach().requires_grad_() for name, p in new.items()}
+
+
+@inner_step.mistake(
+    "Names and slopes are paired by position, in two different orders: the slopes come in the order"
+    " of the tensors that torch.autograd.grad was given."
+)
+def _(loss, params, rate):
+    slopes = torch.autograd.grad(loss(params), list(params.values()), create_graph=True)
+    return {
+        name: params[name] - rate * g for name, g in zip(sorted(params), slopes, strict=True)
+    }
+
+
+@inner_step.mistake(
+    "The new tensors are put into the dict `params` itself."
+    " The next task needs the same start: build a new dict."
+)
+def _(loss, params, rate):
+    params.update(_step(loss, params, rate))
+    return params
 
 
 @inner_step.mistake("The rate is not used.")
@@ -197,15 +276,25 @@ def _(loss, params, rate):
 
 # ---------------------------------------------------------------------- 2. the start in closed form
 # inputs
-def _bowls(tasks, size):
+def _bowls(tasks, size, unit=1.0, too_far=False):
+    """Losses of some tasks. unit: of the losses, and the rate is as much smaller.
+
+    too_far: whether a step goes past the centre, so that I - rate H_t is negative.
+    """
+
     def draw(generator):
         Q = torch.linalg.qr(_normal(generator, tasks, size, size)).Q
-        curvature = 0.3 + 2.2 * torch.rand(tasks, size, generator=generator, dtype=torch.float64)
-        H = Q @ torch.diag_embed(curvature) @ Q.transpose(1, 2)
+        rate, low, width = uniform(generator, 0.2, 0.3), 0.3, 2.2
+        if too_far:
+            rate, low, width = 0.8, 1.6, 0.9
+        curvature = low + width * torch.rand(
+            tasks, size, generator=generator, dtype=torch.float64
+        )
+        H = unit * Q @ torch.diag_embed(curvature) @ Q.transpose(1, 2)
         return (
             (H + H.transpose(1, 2)) / 2,
             _normal(generator, tasks, size, scale=2.0),
-            0.2 + 0.1 * float(torch.rand((), generator=generator)),
+            rate / unit,
         )
 
     return draw
@@ -213,7 +302,13 @@ def _bowls(tasks, size):
 
 # reference
 @exercise(
-    [_bowls(2, 2), _bowls(4, 3)],
+    [
+        _bowls(2, 2),
+        _bowls(4, 3),
+        _bowls(3, 2, unit=1e-6, too_far=True),
+        _bowls(2, 4, unit=1e6),
+        _bowls(1, 1),
+    ],
     points=2,
     grad=False,
     rtol=1e-5,
@@ -256,14 +351,14 @@ def _identity(H):
     return torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
 
 
-def _start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
+def _best_start(H, C, rate, matrix=lambda H, K: K @ H @ K, mean=torch.sum):
     """The answer with another matrix for each task, from H [T, d, d] and K = I - rate H."""
     M = matrix(H, _identity(H) - rate * H)
     return torch.linalg.solve(mean(M, 0), torch.einsum("tij,tj->i", M, C))
 
 
 maml_start.variants(
-    _start,
+    _best_start,
     {
         "This is the joint minimum, the start with the smallest loss *before* adaptation."
         " The rate has to come in.": {"matrix": lambda H, K: H},
@@ -293,14 +388,35 @@ maml_start.variants(
 
 @maml_start.mistake("The factor is (I - rate H_t), a step downhill; you have a plus.")
 def _(H, C, rate):
-    return _start(H, C, -rate)
+    return _best_start(H, C, -rate)
 
 
 @maml_start.mistake(
     "Each factor has the rate once: (I - rate H_t) on both sides is not I - rate^2 H_t^2."
 )
 def _(H, C, rate):
-    return _start(H, C, rate, matrix=lambda H, K: H - rate**2 * H @ H @ H)
+    return _best_start(H, C, rate, matrix=lambda H, K: H - rate**2 * H @ H @ H)
+
+
+@maml_start.mistake(
+    "A small constant is added before you solve. Where the losses are small it is no longer small"
+    " beside them: the sum of M_t can be inverted as it is."
+)
+def _(H, C, rate):
+    step = _identity(H) - rate * H
+    M = step @ H @ step
+    return torch.linalg.solve(
+        M.sum(0) + 1e-8 * _identity(H), torch.einsum("tij,tj->i", M, C)
+    )
+
+
+@maml_start.mistake(
+    "Only the diagonals of the H_t are used: the axes of a bowl may point anywhere."
+)
+def _(H, C, rate):
+    curvature = H.diagonal(dim1=1, dim2=2)
+    weight = curvature * (1 - rate * curvature) ** 2
+    return (weight * C).sum(0) / weight.sum(0)
 
 
 # ------------------------------------------------------------------- 3. what first order leaves out
@@ -336,7 +452,9 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
     def judge(t):
         return scale * torch.tanh(t @ B.T - b) @ B
 
-    return answer(slope, judge, theta, rate, reach) / scale
+    kept = theta.detach().clone()
+    term = required(answer(slope, judge, theta, rate, reach))
+    return {"term": term / scale, "theta stays as it is": torch.equal(theta, kept)}
 
 
 # reference
@@ -475,28 +593,30 @@ def _(slope, judge, theta, rate, reach):
 
 # --------------------------------------------------------------------------------------- 4. Reptile
 # inputs
-def _regressions(count):
+def _regressions(count, rows=(3, 7), steps=(2, 5), unit=1.0):
+    """Some regressions. rows, steps: from the first to one below the second. unit: of y."""
+
     def draw(generator):
-        size = int(torch.randint(2, 4, (), generator=generator))
+        size = whole(generator, 2, 4)
         tasks = [
-            (_normal(generator, n, size), _normal(generator, n, scale=2.0))
-            for n in torch.randint(3, 7, (count,), generator=generator).tolist()
+            (_normal(generator, n, size), unit * _normal(generator, n, scale=2.0))
+            for n in torch.randint(*rows, (count,), generator=generator).tolist()
         ]
         rate, toward = (0.1 + 0.3 * torch.rand(2, generator=generator)).tolist()
-        return (
-            _normal(generator, size),
-            tasks,
-            rate,
-            int(torch.randint(2, 5, (), generator=generator)),
-            toward,
-        )
+        theta = unit * _normal(generator, size)
+        return theta, tasks, rate, whole(generator, *steps), toward
 
     return draw
 
 
 # reference
 @exercise(
-    [_regressions(2), _regressions(4)],
+    [
+        _regressions(2),
+        _regressions(4),
+        _regressions(3, rows=(1, 3), steps=(1, 2), unit=1e3),
+        _regressions(1, unit=1e-3),
+    ],
     points=2,
     grad=False,
     rtol=1e-6,
@@ -635,32 +755,35 @@ def _(theta, tasks, rate, steps, toward):
 
 # ---------------------------------------------------------------------- 5. apply to new tasks: bugs
 # inputs
-def _new_tasks(count):
+def _new_tasks(count, steps, queries):
+    """A start and tasks. steps: how many at least; one more is possible. queries: at most."""
+
     def draw(generator):
         _import_functions()
-        tasks = [
-            (_normal(generator, n, 2), _normal(generator, n), _normal(generator, 3, 2))
-            for n in torch.randint(4, 8, (count,), generator=generator).tolist()
-        ]
-        return (
-            _normal(generator, 3, 2),
-            _normal(generator, 3),
-            tasks,
-            0.1 + 0.1 * float(torch.rand((), generator=generator)),
-            int(torch.randint(2, 4, (), generator=generator)),
-        )
+        params, inputs = _start(generator)
+        tasks = []
+        for _ in range(count):
+            n, asked = whole(generator, 4, 8), whole(generator, 1, queries + 1)
+            x, y = _normal(generator, n, inputs), _normal(generator, n)
+            tasks.append((x, y, _normal(generator, asked, inputs)))
+        rate = uniform(generator, 0.1, 0.2)
+        return params, tasks, rate, whole(generator, steps, steps + 2)
 
     return draw
 
 
-def _applied(answer, W, v, tasks, rate, steps):
-    params = _own(W, v)
-    found = answer(_tanh_network, params, tasks, rate, steps)
-    if not isinstance(found, list | tuple) or not all(isinstance(p, torch.Tensor) for p in found):
-        return found
+def _applied(answer, params, tasks, rate, steps):
+    given = _leaves(params)
+    start = dict(given)
+    predictions = required(answer(_tanh_network, start, tasks, rate, steps))
+    if not isinstance(predictions, list | tuple) or not all(
+        isinstance(p, torch.Tensor) for p in predictions
+    ):
+        raise ValueError("Return a list of one tensor of predictions for each task.")
     return {
-        "predictions": [p.detach() for p in found],
-        "start afterwards": {name: p.detach() for name, p in params.items()},
+        "predictions": [p.detach() for p in predictions],
+        "start afterwards": {name: p.detach() for name, p in given.items()},
+        **_left_behind(start, given, params),
     }
 
 
@@ -688,7 +811,7 @@ def _too_early(f, params, tasks, rate, steps):
 
 
 @exercise(
-    _new_tasks(2),
+    [_new_tasks(3, steps=2, queries=4), _new_tasks(1, steps=1, queries=1)],
     points=3,
     call=_applied,
     grad=False,
@@ -799,3 +922,42 @@ def _(f, params, tasks, rate, steps):
 @predict_new.mistake("One step too few comes before the predictions.")
 def _(f, params, tasks, rate, steps):
     return predict_new(f, params, tasks, rate, steps - 1)
+
+
+@predict_new.mistake(
+    "The predictions are right, but .backward() has left slopes in the .grad of the start, and the"
+    " next loss.backward() of the outer loop would add to them: torch.autograd.grad leaves none."
+)
+def _(f, params, tasks, rate, steps):
+    for x, y, _ in tasks:
+        (f(params, x) - y).square().mean().backward()
+    return predict_new(f, params, tasks, rate, steps)
+
+
+@predict_new.mistake(
+    "The new tensors are put into the dict `params` itself: `own` has to be a dict of its own."
+)
+def _(f, params, tasks, rate, steps):
+    predictions, start = [], dict(params)
+    for x, y, query in tasks:
+        params.update(_adapted(f, start, x, y, rate, steps))
+        predictions.append(f(params, query))
+    return predictions
+
+
+@predict_new.mistake(
+    "Names and slopes are paired by position, in two different orders: the slopes come in the order"
+    " of the tensors that torch.autograd.grad was given."
+)
+def _(f, params, tasks, rate, steps):
+    predictions = []
+    for x, y, query in tasks:
+        own = params
+        for _ in range(steps):
+            slopes = _slopes(f, own, x, y)
+            own = {
+                name: own[name] - rate * slope
+                for name, slope in zip(sorted(own), slopes, strict=True)
+            }
+        predictions.append(f(own, query))
+    return predictions

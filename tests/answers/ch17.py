@@ -15,6 +15,30 @@ def inner_step(loss, params, rate):
         new[name] = torch.add(params[name], g, alpha=-rate)
     return new
 """,
+        """
+def inner_step(loss, params, rate):
+    names = sorted(params)
+    slopes = torch.autograd.grad(
+        loss(params), [params[n] for n in names], create_graph=True
+    )
+    moved = dict(zip(names, slopes))
+    return {n: p - rate * moved[n] for n, p in params.items()}
+""",
+        """
+def inner_step(loss, params, rate):
+    _, pull = torch.func.vjp(loss, params)
+    (g,) = pull(
+        torch.ones(
+            (),
+            dtype=next(iter(params.values())).dtype,
+            device=next(iter(params.values())).device,
+        )
+    )
+    new = {}
+    for n in reversed(list(params)):
+        new[n] = -rate * g[n] + params[n]
+    return new
+""",
     ],
     "maml_start": [
         """
@@ -31,6 +55,26 @@ def maml_start(H, C, rate):
     M = H - 2 * rate * H @ H + rate**2 * H @ H @ H
     return torch.linalg.lstsq(M.mean(0), (M @ C[:, :, None]).mean(0)).solution[:, 0]
 """,
+        """
+def maml_start(H, C, rate):
+    def after(theta):
+        total = 0
+        for h, c in zip(H, C):
+            t = theta - rate * h @ (theta - c)
+            total = total + (t - c) @ h @ (t - c) / 2
+        return total
+
+    zero = torch.zeros_like(C[0])
+    g = torch.func.grad(after)(zero)
+    return -torch.linalg.solve(torch.func.hessian(after)(zero), g)
+""",
+        """
+def maml_start(H, C, rate):
+    value, vector = torch.linalg.eigh(H)
+    w = value * (1 - rate * value) ** 2
+    M = vector @ torch.diag_embed(w) @ vector.mT
+    return torch.linalg.solve(M.mean(0), (M @ C.unsqueeze(-1)).mean(0)).squeeze(-1)
+""",
     ],
     "dropped_term": [
         """
@@ -46,6 +90,19 @@ def dropped_term(slope, judge, theta, rate, reach):
     way = g / length
     change = (slope(theta + reach * way) - slope(theta - reach * way)) / 2 / reach
     return -(rate * length) * change
+""",
+        """
+def dropped_term(slope, judge, theta, rate, reach):
+    g = judge(theta - rate * slope(theta))
+    J = torch.func.jacrev(slope)(theta)
+    return -rate * J @ g
+""",
+        """
+def dropped_term(slope, judge, theta, rate, reach):
+    start = theta.clone().requires_grad_()
+    s = slope(start)
+    g = judge((start - rate * s).detach())
+    return -rate * torch.autograd.grad(s, start, g)[0]
 """,
     ],
     "reptile_update": [
@@ -69,6 +126,32 @@ def reptile_update(theta, tasks, rate, steps, toward):
         shrink = torch.linalg.matrix_power(step, steps)
         new = new + toward / len(tasks) * (best + shrink @ (theta - best))
     return new
+""",
+        """
+def reptile_update(theta, tasks, rate, steps, toward):
+    moves = []
+    for X, y in tasks:
+        own = theta.detach().clone().requires_grad_()
+        opt = torch.optim.SGD([own], lr=rate)
+        for _ in range(steps):
+            opt.zero_grad()
+            ((X @ own - y).square().mean() / 2).backward()
+            opt.step()
+        moves.append(own.detach() - theta)
+    return theta + toward * torch.stack(moves).mean(0)
+""",
+        """
+def reptile_update(theta, tasks, rate, steps, toward):
+    def loss(t, X, y):
+        return 0.5 * ((X @ t - y) ** 2).mean()
+
+    total = torch.zeros_like(theta)
+    for X, y in tasks:
+        t = theta
+        for _ in range(steps):
+            t = t - rate * torch.func.grad(loss)(t, X, y)
+        total += t
+    return (1 - toward) * theta + toward * total / len(tasks)
 """,
     ],
     "predict_new": [
@@ -98,6 +181,36 @@ def predict_new(f, params, tasks, rate, steps):
         found.append(f(own, query))
     return found
 """,
+        """
+def predict_new(f, params, tasks, rate, steps):
+    out = []
+    for x, y, query in tasks:
+        own = {n: p.detach().clone().requires_grad_() for n, p in params.items()}
+        opt = torch.optim.SGD(list(own.values()), lr=rate)
+        for _ in range(steps):
+            opt.zero_grad()
+            F_ = (f(own, x) - y).pow(2).mean()
+            F_.backward()
+            opt.step()
+        with torch.no_grad():
+            out.append(f(own, query))
+    return out
+""",
+        """
+def predict_new(f, params, tasks, rate, steps):
+    kept = {n: p.detach().clone() for n, p in params.items()}
+    out = []
+    for x, y, query in tasks:
+        own = {n: p.clone().requires_grad_() for n, p in kept.items()}
+        for _ in range(steps):
+            slopes = torch.autograd.grad(
+                (f(own, x) - y).square().mean(), list(own.values())
+            )
+            for p, g in zip(own.values(), slopes):
+                p.data -= rate * g
+        out.append(f(own, query).detach())
+    return out
+""",
     ],
 }
 
@@ -117,9 +230,6 @@ EQUIVALENT = {
         ),
         "M = left @ H @ left  =>  M = left @ (left @ H)": "I - rate H commutes with H",
         "M = left @ H @ left  =>  M = H @ left @ left": "I - rate H commutes with H",
-        "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[1])).to(H) - rate * H": (
-            "all centres have one length"
-        ),
         "left = torch.eye(len(C[0])).to(H) - rate * H  =>  left = torch.eye(len(C[-1])).to(H) - rate * H": (
             "all centres have one length"
         ),
