@@ -20,6 +20,24 @@ def layer_rates(layers, rate, decay):
                 groups.append({"params": p, "lr": rate / decay ** up, "name": str(up)})
     return groups
 """,
+        """
+def layer_rates(layers, rate, decay):
+    return [
+        {
+            "params": (p for p in layer.parameters() if p.requires_grad),
+            "lr": rate * (1 / decay) ** up,
+        }
+        for up, layer in enumerate(layers[::-1])
+    ]
+""",
+        """
+def layer_rates(layers, rate, decay):
+    groups = []
+    for up, layer in enumerate(reversed(layers)):
+        named = [(n, p) for n, p in layer.named_parameters() if p.requires_grad]
+        groups.append({"params": named, "lr": rate / decay**up})
+    return groups
+""",
     ],
     "set_stage": [
         """
@@ -39,6 +57,29 @@ def set_stage(layers, count):
             module.training = free
         for p in layer.parameters():
             p.requires_grad = free
+""",
+        """
+def set_stage(layers, count):
+    edge = len(layers) - count
+    for i, layer in enumerate(layers):
+        for m in layer.modules():
+            if hasattr(m, "running_mean"):
+                m.train(i >= edge)
+        for p in layer.parameters():
+            p.requires_grad = i >= edge
+""",
+        """
+def set_stage(layers, count):
+    def freeze(m, yes):
+        m.training = not yes
+        for p in m.parameters(recurse=False):
+            p.requires_grad_(not yes)
+        for c in m.children():
+            freeze(c, yes)
+
+    for i, layer in enumerate(layers):
+        freeze(layer, i < len(layers) - count)
+    return layers
 """,
     ],
     "lp_then_ft": [
@@ -65,6 +106,29 @@ def lp_then_ft(B, X, y, rate, steps):
         v = (v - rate * gv).detach().requires_grad_()
     return B.detach(), v.detach()
 """,
+        """
+def lp_then_ft(B, X, y, rate, steps):
+    q, r = torch.linalg.qr(X @ B.T)
+    v = torch.linalg.solve_triangular(r, (q.T @ y)[:, None], upper=True).squeeze(-1)
+    P = {"B": B.clone(), "v": v}
+    f = lambda p: 0.5 * ((X @ p["B"].T @ p["v"] - y) ** 2).mean()
+    for _ in range(steps):
+        g = torch.func.grad(f)(P)
+        P = {k: P[k] - rate * g[k] for k in P}
+    return [P["B"], P["v"]]
+""",
+        """
+def lp_then_ft(B, X, y, rate, steps):
+    v = torch.linalg.lstsq(X @ B.T, y.unsqueeze(1)).solution.squeeze(1)
+    B = torch.nn.Parameter(B.clone())
+    v = torch.nn.Parameter(v)
+    opt = torch.optim.SGD([B, v], lr=rate)
+    for _ in range(steps):
+        opt.zero_grad()
+        ((X @ B.T @ v - y).pow(2).sum() / (2 * len(y))).backward()
+        opt.step()
+    return B.detach(), v.detach()
+""",
     ],
     "fill_head": [
         """
@@ -86,6 +150,24 @@ def fill_head(new, old, known, wanted):
         for key in state:
             state[key][wanted.index(name)] = old.state_dict()[key][row]
     new.load_state_dict(state)
+    return new
+""",
+        """
+def fill_head(new, old, known, wanted):
+    W, b = new.weight.detach().clone(), new.bias.detach().clone()
+    for k, name in enumerate(wanted):
+        if name in known:
+            W[k] = old.weight[known.index(name)].detach()
+            b[k] = old.bias[known.index(name)].detach()
+    new.weight, new.bias = nn.Parameter(W), nn.Parameter(b)
+    return new
+""",
+        """
+def fill_head(new, old, known, wanted):
+    S = torch.tensor([[float(a == b) for a in known] for b in wanted])
+    has = S.sum(1)
+    new.weight.data = S @ old.weight.data + (1 - has)[:, None] * new.weight.data
+    new.bias.data = S @ old.bias.data + (1 - has) * new.bias.data
     return new
 """,
     ],
