@@ -1,52 +1,35 @@
-"""Grade a submitted notebook.
+"""Grade a submitted notebook: the door to `grading`.
 
-``python -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds 10] [--only NAME ...]``
+``python -P -m mtl_course.grade SUBMISSION.ipynb results.json [--rounds 10] [--only NAME ...]``
 
-Writes a results file as Gradescope reads it. The submission's code is run: do that in a container,
-as autograders do, and look at the entry "for the teacher", which names what an honest answer does
-not need.
+Writes a results file as Gradescope reads it. Each exercise runs in a process of its own, with
+limits; nothing of the submission runs in this one. The page "How to teach with this book" says what
+remains possible.
 """
 
-import argparse
-import ast
-import json
-import os
-import re
 import sys
-import tempfile
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` puts the working directory first on the path, and the submission may lie in it.
+    del sys.path[0]
+
+import os
+
+if __name__ == "__main__":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same rows on every machine
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from .checks.exercise import REGISTRY
-
-INSTALL = (
-    'Grading needs nbclient, nbformat and ipykernel: pip install "nbclient" "nbformat" "ipykernel"'
-)
-MARKER = re.compile(r"^# EXERCISE (\w+)", re.M)
-# Reaching for these means looking for the answer, or for the checker, instead of writing one.
-UNUSUAL = {
-    "REGISTRY",
-    "exercises",
-    "checks",
-    "grade",
-    "reference",
-    "_judge",
-    "examine",
-    "share",
-    "Result",
-}
-PROBE = """
-def _grade():
-    import json
-    from mtl_course.checks import check
-    results = {{}}
-    for name in {names!r}:
-        result = check(name, seed={seed!r}, rounds={rounds!r})
-        shown = result._repr_html_()
-        results[name] = {{"state": result.state, "score": result.score, "html": shown}}
-    with open({path!r}, "w", encoding="utf-8") as file:
-        json.dump(results, file)
-_grade()
-"""
+from .checks.report import Result
+from .checks.rows import Row
+from .grading import guard, submission
+from .grading.judge import Settings, judge, judged_here
 
 
 def grade(
@@ -54,9 +37,13 @@ def grade(
     only: list[str] | None = None,
     rounds: int = 10,
     seed: int | None = None,
-    cell_timeout: int = 300,
+    seconds: float = 60,
+    total: float = 900,
 ) -> dict:
-    """Run the notebook at `path` and check its answers.
+    """Check the answers in the notebook at `path`.
+
+    Of the notebook the grader takes the source of the exercises' cells, of the cells with nothing
+    but imports, functions and classes, and the imports of the others.
 
     Args:
         path: of the notebook.
@@ -64,71 +51,58 @@ def grade(
             exercise of, so that a deleted cell earns nothing.
         rounds: draws from each generator of inputs, as in `check`.
         seed: of the draws; by default new ones.
-        cell_timeout: seconds that one cell may run; its errors do not stop the run.
+        seconds: that one exercise may take, the start of its process aside.
+        total: seconds that the whole run may take; what is not begun by then earns nothing, and
+            the entry for the teacher names it.
 
     Returns:
         The content of a Gradescope results file.
 
     Raises:
-        ValueError: the file is no notebook or has no exercise, or `only` has an unknown name.
-        ImportError: nbclient or nbformat is missing; the message says what to install.
+        ValueError: the file is no notebook or has no exercise, `only` has an unknown name, or a
+            number makes no sense.
     """
-    try:
-        import nbformat
-        from nbclient import NotebookClient
-    except ImportError as missing:
-        raise ImportError(INSTALL) from missing
-    try:
-        notebook = nbformat.read(path, 4)
-        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read as a notebook: {type(error).__name__}: {error}"[:300]
-        ) from error
-    names = _exercises(cells, only)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        probe = PROBE.format(names=names, seed=seed, rounds=rounds, path=str(report))
-        notebook.cells.append(nbformat.v4.new_code_cell(probe))
-        client = NotebookClient(
-            notebook,
-            timeout=cell_timeout,
-            interrupt_on_timeout=True,
-            allow_errors=True,
-            kernel_name="python3",
-            resources={"metadata": {"path": folder}},
-        )
-        stopped = None
-        env = {**os.environ, "MTL_COURSE_HOME": folder, "MTL_COURSE_CHECKS": "learn"}
-        try:
-            client.execute(env=env)
-        except Exception as error:  # the kernel died, or could not be interrupted
-            stopped = f"{type(error).__name__}: {error}"[:500]
-        results = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-    tests = [_entry(name, results.get(name)) for name in names]
+    if rounds < 1 or not all(0 < t < math.inf for t in (seconds, total)):
+        raise ValueError("rounds, seconds and total must be positive.")
+    sources = submission.read(path)
+    pieces = submission.pieces(sources)
+    names = _exercises(pieces, only)
+    settings = Settings(rounds, seed, seconds, Path(path).resolve().parent)
+    end = time.monotonic() + total
+    results, late = [], []
+    for name in names:
+        left = end - time.monotonic()
+        if left > 0:
+            results.append(judge(name, pieces, replace(settings, seconds=min(seconds, left))))
+        else:
+            late.append(name)
+            told = f"The whole run was over after {total:g} s, before this was checked."
+            rows = [Row("runs on fresh random inputs", False, told)]
+            results.append(Result(REGISTRY[name], "timeout", rows, 0.0, None, 0))
+    tests = [_entry(result) for result in results]
     remarks = []
-    if unusual := suspicious(cells):
+    if unusual := submission.suspicious(pieces):
         remarks.append(f"names that an answer does not need: {', '.join(unusual)}")
-    if stopped:
-        remarks.append(f"the run stopped: {stopped}")
+    if late:
+        remarks.append(f"no time was left for {', '.join(late)}")
     if remarks:
         told = {"name": "for the teacher", "visibility": "hidden", "output": "; ".join(remarks)}
-        tests.append(told)
+        tests.append({**told, "score": 0, "max_score": 0, "output_format": "text"})
     return {
-        "score": round(sum(test.get("score", 0) for test in tests), 2),
+        "score": round(sum(test["score"] for test in tests), 2),
         "tests": tests,
         "stdout_visibility": "hidden",
     }
 
 
-def _exercises(cells, only: list[str] | None) -> list[str]:
+def _exercises(pieces: list[submission.Piece], only: list[str] | None) -> list[str]:
     from . import exercises  # noqa: F401  registers them
 
     if only:
         if unknown := [name for name in only if name not in REGISTRY]:
             raise ValueError(f"There is no exercise {', '.join(unknown)}.")
-        return only
-    there = {name for cell in cells for name in MARKER.findall(cell.source) if name in REGISTRY}
+        return list(dict.fromkeys(only))
+    there = {piece.exercise for piece in pieces if piece.exercise in REGISTRY}
     if not there:
         raise ValueError(
             "The notebook has no exercise of the course (a cell that begins with `# EXERCISE"
@@ -138,44 +112,24 @@ def _exercises(cells, only: list[str] | None) -> list[str]:
     return [name for name, exercise in REGISTRY.items() if exercise.chapter in chapters]
 
 
-def _entry(name: str, result: dict | None) -> dict:
+def _entry(result: Result) -> dict:
+    worth = result.exercise.points
+    score = result.score if math.isfinite(result.score) else 0.0
     return {
-        "name": name,
-        "score": round(result["score"], 2) if result else 0,
-        "max_score": REGISTRY[name].points,
-        "status": "passed" if result and result["state"] == "solved" else "failed",
-        "output": (
-            result["html"]
-            if result
-            else "<p>The notebook stopped before this could be checked.</p>"
-        ),
+        "name": result.exercise.name,
+        "score": round(min(max(score, 0.0), worth), 2),
+        "max_score": worth,
+        "status": "passed" if result.state == "solved" else "failed",
+        "output": result._repr_html_(),
         "output_format": "html",
         "visibility": "visible",
     }
 
 
-def suspicious(cells) -> list[str]:
-    """Names in the submission's code that an honest answer does not need."""
-    used: set[str] = set()
-    for cell in cells:
-        try:
-            tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                used.add(node.id)
-            elif isinstance(node, ast.Attribute):
-                used.add(node.attr)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                used |= {part for alias in node.names for part in alias.name.split(".")}
-                used |= set((getattr(node, "module", None) or "").split("."))
-    return sorted(used & UNUSUAL)
-
-
 def main(arguments: list[str] | None = None) -> int:
+    """Grade as the command line asks; 2 where nothing could be graded, and no file is written."""
     parser = argparse.ArgumentParser(
-        prog="python -m mtl_course.grade", description="Grade a submitted notebook."
+        prog="python -P -m mtl_course.grade", description="Grade a submitted notebook."
     )
     parser.add_argument("notebook", type=Path)
     parser.add_argument(
@@ -186,6 +140,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, help="check on the same inputs every time")
     parser.add_argument(
+        "--seconds", type=float, default=60, help="that one exercise may take (default: 60)"
+    )
+    parser.add_argument(
+        "--total", type=float, default=900, help="seconds for the whole run (default: 900)"
+    )
+    parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
@@ -193,20 +153,40 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        results = grade(options.notebook, options.only, options.rounds, options.seed)
-    except ImportError as missing:
-        print(missing, file=sys.stderr)
+        results = grade(
+            options.notebook,
+            options.only,
+            options.rounds,
+            options.seed,
+            options.seconds,
+            options.total,
+        )
+        _write(results, options.results)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
         return 2
-    except ValueError as error:  # the student sees why
-        results = {"score": 0, "output": str(error), "tests": []}
-    options.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    most = sum(test.get("max_score", 0) for test in results["tests"])
+    graded = [test for test in results["tests"] if test["max_score"]]
+    here = sum(judged_here(REGISTRY[test["name"]]) for test in graded)
+    most = sum(test["max_score"] for test in graded)
     print(
         f"{options.notebook.name}: {results['score']:g} of {most:g} points, written to"
-        f" {options.results}"
+        f" {options.results}; {here} of {len(graded)} exercises judged outside of their process"
     )
+    if sys.platform == "win32":
+        print("On Windows only the time of an exercise is limited, not its memory.")
     return 0
 
 
+def _write(results: dict, path: Path) -> None:
+    """Write the file whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 if __name__ == "__main__":
+    guard.adopt_orphans()
     sys.exit(main())

@@ -3,6 +3,7 @@
 ``python -m mtl_course.dev nbgrader 01 --out source/ps1``.
 The solved regions are marked for `nbgrader generate_assignment`, and each check cell ends in the
 points that its answer earns (nbgrader's partial credit). nbgrader itself is not needed here.
+It runs a submission in one kernel, where its code may do anything; `mtl_course.grade` does not.
 """
 
 import argparse
@@ -10,6 +11,14 @@ import copy
 from pathlib import Path
 
 from . import notebooks, sync
+
+# Every name anew: a cell before may have given `check` or `display` another meaning.
+CHECK = """\
+from IPython.display import display
+from mtl_course.checks import check
+result = check("{name}", rounds=10)
+display(result)
+result.score"""
 
 
 def to_nbgrader(nb, exercises: dict):
@@ -34,9 +43,7 @@ def to_nbgrader(nb, exercises: dict):
             cell.source = sync.exercise_cell(exercise, source_of(exercise.reference))
             cell.metadata["nbgrader"] = _mark(name, grade=False, solution=True)
         else:
-            cell.source = (
-                f'result = check("{checked}", rounds=10)\ndisplay(result)\nround(result.score, 2)'
-            )
+            cell.source = CHECK.format(name=checked)
             cell.metadata["nbgrader"] = _mark(f"check_{checked}", grade=True, solution=False) | {
                 "points": exercise.points
             }

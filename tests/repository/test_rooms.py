@@ -16,6 +16,7 @@ FLOORS = [
     ["multitask", "transfer", "meta", "streams"],
     ["checks", "records"],
     ["exercises", "experiments"],
+    ["grading"],
     ["record", "grade", "dev"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
