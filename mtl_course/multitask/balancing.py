@@ -418,11 +418,13 @@ def _onto_dual_cone(array: np.ndarray, U: np.ndarray) -> np.ndarray:
     # it changes is far below the cosines.
     A = np.vstack([_root(C), 1e-7 * np.eye(len(C))])
     has_gradient = array.diagonal() > 0
+    if not has_gradient.any():
+        return U
     rows = []
     for u in U * norms:
         s = np.zeros(len(C))
         right = np.append(-A[: len(C)] @ u, np.zeros(len(C)))
-        s[has_gradient], _ = nnls(A[:, has_gradient], right)
+        s[has_gradient], _ = nnls(np.ascontiguousarray(A[:, has_gradient]), right)
         rows.append((u + s) / norms)
     return np.array(rows)
 

@@ -193,6 +193,15 @@ def test_a_method_is_right_on_degenerate_gradients(name):
     )
 
 
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("tasks", [1, 2, 4])
+def test_tasks_that_have_no_gradient_at_all(name, tasks):
+    assert np.isfinite(weights_of(name, np.zeros((tasks, 3)))).all()
+    one = np.zeros((tasks, 3))
+    one[0, 1] = 2.0
+    assert np.isfinite(weights_of(name, one)).all()
+
+
 def test_cagrad_of_two_opposite_tasks_and_a_third():
     G = torch.tensor(OPPOSITE, dtype=torch.float64)
     w = balancing.cagrad(G)
