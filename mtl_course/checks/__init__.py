@@ -1,15 +1,15 @@
 """The verbs of the exercises: `check`, `hint`, `solution`, `use` and `progress`."""
 
+import contextlib
 import difflib
 import os
 import random
 
-from . import learner, store
+from . import apart, child, learner, sandbox, store
 from .diagnosis import diagnose
 from .exercise import REGISTRY, Exercise
-from .report import Result
+from .report import Result, say
 from .rows import Row, draw_cases, examine, share
-from .sandbox import randomness_restored
 from .values import kind
 
 __all__ = ["CheckFailed", "Result", "check", "hint", "progress", "solution", "use"]
@@ -26,9 +26,16 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
     """Check the answer to an exercise on fresh random inputs.
 
     The result says what is right, what is wrong and, where it is known, why. Nothing that the
-    answer does raises here, or leaves a trace. The environment variable MTL_COURSE_CHECKS is for
-    CI: with `blank` everything but "not started" raises CheckFailed, with `strict` everything but
-    "solved".
+    answer does raises here.
+
+    On Linux without a GPU it runs in a process of its own, which is ended where it takes too long
+    or more than 1 GB of memory, so that the kernel stays as it was; MTL_COURSE_SANDBOX=kernel keeps
+    it in the kernel, for a debugger. There, as with a GPU, on macOS and on Windows, the settings of
+    Python, NumPy and torch are put back. But what runs in C for long is not stopped, memory is not
+    bounded, and what the answer displays is displayed.
+
+    The environment variable MTL_COURSE_CHECKS is for CI: with `blank` everything but "not started"
+    raises CheckFailed, with `strict` everything but "solved".
 
     Args:
         name: of the exercise.
@@ -40,18 +47,28 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
         The verdict, which a notebook shows as a card.
 
     Raises:
-        ValueError: no exercise has this name; the message has the nearest ones.
+        ValueError: no exercise has this name; the message has the nearest ones. Or one of the two
+            environment variables has an unknown value.
         CheckFailed: in CI only, as above.
     """
     exercise, mode = _find(name), _mode()
+    in_a_child = child.is_possible()
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if mode == "learn" else 0
     given = answer is not None
     answer = answer if given else learner.find(name)
     try:
-        with randomness_restored():
-            result = _judge(exercise, answer, given, seed, rounds)
-    except Exception as fault:
+        cases = draw_cases(exercise, seed, rounds)
+
+        def judge(tell):
+            return _judge(exercise, answer, given, seed, cases, tell)
+
+        result = _reached(
+            in_a_child,
+            lambda: apart.judged(exercise, seed, cases, judge),
+            lambda: judge(lambda result: None),
+        )
+    except (Exception, SystemExit, GeneratorExit) as fault:
         if mode != "learn":
             raise
         text = (
@@ -63,7 +80,7 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
     result.notes += [note] if note else []
     as_asked = {
         "learn": True,
-        "blank": result.state == "blank" and bool(result.hint),
+        "blank": result.state == "blank" and not result.hint,
         "strict": result.state == "solved",
     }
     if not as_asked[mode]:
@@ -71,7 +88,19 @@ def check(name: str, answer=None, seed: int | None = None, rounds: int = 3) -> R
     return result
 
 
-def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> Result:
+def _reached(in_a_child: bool, there, here):
+    """What `there()` returns, which works in a child; else `here()`, with the kernel put back."""
+    if in_a_child:
+        with contextlib.suppress(child.NoProcess):
+            return there()
+    sandbox.import_before_the_clock()
+    with sandbox.process_restored(), sandbox.randomness_restored():
+        return here()
+
+
+def _judge(exercise: Exercise, answer, given: bool, seed: int, cases, tell) -> Result:
+    """The verdict. It is given to `tell` as well, before a hint is looked for."""
+
     def verdict(state, rows=(), score=0.0, hint=None, printed=""):
         return Result(exercise, state, list(rows), score, hint, seed, printed)
 
@@ -79,26 +108,39 @@ def _judge(exercise: Exercise, answer, given: bool, seed: int, rounds: int) -> R
     if answer is None:
         told = f"There is no `{name}` here yet. Run the cell of the exercise, then this one."
         return verdict("missing", hint=told)
-    if learner.is_reference(exercise, answer) or (not given and learner.is_course_code(answer)):
+    if _is_the_courses(exercise, answer, given):
         told = f"`{name}` is the course's own answer here. Run the exercise's cell to check yours."
         return verdict("missing", hint=told)
     if not callable(answer):
         told = f"`{name}` is {kind(answer)}, not a function. Run the cell of the exercise again."
         return verdict("error", [Row("runs on fresh random inputs", False, told)])
-    cases = draw_cases(exercise, seed, rounds)
     seen = examine(exercise, answer, cases)
+    result = verdict(seen.state, seen.rows, exercise.points * share(seen), None, seen.printed)
     if seen.state == "blank":
-        return verdict("blank", hint=_first_hint(exercise))
-    hint = None if seen.state == "solved" else diagnose(exercise, answer, seen, cases)
-    return verdict(seen.state, seen.rows, exercise.points * share(seen), hint, seen.printed)
+        result.score = 0.0
+        result.notes.append(_to_begin(exercise))
+    elif seen.state != "solved":
+        tell(result)
+        result.hint = diagnose(exercise, answer, seen, cases)
+    return result
 
 
-def _first_hint(exercise: Exercise) -> str:
-    if exercise.hints:
-        return exercise.hints[0]
+def _is_the_courses(exercise: Exercise, answer, given: bool) -> bool:
+    """Whether the answer is the reference, or was imported from the package."""
+
+    def look():
+        own = not given and learner.is_course_code(answer)
+        return own or learner.is_reference(exercise, answer)
+
+    return bool(sandbox.run(look, exercise.limit).value)
+
+
+def _to_begin(exercise: Exercise) -> str:
     if exercise.starter:
-        return "Find the mistake and mend it."
-    return "Replace the line `raise NotImplementedError(...)` with your answer."
+        task = "Find the mistake and mend it"
+    else:
+        task = "Replace the line `raise NotImplementedError(...)` with your answer"
+    return f'{task}; hint("{exercise.name}") helps.' if exercise.hints else f"{task}."
 
 
 def hint(name: str, n: int | None = None) -> None:
@@ -109,14 +151,14 @@ def hint(name: str, n: int | None = None) -> None:
     """
     exercise = _find(name)
     if not exercise.hints:
-        print(f"{name} has no hints. {_first_hint(exercise)}")
+        say(f"{name} has no hints. {_to_begin(exercise)}")
         return
     last = len(exercise.hints)
     n = min(max(_hints_given.get(name, 0) + 1 if n is None else n, 1), last)
     _hints_given[name] = n
-    print(f"Hint {n} of {last}: {exercise.hints[n - 1]}")
+    say(f"Hint {n} of {last}: {exercise.hints[n - 1]}")
     if n == last:
-        print(f'That is the last one. solution("{name}") shows an answer.')
+        say(f'That is the last one. solution("{name}") shows an answer.')
 
 
 def solution(name: str) -> None:
@@ -125,7 +167,7 @@ def solution(name: str) -> None:
     Raises:
         ValueError: no exercise has this name.
     """
-    print(_find(name).solution)
+    say(_find(name).solution)
 
 
 def use(name: str):
@@ -139,19 +181,22 @@ def use(name: str):
     """
     exercise = _find(name)
     answer = learner.find(name)
-    if (
-        callable(answer)
-        and not learner.is_reference(exercise, answer)
-        and not learner.is_course_code(answer)
-    ):
-        with randomness_restored():
-            cases = draw_cases(exercise, 0, 3)
-            seen = examine(exercise, answer, cases, stop_at_a_fault=True)
-        if seen.state == "solved":
-            print(f"Going on with your own {name}.")
-            return answer
-    print(f"Going on with the course's {name}; yours takes over once its check passes.")
+    if callable(answer) and _passes(exercise, answer):
+        say(f"Going on with your own {name}.")
+        return answer
+    say(f"Going on with the course's {name}; yours takes over once its check passes.")
     return exercise.reference
+
+
+def _passes(exercise: Exercise, answer) -> bool:
+    cases = draw_cases(exercise, 0, 3)
+
+    def solved():
+        if _is_the_courses(exercise, answer, given=False):
+            return False
+        return examine(exercise, answer, cases, stop_at_a_fault=True).state == "solved"
+
+    return _reached(child.is_possible(), lambda: apart.passes(exercise, cases, solved), solved)
 
 
 def progress() -> store.Progress:

@@ -39,7 +39,7 @@ def _same_start(exercise, wrong, seen: Examination, cases) -> bool:
         return outcome.stopped or outcome.error is not None
     if outcome.stopped or outcome.error is not None:
         return False
-    return values.alike(outcome.value, value, exercise.rtol, exercise.atol)
+    return values.alike(outcome.value[:2], value, exercise.rtol, exercise.atol)
 
 
 def _same(exercise, a: Examination, b: Examination) -> bool:

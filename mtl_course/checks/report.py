@@ -1,6 +1,7 @@
 """What a check shows: the same verdict as text and as a card that reads on light and dark pages."""
 
 import html
+import sys
 import textwrap
 from dataclasses import dataclass, field
 
@@ -16,6 +17,11 @@ HEADLINES = {
     "error": "stopped with an error",
     "timeout": "took too long",
 }
+# What takes the place of a character where a console has none for it.
+PLAIN = str.maketrans(
+    {"✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "−": "-", "‘": "'", "’": "'"}
+    | {"“": '"', "”": '"', "×": "x"}
+)
 GREEN, ORANGE, GREY = "#2da44e", "#d4730b", "#808a94"
 BORDERS = {
     "solved": GREEN,
@@ -70,10 +76,15 @@ class Result:
         if self._printed:
             lines += ["  Your function printed:", textwrap.indent(self._printed, "      ")]
         if self.hint:
-            lines.append(f"  Hint: {self.hint}")
+            lines.append(f"  {self._hint_label}: {self.hint}")
         if self.again:
             lines.append(f"  Same inputs again: {self.again}")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return printable("\n".join(lines + [f"  {note}" for note in self.notes]))
+
+    @property
+    def _hint_label(self) -> str:
+        """What is known of an answer is how it behaves, not what is written in it."""
+        return "Hint" if self.state == "missing" else "Hint (it behaves like a known mistake)"
 
     @property
     def _printed(self) -> str:
@@ -93,15 +104,35 @@ class Result:
         if self._printed:
             parts.append(f"<div>Your function printed:</div>{_block(self._printed)}")
         if self.hint:
-            parts.append(f'<div style="margin:.3em 0"><strong>Hint:</strong> {e(self.hint)}</div>')
+            label = f"<strong>{self._hint_label}:</strong>"
+            parts.append(f'<div style="margin:.3em 0">{label} {e(self.hint)}</div>')
         if self.again:
             parts.append(f"<div>Same inputs again: <code>{e(self.again)}</code></div>")
         parts += [f"<div>{e(note)}</div>" for note in self.notes]
         return card(BORDERS[self.state], "".join(parts))
 
 
+def printable(text: str) -> str:
+    """The text as the console can print it: signs that its encoding lacks become plain ones."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except LookupError:
+        encoding = "ascii"
+    except UnicodeEncodeError:
+        pass
+    return text.translate(PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(text: str) -> None:
+    """Print a text, on any console."""
+    print(printable(text))
+
+
 def card(border: str, inner: str) -> str:
     """HTML of a card with a coloured left border."""
+    inner = inner.encode("utf-8", "backslashreplace").decode()  # halves of surrogate pairs
     return (
         f'<div style="border-left:4px solid {border};padding:.3em .8em;margin:.4em 0">{inner}</div>'
     )

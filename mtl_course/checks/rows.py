@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,12 +36,19 @@ class Examination:
     state: solved, wrong, blank, error or timeout. rows: the lines of the card.
     behaviour: what it returned or raised on each case, which `diagnosis` compares.
     printed: what it printed.
+    trying, case: the row that is being tried, and the number of the case while it is the first.
     """
 
     state: str
     rows: list[Row]
     behaviour: list = field(default_factory=list)
     printed: str = ""
+    trying: str = "runs on fresh random inputs"
+    case: int | None = None
+
+
+# What watches an examination from outside is told when something else is tried.
+on_stage: Callable[[Examination], None] = lambda seen: None  # noqa: E731  replaced in a child
 
 
 @dataclass
@@ -81,20 +87,23 @@ class Case:
         return outcome.value
 
     def call(self, answer, limit: float | None, prepare: Callable = lambda args: args) -> Outcome:
-        """The outcome of one call; its value is (result, arguments after the call), both copied."""
+        """The outcome of one call.
+
+        Its value is (result, arguments after the call, what hangs on them), all copied.
+        """
         args = prepare(self.draw())
 
         def once():
             result = self.exercise.call(answer, *args)
             if inspect.iscoroutine(result):
                 result.close()  # otherwise Python complains on stderr that it was never awaited
-            return values.snapshot(result), values.snapshot(args)
+            return values.snapshot(result), values.snapshot(args), values.marks(args)
 
         return run(once, limit, self.seed)
 
     @cached_property
     def want(self) -> tuple:
-        """(result, arguments after the call) of the reference."""
+        """(result, arguments after the call, what hangs on them) of the reference."""
         outcome = self.call(self.exercise.reference, None)
         if outcome.error is not None:
             raise RuntimeError(
@@ -142,6 +151,11 @@ class Case:
         return values.snapshot(self._first)
 
     @cached_property
+    def marks_before(self) -> list:
+        """What hangs on the inputs before the call."""
+        return values.marks(self._first)
+
+    @cached_property
     def _first(self) -> tuple:
         return self._drawn()
 
@@ -164,20 +178,29 @@ def examine(
     stop_at_a_fault: end with the first row that fails. What follows is not tried: for those who
         only ask whether the answer is solved.
     """
-    if learner.untouched(exercise, answer):
-        return Examination("blank", [])
     runs = Row("runs on fresh random inputs", weight=0)
     typed = Row("right type and shape")
     right = Row("right values", weight=3)
     pure = Row("leaves its inputs unchanged")
     seen = Examination("wrong", [runs, typed, right, pure])
+    on_stage(seen)
+    # To look at an object can already run code of its own.
+    looked = run(lambda: learner.untouched(exercise, answer), exercise.limit)
+    if looked.value:
+        return Examination("blank", [])
+    if looked.stopped or looked.error is not None:
+        _, runs.detail = _not_run(exercise, answer, looked)
+        seen.state, runs.ok = "timeout" if looked.stopped else "error", False
+        seen.behaviour.append((seen.state, runs.detail.split("\n")[0]))
+        return seen
     spent, budget = 0.0, exercise.limit * max(3, len(cases) // len(exercise.inputs))
-    for case in cases:
+    for number, case in enumerate(cases):
         # Before the answer: what torch imports at first use is not on the learner's time.
         want = case.want
-        started = time.monotonic()
+        seen.case = number
+        on_stage(seen)
         outcome = case.call(answer, exercise.limit)
-        spent += time.monotonic() - started
+        spent += outcome.seconds
         seen.printed = seen.printed or outcome.printed
         first = not seen.behaviour
         if first and outcome.error is not None and learner.is_blank(answer, outcome.error):
@@ -188,10 +211,11 @@ def examine(
             seen.state, runs.ok, runs.detail = fault[0], False, fault[1]
             seen.behaviour.append((seen.state, runs.detail.split("\n")[0]))
             return seen
-        seen.behaviour.append(("value", outcome.value))
+        seen.behaviour.append(("value", outcome.value[:2]))
         _compare(exercise, case, outcome.value, want, typed, right, pure)
         if stop_at_a_fault and _fails(seen):
             return seen
+    seen.case = None
     runs.ok, typed.ok = True, typed.ok is not False
     if typed.ok:
         right.ok, pure.ok = right.ok is not False, pure.ok is not False
@@ -208,33 +232,49 @@ def _fails(seen: Examination) -> bool:
     return any(row.ok is False for row in seen.rows)
 
 
-def _not_run(exercise, answer, outcome, case, overspent) -> tuple[str, str] | None:
+def _not_run(exercise, answer, outcome, case=None, overspent=None) -> tuple[str, str] | None:
     """(state, detail) of a call that came to no end; None if it did.
 
     overspent: seconds that all calls together may take, once they are spent; else None.
     """
+
+    def inputs():
+        return f"\nfor {case.inputs}" if case is not None else ""
+
     if outcome.stopped:
-        told = f"{_stopped(exercise)} Is there a loop that never ends?\nfor {case.inputs}"
-        return "timeout", told
+        return "timeout", endless(exercise) + inputs()
     if overspent is not None:
         told = f"Stopped after {overspent:g} s: each call is slow. Can a loop become one operation?"
         return "timeout", told
     if outcome.error is not None:
-        return "error", _explain(exercise, answer, outcome.error) + f"\nfor {case.inputs}"
+        return "error", _explain(exercise, answer, outcome.error) + inputs()
     return None
+
+
+def endless(exercise: Exercise) -> str:
+    """What a card says of a call that was stopped."""
+    return f"{_stopped(exercise)} Is there a loop that never ends?"
 
 
 def _later_rows(exercise, answer, cases, seen) -> Iterator[Row]:
     """Gradients and device of an answer whose values are right, and every law."""
     _, typed, right, _ = seen.rows
+
+    def begin(name):
+        seen.trying = name
+        on_stage(seen)
+
     if right.ok:
+        begin(GRADIENTS)
         if (row := _gradient_row(exercise, answer, cases, seen)) is not None:
             yield row
+        begin(DEVICE)
         if (row := _device_row(exercise, answer, cases)) is not None:
             yield row
     elif _has_gradients(exercise, cases):  # still part of what the exercise is worth
         yield Row(GRADIENTS)
     for text, law in exercise.laws:
+        begin(text)
         yield _law_row(exercise, answer, cases, text, law) if typed.ok else Row(text)
 
 
@@ -243,7 +283,7 @@ def _compare(exercise, case, got, wanted, typed, right, pure):
 
     A row keeps the first counterexample that it met.
     """
-    (result, after), (want, want_after) = got, wanted
+    (result, after, marks), (want, want_after, want_marks) = got, wanted
     fault = values.problem(result, want)
     if fault:
         if typed.ok is None:
@@ -262,6 +302,8 @@ def _compare(exercise, case, got, wanted, typed, right, pure):
         else:
             pure.name = "changes its inputs as asked"
             pure.detail = f"for {case.inputs}, after the call\n{_expected(want_after, after)}"
+    if pure.ok is None and (told := values.left_behind(case.marks_before, marks, want_marks)):
+        pure.ok, pure.detail = False, told
 
 
 def _expected(want, got) -> str:
@@ -276,7 +318,7 @@ def _explain(exercise, answer, error) -> str:
     """An error in the learner's words: what was raised, and the learner's own lines."""
     kind = type(error).__name__
     told = run(lambda: f"{kind}: {error}".strip().rstrip(":")[:500], exercise.limit).value or kind
-    lines = learner.own_lines(answer, error)
+    lines = run(lambda: learner.own_lines(answer, error), exercise.limit).value or ""
     if isinstance(error, NotImplementedError):
         code, raised = learner.raised_by(error)
         if raised and not learner.is_blank(answer, error):
@@ -291,7 +333,7 @@ def _explain(exercise, answer, error) -> str:
                 )
     if isinstance(error, KeyboardInterrupt):
         told = "Interrupted."
-    if isinstance(error, TypeError) and not lines and not inspect.isclass(answer):
+    if isinstance(error, TypeError) and not lines and not issubclass(type(answer), type):
         names = ", ".join(inspect.signature(exercise.reference).parameters)
         told += f"\nYour function is called with ({names})."
     return "\n".join(filter(None, [told, lines]))
@@ -381,6 +423,8 @@ def _gradient_fault(exercise, answer, case, outcome) -> str | None:
 
 # -------------------------------------------------------------- device and laws
 
+DEVICE = "works on any device"
+
 
 def _device_row(exercise, answer, cases) -> Row | None:
     if not exercise.device:
@@ -390,10 +434,10 @@ def _device_row(exercise, answer, cases) -> Row | None:
             return None
         fault = devices.problem(case, answer, exercise.limit)
         if fault is None:
-            return Row("works on any device", None, "could not be tried without a GPU", weight=0)
+            return Row(DEVICE, None, "could not be tried without a GPU", weight=0)
         if fault:
-            return Row("works on any device", False, fault)
-    return Row("works on any device", True)
+            return Row(DEVICE, False, fault)
+    return Row(DEVICE, True)
 
 
 def _law_row(exercise, answer, cases, text, law) -> Row:

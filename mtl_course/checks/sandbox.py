@@ -1,13 +1,23 @@
-"""Run a learner's function once: stopped in time, and without a trace in the notebook's state."""
+"""Run a learner's function once: stopped in time, and without a trace in the notebook's state.
+
+This is all there is where a check cannot have a process of its own (`child`): with a GPU, on macOS
+and Windows, off the main thread, with MTL_COURSE_SANDBOX=kernel. There it cannot stop what runs in
+C and does not come back to Python (a sum over a huge range, a large decomposition, `os.system`),
+bounds no memory, and does not hold back what is displayed or what child processes print.
+"""
 
 import contextlib
 import ctypes
+import functools
+import importlib
 import io
 import logging
 import os
 import random
 import signal
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +25,15 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# Wall time counts this part of processor time: a busy machine is not the answer's fault, and a
+# function that sleeps must end all the same.
+WALL = 0.5
+# How often the clock of one call may begin again because it ran out inside an import.
+IMPORTS = 20
+
+# What watches the calls from outside is told when one begins (with its limit) and ends (None).
+on_call: Callable[[float | None], None] = lambda limit: None  # noqa: E731  replaced in a child
 
 
 class TimedOut(BaseException):
@@ -40,26 +59,67 @@ class _Parked(BaseException):
 class Outcome:
     """What one call did.
 
-    A value, an error, or neither because it was stopped after its time; and what it printed.
+    A value, an error, or neither because it was stopped after its time; what it printed; and the
+    seconds that it took, as a `Clock` counts them.
     """
 
     value: Any = None
     error: BaseException | None = None
     stopped: bool = False
     printed: str = ""
+    seconds: float = 0.0
+
+
+class Clock:
+    """Seconds since a call began: of its thread's processor time, or half of those on the wall.
+
+    thread: its identity; None is this one. Where the platform cannot read the processor time of
+        another thread, every second on the wall counts.
+    """
+
+    def __init__(self, thread: int | None = None):
+        self._own, self._processor = thread is None, None
+        if thread is not None and hasattr(time, "pthread_getcpuclockid"):
+            self._processor = time.pthread_getcpuclockid(thread)
+        self.restart()
+
+    def restart(self) -> None:
+        self._wall, self._used = time.monotonic(), self._processor_time()
+
+    def seconds(self) -> float:
+        wall = time.monotonic() - self._wall
+        if not self._own and self._processor is None:
+            return wall
+        return max(self._processor_time() - self._used, WALL * wall)
+
+    def _processor_time(self) -> float:
+        if self._own:
+            return time.thread_time()
+        return time.clock_gettime(self._processor) if self._processor is not None else 0.0
+
+
+@functools.cache
+def import_before_the_clock() -> None:
+    """What torch imports with the first transform or optimizer: seconds, and nobody's answer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in ("torch.func", "torch.optim", "torch._dynamo"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
 
 
 def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outcome:
     """Call `function()` with all random generators seeded, for at most `limit` seconds.
 
-    limit: None is as long as it takes.
+    limit: in the seconds of a `Clock`; None is as long as it takes. An import is never broken off:
+        the clock begins again where it runs out inside one.
 
     Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored
     afterwards: the state of the random generators (Python, NumPy, torch), gradient mode, default
     dtype and device, number of threads, working directory, warning filters, log handlers. Runs in
     float32 on the CPU with gradients on, whatever the notebook has set.
     """
-    said = _Ear()
+    said = Ear()
     with (
         randomness_restored(),
         _settings_restored(),
@@ -67,6 +127,8 @@ def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outc
         contextlib.redirect_stderr(said),
     ):
         _seed_all(seed)
+        depth, clock = _depth_of_transforms(), Clock()
+        on_call(limit)
         try:
             if limit is None:
                 outcome = Outcome(_inside(function))
@@ -80,6 +142,11 @@ def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outc
             outcome = Outcome(stopped=True)
         except BaseException as error:
             outcome = Outcome(error=error)
+        finally:
+            on_call(None)
+        outcome.seconds = clock.seconds()
+        if outcome.stopped or outcome.error is not None:
+            _leave_transforms(depth)
     outcome.printed = said.heard
     return outcome
 
@@ -99,16 +166,24 @@ def _with_alarm(function, limit):
     again, after 1, 2, 3, ... microseconds: soon it falls between the end of the `except` and the
     start of the next `try`.
     """
-    rings = 0
+    rings, imports, clock = 0, 0, Clock()
 
     def ring(_, frame):
-        nonlocal rings
-        while frame is not None and frame.f_code is not _inside.__code__:
-            frame = frame.f_back
-        if frame is not None:  # still in the learner's code, not on the way out of it
-            rings += 1
-            signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + rings % 50))
-            raise TimedOut
+        nonlocal rings, imports
+        inside, importing = _where(frame)
+        if not inside:  # on the way out of the learner's code
+            return
+        if rings == 0:
+            if importing and imports < IMPORTS:
+                imports += 1
+                clock.restart()
+                on_call(limit)
+            if (left := limit - clock.seconds()) > 0:
+                signal.setitimer(signal.ITIMER_REAL, max(left, 0.01))
+                return
+        rings += 1
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + rings % 50))
+        raise TimedOut
 
     handler = signal.signal(signal.SIGALRM, ring)
     timer = signal.setitimer(signal.ITIMER_REAL, limit)
@@ -138,7 +213,7 @@ def _in_thread(function, limit):
     worker = threading.Thread(target=work, daemon=True)
     try:
         worker.start()
-        worker.join(limit)
+        _wait(worker, limit)
         for _ in range(20):
             if not worker.is_alive():
                 break
@@ -155,10 +230,61 @@ def _in_thread(function, limit):
     return value
 
 
+def _wait(worker, limit) -> None:
+    """Until the thread has ended, or had its seconds."""
+    try:
+        clock = Clock(worker.ident)
+    except OSError:  # it has ended already
+        return worker.join(limit)
+    imports = 0
+    while worker.is_alive():
+        try:
+            left = limit - clock.seconds()
+        except OSError:
+            left = 0.01
+        if left <= 0:
+            _, importing = _where(sys._current_frames().get(worker.ident))
+            if not importing or imports == IMPORTS:
+                break
+            imports += 1
+            clock.restart()
+            left = limit
+        worker.join(max(left, 0.01))
+    return None
+
+
+def _where(frame) -> tuple[bool, bool]:
+    """Whether a frame is in the learner's code, and whether in an import that it makes."""
+    importing = False
+    while frame is not None and frame.f_code is not _inside.__code__:
+        importing = importing or frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return frame is not None, importing
+
+
 def _raise_in(thread, exception):
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident), ctypes.py_object(exception)
     )
+
+
+# ------------------------------------------------------------------ transforms
+
+
+def _depth_of_transforms() -> int:
+    """How many of torch.func's transforms are being applied here."""
+    return len(torch._C._functorch.get_interpreter_stack() or [])
+
+
+def _leave_transforms(depth: int) -> None:
+    """End those that a call was stopped in: they would be applied to all that follows."""
+    functorch = torch._C._functorch
+    if _depth_of_transforms() > depth and hasattr(
+        functorch, "pop_dynamic_layer_stack_and_undo_to_depth"
+    ):
+        functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+    while _depth_of_transforms() > depth:
+        functorch.pop_dynamic_layer_stack()
 
 
 # ----------------------------------------------------------------------- state
@@ -202,9 +328,40 @@ def _seed_all(seed):
 
 
 @contextlib.contextmanager
+def process_restored():
+    """Put back, as far as that goes, what an answer changes in the process around it.
+
+    Environment variables, the import path, the limit of recursion, what Ctrl-C does.
+    """
+    variables, recursion = dict(os.environ), sys.getrecursionlimit()
+    path, entries = sys.path, list(sys.path)
+    main = threading.current_thread() is threading.main_thread()
+    interrupt = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    finally:
+        if dict(os.environ) != variables:
+            for name in set(os.environ) - set(variables):
+                del os.environ[name]
+            os.environ.update(variables)
+        sys.path, path[:] = path, entries
+        sys.setrecursionlimit(recursion)
+        if interrupt is not None and signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _folder() -> str | None:
+    """The working directory; None where it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
 def _settings_restored():
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    threads, folder = torch.get_num_threads(), os.getcwd()
+    threads, folder = torch.get_num_threads(), _folder()
     handlers = [logger.handlers for logger in _LOGGERS]
     try:
         torch.set_default_dtype(torch.float32)
@@ -226,13 +383,14 @@ def _settings_restored():
             torch.set_default_device(None if device.type == "cpu" else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        if os.getcwd() != folder:
-            os.chdir(folder)
+        if folder is not None and _folder() != folder:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
         for logger, kept in zip(_LOGGERS, handlers, strict=True):
             logger.handlers = kept
 
 
-class _Ear(io.TextIOBase):
+class Ear(io.TextIOBase):
     """Listens to what is printed and keeps the beginning.
 
     So an endless loop of prints fills no memory.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import chapters
 from .exercise import Exercise
-from .report import BORDERS, MARKS, Result, card
+from .report import BORDERS, MARKS, Result, card, printable
 
 RANK = ["missing", "blank", "timeout", "error", "wrong", "solved"]
 _said: set[str] = set()  # what a kernel was told once
@@ -231,7 +231,7 @@ class Progress:
                 f"  {mark} {name:32} {tries}".rstrip()
                 for mark, name, tries in self._lines(exercises)
             ]
-        return "\n".join(lines + ([self.note] if self.note else []))
+        return printable("\n".join(lines + ([self.note] if self.note else [])))
 
     def _repr_html_(self) -> str:
         e = html.escape

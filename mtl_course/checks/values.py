@@ -90,6 +90,63 @@ def snapshot(value):
     return value
 
 
+def marks(args) -> list[dict]:
+    """What hangs on the very objects that a function was called with, and no copy of them shows.
+
+    For each tensor and parameter whether it asks for gradients and the gradient that it holds, for
+    each module the number of its hooks.
+    """
+    return [_marks(thing) for thing in _objects(args)]
+
+
+_LEFT = {
+    "requires_grad": "Your function switches requires_grad of one of its arguments.",
+    "gradient": "Your function changes the .grad of one of its arguments.",
+    "hooks": "Your function leaves a hook on one of its arguments.",
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _objects(value) -> list:
+    """The modules, parameters and tensors of a nested value."""
+    if isinstance(value, nn.Module):
+        return [*value.modules(), *value.parameters()]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [thing for item in value for thing in _objects(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _marks(thing) -> dict:
+    if isinstance(thing, nn.Module):
+        return {"hooks": sum(len(getattr(thing, kind, ())) for kind in _HOOKS)}
+    gradient = thing.grad if thing.is_leaf else None
+    gradient = None if gradient is None else gradient.detach().clone()
+    return {"requires_grad": thing.requires_grad, "gradient": gradient}
+
+
+def left_behind(before: list[dict], after: list[dict], wanted: list[dict]) -> str | None:
+    """What a function left on its arguments, in a sentence; None for nothing.
+
+    before, after, wanted: the marks before the call, after it, and after that of the reference.
+        Where the reference leaves something itself, anything may be left.
+    """
+    if not len(before) == len(after) == len(wanted):
+        return None  # other objects, which the values show
+    for old, new, want in zip(before, after, wanted, strict=True):
+        for name in old.keys() & new.keys() & want.keys():
+            if _unequal(old[name], new[name]) and not _unequal(old[name], want[name]):
+                return _LEFT[name]
+    return None
+
+
+def _unequal(mark, other) -> bool:
+    if mark is None or other is None:
+        return mark is not other
+    return not alike(mark, other, 1e-4, 1e-5)
+
+
 def renew(value):
     """A copy of tensors, arrays, numbers, text, and lists, tuples and dicts of them.
 

@@ -132,3 +132,40 @@ def test_laws_that_fail_or_raise_are_rows():
         True,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    "does, told",
+    [
+        ("losses.requires_grad_()", "requires_grad"),
+        ("losses.grad = torch.ones_like(losses)", ".grad"),
+        ("losses.requires_grad_(); losses.sum().backward(); losses.requires_grad_(False)", ".grad"),
+    ],
+)
+def test_what_hangs_on_the_very_inputs_is_seen(does, told):
+    code = f"""
+        def weighted(losses, log_vars):
+            {does}
+            return (torch.exp(-log_vars) * losses.detach() + log_vars).sum()
+    """
+    cases = rows.draw_cases(SAMPLES["weighted"], 0, 2)
+    seen = rows.examine(SAMPLES["weighted"], written(code, "weighted"), cases)
+    pure = next(r for r in seen.rows if r.name == "leaves its inputs unchanged")
+    assert pure.ok is False and told in pure.detail
+
+
+def test_a_hook_left_on_a_module_is_seen_and_what_the_reference_leaves_is_not():
+    reference = SAMPLES["one_step"].reference
+
+    def hooks(model, optimizer, x):
+        model[0].register_forward_hook(lambda *args: None)
+        return reference(model, optimizer, x)
+
+    def cleans_up(model, optimizer, x):
+        loss = reference(model, optimizer, x)
+        optimizer.zero_grad()
+        return loss
+
+    result = check("one_step", hooks)
+    assert "hook" in row(result, "leaves its inputs unchanged").detail
+    assert check("one_step", cleans_up).state == "solved"

@@ -41,14 +41,16 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("where", ["main thread", "other thread", "no SIGALRM"])
+@pytest.mark.parametrize("where", ["child", "main thread", "other thread", "no SIGALRM"])
 def test_endless_loops_are_stopped(loop, where, monkeypatch, capfd):
     answer = written(f"def loop(losses, log_vars):\n    {LOOPS[loop]}\n", "loop")
     own = Exercise("weighted", SAMPLES["weighted"].reference, SAMPLES["weighted"].inputs, limit=0.3)
     monkeypatch.setitem(REGISTRY, "weighted", own)
+    monkeypatch.setenv("MTL_COURSE_SANDBOX", "child" if where == "child" else "kernel")
     if where == "no SIGALRM":
         monkeypatch.delattr("signal.setitimer")
     results = []
+    sandbox.import_before_the_clock()
     started = time.monotonic()
     if where == "other thread":
         thread = threading.Thread(target=lambda: results.append(check("weighted", answer)))
@@ -63,6 +65,7 @@ def test_endless_loops_are_stopped(loop, where, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_a_timer_of_somebody_else_is_put_back():
     import signal
 
@@ -80,6 +83,7 @@ def test_a_timer_of_somebody_else_is_put_back():
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_slow_answers_are_stopped_by_the_time_of_the_whole_check(monkeypatch):
     own = Exercise(
         "weighted", SAMPLES["weighted"].reference, SAMPLES["weighted"].inputs * 10, limit=0.5
@@ -106,6 +110,7 @@ def everything():
     }
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_no_state_leaks(tmp_path, capfd):
     def messy(losses, log_vars):
         random.seed(1)
@@ -130,6 +135,7 @@ def test_no_state_leaks(tmp_path, capfd):
     assert said.out == "" and said.err == ""
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_the_notebooks_own_settings_do_not_change_the_verdict():
     answer = written(SAMPLES["weighted"].solution, "weighted")
     with torch.no_grad():
@@ -146,6 +152,7 @@ def test_the_notebooks_own_settings_do_not_change_the_verdict():
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_what_the_answer_prints_is_shown_with_a_wrong_answer_only(capfd):
     def talks(losses, log_vars):
         print("losses are", losses.shape)
@@ -178,6 +185,7 @@ def raises(error):
     return answer
 
 
+@pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize(
     "error",
     [
@@ -197,6 +205,7 @@ def test_whatever_is_raised_becomes_a_row(error, monkeypatch):
     assert repr(result) and "<b>" not in result._repr_html_()
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_endless_recursion_is_an_error_and_short():
     result = check("weighted", written("def f(a, b):\n    return f(a, b)\n", "f"))
     assert (
@@ -206,6 +215,7 @@ def test_endless_recursion_is_an_error_and_short():
     )
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_coroutines_are_closed(capfd, recwarn):
     async def answer(losses, log_vars):
         await asyncio.sleep(0)
@@ -219,3 +229,52 @@ def test_sandbox_returns_values_and_errors():
     assert isinstance(sandbox.run(lambda: 1 / 0, 1.0).error, ZeroDivisionError)
     numbers = {sandbox.run(lambda: torch.rand(()).item(), 1.0, seed=5).value for _ in range(2)}
     assert len(numbers) == 1
+
+
+def test_a_sleep_counts_half_and_work_in_full():
+    clock = sandbox.Clock()
+    time.sleep(0.2)
+    assert 0.09 < clock.seconds() < 0.2
+    clock.restart()
+    while time.thread_time() - clock._used < 0.1:
+        pass
+    assert clock.seconds() >= 0.1
+
+
+SLOW_IMPORT = "import time\nwhile time.monotonic() < {end}: pass\n"
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_an_import_is_not_broken_off(thread, tmp_path, monkeypatch):
+    """It would stay half done, and every later use of the module in this process would fail."""
+    module = f"slow_to_import_{thread}"
+    monkeypatch.syspath_prepend(tmp_path)
+    if thread:
+        monkeypatch.delattr("signal.setitimer")
+    source = SLOW_IMPORT.format(end=time.monotonic() + 0.6) + "VALUE = 3\n"
+    (tmp_path / f"{module}.py").write_text(source)
+    outcome = sandbox.run(lambda: __import__(module).VALUE, 0.1)
+    assert outcome.value == 3 and not outcome.stopped
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_an_import_that_never_ends_is_stopped(thread, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sandbox, "IMPORTS", 3)
+    if thread:
+        monkeypatch.delattr("signal.setitimer")
+    (tmp_path / f"endless_{thread}.py").write_text(SLOW_IMPORT.format(end="float('inf')"))
+    started = time.monotonic()
+    assert sandbox.run(lambda: __import__(f"endless_{thread}"), 0.1).stopped
+    assert time.monotonic() - started < 3
+
+
+def test_a_call_that_was_stopped_inside_a_transform_leaves_none_behind():
+    def stops():
+        torch._C._functorch._grad_increment_nesting()
+        raise ValueError
+
+    assert isinstance(sandbox.run(stops, 1.0).error, ValueError)
+    assert not torch._C._functorch.get_interpreter_stack()
+    inner = torch.func.grad(lambda x: x**2)(torch.tensor(3.0))
+    assert inner == 6

@@ -86,7 +86,8 @@ def test_modes(monkeypatch):
 def test_text_of_blank_and_solved_is_exact():
     assert (
         repr(check("project", written(SAMPLES["project"].stub, "project")))
-        == "project: not started\n  Hint: Look at the dot product."
+        == "project: not started\n  Replace the line `raise NotImplementedError(...)` with your"
+        ' answer; hint("project") helps.'
     )
     assert repr(check("project", written(SAMPLES["project"].solution, "project"))) == "\n".join(
         [

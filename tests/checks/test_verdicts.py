@@ -21,7 +21,9 @@ def test_solution_is_solved_and_stub_is_not_started(name):
         result.state == "solved" and result.score == SAMPLES[name].points and result.hint is None
     ), result
     result = check(name, written(SAMPLES[name].stub, name))
-    assert result.state == "blank" and result.hint and result.score == 0, result
+    assert result.state == "blank" and result.hint is None and result.score == 0, result
+    told = repr(result) + result._repr_html_()
+    assert not any(text in told for text in SAMPLES[name].hints), "a hint before the first try"
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -125,7 +127,7 @@ def test_spot_the_bug_unchanged_but_for_comments_is_not_started():
             return 2 * total
     """
     result = check("mended", written(unchanged, "mended"))
-    assert result.state == "blank" and result.hint
+    assert result.state == "blank" and "Find the mistake" in repr(result)
     other = check("mended", written(unchanged.replace("2 *", "3 *"), "mended"))
     assert other.state == "wrong" and other.hint is None
     renamed = check("mended", written(unchanged.replace("total", "t"), "mended"))

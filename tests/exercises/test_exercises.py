@@ -64,8 +64,12 @@ def processor_time(request, record_property):
 
 @pytest.fixture(autouse=True)
 def a_learners_mode(monkeypatch):
-    """Checks as in a learner's notebook, but for progress, which is not kept."""
+    """Checks as in a learner's notebook, but for progress, which is not kept.
+
+    And in this process, where they share the draws of an exercise.
+    """
     monkeypatch.delenv("MTL_COURSE_CHECKS", raising=False)
+    monkeypatch.setenv("MTL_COURSE_SANDBOX", "kernel")
     monkeypatch.setattr(store, "record", lambda result: None)
 
 
@@ -117,7 +121,9 @@ def test_reference_passes(exercise):
 
 def test_stub_is_not_started(exercise):
     result = check(exercise.name, answer_from(exercise, exercise.stub))
-    assert result.state == "blank" and result.hint and result.score == 0, result
+    assert result.state == "blank" and result.hint is None and result.score == 0, result
+    told = repr(result) + result._repr_html_()
+    assert not any(text in told for text in exercise.hints), "a hint before the first try"
 
 
 def test_the_courses_own_object_does_not_count(exercise):
