@@ -147,13 +147,13 @@ def test_a_schedule_that_watches_a_loss_is_refused(name, schedule):
     refuse(lambda model: run(model, sgd, schedule), TypeError, "ReduceLROnPlateau needs one")
 
 
-@pytest.mark.parametrize("name", SCHEDULED.keys() - {"step"})
+@pytest.mark.parametrize("name", sorted(SCHEDULED.keys() - {"step"}))
 def test_a_schedule_of_another_optimizer_is_refused(name):
     run = SCHEDULED[name]
     refuse(lambda model: run(model, sgd, of_another), ValueError, "another optimizer")
 
 
-@pytest.mark.parametrize("name", SCHEDULED.keys() - {"step"})
+@pytest.mark.parametrize("name", sorted(SCHEDULED.keys() - {"step"}))
 def test_what_is_no_schedule_is_refused(name):
     def function(optimizer):
         return lambda step: 0.1
@@ -161,7 +161,9 @@ def test_what_is_no_schedule_is_refused(name):
     refuse(lambda model: SCHEDULED[name](model, sgd, function), TypeError, "must be a scheduler")
 
 
-@pytest.mark.parametrize("name", [*SCHEDULED.keys() - {"step", "fit_tasks"}, *OWN_OPTIMIZER])
+@pytest.mark.parametrize(
+    "name", [*sorted(SCHEDULED.keys() - {"step", "fit_tasks"}), *OWN_OPTIMIZER]
+)
 def test_an_optimizer_that_wants_a_closure_is_refused(name):
     def run(model):
         if name in OWN_OPTIMIZER:
