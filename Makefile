@@ -18,7 +18,7 @@ ARGS ?=
 # An environment that was not made to its end is begun anew.
 .DELETE_ON_ERROR:
 
-.PHONY: help book zip test notebooks run data records diagrams sync publish colab clean
+.PHONY: help book zip test notebooks run data records diagrams sync publish colab nbgrader clean
 
 help:  ## list the targets
 	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
@@ -56,6 +56,9 @@ publish: $(VENV)/.test  ## give the course its address everywhere: make publish 
 
 colab: $(VENV)/.test  ## run the notebooks in Colab's own environment (NB=01 for one; needs a Python 3.13)
 	$(DEV) colab $(NB)
+
+nbgrader: $(VENV)/.test  ## let nbgrader, in an environment of its own, grade four submissions
+	$(BIN)/python .ci/nbgrader.py
 
 clean:  ## remove the built book; the environment stays
 	rm -rf _build build dist

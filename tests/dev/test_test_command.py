@@ -362,13 +362,20 @@ def ci(tmp_path):
 
 
 @needs_bash
-def test_ci_tests_and_then_builds_the_book(ci, tmp_path):
+def test_ci_tests_then_builds_the_book_then_asks_nbgrader(ci, tmp_path):
     clone = str((tmp_path / "clone").resolve())
-    assert ci() == (0, [f"test {clone} none", f"book {clone} none"])
+    assert ci() == (0, [f"{step} {clone} none" for step in ("test", "book", "nbgrader")])
 
 
 @needs_bash
-@pytest.mark.parametrize("fail, asked", [("test", ["test"]), ("book", ["test", "book"])])
+@pytest.mark.parametrize(
+    "fail, asked",
+    [
+        ("test", ["test"]),
+        ("book", ["test", "book"]),
+        ("nbgrader", ["test", "book", "nbgrader"]),
+    ],
+)
 def test_ci_fails_when_a_step_fails(ci, fail, asked):
     code, calls = ci(fail)
     assert code != 0 and [call.split()[0] for call in calls] == asked
