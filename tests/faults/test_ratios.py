@@ -23,7 +23,7 @@ A = torch.tensor([[0.5, NAN], [0.25, 0.75]])
 
 
 def weigh(weighting, *losses):
-    """A weighting in a loop of one step an epoch, with these losses [T]."""
+    """A weighting in a loop of one step per epoch, with these losses [T]."""
     theta = nn.Parameter(torch.ones(()))
     for values in losses:
         values = theta * torch.tensor(values)
