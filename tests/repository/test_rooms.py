@@ -10,7 +10,7 @@ import mtl_course
 PACKAGE = Path(mtl_course.__file__).parent
 # From the ground up; the rooms of one floor do not import each other.
 FLOORS = [
-    ["_lazy", "seeds"],
+    ["_lazy", "_output", "seeds"],
     ["chapters", "claims", "plots", "data", "networks"],
     ["runtime", "training"],
     ["multitask", "transfer", "meta", "streams"],

@@ -11,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from mtl_course import plots
+from mtl_course.plots import style
 
 
 @pytest.fixture
@@ -69,5 +70,5 @@ def test_colors_differ_for_a_deuteranope():
 
 
 def test_the_examples_run():
-    examples = doctest.testmod(plots)
+    examples = doctest.testmod(style)
     assert examples.attempted and not examples.failed

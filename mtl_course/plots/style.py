@@ -6,6 +6,19 @@ import numpy as np
 # Okabe and Ito's palette (2008), which survives colour blindness, without its yellow, which is too
 # light on white.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+BLUE, VERMILION, GREEN, PURPLE, SKY, AMBER, BLACK = COLORS
+
+# One meaning per colour through the book, in plots and drawings alike.
+ROLES = {
+    "shared": BLUE,  # what all tasks share, and joint training; the method that a chapter teaches
+    "single": BLACK,  # doing without: single-task, from scratch, nothing adapted
+    "pooled": AMBER,  # one model for all, as if there were one task
+    "source": SKY,
+    "target": VERMILION,
+    "frozen": "#767676",
+}
+# The tasks of a multi-task problem, in their order; a fourth and more take what COLORS has left.
+TASKS = [VERMILION, GREEN, PURPLE, AMBER, SKY]
 
 
 def use_style() -> None:

@@ -1,0 +1,15 @@
+"""What the course shows: figures in one style, drawings, sliders, tables."""
+
+from .._lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        # style
+        "COLORS": "style",  # Okabe and Ito's palette without its yellow
+        "ROLES": "style",  # what a colour means, through the whole book
+        "TASKS": "style",  # the colours of tasks, in their order
+        "use_style": "style",  # matplotlib's defaults for the course
+        "band": "style",  # the mean over runs and its spread
+    },
+)
