@@ -49,7 +49,7 @@ from .common import (
     standardised,
 )
 
-RATES = (1e-3, 5e-3, 2e-2)  # learning rates that every method may choose from
+RATES = (1e-3, 5e-3, 2e-2, 5e-2)  # learning rates that every method may choose from
 Rows = Table | Separate
 
 
