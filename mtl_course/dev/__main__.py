@@ -23,6 +23,7 @@ COMMANDS = {
     "lab": ("lab", "open a chapter in JupyterLab"),
     "book": ("book", "build the book"),
     "diagrams": ("diagrams", "render the diagrams' sources to SVG"),
+    "drawings": ("drawings", "draw the drawings of mechanisms from their sources"),
     "nbgrader": ("export", "write source notebooks for nbgrader"),
     "new": ("new", "start a chapter: its files, with the parts that it will have"),
     "colab": ("colab", "run the notebooks in Colab's own environment (needs a Python 3.13)"),

@@ -5,6 +5,12 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        # tables
+        "table": "tables",  # results as a table: HTML, and aligned text
+        # sliders
+        "slider": "sliders",  # a plot for each value of a dial, moved by hand
+        # drawings
+        "drawing": "drawings",  # a drawing of a mechanism, shown inline
         # style
         "COLORS": "style",  # Okabe and Ito's palette without its yellow
         "ROLES": "style",  # what a colour means, through the whole book

@@ -10,11 +10,11 @@ import mtl_course
 PACKAGE = Path(mtl_course.__file__).parent
 # From the ground up; the rooms of one floor do not import each other.
 FLOORS = [
-    ["_lazy", "_output", "seeds"],
+    ["_lazy", "_markup", "_output", "seeds"],
     ["chapters", "claims", "plots", "data", "networks"],
     ["runtime", "training"],
     ["multitask", "transfer", "meta", "streams"],
-    ["checks", "records"],
+    ["checks", "drawings", "records"],
     ["exercises", "experiments"],
     ["grading"],
     ["record", "grade", "dev"],

@@ -1,0 +1,198 @@
+"""The drawings: as their sources draw them, readable on a phone, and told in words."""
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import mtl_course
+from mtl_course import plots
+from mtl_course.dev import drawings as command
+from mtl_course.drawings.pen import Pen
+from mtl_course.plots import drawings
+
+DRAWN = command.draw()
+SVG = "{http://www.w3.org/2000/svg}"
+PHONE = 340  # pixels that a drawing has on a phone of 390
+
+
+def test_the_files_are_what_the_sources_draw():
+    files = {p.stem: p.read_text(encoding="utf-8") for p in command.FOLDER.glob("*.svg")}
+    assert files.keys() == DRAWN.keys()
+    differ = [name for name in DRAWN if files[name] != DRAWN[name]]
+    assert not differ, f"draw them again (python -m mtl_course.dev drawings): {differ}"
+
+
+@pytest.fixture(params=DRAWN)
+def svg(request):
+    return ElementTree.fromstring(DRAWN[request.param])
+
+
+def name_of(svg):
+    return svg.find(f"{SVG}title").get("id").removesuffix("-title")
+
+
+def test_it_says_what_it_shows(svg):
+    name = name_of(svg)
+    assert svg.get("role") == "img"
+    assert svg.get("aria-labelledby") == f"{name}-title {name}-desc"
+    assert svg.find(f"{SVG}title").text and svg.find(f"{SVG}desc").get("id") == f"{name}-desc"
+    alt = svg.find(f"{SVG}desc").text
+    assert 80 <= len(alt) <= 700 and alt.endswith("."), f"{len(alt)} characters"
+
+
+def test_it_is_small_and_asks_for_nothing(svg):
+    text = DRAWN[name_of(svg)]
+    assert len(text.encode()) <= 40_000
+    assert not re.search(r"<script|<image|<foreignObject|@import|\bon\w+=|href", text)
+    assert re.findall(r"(?:https?:)?//[^\"]+", text) == ["http://www.w3.org/2000/svg"]
+    assert all(url.startswith("(#") for url in re.findall(r"url(\([^)]*)", text))
+
+
+def test_its_words_can_be_read_on_a_phone(svg):
+    name, width = name_of(svg), float(svg.get("width"))
+    scale = 1 if f"{name}_phone" in DRAWN else min(1, PHONE / width)
+    sizes = [float(e.get("font-size")) for e in svg.iter() if e.get("font-size")]
+    assert sizes and min(sizes) * scale >= 9
+    assert not list(svg.iter(f"{SVG}textPath"))
+    letters = sum(len("".join(e.itertext())) for e in svg.iter(f"{SVG}text"))
+    assert letters > 10, "words are text, not outlines"
+
+
+def test_ids_are_the_drawings_own():
+    found = [i for text in DRAWN.values() for i in re.findall(r'\bid="([^"]+)"', text)]
+    assert len(found) == len(set(found))
+    for name, text in DRAWN.items():
+        own = re.findall(r'\bid="([^"]+)"', text)
+        assert all(i.startswith(f"{name}-") for i in own)
+        assert set(re.findall(r"url\(#([^)]+)", text)) <= set(own)
+
+
+def test_all_follow_a_dark_page_with_the_same_rules():
+    styles = {re.search("<style>(.*?)</style>", text)[1] for text in DRAWN.values()}
+    assert len(styles) == 1, "two drawings of one page would fight"
+    (style,) = styles
+    for page in ("html[data-theme=dark]", "html[theme=dark]", "[data-jp-theme-light=false]"):
+        assert f"{page} .mtl-svg" in style
+    roles = {role for text in DRAWN.values() for role in re.findall(r'class="(mtl-\w+)"', text)}
+    for role in roles - {"mtl-svg"}:
+        assert f".{role}{{color:var(--{role}," in style and f"--{role}:" in style.split("@media")[1]
+
+
+def test_a_drawing_has_one_twin_that_tells_the_same():
+    for name in (n for n in DRAWN if n.endswith("_phone")):
+        wide, narrow = (
+            float(re.search(r'viewBox="0 0 (\d+)', DRAWN[n])[1])
+            for n in (name.removesuffix("_phone"), name)
+        )
+        assert wide > 520 >= narrow
+    for name, text in DRAWN.items():
+        width = float(re.search(r'viewBox="0 0 (\d+)', text)[1])
+        assert width <= 520 or f"{name}_phone" in DRAWN, f"{name} needs a narrow twin"
+
+
+def test_the_wheel_has_them():
+    package = Path(mtl_course.__file__).parent
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["mtl_course"]
+    for name in DRAWN:
+        assert any(fnmatch(f"drawings/{name}.svg", pattern) for pattern in patterns)
+
+
+def test_a_cell_shows_the_file_and_its_alt_text_elsewhere():
+    shown = plots.drawing(
+        "joint_step", "Both tasks reach the trunk, a head only its own & no more."
+    )
+    assert DRAWN["joint_step"].strip() in shown.html
+    assert (
+        "<figcaption>Both tasks reach the trunk, a head only its own &amp; no more." in shown.html
+    )
+    ElementTree.fromstring(shown.html)
+    text = repr(shown)
+    assert text.startswith("Drawing: A batch of task 1") and text.endswith("& no more.")
+    assert max(map(len, text.split("\n"))) <= 76
+
+
+def test_a_wrong_name_lists_the_right_ones():
+    with pytest.raises(ValueError, match=r"no drawing 'joint'. There are: .*joint_step, .*family"):
+        plots.drawing("joint")
+
+
+def test_a_wide_drawing_comes_with_its_narrow_twin(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawings, "FOLDER", tmp_path)
+    for name in ("wide", "wide_phone", "other"):
+        pen = Pen(name, 400, 100, "T", "What it shows.")
+        (tmp_path / f"{name}.svg").write_text(pen.svg(), encoding="utf-8")
+    both = plots.drawing("wide").html
+    assert both.count("<svg") == 2 and "max-width:600px" in both
+    assert plots.drawing("other").html.count("<svg") == 1
+    with pytest.raises(ValueError, match=r"There are: other, wide\."):
+        plots.drawing("wide_phone")
+
+
+def test_the_command_writes_checks_and_finds_what_nobody_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "draw", lambda: dict(DRAWN))
+    assert command.main(["--check"]) == 1 and not list(tmp_path.iterdir())
+    assert command.main([]) == 0
+    assert {p.stem for p in tmp_path.glob("*.svg")} == DRAWN.keys()
+    assert command.main(["--check"]) == 0
+    (tmp_path / "joint_step.svg").write_text("<svg/>", encoding="utf-8")
+    assert command.main(["--check"]) == 1 and "differs: joint_step.svg" in capsys.readouterr().out
+    assert command.main(["one_family"]) == 0
+    assert (tmp_path / "joint_step.svg").read_text(encoding="utf-8") == "<svg/>"
+    (tmp_path / "orphan.svg").write_text("<svg/>", encoding="utf-8")
+    assert command.main([]) == 1 and "orphan.svg" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["nothing"])
+
+
+# ------------------------------------------------------------------------------------------ the pen
+@pytest.fixture
+def pen():
+    return Pen("sketch", 200, 100, "T", "What it shows.")
+
+
+def test_a_label_that_does_not_fit_is_refused(pen):
+    with pytest.raises(ValueError, match="wider than its box"):
+        pen.box(10, 10, 30, 20, "a long label")
+    with pytest.raises(ValueError, match="leaves the drawing"):
+        pen.text(195, 50, "outside")
+    pen.text(100, 50, "here")
+    with pytest.raises(ValueError, match="lies on 'here'"):
+        pen.text(110, 52, "there")
+
+
+def test_a_label_is_placed_where_a_moved_panel_has_it(pen):
+    with pen.moved(100, 0):
+        pen.text(50, 50, "right")
+        with pytest.raises(ValueError, match="leaves"):
+            pen.text(120, 50, "out")
+    pen.text(50, 50, "left")
+
+
+def test_markup_makes_italics_and_indices(pen):
+    pen.text(100, 50, "loss *L*_{12} < 2^n")
+    (text,) = ElementTree.fromstring(pen.svg()).iter(f"{SVG}text")
+    spans = list(text)
+    assert "".join(text.itertext()) == "loss L12 < 2n"
+    assert spans[0].get("font-style") == "italic" and spans[1].text == "12"
+    down, back, up = (float(s.get("dy")) for s in spans[1:4])
+    assert down > 0 and back == pytest.approx(-down) and up < 0
+
+
+def test_frozen_is_hatched_and_a_gradient_dashed(pen):
+    pen.box(10, 10, 80, 40, "trunk", "shared", frozen=True)
+    pen.arrow((100, 20), (150, 20))
+    assert "dasharray" not in pen.svg() and 'fill="url(#sketch-hatch)"' in pen.svg()
+    pen.arrow((150, 40), (100, 40), gradient=True)
+    assert pen.svg().count("dasharray") == 1
+
+
+def test_an_arrow_ends_at_its_tip(pen):
+    pen.arrow((10, 10), (100, 70), via=[(60, 10)])
+    head = pen.parts[-1]
+    assert 'd="M100 70L' in head
