@@ -61,7 +61,8 @@ PAGE = """\
 <span class="value" aria-hidden="true">%(text)s</span></p>
 <div class="dial" hidden><span aria-hidden="true">%(low)s</span>\
 <input type="range" id="%(id)s-dial" min="0" max="%(last)d" step="1" \
-value="%(start)d" aria-valuetext="%(text)s" autocomplete="off" disabled><span aria-hidden="true">%(high)s</span></div>
+value="%(start)d" aria-valuetext="%(text)s" autocomplete="off" disabled>\
+<span aria-hidden="true">%(high)s</span></div>
 <img src="data:image/png;base64,%(image)s" width="%(width)d" height="%(height)d" alt="%(alt)s">
 <script>%(script)s</script></figure>"""
 
