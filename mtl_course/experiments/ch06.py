@@ -23,6 +23,7 @@ from ..multitask.backward import balanced_backward
 from ..multitask.fit import evaluate_tasks, fit_tasks
 from ..multitask.sharing import HardSharing
 from ..multitask.weighting import Fixed
+from ..networks.cost import parameters, widest
 from ..networks.trunks import cnn, mlp
 from ..runtime import device as fastest
 from ..training.tasks import classification
@@ -32,6 +33,8 @@ TASKS = {name: classification(name) for name in two_digits.TASKS}
 # Without upgrad, which for two tasks is half of pcgrad, and Adam does not see that; and without
 # dualproj, which was made for continual learning.
 SURGERY = tuple(name for name in balancing.METHODS if name not in ("upgrad", "dualproj"))
+# Rows of the comparison with other networks than the joint one.
+ROOM = ("sum, twice as wide", "single task, same cost")
 PARTS = ("train", "validation", "test")
 
 
@@ -118,6 +121,37 @@ def network(plan: Plan, seed: int, tasks: Sequence[str] = two_digits.TASKS) -> H
     return HardSharing(trunk, {task: heads[task] for task in tasks})
 
 
+def of_width(plan: Plan, features: int) -> Plan:
+    """The plan with a trunk of another width; its convolutions change in proportion.
+
+    Args:
+        plan: sizes.
+        features: what the trunk is to give the heads.
+
+    Returns:
+        The same plan otherwise.
+    """
+    channels = tuple(max(1, round(c * features / plan.features)) for c in plan.channels)
+    return replace(plan, features=features, channels=channels)
+
+
+def half_cost(plan: Plan) -> Plan:
+    """The widest plan with which two single networks have no more parameters than a joint one.
+
+    Args:
+        plan: sizes of the joint network.
+
+    Returns:
+        Sizes of each of the two single networks.
+    """
+    joint = parameters(network(plan, 0))
+
+    def two(features: int) -> nn.ModuleList:
+        return nn.ModuleList(network(of_width(plan, features), 0, [task]) for task in TASKS)
+
+    return of_width(plan, widest(two, joint))
+
+
 # ---------------------------------------------------------------------------- one trial, all trials
 def trials(method: str, plan: Plan) -> list[dict]:
     """The settings that a method may try: as many for each.
@@ -131,6 +165,8 @@ def trials(method: str, plan: Plan) -> list[dict]:
         return [{"rate": rate, "ratio": ratio} for ratio in plan.ratios for rate in few]
     if method == "cagrad":
         return [{"rate": rate, "c": c} for c in plan.radii for rate in few]
+    if method == "sum, equal weights":
+        return [{"rate": rate, "ratio": 1.0} for rate in plan.rates]
     return [{"rate": rate} for rate in plan.rates]
 
 
@@ -223,19 +259,24 @@ def compare(
     Three sums: "sum" spends its trials on three ratios of the weights and three rates, "sum, equal
     weights" all of them on the rate, as the methods of surgery do, and "sum, all" has three times
     as many, every ratio with every rate. "single task" is one network per task, each with trials of
-    its own.
+    its own. Two rows ask what room is worth: "sum, twice as wide" is the sum with equal weights in
+    a trunk of twice the width, "single task, same cost" two single networks that have together no
+    more parameters than the joint one.
 
     Returns:
-        Method -> lists with one value per seed (two for "single task"): "setting", the chosen one;
+        Method -> lists with one value per seed (two for single tasks): "setting", the chosen one;
         "validation", the accuracies of all trials; and the test accuracy of each task.
     """
-    names = ("single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
+    names = (*ROOM, "single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
     rows = {method: {"setting": [], "validation": [], "left": [], "right": []} for method in names}
     few = trials("sum", plan)
     for seed in seeds:
         parts = tables(plan, seed, device)
         for task in TASKS:
             _add(rows["single task"], search(task, plan, seed, parts), parts)
+            _add(rows["single task, same cost"], search(task, half_cost(plan), seed, parts), parts)
+        wide = of_width(plan, 2 * plan.features)
+        _add(rows["sum, twice as wide"], search("sum, equal weights", wide, seed, parts), parts)
         for method in ("sum, all", *SURGERY):
             runs = search(method, plan, seed, parts)
             _add(rows[method], runs, parts)
@@ -507,7 +548,7 @@ def run(
 ) -> dict:
     """Accuracies, accuracies with another unit, and conflicts by seed. Plain JSON.
 
-    On two CPU cores ``cpu`` takes half an hour or less.
+    On one CPU core ``cpu`` takes about a minute per seed.
     """
     plan, device = plan or PLANS[profile], fastest()
     middle = plan.rates[len(plan.rates) // 2]
@@ -515,7 +556,9 @@ def run(
     results["left loss x 100"] = rescaled(results["accuracy"], plan, seeds, 100.0, device, report)
     results["conflicts"] = {}
     for seed in seeds:
-        cosines = results["conflicts"][str(seed)] = conflicts(plan, seed, middle, device)
+        cosines = conflicts(plan, seed, middle, device)
+        rounded = {name: np.round(values, 4).tolist() for name, values in cosines.items()}
+        results["conflicts"][str(seed)] = rounded
         share = np.mean(np.array(cosines["two tasks"]) < 0)
         report(f"seed {seed}: the two tasks' gradients conflict in {share:.0%} of the steps")
     return results

@@ -14,6 +14,7 @@ from mtl_course import data, records
 from mtl_course.data import two_digits
 from mtl_course.experiments import ch06
 from mtl_course.multitask.balancing import METHODS
+from mtl_course.networks.cost import parameters
 
 
 # --------------------------------------------------------------------------------------------- data
@@ -107,6 +108,8 @@ def test_the_whole_experiment_runs_at_a_tiny_size(plan):
     found = ch06.run("cpu", [0, 1, 2], lines.append, plan=plan)
     assert len(lines) == 3 * 3
     assert found["accuracy"].keys() == {
+        "sum, twice as wide",
+        "single task, same cost",
         "single task",
         "sum",
         "sum, equal weights",
@@ -123,6 +126,20 @@ def test_the_whole_experiment_runs_at_a_tiny_size(plan):
         len(found["conflicts"]["0"]["two tasks"]) == 2 * 2
         and len(found["conflicts"]["0"]["epoch"]) == 2
     )
+
+
+def test_rows_about_room_have_the_parameters_that_they_promise():
+    for plan in (ch06.CPU, ch06.GPU):
+        joint = parameters(ch06.network(plan, 0))
+        half = ch06.half_cost(plan)
+        two = sum(parameters(ch06.network(half, 0, [task])) for task in ch06.TASKS)
+        more = ch06.of_width(plan, half.features + 1)
+        larger = sum(parameters(ch06.network(more, 0, [task])) for task in ch06.TASKS)
+        assert 0.85 * joint < two <= joint < larger
+        wide = ch06.of_width(plan, 2 * plan.features)
+        assert parameters(ch06.network(wide, 0)) > 2 * joint
+        assert wide.channels == tuple(2 * c for c in plan.channels)
+        assert replace(wide, features=plan.features, channels=plan.channels) == plan
 
 
 def test_networks_of_one_seed_start_alike():
