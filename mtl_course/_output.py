@@ -1,6 +1,19 @@
-"""What a call shows: HTML in a notebook, plain text everywhere else."""
+"""What a call shows: HTML in a notebook, plain text everywhere else.
 
+The HTML brings its own look in `style` attributes, so that it is the same in the book, in
+JupyterLab and on Colab, light and dark: text has the page's colour, and what is coloured (borders,
+signs on their own ground) reads on white as on black. Each piece has a class, `mtl-...`, by which
+the book may give it more.
+"""
+
+import html
 import sys
+import textwrap
+
+WIDTH = 76  # characters of a line of text
+# Grounds for white signs, 4.5 to 1 and more, and 3 to 1 against white and near-black pages.
+TONES = {"good": "#1a7f37", "bad": "#bc4c00", "stop": "#cf222e", "calm": "#646d77"}
+BORDER = "1px solid rgba(128,128,128,.4)"
 
 
 class Output:
@@ -30,3 +43,50 @@ def show(output: Output) -> None:
         display(output)
     else:
         print(output.text)
+
+
+def wrapped(text: str, indent: str = "", more: str = "") -> str:
+    """Each line of a text broken at `WIDTH`, at spaces; a longer word stays whole.
+
+    Args:
+        text: one line or several.
+        indent: put before each line.
+        more: put after that, where a line goes on.
+    """
+    return "\n".join(
+        textwrap.fill(
+            line,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent + more,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def card(tone: str, sign: str, word: str, title: str, body: str = "", kind: str = "card") -> str:
+    """HTML of a card: a badge with sign and word, a title, and what stands below.
+
+    Args:
+        tone: one of `TONES`.
+        sign: one character, which says without colour what the tone says.
+        word: says it in words.
+        title: HTML beside the badge.
+        body: HTML below.
+        kind: ends the class's name.
+    """
+    colour = TONES[tone]
+    badge = (
+        f'<span class="mtl-badge" style="background:{colour};color:#fff;border-radius:1em;'
+        'padding:.1em .7em;font-size:.85em;font-weight:600;white-space:nowrap">'
+        f'<span aria-hidden="true">{sign}</span> {html.escape(word)}</span>'
+    )
+    inner = f'<div>{badge} <span class="mtl-title">{title}</span></div>{body}'
+    inner = inner.encode("utf-8", "backslashreplace").decode()  # halves of surrogate pairs
+    return (
+        f'<div class="mtl-{kind} mtl-{tone}" role="group" style="border:{BORDER};'
+        f"border-left:5px solid {colour};border-radius:6px;padding:.5em .9em;margin:.5em 0;"
+        f'line-height:1.5;overflow-wrap:anywhere">{inner}</div>'
+    )
