@@ -205,6 +205,21 @@ PARTS = (
     ("Take-aways", "Three to five sentences to remember, then sources, and where to go next."),
 )
 
+EXERCISE = """\
+### Exercise 1. A weighted mean
+
+*Difficulty: ★☆☆ · about 5 minutes*
+
+What is to be written, and what it is for: the chapter goes on with the answer."""
+
+QUESTION = "**{number}. A question on an idea?**\n\n{options}"
+OPTION = """\
+<details class="{kind}"><summary>An option, as a sentence.</summary>
+
+{begin} Why.
+
+</details>"""
+
 LEFT = """\
 mtl_course/chapters.py: title, question and minutes of chapter {number}.
 {notebook}: write its parts, then `make sync NB={number}` and `make notebooks NB={number}`.
@@ -337,14 +352,28 @@ def skeleton(chapter: chapters.Chapter, exercise: str, url: str, branch: str):
     card = CARD.format(read=chapter.read, cpu=chapter.cpu, **fields)
     cells = [new_markdown_cell(card), new_code_cell(notebooks.FIRST)]
     for title, text in PARTS:
+        text = quiz() if title == "Quiz" else text
         cells.append(new_markdown_cell(f"## {title}\n\n{text}"))
         if title == "Exercises":
+            cells.append(new_markdown_cell(EXERCISE))
             cells.append(new_code_cell(f"# EXERCISE {exercise}\n"))
             cells.append(new_code_cell(f'check("{exercise}")', metadata={"tags": [sync.EXACT]}))
     nb = new_notebook(cells=cells)
     sync.address(nb, chapter, url, branch)
+    sync.fold(nb.cells[1])
     normalise.normalise(nb)
     return nb
+
+
+def quiz() -> str:
+    """Three questions in the form that `check` asks for, the right option in another place each."""
+    right = OPTION.format(kind="right", begin="Right.")
+    wrong = OPTION.format(kind="wrong", begin="Not quite.")
+    orders = ([right, wrong, wrong], [wrong, wrong, right], [wrong, right, wrong])
+    return "\n\n".join(
+        QUESTION.format(number=number, options="\n\n".join(options))
+        for number, options in enumerate(orders, 1)
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ import re
 
 from . import notebooks
 
-KEPT = ("tags", "mystnb")
+KEPT = ("tags", "cellView", "mystnb")
 COLORS = 128
 METADATA = {
     "accelerator": "GPU",

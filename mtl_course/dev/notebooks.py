@@ -12,7 +12,9 @@ from .. import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FIRST = "# Run this first."
+FIRST = "# @title Set up the course"
+FIRST_LINES = (FIRST, "# Run this first.")  # and of editions before cells were folded
+TITLE = re.compile(r"# @title (\S.*)")  # what Colab shows in place of a folded cell's code
 EXERCISE = re.compile(r"# EXERCISE (\w+)\n?")
 CHECK = re.compile(r"check\(\"(\w+)\"\)")
 
@@ -44,7 +46,13 @@ def checked_by(cell) -> str | None:
 
 def is_first(cell) -> bool:
     """True for the generated first cell."""
-    return cell.cell_type == "code" and cell.source.split("\n")[0] == FIRST
+    return cell.cell_type == "code" and cell.source.split("\n")[0] in FIRST_LINES
+
+
+def title_of(cell) -> str | None:
+    """The title of a code cell, from its first line ``# @title ...``, or None."""
+    match = TITLE.match(cell.source) if cell.cell_type == "code" else None
+    return match[1].strip() if match else None
 
 
 def read(path: Path):

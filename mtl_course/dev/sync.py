@@ -1,4 +1,4 @@
-"""Write the generated parts of learner notebooks: first cell, exercise stubs, Colab link."""
+"""Write the generated parts of learner notebooks: first cell, exercise stubs, Colab link, folds."""
 
 import argparse
 import ast
@@ -14,8 +14,8 @@ import nbformat
 from . import notebooks
 
 FIRST_CELL = """\
-# Run this first.
-# On Colab it installs the course's package; elsewhere it is there.
+# @title Set up the course
+# Run this first. On Colab it installs the course's package.
 import importlib, importlib.util, os
 if importlib.util.find_spec("mtl_course") is None:
 {spec}
@@ -42,6 +42,10 @@ UNPUBLISHED = """\
 COLAB = re.compile(r"<!-- colab -->.*?<!-- /colab -->", re.S)
 NO_COLAB = "<!-- colab -->On Colab as soon as this copy has an address<!-- /colab -->"
 EXACT = "nbval-check-output"
+# A cell with the tag FOLD is shut in the book, by the tag HIDDEN and with these words, and on Colab
+# by the metadata `cellView: form`, with its title.
+FOLD, HIDDEN = "fold", "hide-input"
+PROMPTS = {"code_prompt_show": "Show code: {}", "code_prompt_hide": "Hide code: {}"}
 
 
 def published(url: str) -> bool:
@@ -158,7 +162,31 @@ def synced(nb, chapter, exercises: dict, url: str, branch: str):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), EXACT]
     address(nb, chapter, url, branch)
     fill(nb, exercises, lambda exercise: exercise.stub)
+    for cell in notebooks.code_cells(nb):
+        fold(cell)
     return nb
+
+
+def fold(cell) -> None:
+    """Derive from a code cell's tag `fold` what shuts it in the book and on Colab, in place.
+
+    Without the tag, or without a title to show in place of the code, it is open. The first cell
+    always has the tag.
+    """
+    if notebooks.is_first(cell) and FOLD not in cell.metadata.get("tags", []):
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLD]
+    tags = [tag for tag in cell.metadata.get("tags", []) if tag != HIDDEN]
+    look = {k: v for k, v in cell.metadata.get("mystnb", {}).items() if k not in PROMPTS}
+    view, title = None, notebooks.title_of(cell)
+    if FOLD in tags and title:
+        tags.append(HIDDEN)
+        look |= {name: words.format(title) for name, words in PROMPTS.items()}
+        view = "form"
+    for name, value in (("tags", tags), ("mystnb", look), ("cellView", view)):
+        if value:
+            cell.metadata[name] = value
+        else:
+            cell.metadata.pop(name, None)
 
 
 def address(nb, chapter, url: str, branch: str) -> bool:
@@ -194,6 +222,8 @@ def differences(old, new) -> list[str]:
         exercise = notebooks.exercise_of(b) or notebooks.checked_by(b)
         if notebooks.is_first(b):
             name = "the first cell"
+        elif b.cell_type == "code" and not exercise:
+            name = "the fold"
         else:
             name = f"the exercise {exercise}" if exercise else "the Colab link"
         names.append(f"{name} (cell {i}) is stale")

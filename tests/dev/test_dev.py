@@ -81,7 +81,8 @@ def learner():
 
 def test_sync_writes_first_cell_stubs_and_link(exercises):
     nb = sync.synced(learner(), CHAPTER, exercises, URL, BRANCH)
-    assert nb.cells[1].source.startswith("# Run this first.\n")
+    assert nb.cells[1].source.startswith("# @title Set up the course\n# Run this first.")
+    assert nb.cells[1].metadata["cellView"] == "form"
     assert f'"git+{URL}"' in nb.cells[1].source and 'mtl_course.setup("99")' in nb.cells[1].source
     assert max(map(len, nb.cells[1].source.split("\n"))) <= 72
     link = "https://colab.research.google.com/github/someone/somewhere/blob/main/notebooks/99_throw_away.ipynb"
@@ -137,6 +138,73 @@ def test_sync_clears_the_outputs_of_what_it_changes_and_of_nothing_else(exercise
         True,
         True,
     ]
+
+
+def fold_cell(*tags, source="# @title Draw it\nplot()", **metadata):
+    cell = new_code_cell(source, metadata={"tags": list(tags), **metadata})
+    sync.fold(cell)
+    return cell.metadata
+
+
+def test_a_fold_shuts_a_cell_in_the_book_and_on_colab():
+    figure = {"figure": {"caption": "A line."}}
+    shut = fold_cell("fold", "cover", mystnb=figure)
+    assert shut == {
+        "tags": ["fold", "cover", "hide-input"],
+        "cellView": "form",
+        "mystnb": {
+            **figure,
+            "code_prompt_show": "Show code: Draw it",
+            "code_prompt_hide": "Hide code: Draw it",
+        },
+    }
+    cell = new_code_cell("# @title Draw more\nplot()", metadata=shut)
+    sync.fold(cell)
+    assert cell.metadata["mystnb"]["code_prompt_show"] == "Show code: Draw more"
+    assert cell.metadata["tags"] == ["fold", "cover", "hide-input"]
+    cell.metadata["tags"].remove("fold")
+    sync.fold(cell)
+    assert cell.metadata == {"tags": ["cover"], "mystnb": figure}, "and it opens again"
+
+
+@pytest.mark.parametrize("source", ["plot()", "# @title\nplot()", "\n# @title Draw it\nplot()"])
+def test_a_fold_without_a_title_stays_open(source):
+    assert fold_cell("fold", source=source) == {"tags": ["fold"]}
+
+
+def test_an_open_cell_stays_as_it_is():
+    assert fold_cell(source="plot()") == {}
+    assert fold_cell("nbval-check-output") == {"tags": ["nbval-check-output"]}
+
+
+def test_the_first_cell_of_an_older_edition_is_known_and_written_anew(exercises):
+    nb = learner()
+    nb.cells.insert(1, new_code_cell('# Run this first.\nmtl_course.setup("99")'))
+    nb.cells[1].outputs = [new_output("stream", text="was here")]
+    assert notebooks.is_first(nb.cells[1])
+    nb = sync.synced(nb, CHAPTER, exercises, URL, BRANCH)
+    assert [notebooks.is_first(cell) for cell in nb.cells].count(True) == 1
+    assert notebooks.title_of(nb.cells[1]) == "Set up the course" and nb.cells[1].outputs
+
+
+def test_sync_folds_and_says_which_fold_was_stale(exercises):
+    nb = learner()
+    nb.cells.append(new_code_cell("# @title Draw it\nplot()", metadata={"tags": ["fold"]}))
+    nb.cells[-1].outputs = [new_output("stream", text="was here")]
+    new = sync.synced(nb, CHAPTER, exercises, URL, BRANCH)
+    assert new.cells[-1].metadata["cellView"] == "form" and new.cells[-1].outputs
+    new.cells[-1].metadata.pop("cellView")
+    assert sync.differences(new, sync.synced(new, CHAPTER, exercises, URL, BRANCH)) == [
+        "the fold (cell 7) is stale"
+    ]
+
+
+def test_normalise_keeps_a_fold():
+    nb = learner()
+    nb.cells[1].metadata = dict(fold_cell("fold", mystnb={}), collapsed=True)
+    normalise.normalise(nb)
+    assert nb.cells[1].metadata["cellView"] == "form" and "collapsed" not in nb.cells[1].metadata
+    assert nb.cells[1].metadata["tags"] == ["fold", "hide-input"]
 
 
 def test_an_exercise_may_not_need_what_a_learner_cannot_import(exercises):

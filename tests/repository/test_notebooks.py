@@ -6,7 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mtl_course import chapters
-from mtl_course.dev import check, normalise, notebooks, sync
+from mtl_course.dev import check, new, normalise, notebooks, sync
 
 URL, BRANCH = "https://github.com/someone/somewhere", "main"
 CHAPTER = chapters.Chapter("99", "throw_away", "A throw-away chapter", "Does it work?", 31, 2, 7)
@@ -41,6 +41,9 @@ MEND = types.SimpleNamespace(
 EXERCISES = {"root": EXERCISE, "mend": MEND}
 
 
+HEADING = "### Exercise {n}. A root\n\n*Difficulty: ★★☆ · about 10 minutes*\n\nWrite it."
+
+
 def good():
     """A notebook without a problem, as `check` sees it; the tests below spoil it one way each."""
     cells = [
@@ -51,7 +54,7 @@ def good():
         new_code_cell(notebooks.FIRST),
         new_markdown_cell(
             "Text with $x_1$, `code{x}`.\n\n$$y ="
-            " 2$$\n\n<details><summary>Yes</summary>Right.</details>"
+            f" 2$$\n\n<details><summary>Yes</summary>Right.</details>\n\n{HEADING.format(n=1)}"
         ),
         new_code_cell(
             "plot()",
@@ -64,10 +67,14 @@ def good():
         ),
         new_code_cell("# EXERCISE root"),
         new_code_cell('check("root")'),
+        new_markdown_cell(HEADING.format(n=2)),
         new_code_cell("# EXERCISE mend"),
         new_code_cell('check("mend")'),
         new_code_cell("def plus(y):\n    return y + 1"),
         new_code_cell('step = use("root")\n%pip install -q "some-package>=1"'),
+        new_code_cell('# @title What we saw\nclaim("It works", True)', metadata={"tags": ["fold"]}),
+        new_markdown_cell(f"## Quiz\n\n{new.quiz()}"),
+        new_markdown_cell("## Take-aways\n\n<details><summary>Fine print</summary>x</details>"),
     ]
     nb = sync.synced(new_notebook(cells=cells), CHAPTER, EXERCISES, URL, BRANCH)
     nb.cells[3].outputs = [new_output("display_data", data={"image/png": "aGVsbG8="})]
@@ -108,6 +115,11 @@ def output(kind="stream", **fields):
     return add(new_code_cell("show()", outputs=[new_output(kind, **fields)]))
 
 
+def spoil_quiz(old, new_text):
+    """The first of these in the quiz becomes something else."""
+    return lambda nb: nb.cells[12].update(source=nb.cells[12].source.replace(old, new_text, 1))
+
+
 def look(**mystnb):
     return lambda nb: nb.cells[3].metadata.update(mystnb=mystnb)
 
@@ -121,6 +133,79 @@ BAD = {
     "stale first cell": (
         source(1, "# Run this first.\nimport mtl_course"),
         "first cell (cell 1) is stale",
+    ),
+    "first cell not folded": (
+        lambda nb: nb.cells[1].update(metadata={}),
+        "first cell (cell 1) is stale",
+    ),
+    "stale fold": (source(11, "# @title Another\nclaim('x', True)"), "fold (cell 11) is stale"),
+    "fold without what it stands for": (
+        lambda nb: nb.cells[11].metadata.pop("cellView"),
+        "fold (cell 11) is stale",
+    ),
+    "fold without a title": (
+        source(11, "claim('x', True)"),
+        "does not begin with a line `# @title",
+    ),
+    "folded text": (
+        add(new_markdown_cell("Text.", metadata={"tags": ["fold"]})),
+        "does not begin with a line `# @title",
+    ),
+    "folded exercise": (
+        lambda nb: nb.cells[4].metadata.update(tags=["fold"]),
+        "cell 4 is folded, but a reader works",
+    ),
+    "hidden without fold": (
+        add(new_code_cell("1", metadata={"tags": ["hide-input"]})),
+        "has the tag hide-input without fold",
+    ),
+    "a verb bound": (code("use = 3"), "binds use anew"),
+    "a verb bound by a loop": (code("for hint in range(3):\n    pass"), "binds hint anew"),
+    "a function named as a verb": (code("def claim(x):\n    return x"), "binds claim anew"),
+    "the session bound": (code("with timer() as session:\n    pass"), "binds session anew"),
+    "wide output": (output(text="short\n" + "a" * 77), "shows a line of 77 characters"),
+    "wide result": (
+        output("execute_result", data={"text/plain": "b" * 90, "text/html": "b"}),
+        "shows a line of 90 characters",
+    ),
+    "claims in sight": (code('claim("a", True)\nclaim("b", True)'), "has only claims"),
+    "no heading": (source(6, "Write it."), "the exercise mend has no heading"),
+    "heading without exercise": (markdown(HEADING.format(n=3)), "there are 3 headings"),
+    "gap in the numbers": (source(6, HEADING.format(n=3)), "the next one is `### Exercise 2."),
+    "heading without title": (
+        source(6, HEADING.format(n=2).replace(". A root", "")),
+        "the next one is `### Exercise 2.",
+    ),
+    "no difficulty": (source(6, "### Exercise 2. A root\n\nWrite."), "stands no line such as"),
+    "four stars": (source(6, HEADING.format(n=2).replace("★★☆", "★★★★")), "stands no line such as"),
+    "no quiz": (lambda nb: nb.cells.pop(12), "no section `## Quiz`"),
+    "short quiz": (
+        source(12, "## Quiz\n\n" + new.quiz().split("**3.")[0]),
+        "the quiz has 2 questions",
+    ),
+    "option without a class": (spoil_quiz('<details class="right">', "<details>"), "lacks class"),
+    "option of another class": (spoil_quiz('class="right"', 'class="yes"'), "lacks class"),
+    "option without summary": (
+        spoil_quiz("<summary>An option, as a sentence.</summary>", "An option."),
+        "has no <summary>",
+    ),
+    "explanation that does not say right": (spoil_quiz("Right.", "Yes."), 'begins with "Right."'),
+    "explanation that does not say wrong": (spoil_quiz("Not quite.", "No."), '"Not quite."'),
+    "two right": (
+        spoil_quiz('class="wrong"', 'class="right"'),
+        "question 1 of the quiz has 2 right options",
+    ),
+    "none right": (
+        spoil_quiz('class="right"', 'class="wrong"'),
+        "question 1 of the quiz has 0 right options",
+    ),
+    "one option": (
+        source(12, '## Quiz\n\n1\n<details class="right"><summary>a</summary>Right.</details>'),
+        "has 1 option;",
+    ),
+    "right ones in one place": (
+        source(12, "## Quiz\n\n" + "\n\n".join([new.quiz().split("\n\n**2.")[0]] * 3)),
+        "all stand in the same place",
     ),
     "stale Colab link": (
         source(0, good().cells[0].source.replace("someone", "nobody")),
@@ -200,7 +285,7 @@ BAD = {
     ),
     "long line": (code("x = 1  " + "#" * 66), "line 1 has 73 characters"),
     "long cell": (code("\n".join(["x = 1"] * 26)), "has 26 lines"),
-    "too many cells": (add(*[new_markdown_cell("a") for _ in range(36)]), "has 46 cells"),
+    "too many cells": (add(*[new_markdown_cell("a") for _ in range(47)]), "has 61 cells"),
     "literal seeds": (code("seeds = [0, 1, 2]"), "takes its seeds from [0, 1, 2]"),
     "unquoted pip": (code("%pip install -q numpy>=2"), "without quotes"),
     "unquoted pip in a shell": (
@@ -240,6 +325,10 @@ BAD = {
     "long output": (output(text="a\n" * 61), "prints 61 lines"),
     "long result": (output("execute_result", data={"text/plain": "a\n" * 70}), "prints 70 lines"),
     "big output": (output("display_data", data={"text/html": "a" * 300_000}), "output of 300 kB"),
+    "big slider": (
+        output("display_data", data={"text/html": '<input type="range">' + "a" * 420_000}),
+        "output of 420 kB",
+    ),
     "memory address": (
         output("execute_result", data={"text/plain": "<function f at 0x7f0983effba0>"}),
         "memory address",
@@ -267,7 +356,7 @@ def test_code_edited_after_the_run_is_caught():
 
 
 @pytest.mark.parametrize(
-    "counts", [[None, *range(1, 8)], [1, 2, 4, 3, 5, 6, 7, 8], [*range(2, 10)]]
+    "counts", [[None, *range(1, 9)], [1, 2, 4, 3, 5, 6, 7, 8, 9], [*range(2, 11)]]
 )
 def test_missing_or_mixed_counts_are_caught(counts):
     nb = page(good()).nb
@@ -346,3 +435,30 @@ def test_bibliography_reads_doi_url_and_eprint():
         ' url={https://arxiv.org/abs/1705.07115},\n}\n@misc{b,\n  eprint = "1603.05279",\n}'
     )
     assert check.bibliography(text) == {"10.1000/a", "1705.07115", "1603.05279"}
+
+
+def test_a_slider_may_be_larger_than_other_outputs():
+    nb = good()
+    output("display_data", data={"text/html": '<input type="range">' + "a" * 390_000})(nb)
+    assert list(check.big_outputs(page(nb))) == []
+
+
+def test_a_question_may_have_more_than_one_right_option_if_it_says_so():
+    nb = good()
+    spoil_quiz('class="wrong"', 'class="right"')(nb)
+    spoil_quiz("Not quite.", "Right.")(nb)
+    assert list(check.quiz(page(nb))) == [
+        'question 1 of the quiz has 2 right options; it has one, or says "more than one"'
+    ]
+    spoil_quiz("an idea?", "an idea? More than one is right.")(nb)
+    assert list(check.quiz(page(nb))) == []
+
+
+def test_a_pending_chapter_is_spared_the_rules_of_form_and_no_others(monkeypatch):
+    nb = good()
+    markdown("+++")(nb)
+    code("use = 3")(nb)
+    assert len(check.lint(page(nb))) == 2
+    monkeypatch.setattr(check, "PENDING", {CHAPTER.number})
+    assert len(check.lint(page(nb))) == 1
+    assert set(check.FORM) <= set(check.RULES)
