@@ -86,7 +86,7 @@ CHAPTERS = {
             "05",
             "loss_weighting",
             "Losses and their weights",
-            "How should errors in metres and in nats be added?",
+            "How should losses in different units be added?",
             35,
             1,
             None,
