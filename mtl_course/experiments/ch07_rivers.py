@@ -324,7 +324,7 @@ def river_delta_m(alone: np.ndarray, together: np.ndarray) -> np.ndarray:
 
 
 def groupings(
-    validation_gains: np.ndarray, look: dict[str, np.ndarray], k: int = 3
+    validation_gains: np.ndarray, look: dict[str, np.ndarray], seeds: Sequence[int], k: int = 3
 ) -> dict[str, list[Groups]]:
     """Way to group -> the groups of each draw, k at most.
 
@@ -333,17 +333,18 @@ def groupings(
     Args:
         validation_gains: [S, 8, 8], as `pair_gains` gives them.
         look: as `look_ahead` gives it.
+        seeds: of the random groups, one per draw.
         k: groups at most.
     """
     count, cosines = len(GAUGES), look["gradient cosine"]
     similar = [torch.tensor(affinity.both_ways(C)).clamp_min(1e-6) for C in cosines]
-    order = np.random.RandomState(0)
+    orders = [np.random.RandomState(seed) for seed in seeds]
     return {
         "all in one": [[list(range(count))] for _ in validation_gains],
         "by pairwise gains": [best_groups(gains, k) for gains in validation_gains],
         "by lookahead": [best_groups(Z.T, k) for Z in look["lookahead"]],
         "spectral, by cosine": [spectral_groups(S, k) for S in similar],
-        "at random": [_at_random(order, count, k) for _ in validation_gains],
+        "at random": [_at_random(order, count, k) for order in orders],
     }
 
 
@@ -372,7 +373,7 @@ def river_study(
     on_validation, on_test = pair_gains(bench, alone)
     report(f"rivers, 28 pairs: mean gain {on_test.sum() / np.count_nonzero(on_test):.2f} %")
     look = look_ahead(bench)
-    ways = groupings(on_validation, look)
+    ways = groupings(on_validation, look, seeds)
     gains = {}
     for way, groups in ways.items():
         gains[way] = river_delta_m(alone.test, fit_groups(bench, groups).test)

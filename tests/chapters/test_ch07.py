@@ -215,6 +215,14 @@ def test_a_bench_trains_a_network_once_and_takes_each_draws_best_rate(monkeypatc
     assert len(asked) == len(set(asked)) == (2 * 3 + 2) * len(TINY.rates), "trained only once"
 
 
+def test_random_groups_belong_to_their_seed():
+    gains = np.random.RandomState(0).normal(size=(3, 8, 8))
+    look = {"lookahead": gains, "gradient cosine": gains}
+    three = ch07_rivers.groupings(gains, look, [5, 6, 7])["at random"]
+    two = ch07_rivers.groupings(gains[:2], {k: v[:2] for k, v in look.items()}, [7, 5])["at random"]
+    assert two == [three[2], three[0]] and three[0] != three[1]
+
+
 def test_delta_m_is_the_mean_relative_gain():
     alone, together = np.array([[2.0] * 8]), np.array([[1.0] * 4 + [3.0] * 4])
     assert ch07_rivers.river_delta_m(alone, together)[0] == pytest.approx(0)
@@ -233,6 +241,10 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile):
     assert len(lines) == len(found["schools"]) + 1 + 1 + 5
     assert len(found["schools"]) == (2 if profile == "cpu" else 6)
     assert np.shape(found["river"]["gains"]) == (2, 8, 8)
+    measures = found["river"]["affinities"]
+    assert measures.keys() == found["river"]["rank correlation"].keys() and len(measures) == 4
+    for S in measures.values():
+        assert np.shape(S) == (8, 8) and np.allclose(S, np.transpose(S), atol=1e-3)
     ways = found["river"]["groups"]
     assert ways.keys() == found["river"]["delta_m"].keys() and len(ways) == 5
     for way, splits in ways.items():
