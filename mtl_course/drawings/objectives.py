@@ -16,8 +16,8 @@ def joint_step() -> Pen:
     pen = Pen(
         "joint_step", 440, 318, "One joint step",
         """A batch of task 1 and a batch of task 2 pass through one shared trunk, each goes on to
-        its task's own head and loss, and the weighted losses are added up. Dashed arrows run back:
-        the trunk receives the gradients of both tasks, a head only that of its own.""",
+        its task's own head and loss, and the weighted losses are added up. Dashed arrows run
+        back: the trunk receives the gradients of both tasks, a head only that of its own.""",
     )  # fmt: skip
     trunk = pen.box(110, 96, 92, 88, "trunk", "shared")
     pen.text(156, 72, "shared", 14)
@@ -83,4 +83,101 @@ def one_family() -> Pen:
                 if name != "pooled":
                     pen.arrow((230, y), (280, y))
                     pen.arrow((380, y), (424, y))
+    return pen
+
+
+@drawing
+def transfer_kinds() -> Pen:
+    pen = Pen(
+        "transfer_kinds", 440, 516, "Feature, model and target transfer",
+        """A source model has a trunk and a head. Feature transfer: the trunk is copied and
+        frozen, hatched; a new head is trained, and the gradient stops at it. Model transfer:
+        the trunk is copied as a start, and the gradient runs through head and trunk. Target
+        transfer: trunk and source head are both frozen; a counted table M maps source labels z
+        to target labels y, and there is no gradient.""",
+    )  # fmt: skip
+    one, two, width = 118, 232, 84
+    with pen.moved(0, 0):
+        pen.text(4, 12, "source model", bold=True, anchor="start")
+        data = pen.box(4, 36, 86, 48, "source\ndata", "source")
+        trunk = pen.box(one, 32, width, 56, "trunk", "source")
+        head = pen.box(two, 32, width, 56, "head", "source")
+        for a, b in ((data, trunk), (trunk, head)):
+            pen.arrow(a.right, b.left)
+        pen.arrow(head.right, (352, 60))
+        pen.text(366, 60, "*z*")
+    says = {
+        "feature": "the trunk, fixed",
+        "model": "the trunk, as a start",
+        "target": "the whole model, fixed",
+    }
+    for k, (kind, kept) in enumerate(says.items()):
+        with pen.moved(0, 124 + 134 * k):
+            pen.line([(0, -8), (440, -8)], "soft", width=0.8)
+            pen.text(4, 12, f"{kind} transfer", bold=True, anchor="start")
+            pen.text(436, 12, f"keeps {kept}", 14, "end", role="soft")
+            data = pen.box(4, 40, 86, 48, "target\ndata", "target")
+            trunk = pen.box(one, 36, width, 56, "trunk", "source", frozen=kind != "model")
+            head = pen.box(two, 36, width, 56, "new head" if kind != "target" else "head",
+                           "target", frozen=kind == "target", size=15)  # fmt: skip
+            y = 64 if kind == "target" else 54
+            pen.arrow(data.right, trunk.left)
+            pen.arrow((one + width, y), (two, y))
+            if kind == "target":
+                pen.arrow(head.right, (336, 64))
+                pen.text(344, 64, "*z*")
+                pen.arrow((352, 64), (370, 64))
+                for i in range(3):
+                    for j in range(2):
+                        pen.box(371 + 14 * j, 43 + 14 * i, 14, 14, "", "target",
+                                fill=(0.8, 0.06, 0.06, 0.8, 0.5, 0.3)[2 * i + j], rx=0)  # fmt: skip
+                pen.text(385, 100, "counted *M*", 14)
+                pen.arrow((400, 64), (420, 64))
+                pen.text(430, 64, "*y*")
+            else:
+                pen.circle((372, 64), 16, "target", "*L*")
+                pen.arrow((two + width, y), (358, y))
+                pen.arrow((358, 74), (two + width, 74), gradient=True)
+                if kind == "model":
+                    pen.arrow((two, 74), (one + width, 74), gradient=True)
+                pen.text(274, 106, "trained", 14)
+            below = {"feature": "copied, frozen", "model": "copied, trained on"}
+            pen.text(160 if kind != "target" else 217, 106,
+                     below.get(kind, "both copied, frozen"), 14)  # fmt: skip
+    return pen
+
+
+@drawing
+def fine_tuning() -> Pen:
+    pen = Pen(
+        "fine_tuning", 440, 372, "Which layers are trained",
+        """Three networks of four pretrained layers and a new head. Linear probe: all four layers
+        are frozen, hatched, and the gradient ends at the head. Upper layers: the first two are
+        frozen, the gradient passes the last two. Full fine-tuning: nothing is frozen, and the
+        gradient reaches the first layer.""",
+    )  # fmt: skip
+    for k, (name, frozen) in enumerate(
+        (("linear probe", 4), ("upper layers", 2), ("full fine-tuning", 0))
+    ):
+        with pen.moved(0, 116 * k):
+            pen.text(4, 12, name, bold=True, anchor="start")
+            pen.text(14, 48, "*x*")
+            pen.arrow((22, 48), (44, 48))
+            lefts = [44 + 66 * layer for layer in range(4)]
+            for layer, left in enumerate(lefts):
+                pen.box(left, 30, 46, 52, f"*θ*_{layer + 1}", "source", frozen=layer < frozen)
+                pen.arrow((left + 46, 48), (left + 66, 48))
+                if layer >= frozen:
+                    pen.arrow((left + 66, 66), (left + 46, 66), gradient=True)
+            pen.box(308, 30, 58, 52, "head", "target")
+            pen.circle((410, 56), 16, "target", "*L*")
+            pen.arrow((366, 48), (396, 48))
+            pen.arrow((397, 66), (366, 66), gradient=True)
+    x, y = 44, 356
+    pen.box(x, y - 9, 26, 18, "", frozen=True)
+    pen.text(x + 34, y, "frozen", 14, "start")
+    pen.box(x + 104, y - 9, 26, 18, "", "source")
+    pen.text(x + 138, y, "pretrained, trained", 14, "start")
+    pen.box(x + 290, y - 9, 26, 18, "", "target")
+    pen.text(x + 324, y, "new", 14, "start")
     return pen

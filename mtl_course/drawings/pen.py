@@ -55,10 +55,10 @@ class Box(NamedTuple):
 
 
 class Pen:
-    """One drawing. `title` names it, `desc` is its alt text; all coordinates are the viewBox's."""
+    """One drawing. `title` names it, `desc` is its alt text; coordinates are the viewBox's."""
 
-    def __init__(self, name: str, width: int, height: int, title: str, desc: str):
-        self.name, self.width, self.height = name, width, height
+    def __init__(self, name: str, width: int, height: int, title: str, desc: str, zoom=1.0):
+        self.name, self.width, self.height, self.zoom = name, width, height, zoom
         self.title, self.desc = title, " ".join(desc.split())
         self.parts: list[str] = []
         self.words: list[tuple[str, Box]] = []
@@ -157,13 +157,13 @@ class Pen:
     def box(
         self, x: float, y: float, w: float, h: float, label: str = "", role: str = "ink",
         frozen: bool = False, dashed: bool = False, fill: float = 0.14, size: float = SIZE,
-        bold: bool = False, layers: int = 1,
+        bold: bool = False, layers: int = 1, rx: float = 5,
     ) -> Box:  # fmt: skip
         """A part of a network; hatched if frozen, with the seams of its layers."""
         for line in label.split("\n"):
             if measure(line, size, bold) > w - 4:
                 raise ValueError(f"{self.name}: {line!r} is wider than its box, {w}.")
-        look = {"x": x, "y": y, "width": w, "height": h, "rx": 5}
+        look = {"x": x, "y": y, "width": w, "height": h, "rx": rx or None}
         role = "frozen" if frozen else role
         if frozen:
             self._add("rect", "frozen", **look, fill=f"url(#{self.name}-hatch)")
@@ -244,8 +244,9 @@ class Pen:
             )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="mtl-svg" role="img"'
-            f' aria-labelledby="{self.name}-title {self.name}-desc" width="{self.width}"'
-            f' height="{self.height}" viewBox="0 0 {self.width} {self.height}"'
+            f' aria-labelledby="{self.name}-title {self.name}-desc"'
+            f' width="{_n(self.width * self.zoom)}" height="{_n(self.height * self.zoom)}"'
+            f' viewBox="0 0 {self.width} {self.height}"'
             f' color="{LIGHT["ink"]}" font-family="{FONT}" fill="currentColor">\n'
             f'<title id="{self.name}-title">{escape(self.title)}</title>\n'
             f'<desc id="{self.name}-desc">{escape(self.desc)}</desc>\n'
