@@ -92,7 +92,7 @@ def slider(
         alt: what the picture of a value shows: a function of the value, or a template with
             ``{value}``, which stands for the value as `text` writes it.
         text: how a value is written: a function of the value, or a format such as ``"{:.2f}"``.
-            Default: numbers as by ``"{:g}"``, all else as by ``str``.
+            Default: numbers as by ``"{:g}"``, infinity as ∞, all else as by ``str``.
         start: index of the value that is shown first.
         dpi: dots per inch of the pictures; an inch takes 96 pixels of the page.
         colors: of each picture, at most 256.
@@ -156,7 +156,7 @@ def _written(value, text) -> str:
     if text:
         return text.format(value)
     try:
-        return str(value) if isinstance(value, str | bool) else f"{value:g}"
+        return str(value) if isinstance(value, str | bool) else f"{value:g}".replace("inf", "∞")
     except (TypeError, ValueError):
         return str(value)
 
@@ -198,7 +198,9 @@ def _picture(figure, dpi, colors) -> str:
     raw, small = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", dpi=dpi, facecolor="white", bbox_inches=None)
     image = Image.open(raw).convert("RGB")
-    image.quantize(colors).save(small, "PNG", optimize=True)
+    # Median cut, the default, would mix the colour of a small mark with others.
+    image = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    image.save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 

@@ -74,6 +74,20 @@ def test_one_palette_picture_per_value_on_one_canvas():
     assert frames[0].convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_small_mark_keeps_its_colour():
+    def marks(_):
+        figure, ax = plt.subplots(figsize=(7, 3.4))
+        for place, colour in enumerate(plots.COLORS):
+            ax.plot(np.sin(np.arange(50) + place), "o", color=plots.COLORS[0], alpha=0.7)
+            ax.plot(10 * place, 2, "s", color=colour)
+        return figure
+
+    here = np.asarray(pictures(output(marks, [1, 2]).html)[0].convert("RGB")).astype(int)
+    for colour in plots.COLORS:
+        wanted = np.array(mpl.colors.to_rgb(colour)) * 255
+        assert (np.abs(here - wanted).max(axis=2) <= 4).sum() > 60, colour
+
+
 def test_pictures_stand_in_the_order_of_the_values():
     def shade(level):
         figure = plt.figure(figsize=(1, 1), facecolor="white")
@@ -121,6 +135,7 @@ def test_texts_that_do_not_tell_frames_apart_are_refused(alt):
     [
         ([1, 10], "", "slope β = 1"),
         ([0.1, 1e-6], "", "slope β = 0.1"),
+        ([float("inf"), 1], "", "slope β = ∞"),
         (["low", "high"], "", "slope β: low"),
         ([(1, 2), (3, 4)], "", "slope β = (1, 2)"),
         ([0.25, 0.5], "{:.0%}", "slope β = 25%"),
