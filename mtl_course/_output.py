@@ -9,11 +9,16 @@ the book may give it more.
 import html
 import sys
 import textwrap
+import unicodedata
 
 WIDTH = 76  # characters of a line of text
 # Grounds for white signs, 4.5 to 1 and more, and 3 to 1 against white and near-black pages.
 TONES = {"good": "#1a7f37", "bad": "#bc4c00", "stop": "#cf222e", "calm": "#646d77"}
 BORDER = "1px solid rgba(128,128,128,.4)"
+# What takes the place of a character where a console has none for it.
+PLAIN = {"✓": "+", "✗": "x", "○": "o", "–": "-", "—": "-", "−": "-", "…": "...", "±": "+-"}
+PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "·": "*", "≤": "<=", "≥": ">="}
+PLAIN |= {"≈": "~", "→": "->"}
 
 
 class Output:
@@ -42,7 +47,36 @@ def show(output: Output) -> None:
 
         display(output)
     else:
-        print(output.text)
+        print(printable(output.text))
+
+
+def printable(text: str) -> str:
+    """The text as the console can print it: signs that its encoding lacks become plain ones."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except LookupError:
+        encoding = "ascii"
+    except UnicodeEncodeError:
+        pass
+    plain = "".join(_plain(character) for character in text)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _plain(character: str) -> str:
+    """A character in plain ones: ``²`` as ``^2``, ``σ`` as ``sigma``; else itself."""
+    if character.isascii() or character in PLAIN:
+        return PLAIN.get(character, character)
+    kind, _, inner = unicodedata.decomposition(character).partition("> ")
+    if kind in ("<super", "<sub"):
+        inner = chr(int(inner, 16))
+        return ("^" if kind == "<super" else "_") + PLAIN.get(inner, inner)
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK") and " LETTER " in name and " WITH " not in name:
+        spelled = name.split()[-1].replace("LAMDA", "LAMBDA")
+        return spelled.capitalize() if "CAPITAL" in name else spelled.lower()
+    return character
 
 
 def wrapped(text: str, indent: str = "", more: str = "") -> str:

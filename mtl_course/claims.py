@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ._markup import to_html, to_text
+from ._output import Output, card, show, wrapped
+
 MIN_SEEDS = 3
+SEEN = {True: ("good", "✓", "holds"), False: ("bad", "✗", "does not hold in this run")}
 
 
 class ClaimFailed(AssertionError):  # noqa: N818 (it names what happened)
@@ -43,7 +47,7 @@ class Paired:
         mean, error, limit = _digits(self.error, self.mean, self.error, self.limit)
         return (
             f"{mean} ± {error} (standard error, {self.seeds} seeds); 95 % limit {limit}:"
-            f" a difference of at least {limit} would have been seen"
+            " a difference that large would have been seen"
         )
 
 
@@ -135,6 +139,10 @@ def claim(
     three seeds: one lucky run is no evidence. For a learner who changed a setting both are said,
     and the notebook goes on.
 
+    A notebook shows it as a card, with the sentence, a sign and a word for whether it holds, and
+    the evidence; elsewhere it is printed. The sentence and the names of the evidence may have
+    `code`, **bold** and short $formulas$.
+
     Where the environment variable MTL_COURSE_CLAIMS names a file, each claim is appended to it as
     one line of JSON (text, holds, few, evidence), for `python -m mtl_course.dev claims`.
 
@@ -154,27 +162,35 @@ def claim(
         ✓ holds: Joint beats single
             joint: 0.830 ± 0.010 (3 seeds)
             joint - single: 0.130 ± 0.006 (standard error, 3 seeds);
-                95 % limit 0.025: a difference of at least 0.025 would have been seen
+                95 % limit 0.025: a difference that large would have been seen
     """
     evidence = evidence or {}
     holds = bool(holds)
-    lines, few = [], []
+    shown, few = [], []
     for name, values in evidence.items():
         count = _seeds(values)
         if count is not None and count < MIN_SEEDS:
             few.append(f"{name!r} has {count}")
-        lines.append(f"    {name}: {_line(values)}")
+        shown.append(f"{name}: {_line(values)}")
+    lines = [wrapped(to_text(one), "    ", "    ") for one in shown]
     _collect(text, holds, bool(few), evidence)
     if few and strict():
         raise ClaimFailed(f"a claim needs at least {MIN_SEEDS} seeds, but {', '.join(few)}: {text}")
     if not holds and strict():
         raise ClaimFailed("\n".join([f"claim does not hold: {text}", *lines]))
-    head = "✓ holds" if holds else "✗ does not hold in this run"
-    print("\n".join([f"{head}: {text}", *lines]))
+    tone, sign, word = SEEN[holds]
+    note = ""
     if few:
-        print(f"    Fewer than {MIN_SEEDS} seeds are no evidence either way.")
+        note = f"Fewer than {MIN_SEEDS} seeds are no evidence either way."
     elif not holds:
-        print("    That is fine if you changed a setting; with the settings of the book it holds.")
+        note = "That is fine if you changed a setting; with the settings of the book it holds."
+    lines += [wrapped(note, "    ")] if note else []
+    plain = "\n".join([wrapped(f"{sign} {word}: {to_text(text)}", more="  "), *lines])
+    items = "".join(f"<li>{to_html(one)}</li>" for one in shown)
+    body = f'<ul style="margin:.3em 0 0;padding-left:1.4em;font-size:.9em">{items}</ul>'
+    below = f'<div style="font-size:.9em">{note}</div>' if note else ""
+    page = card(tone, sign, word, to_html(text), (body if items else "") + below, kind="claim")
+    show(Output(page, plain))
 
 
 def _seeds(values) -> int | None:
@@ -188,7 +204,7 @@ def _seeds(values) -> int | None:
 def _line(values) -> str:
     """`summary`, or the values themselves where they are too few for a spread."""
     if isinstance(values, Paired):
-        return summary(values).replace("; ", ";\n        ")
+        return summary(values).replace("; ", ";\n    ")
     count = _seeds(values)
     if count is not None and count < MIN_SEEDS:
         return ", ".join(f"{value:.4g}" for value in np.asarray(values, dtype=float))

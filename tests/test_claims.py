@@ -2,7 +2,11 @@
 learner.
 """
 
+import html
+import io
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,7 +117,7 @@ def test_a_paired_difference_says_what_it_could_have_seen(strict, capsys):
     assert capsys.readouterr().out == (
         "✓ holds: Joint beats single\n"
         "    joint - single: 0.020 ± 0.004 (standard error, 5 seeds);\n"
-        "        95 % limit 0.012: a difference of at least 0.012 would have been seen\n"
+        "        95 % limit 0.012: a difference that large would have been seen\n"
         "    tasks: 2\n"
     )
 
@@ -181,3 +185,84 @@ def test_a_claim_that_stops_a_strict_run_is_collected(strict, tmp_path, monkeypa
     with pytest.raises(ClaimFailed):
         claim("Single beats joint", False, {"joint": JOINT})
     assert '"holds": false' in (tmp_path / "claims.jsonl").read_text(encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------------- as cards
+@pytest.fixture
+def shown(calm, monkeypatch):
+    """The outputs that were shown."""
+    outputs = []
+    monkeypatch.setattr(claims, "show", outputs.append)
+    return outputs
+
+
+def words(page):
+    """What a page shows of some HTML."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_a_card_says_what_the_text_says(shown):
+    gain = claims.paired([0.82, 0.84, 0.83, 0.81, 0.85], [0.80, 0.81, 0.82, 0.80, 0.82])
+    claim("Joint beats single", True, {"joint": JOINT, "joint - single": gain, "tasks": 2})
+    claim("Single beats joint", False, {"joint": JOINT})
+    claim("Few", True, {"joint": [0.5]})
+    for output in shown:
+        assert words(output.html) == " ".join(output.text.replace(":", "", 1).split())
+    assert [output.html.count("<li>") for output in shown] == [3, 1, 1]
+
+
+def test_a_card_tells_its_verdict_without_colour(shown):
+    claim("A", True)
+    claim("A", False)
+    good, bad = shown
+    assert words(good.html) == "✓ holds A" and words(bad.html).startswith("✗ does not hold in this")
+    assert "mtl-claim mtl-good" in good.html and "mtl-claim mtl-bad" in bad.html
+
+
+def test_a_card_is_the_same_in_every_run(shown):
+    for _ in range(2):
+        claim("A", True, {"joint": JOINT})
+    assert shown[0].html == shown[1].html and " id=" not in shown[0].html
+
+
+def test_long_sentences_and_names_are_wrapped(shown):
+    claim("A sentence that goes on and on " * 5, True, {"a long name of a method " * 4: JOINT})
+    lines = shown[0].text.split("\n")
+    assert max(map(len, lines)) <= 76 and len(lines) == 5
+    assert lines[1].startswith("  sentence ") and lines[4].startswith("        a long")
+
+
+def test_markup_in_a_claim(shown):
+    claim("`fit` with $R^2 < 1$ & <b>", True, {"$\\lambda$": 1.0})
+    assert shown[0].text == "✓ holds: `fit` with R² < 1 & <b>\n    λ: 1"
+    assert ">fit</code>" in shown[0].html and "&amp; &lt;b&gt;" in shown[0].html
+    assert "<i>λ</i>" in shown[0].html
+
+
+def test_a_claim_is_displayed_in_a_kernel_and_printed_elsewhere(calm, monkeypatch, capsys):
+    import IPython
+    from IPython import display
+
+    outputs = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr(display, "display", outputs.append)
+    claim("A", True)
+    assert capsys.readouterr().out == "" and len(outputs) == 1
+    assert repr(outputs[0]) == "✓ holds: A" and "mtl-claim" in outputs[0]._repr_html_()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace())
+    claim("A", True)
+    assert capsys.readouterr().out == "✓ holds: A\n" and len(outputs) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "no-such"])
+def test_a_claim_is_printed_on_any_console(calm, monkeypatch, encoding):
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding if encoding[:2] != "no" else "ascii")
+    if encoding == "no-such":
+        console = SimpleNamespace(encoding=encoding, write=str, flush=str)
+    monkeypatch.setattr("sys.stdout", console)
+    claim("$\\sigma^2 \\le \\Lambda_1$", True, {"joint": JOINT})
+    if encoding == "ascii":
+        console.seek(0)
+        assert console.read() == (
+            "+ holds: sigma^2 <= Lambda_1\n    joint: 0.410 +- 0.010 (3 seeds)\n"
+        )

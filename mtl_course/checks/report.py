@@ -1,10 +1,10 @@
 """What a check shows: the same verdict as text and as a card that reads on light and dark pages."""
 
 import html
-import sys
 import textwrap
 from dataclasses import dataclass, field
 
+from .._output import printable
 from .exercise import Exercise
 from .rows import Row
 
@@ -17,11 +17,6 @@ HEADLINES = {
     "error": "stopped with an error",
     "timeout": "took too long",
 }
-# What takes the place of a character where a console has none for it.
-PLAIN = str.maketrans(
-    {"✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "−": "-", "‘": "'", "’": "'"}
-    | {"“": '"', "”": '"', "×": "x"}
-)
 GREEN, ORANGE, GREY = "#2da44e", "#d4730b", "#808a94"
 BORDERS = {
     "solved": GREEN,
@@ -110,19 +105,6 @@ class Result:
             parts.append(f"<div>Same inputs again: <code>{e(self.again)}</code></div>")
         parts += [f"<div>{e(note)}</div>" for note in self.notes]
         return card(BORDERS[self.state], "".join(parts))
-
-
-def printable(text: str) -> str:
-    """The text as the console can print it: signs that its encoding lacks become plain ones."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-        return text
-    except LookupError:
-        encoding = "ascii"
-    except UnicodeEncodeError:
-        pass
-    return text.translate(PLAIN).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str) -> None:

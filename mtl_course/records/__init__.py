@@ -5,8 +5,10 @@ it.
 """
 
 import errno
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +16,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+from .._output import wrapped
 
 FOLDER = Path(__file__).parent
 FIELDS = ("chapter", "profile", "results", "provenance")
@@ -37,11 +41,21 @@ class Record:
     provenance: dict
 
     def __str__(self):
+        return wrapped(self._line, more="  ")
+
+    __repr__ = __str__  # not its results: they would fill pages
+
+    def _repr_html_(self) -> str:
+        line = html.escape(self._line)
+        return f'<div class="mtl-note" style="font-size:.8em;overflow-wrap:anywhere">{line}</div>'
+
+    @property
+    def _line(self) -> str:
+        """Where, when and how it was made."""
         p = self.provenance
         day, commit = p["date"][:10], p["commit"][:9]
-        return (
-            f"Record of {day} on {p['device']}, torch {p['torch']}, commit {commit}: {p['command']}"
-        )
+        device = re.sub(r"\b1 threads\b", "1 thread", p["device"])
+        return f"Record of {day} on {device}, torch {p['torch']}, commit {commit}: {p['command']}"
 
 
 def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Record | None:

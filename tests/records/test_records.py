@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -317,3 +318,17 @@ def test_it_runs_as_a_module():
         [sys.executable, "-m", "mtl_course.record", "77"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and "There is no chapter '77'" in done.stderr
+
+
+def test_a_record_is_shown_as_one_line_that_is_broken_and_not_with_its_results():
+    long = replace(RECORD, provenance=RECORD.provenance | {"command": "run " * 30 + "<it>"})
+    for text in (str(long), repr(long)):
+        assert max(map(len, text.split("\n"))) <= 76 and "joint" not in text
+    assert str(long).split("\n")[1].startswith("  run")
+    assert "&lt;it&gt;" in long._repr_html_() and "joint" not in long._repr_html_()
+
+
+@pytest.mark.parametrize("device", ["CPU, 1 threads", "CPU, 11 threads"])
+def test_one_thread_is_no_plural(device):
+    record = replace(RECORD, provenance=RECORD.provenance | {"device": device})
+    assert ("1 thread," in str(record)) == (device == "CPU, 1 threads")
