@@ -18,7 +18,7 @@ ARGS ?=
 # An environment that was not made to its end is begun anew.
 .DELETE_ON_ERROR:
 
-.PHONY: help book zip test notebooks run data records diagrams sync publish colab nbgrader clean
+.PHONY: help book zip test notebooks run data records diagrams drawings sync publish colab nbgrader clean
 
 help:  ## list the targets
 	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
@@ -50,6 +50,9 @@ records: $(VENV)/.test  ## make the records that are missing, as many as fit: ma
 
 diagrams: $(VENV)/.test  ## render the Mermaid sources to SVG (needs npm and Chromium)
 	$(DEV) diagrams
+
+drawings: $(VENV)/.test  ## draw the drawings of mechanisms from their sources
+	$(DEV) drawings
 
 publish: $(VENV)/.test  ## give the course its address everywhere: make publish URL=https://github.com/you/mtl-course
 	$(DEV) publish "$(URL)"

@@ -11,7 +11,7 @@ LIGHT = {
     "soft": "#5f5f5f",
     "paper": "#ffffff",
     **ROLES,
-    **{f"task{t}": colour for t, colour in enumerate(TASKS[:3], 1)},
+    **{f"task{t}": colour for t, colour in enumerate(TASKS[:4], 1)},
 }
 DARK = {
     "ink": "#ececec",
@@ -27,6 +27,7 @@ DARK = {
     "task1": "#f5823f",
     "task2": "#2cc598",
     "task3": "#e09cc3",
+    "task4": "#f0b23c",
 }
 SIZE, SMALL = 16, 14
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
@@ -36,7 +37,7 @@ def style() -> str:
     """The rules that every drawing carries: light by default, dark where a page says so."""
     light = "".join(f".mtl-{r}{{color:var(--mtl-{r},{c})}}" for r, c in LIGHT.items())
     dark = "".join(f"--mtl-{r}:{c};" for r, c in DARK.items())
-    pages = "html[data-theme=dark],html[theme=dark],[data-jp-theme-light=false]"
+    pages = "html[data-theme=dark],html[theme=dark],[data-jp-theme-light=false],body.vscode-dark"
     return (
         f".mtl-svg{{color:var(--mtl-ink,{LIGHT['ink']});max-width:100%;height:auto}}{light}"
         f"@media screen{{{','.join(f'{page} .mtl-svg' for page in pages.split(','))}{{{dark}}}}}"

@@ -64,7 +64,7 @@ class Pen:
         self.words: list[tuple[str, Box]] = []
         self._shift = (0.0, 0.0)
 
-    def _add(self, tag: str, role: str = "", content: str = "", **attributes) -> None:
+    def element(self, tag: str, role: str = "", content: str = "", **attributes) -> None:
         if role and role != "ink":
             attributes = {"class": f"mtl-{role}", "color": LIGHT[role], **attributes}
         given = "".join(
@@ -98,7 +98,7 @@ class Pen:
         self._place(label, box)
         if halo:
             inside = Box(box.x - 2, box.y, box.w + 4, box.h)
-            self._add("rect", "paper", x=inside.x, y=inside.y, width=inside.w, height=inside.h,
+            self.element("rect", "paper", x=inside.x, y=inside.y, width=inside.w, height=inside.h,
                       fill="currentColor")  # fmt: skip
         weight = 600 if bold else None
         for k, line in enumerate(lines):
@@ -111,7 +111,7 @@ class Pen:
                 marks += ' font-style="italic"' if italic else ""
                 runs += f"<tspan{marks}>{escape(piece)}</tspan>" if marks else escape(piece)
                 drop = want
-            self._add("text", role, runs, x=x, y=base, font_size=size, font_weight=weight,
+            self.element("text", role, runs, x=x, y=base, font_size=size, font_weight=weight,
                       text_anchor=None if anchor == "start" else anchor)  # fmt: skip
         return box
 
@@ -130,7 +130,7 @@ class Pen:
         self, d: str, role: str = "ink", fill: float = 0.0, width: float = 1.8, dashed: bool = False
     ) -> None:
         """A path in a role's colour; `fill` is the opacity of its inside."""
-        self._add("path", role, d=d, fill="currentColor" if fill else "none",
+        self.element("path", role, d=d, fill="currentColor" if fill else "none",
                   fill_opacity=_share(fill),
                   stroke="currentColor" if width else None, stroke_width=width or None,
                   stroke_dasharray="5 4" if dashed else None)  # fmt: skip
@@ -147,7 +147,7 @@ class Pen:
 
     def circle(self, at: Point, r: float, role: str = "ink", label: str = "", fill=0.14, size=SIZE):
         """A node; with the label "+" or "×" an operation."""
-        self._add("circle", role, cx=at[0], cy=at[1], r=r, fill="currentColor",
+        self.element("circle", role, cx=at[0], cy=at[1], r=r, fill="currentColor",
                   fill_opacity=_share(fill), stroke="currentColor",
                   stroke_width=1.8)  # fmt: skip
         if label:
@@ -166,8 +166,8 @@ class Pen:
         look = {"x": x, "y": y, "width": w, "height": h, "rx": rx or None}
         role = "frozen" if frozen else role
         if frozen:
-            self._add("rect", "frozen", **look, fill=f"url(#{self.name}-hatch)")
-        self._add("rect", role, **look, fill="currentColor" if fill else "none",
+            self.element("rect", "frozen", **look, fill=f"url(#{self.name}-hatch)")
+        self.element("rect", role, **look, fill="currentColor" if fill else "none",
                   fill_opacity=_share(fill), stroke="currentColor", stroke_width=1.8,
                   stroke_dasharray="5 4" if dashed else None)  # fmt: skip
         for k in range(1, layers):
@@ -178,7 +178,7 @@ class Pen:
 
     def plate(self, x: float, y: float, w: float, h: float, label: str = "", role="soft") -> Box:
         """A frame around what is repeated or belongs together, its label at the top left."""
-        self._add("rect", role, x=x, y=y, width=w, height=h, rx=9, fill="none",
+        self.element("rect", role, x=x, y=y, width=w, height=h, rx=9, fill="none",
                   stroke="currentColor", stroke_width=1.2)  # fmt: skip
         if label:
             self.text(x + 8, y + 13, label, SMALL, "start", role=role)

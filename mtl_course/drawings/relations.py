@@ -22,7 +22,7 @@ def task_graph() -> Pen:
         shift = {(1, 2): (0, -16), (2, 3): (16, 8), (1, 3): (-16, 8), (3, 4): (14, 2)}[i, j]
         pen.text((x + u) / 2 + shift[0], (y + v) / 2 + shift[1], f"{weight}")
     for task, (x, y) in places.items():
-        pen._add("circle", "paper", cx=x, cy=y, r=19, fill="currentColor")
+        pen.element("circle", "paper", cx=x, cy=y, r=19, fill="currentColor")
         pen.circle((x, y), 19, "ink", str(task), fill=0.08)
     pen.text(96, 12, "tasks", bold=True)
     pen.text(320, 12, "*Q* = *D* − *S*", bold=True)
