@@ -360,7 +360,7 @@ def _several(generator):
 def pcgrad_direction(J, orders):
     """PCGrad's update for given orders of projection.
 
-    J: gradients [T, P], one row a task, none of them zero.
+    J: gradients [T, P], one row per task, none of them zero.
     orders: list of T lists; orders[i] holds the other tasks in
     the order in which gradient i is held against them.
     Return the tensor [P]. J must not change.
@@ -575,7 +575,7 @@ def _split(tasks, unused=0, agree=False):
 # reference
 def _everything(gradients, shared):
     """The direction of one training step for all parameters of
-    a network with a shared trunk and one head a task.
+    a network with a shared trunk and one head per task.
 
     gradients: float64 [T, P], row t the gradient of loss t with
     respect to all P parameters. shared: bool [P], True where a

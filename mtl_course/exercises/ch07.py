@@ -60,7 +60,7 @@ def laplacian_penalty(W, S):
     """Sum over all pairs of tasks, each pair counted once, of
     (S_ij + S_ji) / 2 * ||w_i - w_j||^2.
 
-    W: weights [T, d], one row a task; S: similarities [T, T],
+    W: weights [T, d], one row per task; S: similarities [T, T],
     not symmetric; its diagonal means nothing.
     Return a scalar tensor.
     """

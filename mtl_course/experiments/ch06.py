@@ -25,6 +25,7 @@ from ..multitask.sharing import HardSharing
 from ..multitask.weighting import Fixed
 from ..networks.cost import parameters, widest
 from ..networks.trunks import cnn, mlp
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.tasks import classification
 from .common import seeded
@@ -548,17 +549,27 @@ def run(
 ) -> dict:
     """Accuracies, accuracies with another unit, and conflicts by seed. Plain JSON.
 
-    On one CPU core ``cpu`` takes about a minute per seed.
+    On one CPU core ``cpu`` takes about a minute per seed; each seed is a piece of the record.
     """
     plan, device = plan or PLANS[profile], fastest()
-    middle = plan.rates[len(plan.rates) // 2]
-    results = {"accuracy": compare(plan, seeds, device, report)}
-    results["left loss x 100"] = rescaled(results["accuracy"], plan, seeds, 100.0, device, report)
-    results["conflicts"] = {}
+    results = {"accuracy": {}, "left loss x 100": {}, "conflicts": {}}
     for seed in seeds:
-        cosines = conflicts(plan, seed, middle, device)
-        rounded = {name: np.round(values, 4).tolist() for name, values in cosines.items()}
-        results["conflicts"][str(seed)] = rounded
-        share = np.mean(np.array(cosines["two tasks"]) < 0)
-        report(f"seed {seed}: the two tasks' gradients conflict in {share:.0%} of the steps")
+        piece = kept(f"{plan}, seed {seed}", _one_seed, plan, seed, device, report)
+        for name in ("accuracy", "left loss x 100"):
+            for method, row in piece[name].items():
+                whole = results[name].setdefault(method, {column: [] for column in row})
+                for column, values in row.items():
+                    whole[column] += values
+        results["conflicts"][str(seed)] = piece["conflicts"]
     return results
+
+
+def _one_seed(plan: Plan, seed: int, device: torch.device, report: Callable) -> dict:
+    """What `run` gives, of one seed."""
+    accuracy = compare(plan, [seed], device, report)
+    scaled = rescaled(accuracy, plan, [seed], 100.0, device, report)
+    cosines = conflicts(plan, seed, plan.rates[len(plan.rates) // 2], device)
+    share = np.mean(np.array(cosines["two tasks"]) < 0)
+    report(f"seed {seed}: the two tasks' gradients conflict in {share:.0%} of the steps")
+    rounded = {name: np.round(values, 4).tolist() for name, values in cosines.items()}
+    return {"accuracy": accuracy, "left loss x 100": scaled, "conflicts": rounded}
