@@ -7,6 +7,11 @@ import torch
 from ..multitask.balancing import pcgrad, upgrad
 from .pen import Pen, Point, drawing
 
+# Gradients of two tasks in pixels, and of three tasks, for which PCGrad is not enough.
+PAIR = torch.tensor([[112, 18], [-48, 30]], dtype=torch.float64)
+THREE = torch.tensor([[2, 0, 2], [-3, -3, 2], [0, 0, -2]], dtype=torch.float64)
+ORDERS = [[1, 2], [0, 2], [0, 1]]  # in which PCGrad projects each; no order would spare all three
+
 
 @drawing
 def uncertainty_width() -> Pen:
@@ -98,6 +103,14 @@ def _arc(pen: Pen, at: Point, r: float, start: float, end: float, role: str) -> 
         pen.line([at, tip], role, width=1.2, dashed=True)
 
 
+def effects(orders: list[list[int]]) -> dict[str, torch.Tensor]:
+    """What a step does to each of three tasks: the cosine of update and gradient, by method."""
+    G = THREE @ THREE.T
+    weights = {"sum": torch.ones(3), "PCGrad": pcgrad(G, orders), "UPGrad": upgrad(G)}
+    updates = {name: weight.double() @ THREE for name, weight in weights.items()}
+    return {name: THREE @ d / THREE.norm(dim=1) / d.norm() for name, d in updates.items()}
+
+
 @drawing
 def cone_and_projection() -> Pen:
     pen = Pen(
@@ -108,7 +121,7 @@ def cone_and_projection() -> Pen:
         Below, three tasks, what one step does to each as bars: the sum hurts task 3, PCGrad
         hurts task 1, and UPGrad, which projects on the whole cone, hurts none.""",
     )  # fmt: skip
-    J = torch.tensor([[112.0, 18.0], [-48.0, 30.0]], dtype=torch.float64)
+    J = PAIR
     first, second = J.tolist()
     plain = J.sum(0).tolist()
     weights = pcgrad(J @ J.T)
@@ -137,15 +150,9 @@ def cone_and_projection() -> Pen:
                     pen.arrow(origin, tip(projected), role, width=2)
                 pen.vector(origin, tip(update), "shared", "their sum", (24, -27))
     # three tasks: what a step does to each
-    J = torch.tensor([[2, 0, 2], [-3, -3, 2], [0, 0, -2]], dtype=torch.float64)
-    G = J @ J.T
-    orders = [[1, 2, 0], [0, 2, 1], [0, 1, 2]]
-    methods = {"sum": torch.ones(3), "PCGrad": pcgrad(G, orders), "UPGrad": upgrad(G)}
     pen.line([(0, 214), (440, 214)], "soft", width=0.8)
     pen.text(4, 234, "three tasks: what one step does to each", bold=True, anchor="start", size=15)
-    for k, (name, weight) in enumerate(methods.items()):
-        d = weight.double() @ J
-        gains = (J @ d) / J.norm(dim=1) / d.norm()  # cosines with the tasks' own gradients
+    for k, (name, gains) in enumerate(effects(ORDERS).items()):
         centre = 132 + 118 * k
         pen.text(centre + 12, 264, name)
         pen.line([(centre, 280), (centre, 436)], width=1.2)
@@ -158,4 +165,57 @@ def cone_and_projection() -> Pen:
                 pen.text(centre + 7, y, "hurt", 14, "start")
     pen.text(244, 456, "← worse", 14, "end", role="soft")
     pen.text(256, 456, "better →", 14, "start", role="soft")
+    return pen
+
+
+@drawing
+def weights_on_front() -> Pen:
+    pen = Pen(
+        "weights_on_front", 440, 290, "What a weighted sum reaches",
+        """Two Pareto fronts in the plane of two losses. Left, a front that bends towards the
+        origin: lines of equal weighted sum touch it at three points, one for each choice of
+        weights. Right, a front that bulges away from the origin: the line of equal weights
+        touches it near both ends, and the middle of the front lies above the line, where no
+        weights lead.""",
+    )  # fmt: skip
+    steps = [k / 200 for k in range(201)]
+    fronts = {
+        "bends in": lambda s: (s**2, (1 - s) ** 2),
+        "bulges out": lambda s: (1 - math.exp(-4 * s**2), 1 - math.exp(-4 * (1 - s) ** 2)),
+    }
+    side = 172
+    for k, (name, losses) in enumerate(fronts.items()):
+        with pen.moved(226 * k, 0):
+            corner = (28, 222)
+
+            def place(point, corner=corner):
+                return corner[0] + side * point[0], corner[1] - side * point[1]
+
+            pen.text(28, 12, f"the front {name}", 15, "start", bold=True)
+            pen.arrow(corner, (corner[0] + side + 14, corner[1]))
+            pen.arrow(corner, (corner[0], corner[1] - side - 14))
+            pen.text(corner[0] + side - 4, corner[1] + 16, "*L*_1")
+            pen.text(corner[0] - 15, corner[1] - side - 2, "*L*_2")
+            curve = [losses(s) for s in steps]
+            pen.line([place(point) for point in curve], "shared", width=3)
+            touched = []
+            for p in (0.2, 0.5, 0.8) if k == 0 else (0.5,):
+                total = [p * a + (1 - p) * b for a, b in curve]
+                low = min(total)
+                best = [c for c, v in zip(curve, total, strict=True) if v < low + 1e-9]
+                touched += best
+                # the line of this weighted sum, as far as it lies in the picture
+                ends = [(x, (low - p * x) / (1 - p)) for x in (t / 100 for t in range(-4, 105))]
+                inside = [e for e in ends if -0.04 <= e[1] <= 1.04]
+                pen.line([place(inside[0]), place(inside[-1])], width=1.2)
+            for point in touched:
+                pen.circle(place(point), 5, "single", fill=1)
+            if k == 0:
+                pen.text(corner[0] + 104, 92, "each choice\nof weights\nhas its point", 14)
+            else:
+                middle = losses(0.5)
+                pen.circle(place(middle), 5, "target", fill=1)
+                pen.text(place(middle)[0] + 34, place(middle)[1] - 22, "out of\nreach", 14)
+    pen.line([(120, 272), (146, 272)], width=1.2)
+    pen.text(154, 272, "one value of *w*_1*L*_1 + *w*_2*L*_2", 14, "start")
     return pen

@@ -82,4 +82,4 @@ def measure(label: str, size: float = SIZE, bold: bool = False) -> float:
         for text, raised, _ in pieces(label)
         for c in text
     )
-    return total / unit * size * (1.1 if bold else 1)
+    return total / unit * size * (1.17 if bold else 1)

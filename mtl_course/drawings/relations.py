@@ -5,6 +5,16 @@ from .pen import Pen, drawing
 EDGES = {(1, 2): 3, (2, 3): 1, (1, 3): 2, (3, 4): 1}
 
 
+def laplacian() -> list[list[int]]:
+    """Q = D - S of the graph."""
+    tasks = range(1, 1 + max(map(max, EDGES)))
+    degree = {i: sum(w for pair, w in EDGES.items() if i in pair) for i in tasks}
+    return [
+        [degree[i] if i == j else -EDGES.get((min(i, j), max(i, j)), 0) for j in tasks]
+        for i in tasks
+    ]
+
+
 @drawing
 def task_graph() -> Pen:
     pen = Pen(
@@ -26,17 +36,14 @@ def task_graph() -> Pen:
         pen.circle((x, y), 19, "ink", str(task), fill=0.08)
     pen.text(96, 12, "tasks", bold=True)
     pen.text(320, 12, "*Q* = *D* − *S*", bold=True)
-    left, top, cell = 236, 42, 48
+    left, top, cell, Q = 236, 42, 48, laplacian()
     for i in range(1, 5):
         pen.text(left + cell * (i - 0.5), top - 10, str(i), 14, role="soft")
         pen.text(left - 10, top + cell * (i - 0.5), str(i), 14, role="soft")
         for j in range(1, 5):
-            degree = sum(w for pair, w in EDGES.items() if i in pair)
-            weight = EDGES.get((min(i, j), max(i, j)), 0)
-            value = degree if i == j else -weight
             marked = {i, j} == {1, 2}
             pen.box(left + cell * (j - 1), top + cell * (i - 1), cell, cell,
-                    f"{value}".replace("-", "−"), "shared" if marked else "soft",
+                    str(Q[i - 1][j - 1]).replace("-", "−"), "shared" if marked else "soft",
                     fill=0.3 if marked else 0.16 if i == j else 0, rx=0)  # fmt: skip
     pen.text(332, 250, "every row adds up to 0", 14)
     return pen

@@ -1,17 +1,22 @@
 """The drawings: as their sources draw them, readable on a phone, and told in words."""
 
+import itertools
 import re
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 import mtl_course
 from mtl_course import plots
+from mtl_course.dev import browser
 from mtl_course.dev import drawings as command
+from mtl_course.drawings import balance, relations
 from mtl_course.drawings.pen import Pen
+from mtl_course.multitask import balancing
 from mtl_course.plots import drawings
 
 DRAWN = command.draw()
@@ -148,6 +153,70 @@ def test_the_command_writes_checks_and_finds_what_nobody_draws(tmp_path, monkeyp
     assert command.main([]) == 1 and "orphan.svg" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["nothing"])
+
+
+# ------------------------------------------------------------------- what the drawings say is true
+def test_only_upgrad_hurts_none_of_the_three_tasks():
+    either = [[[1, 2], [2, 1]], [[0, 2], [2, 0]], [[0, 1], [1, 0]]]
+    for orders in itertools.product(*either):
+        gains = balance.effects(list(orders))
+        assert gains["sum"].argmin() == 2 and gains["sum"].min() < -0.1
+        assert gains["PCGrad"].min() < -0.1, orders
+        assert gains["UPGrad"].min() > 0.01
+    assert balance.effects(balance.ORDERS)["PCGrad"].argmin() == 0
+
+
+def test_the_sum_of_the_pair_leaves_the_cone_and_pcgrad_stays():
+    J = balance.PAIR
+    assert J[0] @ J[1] < 0
+    hurt = J @ J.sum(0)
+    assert hurt[0] > 0 > hurt[1]
+    assert (J @ (balancing.pcgrad(J @ J.T) @ J)).min() > 0
+
+
+def test_the_laplacian_is_that_of_the_graph():
+    Q = np.array(relations.laplacian())
+    assert (Q.sum(0) == 0).all() and (Q == Q.T).all()
+    for (i, j), weight in relations.EDGES.items():
+        assert Q[i - 1, j - 1] == -weight
+    words = [t.text for t in ElementTree.fromstring(DRAWN["task_graph"]).iter(f"{SVG}text")]
+    for value in Q.flat:  # every entry is written, as often as it occurs
+        words.remove(str(value).replace("-", "−"))
+
+
+@pytest.mark.skipif(browser.missing() is not None, reason=f"{browser.missing()}")
+def test_on_a_page_it_fits_a_phone_and_turns_dark():
+    look = """() => [...document.querySelectorAll("svg")].map(svg => {
+        const box = svg.getBoundingClientRect();
+        if (!box.width) return null;  // the other twin is shown
+        const words = [...svg.querySelectorAll("text")].map(t => t.getBoundingClientRect());
+        const out = words.filter(w => w.left < box.left - 1 || w.right > box.right + 1);
+        return [svg.querySelector("title").id, out.length, getComputedStyle(svg).color];
+    }).filter(Boolean)"""
+    names = [name for name in DRAWN if not name.endswith("_phone")]
+    body = "".join(plots.drawing(name).html for name in names)
+    dark = {
+        "html[data-theme=dark]": ("data-theme=dark", ""),
+        "html[theme=dark]": ("theme=dark", ""),
+        "jupyterlab": ("", "data-jp-theme-light=false"),
+    }
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = browser.launch(playwright)
+        page = chromium.new_page(viewport={"width": 390, "height": 800})
+        page.set_content(f"<html><body style='margin:8px 16px'>{body}</body></html>")
+        found = page.evaluate(look)
+        assert len(found) == len(names)
+        assert [entry[0] for entry in found if entry[1]] == [], "words leave their drawing"
+        assert {entry[2] for entry in found} == {"rgb(26, 26, 26)"}
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for where, (html, inside) in dark.items():
+            page.set_content(f"<html {html}><body {inside}>{body}</body></html>")
+            assert {entry[2] for entry in page.evaluate(look)} == {"rgb(236, 236, 236)"}, where
+        page.emulate_media(media="print")
+        assert {entry[2] for entry in page.evaluate(look)} == {"rgb(26, 26, 26)"}
+        chromium.close()
 
 
 # ------------------------------------------------------------------------------------------ the pen
