@@ -5,7 +5,8 @@ import math
 import torch
 
 from ..multitask.balancing import pcgrad, upgrad
-from .pen import Pen, Point, drawing
+from .pen import Pen, drawing
+from .places import Point
 
 # Gradients of two tasks in pixels, and of three tasks, for which PCGrad is not enough.
 PAIR = torch.tensor([[112, 18], [-48, 30]], dtype=torch.float64)

@@ -1,6 +1,7 @@
 """The drawing on the cover: several tasks, one trunk, and what it knows carried to a new task."""
 
-from .pen import Box, Pen, Point, drawing
+from .pen import Pen, drawing
+from .places import Box, Point
 
 ALT = """Pictures, a river's curve and a table of people, three tasks in three colours, flow into
     one broad blue trunk of four layers and leave it again to three heads: which digit, how high,

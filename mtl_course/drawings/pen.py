@@ -9,12 +9,11 @@ is an error here, not a surprise on the page.
 import math
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from .look import FONT, LIGHT, SIZE, SMALL, measure, pieces, raised_size, style
+from .places import Box, Point, opacity, towards, write
 
-Point = tuple[float, float]
 DRAWINGS: dict[str, Callable] = {}  # name -> function () -> Pen
 
 
@@ -24,34 +23,7 @@ def drawing(function: Callable) -> Callable:
     return function
 
 
-def _n(*numbers: float) -> str:
-    """Numbers as SVG wants them, to a tenth."""
-    return " ".join(f"{round(number, 1) + 0.0:g}" for number in numbers)
-
-
-def _share(fill: float) -> str | None:
-    """An opacity, unless it is none or all."""
-    return f"{fill:.2g}" if 0 < fill < 1 else None
-
-
-class Box(NamedTuple):
-    """A rectangle, and where arrows touch it: `at("left", 0.25)` is a quarter down."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-
-    def at(self, side: str, part: float = 0.5) -> Point:
-        if side in ("left", "right"):
-            return self.x + self.w * (side == "right"), self.y + self.h * part
-        return self.x + self.w * part, self.y + self.h * (side == "bottom")
-
-    left = property(lambda self: self.at("left"))
-    right = property(lambda self: self.at("right"))
-    top = property(lambda self: self.at("top"))
-    bottom = property(lambda self: self.at("bottom"))
-    center = property(lambda self: (self.x + self.w / 2, self.y + self.h / 2))
+INHERITED = {"fill": "currentColor", "stroke_width": 1.8}  # from the drawing's root
 
 
 class Pen:
@@ -68,9 +40,9 @@ class Pen:
         if role and role != "ink":
             attributes = {"class": f"mtl-{role}", "color": LIGHT[role], **attributes}
         given = "".join(
-            f' {key.replace("_", "-")}="{_n(v) if isinstance(v, (int, float)) else v}"'
+            f' {key.replace("_", "-")}="{write(v) if isinstance(v, (int, float)) else v}"'
             for key, v in attributes.items()
-            if v is not None
+            if v is not None and INHERITED.get(key) != v
         )
         self.parts.append(f"<{tag}{given}>{content}</{tag}>" if content else f"<{tag}{given}/>")
 
@@ -79,7 +51,7 @@ class Pen:
         """What is drawn inside is moved: panels of a sheet are drawn as they are alone."""
         before = self._shift
         self._shift = before[0] + dx, before[1] + dy
-        self.parts.append(f'<g transform="translate({_n(dx, dy)})">')
+        self.parts.append(f'<g transform="translate({write(dx, dy)})">')
         yield
         self.parts.append("</g>")
         self._shift = before
@@ -106,8 +78,8 @@ class Pen:
             runs, drop = "", 0.0
             for piece, raised, italic in pieces(line):
                 want = {"": 0.0, "_": 0.22 * size, "^": -0.35 * size}[raised]
-                marks = f' dy="{_n(want - drop)}"' if round(want - drop, 1) else ""
-                marks += f' font-size="{_n(raised_size(size))}"' if raised else ""
+                marks = f' dy="{write(want - drop)}"' if round(want - drop, 1) else ""
+                marks += f' font-size="{write(raised_size(size))}"' if raised else ""
                 marks += ' font-style="italic"' if italic else ""
                 runs += f"<tspan{marks}>{escape(piece)}</tspan>" if marks else escape(piece)
                 drop = want
@@ -131,24 +103,24 @@ class Pen:
     ) -> None:
         """A path in a role's colour; `fill` is the opacity of its inside."""
         self.element("path", role, d=d, fill="currentColor" if fill else "none",
-                  fill_opacity=_share(fill),
+                  fill_opacity=opacity(fill),
                   stroke="currentColor" if width else None, stroke_width=width or None,
                   stroke_dasharray="5 4" if dashed else None)  # fmt: skip
 
     def line(self, points: Iterable[Point], role: str = "ink", **options) -> None:
         """A line through points."""
-        self.shape("M" + "L".join(_n(*p) for p in points), role, **options)
+        self.shape("M" + "L".join(write(*p) for p in points), role, **options)
 
     def region(
         self, points: Iterable[Point], role: str = "shared", fill=0.14, width=0.0, **options
     ):
         """The inside of a polygon: a cone, an area."""
-        self.shape("M" + "L".join(_n(*p) for p in points) + "Z", role, fill, width, **options)
+        self.shape("M" + "L".join(write(*p) for p in points) + "Z", role, fill, width, **options)
 
     def circle(self, at: Point, r: float, role: str = "ink", label: str = "", fill=0.14, size=SIZE):
         """A node; with the label "+" or "×" an operation."""
         self.element("circle", role, cx=at[0], cy=at[1], r=r, fill="currentColor",
-                  fill_opacity=_share(fill), stroke="currentColor",
+                  fill_opacity=opacity(fill), stroke="currentColor",
                   stroke_width=1.8)  # fmt: skip
         if label:
             self.text(*at, label, size)
@@ -168,7 +140,7 @@ class Pen:
         if frozen:
             self.element("rect", "frozen", **look, fill=f"url(#{self.name}-hatch)")
         self.element("rect", role, **look, fill="currentColor" if fill else "none",
-                  fill_opacity=_share(fill), stroke="currentColor", stroke_width=1.8,
+                  fill_opacity=opacity(fill), stroke="currentColor", stroke_width=1.8,
                   stroke_dasharray="5 4" if dashed else None)  # fmt: skip
         for k in range(1, layers):
             self.line([(x + w * k / layers, y), (x + w * k / layers, y + h)], role, width=1)
@@ -207,16 +179,16 @@ class Pen:
         wide = 1.15 * reach
         back = math.atan2(end[1] - before[1], end[0] - before[0])
         tip = end[0] - math.cos(back) * reach * head, end[1] - math.sin(back) * reach * head
-        d = f"M{_n(*start)}"
+        d = f"M{write(*start)}"
         for k, corner in enumerate(points[1:-1], 1):
             if bend:
-                d += f"Q{_n(*corner, *tip)}"
+                d += f"Q{write(*corner, *tip)}"
                 break
             after = points[k + 1]
             r = min(8, math.dist(points[k - 1], corner) / 2, math.dist(corner, after) / 2)
-            a, b = _towards(corner, points[k - 1], r), _towards(corner, after, r)
-            d += f"L{_n(*a)}Q{_n(*corner, *b)}"
-        self.shape(d if bend else d + f"L{_n(*tip)}", role, width=width, dashed=gradient)
+            a, b = towards(corner, points[k - 1], r), towards(corner, after, r)
+            d += f"L{write(*a)}Q{write(*corner, *b)}"
+        self.shape(d if bend else d + f"L{write(*tip)}", role, width=width, dashed=gradient)
         if head:
             wings = [
                 (end[0] - math.cos(back + turn) * wide, end[1] - math.sin(back + turn) * wide)
@@ -245,16 +217,11 @@ class Pen:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="mtl-svg" role="img"'
             f' aria-labelledby="{self.name}-title {self.name}-desc"'
-            f' width="{_n(self.width * self.zoom)}" height="{_n(self.height * self.zoom)}"'
+            f' width="{write(self.width * self.zoom)}" height="{write(self.height * self.zoom)}"'
             f' viewBox="0 0 {self.width} {self.height}"'
-            f' color="{LIGHT["ink"]}" font-family="{FONT}" fill="currentColor">\n'
+            f' color="{LIGHT["ink"]}" fill="currentColor" stroke-width="1.8"'
+            f' font-family="{FONT}">\n'
             f'<title id="{self.name}-title">{escape(self.title)}</title>\n'
             f'<desc id="{self.name}-desc">{escape(self.desc)}</desc>\n'
             f"<style>{style()}</style>\n{hatch}{body}\n</svg>\n"
         )
-
-
-def _towards(start: Point, end: Point, r: float) -> Point:
-    """The point at distance r from the start, on the way to the end."""
-    part = r / max(math.dist(start, end), 1e-9)
-    return start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part

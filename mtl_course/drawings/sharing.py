@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from .pen import Pen, Point, drawing
+from .pen import Pen, drawing
+from .places import Point
 
 WIDTH, HEIGHT = 220, 186
 MIDDLE, UP, DOWN = 102, 58, 146  # heights of the shared part, and of the two tasks
