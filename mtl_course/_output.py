@@ -100,7 +100,9 @@ def wrapped(text: str, indent: str = "", more: str = "") -> str:
     )
 
 
-def card(tone: str, sign: str, word: str, title: str, body: str = "", kind: str = "card") -> str:
+def card(
+    tone: str, sign: str, word: str, title: str, body: str = "", kind: str = "card", label: str = ""
+) -> str:
     """HTML of a card: a badge with sign and word, a title, and what stands below.
 
     Args:
@@ -110,8 +112,10 @@ def card(tone: str, sign: str, word: str, title: str, body: str = "", kind: str 
         title: HTML beside the badge.
         body: HTML below.
         kind: ends the class's name.
+        label: names the card to who cannot see it, as a group.
     """
     colour = TONES[tone]
+    group = f' role="group" aria-label="{html.escape(label)}"' if label else ""
     badge = (
         f'<span class="mtl-badge" style="background:{colour};color:#fff;border-radius:1em;'
         'padding:.1em .7em;font-size:.85em;font-weight:600;white-space:nowrap">'
@@ -120,7 +124,7 @@ def card(tone: str, sign: str, word: str, title: str, body: str = "", kind: str 
     inner = f'<div>{badge} <span class="mtl-title">{title}</span></div>{body}'
     inner = inner.encode("utf-8", "backslashreplace").decode()  # halves of surrogate pairs
     return (
-        f'<div class="mtl-{kind} mtl-{tone}" role="group" style="border:{BORDER};'
+        f'<div class="mtl-{kind} mtl-{tone}"{group} style="border:{BORDER};'
         f"border-left:5px solid {colour};border-radius:6px;padding:.5em .9em;margin:.5em 0;"
         f'line-height:1.5;overflow-wrap:anywhere">{inner}</div>'
     )

@@ -5,6 +5,8 @@ import difflib
 import os
 import random
 
+from .._markup import to_html, to_text
+from .._output import Output, show, wrapped
 from . import apart, child, learner, sandbox, store
 from .diagnosis import diagnose
 from .exercise import REGISTRY, Exercise
@@ -140,11 +142,11 @@ def _to_begin(exercise: Exercise) -> str:
         task = "Find the mistake and mend it"
     else:
         task = "Replace the line `raise NotImplementedError(...)` with your answer"
-    return f'{task}; hint("{exercise.name}") helps.' if exercise.hints else f"{task}."
+    return f'{task}; `hint("{exercise.name}")` helps.' if exercise.hints else f"{task}."
 
 
 def hint(name: str, n: int | None = None) -> None:
-    """Print the next hint of an exercise, a little closer with every call; or the n-th.
+    """Show the next hint of an exercise, a little closer with every call; or the n-th.
 
     Raises:
         ValueError: no exercise has this name.
@@ -156,9 +158,11 @@ def hint(name: str, n: int | None = None) -> None:
     last = len(exercise.hints)
     n = min(max(_hints_given.get(name, 0) + 1 if n is None else n, 1), last)
     _hints_given[name] = n
-    say(f"Hint {n} of {last}: {exercise.hints[n - 1]}")
+    lines = [f"**Hint {n} of {last}**: {exercise.hints[n - 1]}"]
     if n == last:
-        say(f'That is the last one. solution("{name}") shows an answer.')
+        lines.append(f'That is the last one. `solution("{name}")` shows an answer.')
+    page = "".join(f'<div class="mtl-hint" style="margin:.3em 0">{to_html(x)}</div>' for x in lines)
+    show(Output(page, "\n".join(wrapped(to_text(line), more="  ") for line in lines)))
 
 
 def solution(name: str) -> None:

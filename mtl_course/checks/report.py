@@ -1,10 +1,11 @@
-"""What a check shows: the same verdict as text and as a card that reads on light and dark pages."""
+"""What a check shows: the same verdict as text and as a card, on light pages and dark ones."""
 
 import html
 import textwrap
 from dataclasses import dataclass, field
 
-from .._output import printable
+from .._markup import to_html, to_text
+from .._output import TONES, card, printable, wrapped
 from .exercise import Exercise
 from .rows import Row
 
@@ -17,15 +18,16 @@ HEADLINES = {
     "error": "stopped with an error",
     "timeout": "took too long",
 }
-GREEN, ORANGE, GREY = "#2da44e", "#d4730b", "#808a94"
-BORDERS = {
-    "solved": GREEN,
-    "wrong": ORANGE,
-    "error": ORANGE,
-    "timeout": ORANGE,
-    "blank": GREY,
-    "missing": GREY,
+# (tone, sign) of the card of each state, and (tone, words for who cannot see it) of a row's sign.
+FACES = {
+    "solved": ("good", "✓"),
+    "wrong": ("bad", "✗"),
+    "error": ("stop", "!"),
+    "timeout": ("stop", "!"),
+    "blank": ("calm", "○"),
+    "missing": ("calm", "?"),
 }
+SIGNS = {True: ("good", "passed"), False: ("bad", "not yet"), None: ("calm", "not tried")}
 
 
 @dataclass
@@ -65,16 +67,16 @@ class Result:
     def __repr__(self) -> str:
         lines = [self.headline]
         for row in self.rows:
-            lines.append(f"  {MARKS[row.ok]} {row.name}")
+            lines.append(wrapped(f"{MARKS[row.ok]} {to_text(row.name)}", "  ", "  "))
             if row.detail:
-                lines.append(textwrap.indent(row.detail, "      "))
+                lines.append(wrapped(row.detail, "      ", "  "))
         if self._printed:
-            lines += ["  Your function printed:", textwrap.indent(self._printed, "      ")]
+            lines += ["  Your function printed:", wrapped(self._printed, "      ")]
         if self.hint:
-            lines.append(f"  {self._hint_label}: {self.hint}")
+            lines.append(wrapped(f"{self._hint_label}: {to_text(self.hint)}", "  ", "  "))
         if self.again:
             lines.append(f"  Same inputs again: {self.again}")
-        return printable("\n".join(lines + [f"  {note}" for note in self.notes]))
+        return printable("\n".join([*lines, *(wrapped(to_text(n), "  ") for n in self.notes)]))
 
     @property
     def _hint_label(self) -> str:
@@ -88,23 +90,20 @@ class Result:
         return textwrap.shorten(self.printed, 300, placeholder=" …")
 
     def _repr_html_(self) -> str:
-        # Only the border has a colour of its own: text and background are the page's.
-        e = html.escape
-        lines = (f"{MARKS[row.ok]} {e(row.name)}{_block(row.detail)}" for row in self.rows)
-        items = "".join(f'<li style="list-style:none">{line}</li>' for line in lines)
-        parts = [
-            f"<strong>{e(self.headline)}</strong>",
-            f'<ul style="margin:.3em 0;padding:0">{items}</ul>' if items else "",
-        ]
+        worth = self.headline.partition(" (")[2].rstrip(")")
+        title = f"<strong>{html.escape(self.exercise.name)}</strong>{worth and f', {worth}'}"
+        parts = [listed((row.ok, to_html(row.name) + _block(row.detail)) for row in self.rows)]
         if self._printed:
             parts.append(f"<div>Your function printed:</div>{_block(self._printed)}")
         if self.hint:
             label = f"<strong>{self._hint_label}:</strong>"
-            parts.append(f'<div style="margin:.3em 0">{label} {e(self.hint)}</div>')
+            parts.append(f'<div style="margin:.3em 0">{label} {to_html(self.hint)}</div>')
         if self.again:
-            parts.append(f"<div>Same inputs again: <code>{e(self.again)}</code></div>")
-        parts += [f"<div>{e(note)}</div>" for note in self.notes]
-        return card(BORDERS[self.state], "".join(parts))
+            parts.append(f"<div>Same inputs again: {to_html(f'`{self.again}`')}</div>")
+        parts += [f"<div>{to_html(note)}</div>" for note in self.notes]
+        tone, sign = FACES[self.state]
+        word = HEADLINES[self.state]
+        return card(tone, sign, word, title, "".join(parts), "check", self.headline)
 
 
 def say(text: str) -> None:
@@ -112,17 +111,28 @@ def say(text: str) -> None:
     print(printable(text))
 
 
-def card(border: str, inner: str) -> str:
-    """HTML of a card with a coloured left border."""
-    inner = inner.encode("utf-8", "backslashreplace").decode()  # halves of surrogate pairs
-    return (
-        f'<div style="border-left:4px solid {border};padding:.3em .8em;margin:.4em 0">{inner}</div>'
-    )
+def listed(items) -> str:
+    """HTML of a list whose signs say for each item whether it holds.
+
+    Args:
+        items: pairs (True, False or None for what was not tried; HTML).
+    """
+    lines = []
+    for ok, inner in items:
+        tone, word = SIGNS[ok]
+        sign = (
+            f'<span role="img" aria-label="{word}" style="display:inline-block;width:1.5em;'
+            f"line-height:1.5;border-radius:50%;text-align:center;font-size:.75em;font-weight:700;"
+            f'background:{TONES[tone]};color:#fff">{MARKS[ok]}</span>'
+        )
+        lines.append(f'<li style="margin:.15em 0">{sign} {inner}</li>')
+    style = "list-style:none;margin:.3em 0;padding:0"
+    return f'<ul role="list" style="{style}">{"".join(lines)}</ul>' if lines else ""
 
 
 def _block(text: str) -> str:
     style = (
         "margin:.2em 0 .4em 1.6em;padding:0;white-space:pre-wrap;"
-        "background:transparent;color:inherit;border:0"
+        "background:transparent;color:inherit;border:0;font-size:.9em"
     )
     return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import chapters
+from .._output import BORDER, TONES, printable, wrapped
 from .exercise import Exercise
-from .report import BORDERS, MARKS, Result, card, printable
+from .report import MARKS, Result, listed
 
 RANK = ["missing", "blank", "timeout", "error", "wrong", "solved"]
 _said: set[str] = set()  # what a kernel was told once
@@ -203,17 +204,17 @@ class Progress:
             f" {sum(e.points for e in exercises):g} points"
         )
 
-    def _lines(self, exercises: list[Exercise]) -> list[tuple[str, str, str]]:
-        """(mark, name, tries) of each exercise."""
+    def _lines(self, exercises: list[Exercise]) -> list[tuple[bool | None, str, str]]:
+        """(whether it is solved, None before the first try; name; tries) of each exercise."""
         lines = []
         for exercise in exercises:
             entry = self.entries.get(exercise.name)
-            mark = "–" if entry is None else MARKS[self._state(exercise) == "solved"]
-            told = ""
+            solved, told = None, ""
             if entry is not None:
+                solved = self._state(exercise) == "solved"
                 tries = "1 try" if entry["tries"] == 1 else f"{entry['tries']} tries"
                 told = f"{entry['score']:.3g} of {exercise.points:g}, {tries}"
-            lines.append((mark, exercise.name, told))
+            lines.append((solved, exercise.name, told))
         return lines
 
     def _by_chapter(self) -> list[tuple[str, list[Exercise]]]:
@@ -226,24 +227,33 @@ class Progress:
     def __repr__(self) -> str:
         lines = [f"Progress: {self._counts(self.exercises)}"]
         for title, exercises in self._by_chapter():
-            lines.append(f"{title}: {self._counts(exercises)}")
+            lines.append(wrapped(f"{title}: {self._counts(exercises)}", more="  "))
             lines += [
-                f"  {mark} {name:32} {tries}".rstrip()
-                for mark, name, tries in self._lines(exercises)
+                f"  {MARKS[solved]} {name:32} {tries}".rstrip()
+                for solved, name, tries in self._lines(exercises)
             ]
-        return printable("\n".join(lines + ([self.note] if self.note else [])))
+        return printable("\n".join(lines + ([wrapped(self.note)] if self.note else [])))
 
     def _repr_html_(self) -> str:
         e = html.escape
-        parts = [f"<strong>Progress: {self._counts(self.exercises)}</strong>"]
+        parts = [f"<strong>Progress</strong>: {self._counts(self.exercises)}", self._bar()]
         for title, exercises in self._by_chapter():
-            items = "".join(
-                f'<li style="list-style:none">{m} {e(n)} {e(t)}</li>'
-                for m, n, t in self._lines(exercises)
-            )
-            parts.append(
-                f'<div style="margin-top:.5em">{e(title)}: {self._counts(exercises)}</div>'
-            )
-            parts.append(f'<ul style="margin:0;padding:0">{items}</ul>')
+            items = [(ok, f"{e(name)} {e(told)}") for ok, name, told in self._lines(exercises)]
+            head = f"<strong>{e(title)}</strong>: {self._counts(exercises)}"
+            parts.append(f'<div style="margin-top:.6em">{head}</div>{listed(items)}')
         parts += [f"<div>{e(self.note)}</div>"] if self.note else []
-        return card(BORDERS["solved"], "".join(parts))
+        return (
+            f'<div class="mtl-progress" role="group" aria-label="Progress" style="border:{BORDER};'
+            f"border-radius:6px;padding:.5em .9em;margin:.5em 0;line-height:1.5;"
+            f'overflow-wrap:anywhere">{"".join(parts)}</div>'
+        )
+
+    def _bar(self) -> str:
+        """How much is solved, as a bar; the words beside it say the same."""
+        solved = sum(self._state(exercise) == "solved" for exercise in self.exercises)
+        share = 100 * solved / max(len(self.exercises), 1)
+        return (
+            f'<div aria-hidden="true" style="border:{BORDER};border-radius:1em;height:.7em;'
+            f'margin:.3em 0;overflow:hidden"><div style="height:100%;width:{share:.0f}%;'
+            f'background:{TONES["good"]}"></div></div>'
+        )
