@@ -6,7 +6,7 @@ A diagram, or a figure of several panels, that is too wide for a phone scrolls i
 which a keyboard must be able to reach (the theme sees to code and tables). Docutils gives the
 entries of a bibliography a role that ARIA has withdrawn. The empty corner of a table heads nothing.
 Chinese terms are marked as Chinese, so that they are pronounced, and drawn, as such. The arrow that
-unfolds a part of the contents has no name.
+unfolds a part of the contents has no name. A part stands there twice, as caption and as page.
 """
 
 import re
@@ -23,6 +23,7 @@ MENDS = [
 ]
 
 
+PART = re.compile(r"Part [IVX]+\b")  # how the title of a part's page begins
 LATE = 900  # after the theme has added what it draws the contents with
 
 
@@ -33,11 +34,33 @@ def name_arrows(app, pagename, templatename, context, doctree):
 
     def drawn(*arguments, **options):
         contents = draw(*arguments, **options)
-        for arrow in contents.find_all("summary") if hasattr(contents, "find_all") else ():
-            arrow["aria-label"] = "Pages below this one"
+        if hasattr(contents, "find_all"):
+            for arrow in contents.find_all("summary"):
+                arrow["aria-label"] = "Pages below this one"
+            link_parts(contents)
         return contents
 
     context["generate_toctree_html"] = drawn
+
+
+def link_parts(contents):
+    """A part's page is the link of its caption, and no entry of its own below it."""
+    for caption in contents.select("p.caption"):
+        pages = caption.find_next_sibling("ul")
+        entry = pages.find("li") if pages else None
+        link = entry.find("a") if entry else None
+        if link is None or not PART.match(link.get_text(strip=True)):
+            continue
+        text = caption.find(class_="caption-text")
+        link.string = text.get_text()
+        text.clear()
+        text.append(link.extract())
+        if "current" in entry.get("class", ()):
+            link["aria-current"] = "page"
+            caption["class"] = [*caption.get("class", ()), "current"]
+        entry.decompose()
+        if not pages.find("li"):
+            pages.decompose()
 
 
 def mend(app, pagename, templatename, context, doctree):

@@ -6,6 +6,7 @@ notebooks' tools.
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -18,6 +19,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRA = {"index", "search", "genindex"}  # pages that Sphinx adds to those of the table of contents
+# For builders, or replaced by book.css: no page loads them. Licences of what it holds stand in it.
+UNREAD = {
+    ".buildinfo",
+    "fontawesome.js",
+    "pydata-sphinx-theme.css",
+    "sphinx-design.min.css",
+    "card.svg",
+}
 # 1.x has no `python -m`.
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
 
@@ -57,6 +66,15 @@ def require_tools() -> None:
             f"Jupyter Book {version} cannot build this book, 1.x can: pip install -r"
             " requirements-book.txt"
         )
+
+
+def fingerprint(root: Path) -> str:
+    """Of the extensions, styles and scripts of a book, whose changes Sphinx does not notice."""
+    digest = hashlib.sha256()
+    for folder in ("_ext", "_static"):
+        for path in sorted((root / "book" / folder).glob("*.*")):
+            digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def build(
@@ -104,11 +122,10 @@ def build(
         "-n",
         "--keep-going",
     ]
-    extensions = max(
-        (path.stat().st_mtime for path in (root / "book" / "_ext").glob("*.py")), default=0
-    )
-    if environment.exists() and environment.stat().st_mtime < extensions:
-        command.append("--all")  # Sphinx does not notice that the code of an extension changed
+    made_by, makers = output / "_build" / "made-by", fingerprint(root)
+    if not (made_by.exists() and made_by.read_text(encoding="utf-8") == makers):
+        command.append("--all")
+    made_by.unlink(missing_ok=True)  # until this build is whole
     result = subprocess.run(
         command,
         cwd=root,
@@ -135,6 +152,7 @@ def build(
             f"_toc.yml lists {len(expected)} pages, {len(html_pages(html))} were built; missing:"
             f" {sorted(missing)}"
         )
+    made_by.write_text(makers, encoding="utf-8")
     under_way.unlink(missing_ok=True)
     return html
 
@@ -147,9 +165,13 @@ def pack(html: Path, target: Path) -> None:
         files = (path for path in html.rglob("*") if path.is_file())
         for path in sorted(files, key=lambda path: path.relative_to(html).as_posix()):
             name = path.relative_to(html)
-            locales = name.parts[:2] == ("_static", "locales")
-            if name.name == ".buildinfo" or name.suffix == ".map" or locales:
-                continue  # for builders and debuggers, not for readers
+            if (
+                name.name in UNREAD
+                or name.suffix == ".map"
+                or name.parts[:2] == ("_static", "locales")
+                or "webfonts" in name.parts
+            ):
+                continue
             # Dated 1980, whenever it was built.
             entry = zipfile.ZipInfo((Path("mtl-course-book") / name).as_posix())
             entry.external_attr = 0o644 << 16

@@ -3,9 +3,12 @@
 ``python -m mtl_course.dev diagrams [--check]``.
 The pictures are committed, so that a page needs no script and a reader no network. Each carries the
 hash of its source; ``--check`` lists those that no longer fit it, with neither npm nor a browser.
+The book's icon and the card for those who share its address are drawings of our own (SVG), which
+some readers want as PNG: those are made here too.
 """
 
 import argparse
+import binascii
 import hashlib
 import json
 import re
@@ -18,6 +21,9 @@ from . import browser
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "diagrams"
+STATIC = ROOT / "book" / "_static"
+# picture -> (its source, width, height)
+PICTURES = {"favicon.png": ("logo.svg", 64, 64), "card.png": ("card.svg", 1200, 630)}
 TOOLS = ROOT / "build" / "mermaid"  # npm's folder; not under version control
 
 MERMAID = "11.12.0"
@@ -102,6 +108,47 @@ def stale(folder: Path = FOLDER) -> list[str]:
         if not path.with_suffix(".mmd").exists()
     ]
     return wrong
+
+
+def stale_pictures(folder: Path = STATIC) -> list[str]:
+    """The same for the PNG of icon and card; each carries the hash of its SVG."""
+    wrong = []
+    for name, (source, _, _) in PICTURES.items():
+        picture = folder / name
+        if not picture.exists():
+            wrong.append(f"{name} is missing")
+        elif picture_hash(read(folder / source)) not in picture.read_bytes():
+            wrong.append(f"{name} does not fit {source}, which changed")
+    return wrong
+
+
+def picture_hash(source: str) -> bytes:
+    return hashlib.sha256(source.encode()).hexdigest().encode()
+
+
+def with_hash(png: bytes, digest: bytes) -> bytes:
+    """A PNG with a text chunk before its last one, which says what it was made from."""
+    text = b"tEXtsource-sha256\0" + digest
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + binascii.crc32(text).to_bytes(4, "big")
+    return png[:-12] + chunk + png[-12:]
+
+
+def render_pictures(folder: Path = STATIC) -> None:
+    """Write the PNG of icon and card; DiagramError without a browser."""
+    lacking = browser.missing()
+    if lacking:
+        raise DiagramError(f"Pictures are rendered in a browser, and {lacking}.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        page = browser.launch(playwright).new_context(offline=True).new_page()
+        for name, (source, width, height) in PICTURES.items():
+            svg = read(folder / source)
+            page.set_viewport_size({"width": width, "height": height})
+            page.set_content(f"<style>html,body{{margin:0}}svg{{display:block}}</style>{svg}")
+            png = page.screenshot(omit_background=True)
+            (folder / name).write_bytes(with_hash(png, picture_hash(svg)))
+            print(name)
 
 
 def foreign(svg: str) -> list[str]:
@@ -192,7 +239,7 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
 
-    wrong = stale()
+    wrong = [*stale(), *stale_pictures()]
     if options.check:
         print(
             "\n".join(
@@ -209,9 +256,11 @@ def main(arguments: list[str]) -> int:
     try:
         if changed:
             render(changed)
+        if options.all or stale_pictures():
+            render_pictures()
     except DiagramError as error:
         print(error, file=sys.stderr)
         return 1
-    left = stale()
+    left = [*stale(), *stale_pictures()]
     print("\n".join(left) or "Every picture fits its source.")
     return 1 if left else 0

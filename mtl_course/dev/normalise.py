@@ -80,6 +80,13 @@ def _merged(outputs: list) -> list:
     return merged
 
 
+def _shown_size(metadata: dict) -> dict:
+    """How wide and high a page shows a picture, which has two dots per pixel; nothing else."""
+    size = metadata.get("image/png", {})
+    size = {side: size[side] for side in ("width", "height") if side in size}
+    return {"image/png": size} if size else {}
+
+
 def _outputs(outputs: list, count: int | None) -> list:
     """The outputs of a cell with this count, without what is empty or only for a live page."""
     kept = []
@@ -88,7 +95,7 @@ def _outputs(outputs: list, count: int | None) -> list:
         if output.output_type == "execute_result":
             output.execution_count = count
         if "metadata" in output:
-            output.metadata = {}
+            output.metadata = _shown_size(output.metadata)
         if "image/png" in output.get("data", {}):
             output.data["image/png"] = small_png(output.data["image/png"].strip())
         if output.output_type == "stream":

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = exports(
         "ROLES": "style",  # what a colour means, through the whole book
         "TASKS": "style",  # the colours of tasks, in their order
         "use_style": "style",  # matplotlib's defaults for the course
+        "tell_apart": "style",  # a dash per line, for those who see no colours
         "band": "style",  # the mean over runs and its spread
     },
 )

@@ -1,5 +1,8 @@
 """Figures of the course: one style, colours for everybody, and curves with their spread."""
 
+import sys
+
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -19,12 +22,24 @@ ROLES = {
 }
 # The tasks of a multi-task problem, in their order; a fourth and more take what COLORS has left.
 TASKS = [VERMILION, GREEN, PURPLE, AMBER, SKY]
+# A colour's marker and dash: lines are told apart in grey too, and alike in every panel.
+MARKS = {
+    BLUE: ("o", "-"),
+    VERMILION: ("s", "--"),
+    GREEN: ("^", "-."),
+    PURPLE: ("D", (0, (4, 1.5, 1, 1.5, 1, 1.5))),
+    SKY: ("v", (0, (6, 1.5))),
+    AMBER: ("P", (0, (2, 1))),
+    BLACK: ("X", ":"),
+    ROLES["frozen"]: ("d", (0, (1, 2.5))),
+}
 
 
 def use_style() -> None:
     """Set matplotlib's defaults for the course.
 
-    The background is opaque, so that figures read in dark mode too.
+    The background is opaque, so that figures read in dark mode too. Words are large enough for a
+    figure on a phone. A notebook stores its figures with two dots per pixel of the page.
     """
     plt.rcParams.update(
         {
@@ -37,16 +52,63 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
             "figure.dpi": 110,
             "figure.facecolor": "white",
-            "figure.figsize": (7.0, 3.6),
+            "figure.figsize": (6.4, 3.5),
+            "font.size": 11.5,
+            "axes.titlesize": 11.5,
+            "axes.labelsize": 11.5,
+            "axes.axisbelow": True,
+            "xtick.labelsize": 10.5,
+            "ytick.labelsize": 10.5,
+            "legend.fontsize": 10.5,
             "grid.alpha": 0.3,
             "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "savefig.dpi": 220,
             "savefig.facecolor": "white",
         }
     )
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is not None:
+        # Twice as many dots on the same width: the output says how wide it is to be shown.
+        shell.run_line_magic("config", "InlineBackend.figure_format = 'retina'")
+
+
+def marks(color) -> tuple:
+    """The marker and the dash of a colour of the course; those of black for any other."""
+    for known, pair in MARKS.items():
+        if mpl.colors.same_color(known, color):
+            return pair
+    return MARKS[BLACK]
+
+
+def tell_apart(ax) -> None:
+    """Give the labelled plain lines of a plot the dash of their colour.
+
+    A line that has a dash or a marker already keeps it, and so does one without a label. Call it
+    before the legend is made.
+
+    Args:
+        ax: matplotlib's axes, with its lines.
+
+    Example:
+        >>> figure, ax = plt.subplots()
+        >>> lines = [ax.plot([0, 1], color=color, label=color)[0] for color in COLORS[:2]]
+        >>> tell_apart(ax)
+        >>> [line.get_linestyle() for line in lines]
+        ['-', '--']
+        >>> plt.close(figure)
+    """
+    for line in ax.get_lines():
+        labelled = not line.get_label().startswith("_")
+        if labelled and line.get_linestyle() == "-" and line.get_marker() in ("None", ""):
+            line.set_linestyle(marks(line.get_color())[1])
 
 
 def band(ax, x, runs, label: str, **line):
     """Draw the mean over runs as a line and ± one standard deviation as a band.
+
+    The line has the marker and the dash of its colour, unless it is given others.
 
     Args:
         ax: matplotlib's axes to draw on.
@@ -67,7 +129,12 @@ def band(ax, x, runs, label: str, **line):
     """
     runs = np.asarray(runs, dtype=float)
     mean, spread = runs.mean(axis=0), runs.std(axis=0, ddof=1)
-    (drawn,) = ax.plot(x, mean, label=label, **{"marker": "o", "markersize": 4, **line})
+    (drawn,) = ax.plot(x, mean, label=label, **{"markersize": 4.5, **line})
+    marker, dash = marks(drawn.get_color())
+    if "marker" not in line:
+        drawn.set_marker(marker)
+    if not {"linestyle", "ls"} & set(line):
+        drawn.set_linestyle(dash)
     low, high = mean - spread, mean + spread
     ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
     return drawn
