@@ -19,7 +19,10 @@ DRAWINGS: dict[str, Callable] = {}  # name -> function () -> Pen
 
 def drawing(function: Callable) -> Callable:
     """Register a function without arguments that returns a `Pen`: its name is the drawing's."""
-    DRAWINGS[function.__name__] = function
+    name = function.__name__
+    if DRAWINGS.get(name, function).__module__ != function.__module__:
+        raise ValueError(f"Two modules draw {name}.")
+    DRAWINGS[name] = function
     return function
 
 
@@ -119,9 +122,9 @@ class Pen:
 
     def circle(self, at: Point, r: float, role: str = "ink", label: str = "", fill=0.14, size=SIZE):
         """A node; with the label "+" or "×" an operation."""
-        self.element("circle", role, cx=at[0], cy=at[1], r=r, fill="currentColor",
-                  fill_opacity=opacity(fill), stroke="currentColor",
-                  stroke_width=1.8)  # fmt: skip
+        self.element("circle", role, cx=at[0], cy=at[1], r=r, stroke="currentColor",
+                     fill="currentColor" if fill else "none", fill_opacity=opacity(fill),
+                     stroke_width=1.8)  # fmt: skip
         if label:
             self.text(*at, label, size)
         return Box(at[0] - r, at[1] - r, 2 * r, 2 * r)

@@ -14,8 +14,8 @@ import mtl_course
 from mtl_course import plots
 from mtl_course.dev import browser
 from mtl_course.dev import drawings as command
-from mtl_course.drawings import balance, relations
-from mtl_course.drawings.pen import Pen
+from mtl_course.drawings import balance, pulls, relations
+from mtl_course.drawings.pen import DRAWINGS, Pen, drawing
 from mtl_course.multitask import balancing
 from mtl_course.plots import drawings
 
@@ -174,6 +174,15 @@ def test_the_sum_of_the_pair_leaves_the_cone_and_pcgrad_stays():
     assert (J @ (balancing.pcgrad(J @ J.T) @ J)).min() > 0
 
 
+def test_tied_tasks_are_where_chapter_1s_equations_put_them():
+    (x, y), own = pulls.tied()
+    w = np.array([alone for _, alone in pulls.TASKS])
+    n = np.array([[n] for n, _ in pulls.TASKS])
+    slope = n * (np.array(own) - w) + pulls.STRENGTH * (np.array(own) - [x, y])
+    assert np.abs(slope).max() < 1e-9  # each task's own derivative, and that of the common vector
+    assert np.abs((n * (np.array(own) - w)).sum(0)).max() < 1e-9
+
+
 def test_the_laplacian_is_that_of_the_graph():
     Q = np.array(relations.laplacian())
     assert (Q.sum(0) == 0).all() and (Q == Q.T).all()
@@ -223,6 +232,15 @@ def test_on_a_page_it_fits_a_phone_and_turns_dark():
 @pytest.fixture
 def pen():
     return Pen("sketch", 200, 100, "T", "What it shows.")
+
+
+def test_two_modules_do_not_draw_one_name():
+    def cover():
+        raise AssertionError("it is not drawn")
+
+    with pytest.raises(ValueError, match="Two modules draw cover"):
+        drawing(cover)
+    assert DRAWINGS["cover"].__module__ != __name__
 
 
 def test_a_label_that_does_not_fit_is_refused(pen):
