@@ -121,18 +121,21 @@ def listed(items) -> str:
     for ok, inner in items:
         tone, word = SIGNS[ok]
         sign = (
-            f'<span role="img" aria-label="{word}" style="display:inline-block;width:1.5em;'
-            f"line-height:1.5;border-radius:50%;text-align:center;font-size:.75em;font-weight:700;"
+            f'<span role="img" aria-label="{word}" style="flex:none;width:1.5em;'
+            f"height:1.5em;line-height:1.5;margin-top:.3em;border-radius:50%;text-align:center;font-size:.75em;font-weight:700;"
             f'background:{TONES[tone]};color:#fff">{MARKS[ok]}</span>'
         )
-        lines.append(f'<li style="margin:.15em 0">{sign} {inner}</li>')
+        lines.append(
+            f'<li style="display:flex;gap:.5em;margin:.15em 0">{sign} '
+            f'<div style="min-width:0">{inner}</div></li>'
+        )
     style = "list-style:none;margin:.3em 0;padding:0"
     return f'<ul role="list" style="{style}">{"".join(lines)}</ul>' if lines else ""
 
 
 def _block(text: str) -> str:
     style = (
-        "margin:.2em 0 .4em 1.6em;padding:0;white-space:pre-wrap;"
+        "margin:.2em 0 .4em;padding:0;white-space:pre-wrap;"
         "background:transparent;color:inherit;border:0;font-size:.9em"
     )
     return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

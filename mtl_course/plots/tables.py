@@ -14,6 +14,7 @@ from .._output import BORDER, WIDTH, Output, show, wrapped
 
 GAP = 2  # spaces between the columns of the text
 BROAD = 36  # characters after which the text of a cell is broken
+SHORT = 24  # characters up to which a page does not break it
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,10 @@ def _html(headers, shown, caption, notes) -> str:
         parts.append(f"<tr>{head}{cells}</tr>")
     parts.append("</tbody>")
     label = html.escape(to_text(caption) or "Table")
-    style = "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9em;margin:0"
+    style = (
+        "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85em;width:auto;"
+        "margin:0"
+    )
     small = "".join(
         f'<div class="mtl-note" style="font-size:.8em;line-height:1.4;margin-top:.3em;'
         f'overflow-wrap:anywhere">{to_html(note)}</div>'
@@ -315,16 +319,20 @@ def _html(headers, shown, caption, notes) -> str:
 
 
 def _box(side: str) -> str:
-    return f"text-align:{side};padding:.25em .6em;border:0;border-bottom:{BORDER}"
+    return f"text-align:{side};padding:.25em .5em;border:0;border-bottom:{BORDER}"
 
 
 def _inner(cell: _Cell) -> str:
     """What stands in a cell: it breaks between a mean and its spread, nowhere in them."""
     text = to_html(cell.text)
-    if cell.value is None and not cell.spread:
-        return text
+    if cell.value is None:
+        style = "white-space:nowrap" if len(cell.text) <= SHORT else "display:block;min-width:9em"
+        return f'<span style="{style}">{text}</span>'
     text = text.replace("-", "−")
     text = f"<strong>{text}</strong>" if cell.best else text
-    whole = '<span style="white-space:nowrap">'
-    spread = f" {whole}{cell.spread.replace('-', '−')}</span>" if cell.spread else ""
-    return f"{whole}{text}</span>{spread}"
+    whole = "white-space:nowrap"
+    text = f'<span style="{whole}">{text}</span>'
+    if not cell.spread:
+        return text
+    spread = cell.spread.replace("-", "−")
+    return f'{text} <span style="{whole};font-size:.9em">{spread}</span>'
