@@ -343,7 +343,7 @@ def _mixture(kind):
     points=2,
     hints=(
         (
-            "Task t gives each example one logit an expert: x @ W[t].T + b[t], which is [B, E]."
+            "Task t gives each example one logit per expert: x @ W[t].T + b[t], which is [B, E]."
             " A softmax over the experts turns a row into shares."
         ),
         (
@@ -424,7 +424,7 @@ def _(x, experts, W, b):
 
 @expert_mixture.mistake(
     "All tasks use the first gate. That is one gate for all (OMoE);"
-    " the first M of MMoE is one gate a task."
+    " the first M of MMoE is one gate per task."
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W[:1].expand_as(W), b[:1].expand_as(b)).softmax(2), experts)
@@ -720,7 +720,7 @@ def _two_steps(answer, trunk, heads, rate, x):
 
 # reference
 def _each_its_own(trunk, heads, rate):
-    """One network a task, all on one trunk, and one optimizer.
+    """One network per task, all on one trunk, and one optimizer.
 
     trunk: nn.Module; heads: dict task -> nn.Module. Return a
     dict task -> nn.Sequential(trunk, head), and a
@@ -747,7 +747,7 @@ def _each_its_own(trunk, heads, rate):
             " Why do they differ, and what would you expect?"
         ),
         (
-            "Without the copy the loop adds the trunk's parameters once a task,"
+            "Without the copy the loop adds the trunk's parameters once per task,"
             " and SGD would step them as often."
             " nn.Module.parameters() of one container names each once."
         ),
@@ -776,7 +776,7 @@ def _(trunk, heads, rate):
 
 @networks_on_one_trunk.mistake(
     "The networks share the trunk now,"
-    " but the list for the optimizer holds it once a task, and it is stepped as often."
+    " but the list for the optimizer holds it once per task, and it is stepped as often."
 )
 def _(trunk, heads, rate):
     networks = _on(trunk, heads)

@@ -157,7 +157,7 @@ def _(prediction, target):
 
 
 @partial_losses.mistake(
-    "This is one number. Return one loss a task, [T]:"
+    "This is one number. Return one loss per task, [T]:"
     " they have different units, and weights come later."
 )
 def _(prediction, target):

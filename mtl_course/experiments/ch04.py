@@ -427,12 +427,18 @@ def single(parts: Sequence[Rows], seed: int, plan: Plan = PLANS["cpu"]) -> dict:
     return one_network_per_task(searches)
 
 
-def compare(name: str, seed: int, plan: Plan = PLANS["cpu"], device: str = "cpu") -> dict:
-    """The methods of a set: method -> what `search` gives."""
+def compare(
+    name: str,
+    seed: int,
+    plan: Plan = PLANS["cpu"],
+    device: str = "cpu",
+    methods: Sequence[str] | None = None,
+) -> dict:
+    """The methods of a set, or some of them: method -> what `search` gives."""
     parts = split(name, seed, plan, device)
     return {
         m: single(parts, seed, plan) if m == "single" else search(m, parts, seed, plan)
-        for m in SETS[name]
+        for m in methods or SETS[name]
     }
 
 
@@ -488,3 +494,28 @@ def run(
                 rows.append(once[method])
             report(f"seed {seed}, {name}: {one_line(once, digits=4)}")
     return results
+
+
+# Some methods chose a rate at an end of the grid, so they are run again with more rates.
+WIDER = (*RATES, 2e-4, 1e-1)
+AT_THE_ENDS = {
+    "people": ("single", "MMoE"),
+    "rivers": ("single", "MMoE"),
+    "images": ("single", "hard", "cross-stitch", "MMoE"),
+}
+
+
+def run_wider(seeds: Sequence[int]) -> dict:
+    """The methods that chose at the ends of their grid, with one more rate on either side."""
+    plan = replace(PLANS["cpu"], rates=WIDER)
+    results = {name: {m: [] for m in methods} for name, methods in AT_THE_ENDS.items()}
+    for seed in seeds:
+        for name, methods in results.items():
+            once = kept(f"{name}, seed {seed}", compare, name, seed, plan, "cpu", tuple(methods))
+            for method, rows in methods.items():
+                rows.append(once[method])
+    return results
+
+
+# Written by ``python -m mtl_course.record 04 --profile cpu --part wider --seeds 5``.
+RECORDS = {"wider": run_wider}

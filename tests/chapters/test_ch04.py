@@ -182,6 +182,26 @@ def test_everything_at_a_tiny_size_on_either_profile():
     assert len(said) == 6
 
 
+def test_a_wider_grid_holds_the_old_rates_and_one_more_on_either_side(monkeypatch):
+    seen = []
+
+    def spy(name, seed, plan, device, methods):
+        seen.append((name, seed, plan))
+        return {m: {"explained": {}} for m in methods}
+
+    monkeypatch.setattr(ch04, "compare", spy)
+    results = ch04.RECORDS["wider"]([0, 1])
+    assert {name: tuple(methods) for name, methods in results.items()} == ch04.AT_THE_ENDS
+    assert all(len(rows) == 2 for methods in results.values() for rows in methods.values())
+    assert [seed for name, seed, _ in seen if name == "images"] == [0, 1]
+    for name, methods in ch04.AT_THE_ENDS.items():
+        assert set(methods) <= set(ch04.SETS[name])
+    [rates] = {plan.rates for _, _, plan in seen}
+    # The first rates keep their places: the strengths of soft sharing are drawn by them.
+    assert rates[: len(ch04.RATES)] == ch04.RATES
+    assert min(rates) < min(ch04.RATES) and max(rates) > max(ch04.RATES)
+
+
 def test_one_seed_of_the_record_again():
     """Hard sharing on people, seed 0, all rates: within the record's spread over seeds, since other
     machines round otherwise.
