@@ -23,6 +23,7 @@ COMMANDS = {
     "lab": ("lab", "open a chapter in JupyterLab"),
     "book": ("book", "build the book"),
     "diagrams": ("diagrams", "render the diagrams' sources to SVG"),
+    "cards": ("cards", "write the cards of checks that the page on how to use the book shows"),
     "drawings": ("drawings", "draw the drawings of mechanisms from their sources"),
     "nbgrader": ("export", "write source notebooks for nbgrader"),
     "new": ("new", "start a chapter: its files, with the parts that it will have"),
