@@ -188,7 +188,8 @@ def use(name: str):
     if callable(answer) and _passes(exercise, answer):
         say(f"Going on with your own {name}.")
         return answer
-    say(f"Going on with the course's {name}; yours takes over once its check passes.")
+    text = f"Going on with the course's {name}; yours takes over once its check passes."
+    say(wrapped(text))
     return exercise.reference
 
 

@@ -59,6 +59,15 @@ def test_use_gives_the_learners_answer_only_if_it_passes(capsys):
     assert capsys.readouterr().out == "Going on with your own project.\n"
 
 
+def test_what_use_says_fits_on_a_page(monkeypatch, capsys):
+    monkeypatch.setitem(checks.REGISTRY, "project_many_gradients", SAMPLES["project"])
+    assert use("project_many_gradients") is SAMPLES["project"].reference
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 76
+    said = "Going on with the course's project_many_gradients; yours takes over"
+    assert " ".join(lines) == f"{said} once its check passes."
+
+
 def test_binding_the_result_of_use_does_not_solve_the_exercise():
     project = written(SAMPLES["project"].stub, "project")
     project = use("project")
