@@ -202,9 +202,23 @@ def step(
     """
     precision = precision or Precision(None, data.x.device)
     method = _method(combine, model, tasks, precision)
+    return torch.stack(_step(method, data, optimizer, schedule))
+
+
+def _step(
+    method: "_Weighted | _Balanced",
+    data: Batch,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler | None,
+) -> list[Tensor]:
+    """`step` with a method that is made once per run; the T losses before it, detached.
+
+    They are left apart: stacking them takes a tenth of the step of a small network, and the loop
+    needs it once per epoch only.
+    """
     optimizer.zero_grad()
     losses = method.backward(data)
-    precision.step(optimizer, schedule)
+    method.precision.step(optimizer, schedule)
     method.after_step(data)
     return losses
 
@@ -227,8 +241,8 @@ class _Weighted:
     tasks: Mapping[str, Task]
     precision: Precision
 
-    def backward(self, data: Batch) -> Tensor:
-        """Write the gradients; the losses [T]."""
+    def backward(self, data: Batch) -> list[Tensor]:
+        """Write the gradients; the T losses, detached."""
         losses = torch.stack(self._losses(data))
         shared = getattr(self.model, "trunk", self.model)
         try:
@@ -238,7 +252,7 @@ class _Weighted:
             raise self._named(error, losses) from error
         _require_graph(total)
         self.precision.backward(total)
-        return losses.detach()
+        return list(losses.detach())
 
     def after_step(self, data: Batch) -> None:
         """Show the weighting what the step has done to the losses, if it wants to know."""
@@ -287,13 +301,13 @@ class _Summed(_Weighted):
     a small network.
     """
 
-    def backward(self, data: Batch) -> Tensor:
-        """Write the gradients; the losses [T]."""
-        first, *others = self._losses(data)
-        total = sum(others, start=first)
+    def backward(self, data: Batch) -> list[Tensor]:
+        """Write the gradients; the T losses, detached."""
+        losses = self._losses(data)
+        total = sum(losses[1:], start=losses[0])
         _require_graph(total)
         self.precision.backward(total)
-        return torch.stack([first, *others]).detach()
+        return [loss.detach() for loss in losses]
 
 
 @dataclass(slots=True)
@@ -305,8 +319,8 @@ class _Balanced:
     tasks: Mapping[str, Task]
     precision: Precision
 
-    def backward(self, data: Batch) -> Tensor:
-        """Write the gradients; the losses [T], NaN for a task without a label in this batch."""
+    def backward(self, data: Batch) -> list[Tensor]:
+        """Write the gradients; the T losses, detached; NaN for a task without a label here."""
         model = self.model
         if not (hasattr(model, "trunk") and hasattr(model, "heads")):
             raise TypeError(
@@ -324,7 +338,7 @@ class _Balanced:
         )
         losses = dict(zip(done.tasks, done.losses, strict=True))
         no_label = done.losses.new_tensor(float("nan"))
-        return torch.stack([losses.get(name, no_label) for name in self.tasks])
+        return [losses.get(name, no_label) for name in self.tasks]
 
     def after_step(self, data: Batch) -> None:
         """Nothing to do."""
@@ -477,7 +491,6 @@ def fit_tasks(
     )
     order, draws = state.generators["order"], state.generators.get("augment")
     method = _method(combine, model, tasks, precision)
-    options = {"schedule": schedule, "precision": precision}
 
     def one_epoch() -> float:
         losses, counts, rates = [], [], []
@@ -486,14 +499,15 @@ def fit_tasks(
                 rates.append(learning_rates(optimizer))
                 if augment is not None:
                     data = replace(data, x=augment(data.x, draws))
-                losses.append(step(model, tasks, data, optimizer, combine, **options))
+                losses += _step(method, data, optimizer, schedule)
                 labelled = data.targets
                 counts.append([len(labelled[t][1]) if t in labelled else 0 for t in tasks])
         except FloatingPointError as error:
             where = f"Epoch {len(history.train) + 1}, step {len(rates)}"
             rate = in_words(rates[-1])
             raise FloatingPointError(f"{where}, learning rate {rate}: {error}") from error
-        losses = torch.stack(losses).cpu()  # [steps, T]: the only wait for the device in an epoch
+        # [steps, T]: the only wait for the device in an epoch.
+        losses = torch.stack(losses).cpu().view(-1, len(tasks))
         counts = torch.tensor(counts)
         mean = _mean(losses, counts)
         if not torch.isfinite(mean).all():

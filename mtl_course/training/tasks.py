@@ -189,13 +189,18 @@ def classification(name: str) -> Task:
                 f"The targets of task {name!r} are {target.dtype};"
                 " a classification needs class numbers, y.long() for instance."
             )
-        wanted = logits.shape[:1] + logits.shape[2:]
-        if target.shape != wanted:
+        # The shapes are read only where torch refuses them: comparing them costs a small network
+        # one step in fifty.
+        try:
+            return F.cross_entropy(logits, target)
+        except (RuntimeError, ValueError) as error:
+            wanted = logits.shape[:1] + logits.shape[2:]
+            if target.shape == wanted:
+                raise
             raise ValueError(
-                f"Task {name!r}: logits {tuple(logits.shape)} need one class number a row,"
+                f"Task {name!r}: logits {tuple(logits.shape)} need one class number per row,"
                 f" {list(wanted)}, and the targets have shape {tuple(target.shape)}."
-            )
-        return F.cross_entropy(logits, target)
+            ) from error
 
     return Task(name, cross_entropy, accuracy, higher_is_better=True)
 

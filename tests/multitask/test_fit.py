@@ -8,7 +8,7 @@ from torch import nn
 
 from mtl_course import multitask, training
 from mtl_course.data.batches import Separate, Table
-from mtl_course.multitask import balancing
+from mtl_course.multitask import balancing, fit
 from mtl_course.multitask.sharing import HardSharing
 from mtl_course.multitask.weighting import (
     DWA,
@@ -214,7 +214,7 @@ def test_targets_of_the_wrong_kind_or_shape_are_named():
         (
             {"kind": data.targets["kind"][:, None]},
             (
-                r"'kind': logits \(96, 2\) need one class number a row, \[96\], and the targets"
+                r"'kind': logits \(96, 2\) need one class number per row, \[96\], and the targets"
                 r" have shape \(96, 1\)"
             ),
         ),
@@ -393,7 +393,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(make, tmp_path, monkeypatch):
     whole = network(dropout=0.3)
     expected = run(whole, make(), checkpoint=tmp_path / "whole.pt")
 
-    real, steps = multitask.step, 0
+    real, steps = fit._step, 0
 
     def killed_in_epoch_six(*args, **options):
         nonlocal steps
@@ -402,10 +402,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(make, tmp_path, monkeypatch):
             raise Killed
         return real(*args, **options)
 
-    monkeypatch.setattr("mtl_course.multitask.fit.step", killed_in_epoch_six)
+    monkeypatch.setattr("mtl_course.multitask.fit._step", killed_in_epoch_six)
     with pytest.raises(Killed):
         run(network(dropout=0.3), make(), checkpoint=tmp_path / "killed.pt")
-    monkeypatch.setattr("mtl_course.multitask.fit.step", real)
+    monkeypatch.setattr("mtl_course.multitask.fit._step", real)
     torch.manual_seed(999)  # the resumed process has another random state
     resumed = network(dropout=0.3)
     torch.rand(7)

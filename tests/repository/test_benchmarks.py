@@ -254,9 +254,11 @@ def trained(loops, way, **options):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_fit_tasks_and_the_plain_loop_end_at_the_same_weights(loops, epochs):
-    ours, plain = (trained(loops, way, epochs=epochs) for way in ("fit_tasks", "plain loop"))
+    ways = ("fit_tasks", "plain loop", "model taken apart")
+    ours, plain, apart = (trained(loops, way, epochs=epochs) for way in ways)
     start = loops.network(8).state_dict()
     assert all(torch.equal(value, plain[name]) for name, value in ours.items())
+    assert all(torch.equal(value, apart[name]) for name, value in ours.items())
     assert not any(torch.equal(value, start[name]) for name, value in ours.items())
 
 
@@ -286,13 +288,15 @@ def test_the_loader_loop_trains_on_every_row_once_per_epoch(loops):
 
 
 def test_the_ratios_of_the_loops_are_taken_within_a_round(loops, monkeypatch):
-    ticks = iter([0, 9, 0, 9, 0, 9] + [0, 1, 0, 2, 0, 3] + [0, 4, 0, 4, 0, 8] + [0, 2, 0, 6, 0, 2])
+    rounds = [9, 9, 9, 9], [1, 2, 3, 1], [4, 4, 8, 2], [2, 6, 2, 3]
+    ticks = iter([tick for took in rounds for end in took for tick in (0, end)])
     monkeypatch.setattr(loops.time, "process_time", lambda: next(ticks))
     monkeypatch.setattr(loops, "WAYS", dict.fromkeys(loops.WAYS, lambda model, plan: None))
     cells = loops.measure(4, replace(loops.QUICK, rounds=3))
     assert cells["plain loop"] == {"microseconds": 2e6 / 8, "ratio": [1, 1, 1]}
     assert cells["fit_tasks"] == {"microseconds": 4e6 / 8, "ratio": [1.5, 2, 2.5]}
     assert cells["DataLoader loop"]["ratio"] == [1.5, 2, 2.5]
+    assert cells["model taken apart"]["ratio"] == [0.75, 1, 1.25]
 
 
 def test_the_table_of_the_loops_is_whole(loops, capsys, tmp_path):
