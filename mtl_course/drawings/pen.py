@@ -156,7 +156,7 @@ class Pen:
         self.element("rect", role, x=x, y=y, width=w, height=h, rx=9, fill="none",
                   stroke="currentColor", stroke_width=1.2)  # fmt: skip
         if label:
-            self.text(x + 8, y + 13, label, SMALL, "start", role=role)
+            self.text(x + 8, y + 13, label, SMALL, "start", role="soft")
         return Box(x, y, w, h)
 
     # ------------------------------------------------------------------------------------ arrows
