@@ -34,8 +34,6 @@ TASKS = {name: classification(name) for name in two_digits.TASKS}
 # Without upgrad, which for two tasks is half of pcgrad, and Adam does not see that; and without
 # dualproj, which was made for continual learning.
 SURGERY = tuple(name for name in balancing.METHODS if name not in ("upgrad", "dualproj"))
-# Rows of the comparison with other networks than the joint one.
-ROOM = ("sum, twice as wide", "single task, same cost")
 PARTS = ("train", "validation", "test")
 
 
@@ -260,24 +258,19 @@ def compare(
     Three sums: "sum" spends its trials on three ratios of the weights and three rates, "sum, equal
     weights" all of them on the rate, as the methods of surgery do, and "sum, all" has three times
     as many, every ratio with every rate. "single task" is one network per task, each with trials of
-    its own. Two rows ask what room is worth: "sum, twice as wide" is the sum with equal weights in
-    a trunk of twice the width, "single task, same cost" two single networks that have together no
-    more parameters than the joint one.
+    its own.
 
     Returns:
-        Method -> lists with one value per seed (two for single tasks): "setting", the chosen one;
+        Method -> lists with one value per seed (two for "single task"): "setting", the chosen one;
         "validation", the accuracies of all trials; and the test accuracy of each task.
     """
-    names = (*ROOM, "single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
+    names = ("single task", "sum", "sum, equal weights", "sum, all", *SURGERY)
     rows = {method: {"setting": [], "validation": [], "left": [], "right": []} for method in names}
     few = trials("sum", plan)
     for seed in seeds:
         parts = tables(plan, seed, device)
         for task in TASKS:
             _add(rows["single task"], search(task, plan, seed, parts), parts)
-            _add(rows["single task, same cost"], search(task, half_cost(plan), seed, parts), parts)
-        wide = of_width(plan, 2 * plan.features)
-        _add(rows["sum, twice as wide"], search("sum, equal weights", wide, seed, parts), parts)
         for method in ("sum, all", *SURGERY):
             runs = search(method, plan, seed, parts)
             _add(rows[method], runs, parts)
@@ -305,6 +298,42 @@ def _add(row, runs, parts):
 def mean_accuracy(row: Mapping[str, Sequence[float]]) -> np.ndarray:
     """Mean test accuracy over the two tasks, one value per seed."""
     return (np.array(row["left"]) + np.array(row["right"])) / 2
+
+
+# ------------------------------------------------------------------------------- what room is worth
+def room(
+    plan: Plan,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
+) -> dict[str, dict]:
+    """The plain sum, with every rate as a trial, in networks with more or less room.
+
+    "sum, equal weights" is the joint network of `compare`; "sum, twice as wide" has a trunk of
+    twice the width; "single task, same cost" are two networks that have together no more parameters
+    than the joint one; "single task" two as large as it.
+
+    Returns:
+        As `compare`.
+    """
+    half, wide = half_cost(plan), of_width(plan, 2 * plan.features)
+    kinds = {
+        "sum, equal weights": [("sum, equal weights", plan)],
+        "sum, twice as wide": [("sum, equal weights", wide)],
+        "single task, same cost": [(task, half) for task in TASKS],
+        "single task": [(task, plan) for task in TASKS],
+    }
+    rows = {kind: {"setting": [], "validation": [], "left": [], "right": []} for kind in kinds}
+    for seed in seeds:
+        parts = tables(plan, seed, device)
+        for kind, searches in kinds.items():
+            for method, its_plan in searches:
+                _add(rows[kind], search(method, its_plan, seed, parts), parts)
+        line = ", ".join(
+            f"{kind} {(row['left'][-1] + row['right'][-1]) / 2:.3f}" for kind, row in rows.items()
+        )
+        report(f"seed {seed}: {line}")
+    return rows
 
 
 # ----------------------------------------------------------------------------- the unit of one loss
@@ -556,10 +585,7 @@ def run(
     for seed in seeds:
         piece = kept(f"{plan}, seed {seed}", _one_seed, plan, seed, device, report)
         for name in ("accuracy", "left loss x 100"):
-            for method, row in piece[name].items():
-                whole = results[name].setdefault(method, {column: [] for column in row})
-                for column, values in row.items():
-                    whole[column] += values
+            _append(results[name], piece[name])
         results["conflicts"][str(seed)] = piece["conflicts"]
     return results
 
@@ -573,3 +599,26 @@ def _one_seed(plan: Plan, seed: int, device: torch.device, report: Callable) -> 
     report(f"seed {seed}: the two tasks' gradients conflict in {share:.0%} of the steps")
     rounded = {name: np.round(values, 4).tolist() for name, values in cosines.items()}
     return {"accuracy": accuracy, "left loss x 100": scaled, "conflicts": rounded}
+
+
+def run_room(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan = CPU
+) -> dict:
+    """Accuracies of `room`, in about ten seconds per seed on one CPU core. Plain JSON."""
+    accuracy = {}
+    for seed in seeds:
+        piece = kept(f"{plan}, room, seed {seed}", room, plan, [seed], fastest(), report)
+        _append(accuracy, piece)
+    return {"accuracy": accuracy}
+
+
+def _append(rows: dict, piece: Mapping[str, Mapping[str, list]]) -> None:
+    """Add the values of one seed to the rows of all, in place."""
+    for method, row in piece.items():
+        whole = rows.setdefault(method, {column: [] for column in row})
+        for column, values in row.items():
+            whole[column] += values
+
+
+# Written by ``python -m mtl_course.record 06 --part room --seeds 10``.
+RECORDS = {"room": run_room}

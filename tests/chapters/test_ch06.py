@@ -108,8 +108,6 @@ def test_the_whole_experiment_runs_at_a_tiny_size(plan):
     found = ch06.run("cpu", [0, 1, 2], lines.append, plan=plan)
     assert len(lines) == 3 * 3
     assert found["accuracy"].keys() == {
-        "sum, twice as wide",
-        "single task, same cost",
         "single task",
         "sum",
         "sum, equal weights",
@@ -140,6 +138,17 @@ def test_rows_about_room_have_the_parameters_that_they_promise():
         assert parameters(ch06.network(wide, 0)) > 2 * joint
         assert wide.channels == tuple(2 * c for c in plan.channels)
         assert replace(wide, features=plan.features, channels=plan.channels) == plan
+
+
+def test_the_rows_about_room_run_at_a_tiny_size():
+    plan, lines = TINY, []
+    rows = ch06.run_room([0, 1], lines.append, plan=plan)["accuracy"]
+    assert len(lines) == 2 and all(len(row["left"]) == 2 for row in rows.values())
+    joint, wide = rows["sum, equal weights"], rows["sum, twice as wide"]
+    assert [len(v) for v in joint["validation"]] == [3, 3] and joint["left"] != wide["left"]
+    assert len(rows["single task, same cost"]["setting"]) == 4, "one per task and seed"
+    again = ch06.search("sum, equal weights", plan, 0, ch06.tables(plan, 0))
+    assert joint["validation"][0] == [run["validation"] for run in again]
 
 
 def test_networks_of_one_seed_start_alike():
