@@ -14,6 +14,7 @@ import unicodedata
 WIDTH = 76  # characters of a line of text
 # Grounds for white signs, 4.5 to 1 and more, and 3 to 1 against white and near-black pages.
 TONES = {"good": "#1a7f37", "bad": "#bc4c00", "stop": "#cf222e", "calm": "#646d77"}
+ON_PAPER = "-webkit-print-color-adjust:exact;print-color-adjust:exact"  # white on its ground
 BORDER = "1px solid rgba(128,128,128,.4)"
 # What takes the place of a character where a console has none for it.
 PLAIN = {"✓": "+", "✗": "x", "○": "o", "–": "-", "—": "-", "−": "-", "…": "...", "±": "+-"}
@@ -118,7 +119,7 @@ def card(
     group = f' role="group" aria-label="{html.escape(label)}"' if label else ""
     badge = (
         f'<span class="mtl-badge" style="background:{colour};color:#fff;border-radius:1em;'
-        'padding:.1em .7em;font-size:.85em;font-weight:600;white-space:nowrap">'
+        f'padding:.1em .7em;font-size:.85em;font-weight:600;white-space:nowrap;{ON_PAPER}">'
         f'<span aria-hidden="true">{sign}</span> {html.escape(word)}</span>'
     )
     inner = f'<div>{badge} <span class="mtl-title">{title}</span></div>{body}'

@@ -5,7 +5,7 @@ import textwrap
 from dataclasses import dataclass, field
 
 from .._markup import to_html, to_text
-from .._output import TONES, card, printable, wrapped
+from .._output import ON_PAPER, TONES, card, printable, wrapped
 from .exercise import Exercise
 from .rows import Row
 
@@ -122,8 +122,9 @@ def listed(items) -> str:
         tone, word = SIGNS[ok]
         sign = (
             f'<span role="img" aria-label="{word}" style="flex:none;width:1.5em;'
-            f"height:1.5em;line-height:1.5;margin-top:.3em;border-radius:50%;text-align:center;font-size:.75em;font-weight:700;"
-            f'background:{TONES[tone]};color:#fff">{MARKS[ok]}</span>'
+            "height:1.5em;line-height:1.5;margin-top:.3em;border-radius:50%;text-align:center;"
+            "font-size:.75em;font-weight:700;"
+            f'background:{TONES[tone]};color:#fff;{ON_PAPER}">{MARKS[ok]}</span>'
         )
         lines.append(
             f'<li style="display:flex;gap:.5em;margin:.15em 0">{sign} '
