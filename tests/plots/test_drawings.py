@@ -2,6 +2,8 @@
 
 import itertools
 import re
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -119,6 +121,15 @@ def test_a_cell_shows_the_file_and_its_alt_text_elsewhere():
     text = repr(shown)
     assert text.startswith("Drawing: A batch of task 1") and text.endswith("& no more.")
     assert max(map(len, text.split("\n"))) <= 76
+
+
+def test_a_page_of_the_book_can_have_one_without_torch_or_matplotlib():
+    code = """import sys
+sys.modules.update(dict.fromkeys(["torch", "numpy", "matplotlib", "IPython"]))
+from mtl_course.plots.drawings import drawing
+print(len(drawing("cover").html))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) > 10_000, done.stderr
 
 
 def test_a_wrong_name_lists_the_right_ones():
