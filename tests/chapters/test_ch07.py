@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import check
+from mtl_course import check, records
 from mtl_course.exercises import ch07 as exercises
 from mtl_course.experiments import ch07, ch07_rivers, ch07_schools
 from mtl_course.multitask import affinity, grouping, linear, task_graph
@@ -221,6 +221,18 @@ def test_random_groups_belong_to_their_seed():
     three = ch07_rivers.groupings(gains, look, [5, 6, 7])["at random"]
     two = ch07_rivers.groupings(gains[:2], {k: v[:2] for k, v in look.items()}, [7, 5])["at random"]
     assert two == [three[2], three[0]] and three[0] != three[1]
+
+
+def test_one_draw_of_the_record_is_within_its_spread():
+    river = records.load("07", "cpu").results["river"]
+    again = ch07_rivers.river_study(ch07_rivers.CPU, [0])
+    for way, gain in again["delta_m"].items():
+        recorded = np.array(river["delta_m"][way])
+        assert abs(gain[0] - recorded[0]) < 3 * recorded.std(ddof=1), way
+    recorded = np.array(river["gains"])
+    close = abs(again["gains"][0] - recorded[0]) < 3 * recorded.std(axis=0, ddof=1) + 0.1
+    assert close.mean() > 0.9
+    assert again["groups"]["at random"][0] == river["groups"]["at random"][0]
 
 
 def test_delta_m_is_the_mean_relative_gain():
