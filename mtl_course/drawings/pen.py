@@ -155,6 +155,8 @@ class Pen:
         """A frame around what is repeated or belongs together, its label at the top left."""
         self.element("rect", role, x=x, y=y, width=w, height=h, rx=9, fill="none",
                   stroke="currentColor", stroke_width=1.2)  # fmt: skip
+        if measure(label, SMALL) > w - 12:
+            raise ValueError(f"{self.name}: {label!r} is wider than its frame, {w}.")
         if label:
             self.text(x + 8, y + 13, label, SMALL, "start", role="soft")
         return Box(x, y, w, h)

@@ -257,6 +257,8 @@ def test_two_modules_do_not_draw_one_name():
 def test_a_label_that_does_not_fit_is_refused(pen):
     with pytest.raises(ValueError, match="wider than its box"):
         pen.box(10, 10, 30, 20, "a long label")
+    with pytest.raises(ValueError, match="wider than its frame"):
+        pen.plate(10, 10, 60, 40, "a long label")
     with pytest.raises(ValueError, match="leaves the drawing"):
         pen.text(195, 50, "outside")
     pen.text(100, 50, "here")
