@@ -1,5 +1,6 @@
 """The drawings: as their sources draw them, readable on a phone, and told in words."""
 
+import doctest
 import itertools
 import re
 import subprocess
@@ -130,6 +131,10 @@ from mtl_course.plots.drawings import drawing
 print(len(drawing("cover").html))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and int(done.stdout) > 10_000, done.stderr
+
+
+def test_the_example_of_its_docstring_runs():
+    assert doctest.testmod(drawings).attempted == 3 and not doctest.testmod(drawings).failed
 
 
 def test_a_wrong_name_lists_the_right_ones():
