@@ -137,6 +137,7 @@ def listed(items) -> str:
 def _block(text: str) -> str:
     style = (
         "margin:.2em 0 .4em;padding:0;white-space:pre-wrap;"
-        "background:transparent;color:inherit;border:0;font-size:.9em"
+        "background:transparent;color:inherit;border:0;font-size:.9em;"
+        "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace"
     )
     return f'<pre style="{style}">{html.escape(text)}</pre>' if text else ""

@@ -111,9 +111,10 @@ def _notes(note) -> list[str]:
 def _columns(rows, corner: str) -> tuple[list[str], list[list]]:
     """Headers, and the cells of each column."""
     if hasattr(rows, "columns") and hasattr(rows, "index"):  # a DataFrame, without importing pandas
-        columns = {str(name): list(rows[name]) for name in rows.columns}
+        columns = {_joined(name): list(rows[name]) for name in rows.columns}
         if type(rows.index).__name__ != "RangeIndex":
-            columns = {str(rows.index.name or corner): list(rows.index), **columns}
+            names = [_joined(name) for name in rows.index]
+            columns = {str(rows.index.name or corner): names, **columns}
     elif rows and all(isinstance(row, Mapping) for row in rows.values()):
         headers = list(dict.fromkeys(header for row in rows.values() for header in row))
         columns = {corner: list(rows)}
@@ -124,6 +125,11 @@ def _columns(rows, corner: str) -> tuple[list[str], list[list]]:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the columns of a table have the same length; these have {lengths}")
     return list(columns), list(columns.values())
+
+
+def _joined(name) -> str:
+    """A name as text; one of several levels as ``a, b``."""
+    return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 def _cells(headers, columns, digits, over) -> tuple[list[list[_Cell]], list[str]]:

@@ -113,6 +113,9 @@ def test_a_data_frame_brings_its_index_unless_it_only_counts(shown):
     assert grid.rows[:2] == [["method", "mean"], ["a", "0.500"]]
     _, grid = one(shown, Frame({"name": ["x", "y"], **columns}, RangeIndex([0, 1])))
     assert grid.rows[:2] == [["name", "mean"], ["x", "0.500"]]
+    levels = Frame({("mean", "test"): [0.5, 0.25]}, Index([("a", 1), ("b", 2)]))
+    _, grid = one(shown, levels)
+    assert grid.rows[:2] == [["method", "mean, test"], ["a, 1", "0.500"]]
 
 
 @pytest.mark.parametrize(
