@@ -20,7 +20,8 @@ CSS_INCH = 96  # pixels of a page per inch of a figure, whatever the resolution 
 
 STYLE = """\
 .mtl-slider{margin:.5rem 0;max-width:100%}
-.mtl-slider img{display:block;max-width:100%;height:auto;margin:0;background:#fff}
+.mtl-slider .frame{overflow-x:auto}
+.mtl-slider img{display:block;width:var(--wide);max-width:100%;height:auto;margin:0;background:#fff}
 .mtl-slider p{margin:0 0 .4rem}
 .mtl-slider .dial{display:flex;gap:.6rem;align-items:center;max-width:36rem}
 .mtl-slider .dial[hidden],.mtl-slider .name[hidden]{display:none}
@@ -28,6 +29,7 @@ STYLE = """\
 accent-color:#0072b2}
 .mtl-slider input:focus-visible{outline:3px solid #56b4e9;outline-offset:2px}
 .mtl-slider .value{font-weight:bold;font-variant-numeric:tabular-nums}
+@media screen and (max-width:600px){.mtl-slider img{max-width:max(100%,.78*var(--wide))}}
 @media print{.mtl-slider .dial{display:none}}"""
 
 # Every copy of this slider in the page is set up once: JupyterLab can show a notebook twice. The
@@ -47,10 +49,14 @@ SCRIPT = """\
       value.textContent = texts[now];
       input.setAttribute("aria-valuetext", texts[now]);
     };
+    const frame = find(".frame");  // on a phone it may scroll: a keyboard must reach it then
+    const reach = () => { frame.tabIndex = frame.scrollWidth > frame.clientWidth ? 0 : -1; };
     input.addEventListener("input", show);
+    addEventListener("resize", reach);
     find(".note").remove();
     find(".name").hidden = find(".dial").hidden = input.disabled = false;
     show();
+    reach();
   }
 })();"""
 
@@ -63,7 +69,9 @@ PAGE = """\
 <input type="range" id="%(id)s-dial" min="0" max="%(last)d" step="1" \
 value="%(start)d" aria-valuetext="%(text)s" autocomplete="off" disabled>\
 <span aria-hidden="true">%(high)s</span></div>
-<img src="data:image/png;base64,%(image)s" width="%(width)d" height="%(height)d" alt="%(alt)s">
+<div class="frame" role="group" aria-label="%(label)s: picture" style="--wide:%(width)dpx">\
+<img src="data:image/png;base64,%(image)s" width="%(width)d" height="%(height)d" alt="%(alt)s">\
+</div>
 <script>%(script)s</script></figure>"""
 
 
@@ -196,7 +204,8 @@ def _picture(figure, dpi, colors) -> str:
     from PIL import Image
 
     raw, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", dpi=dpi, facecolor="white", bbox_inches=None)
+    with plt.rc_context({"savefig.bbox": None}):  # a reader's "tight" would cut each otherwise
+        figure.savefig(raw, format="png", dpi=dpi, facecolor="white")
     image = Image.open(raw).convert("RGB")
     # Median cut, the default, would mix the colour of a small mark with others.
     image = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, kmeans=3)

@@ -74,6 +74,12 @@ def test_one_palette_picture_per_value_on_one_canvas():
     assert frames[0].convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_tight_setting_does_not_cut_the_pictures():
+    with plt.rc_context({"savefig.bbox": "tight"}):
+        frames = pictures(output(dpi=100).html)
+    assert {frame.size for frame in frames} == {(400, 200)}
+
+
 def test_a_small_mark_keeps_its_colour():
     def marks(_):
         figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -357,18 +363,29 @@ class TestBrowser:
         assert page.locator("img").is_visible() and page.locator("p.name").is_visible()
         assert not page.locator("input").is_visible()
 
-    def test_fits_a_phone(self, reader, tmp_path):
-        wide = output(lambda slope: line(slope, (7, 3.6))).html
-        page = reader(written(tmp_path, wide))
+    def test_on_a_phone_words_stay_legible_and_the_picture_scrolls_alone(self, reader, tmp_path):
+        wide = output(lambda slope: line(slope, (7, 3.5)), dpi=60).html
+        page = reader(written(tmp_path, wide + output(label="small").html))
+        frames = page.locator(".frame")
+        assert [frame.evaluate("f => f.tabIndex") for frame in frames.all()] == [-1, -1]
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        width, height = page.locator("img").evaluate("i => [i.width, i.height]")
-        assert width < 390 and abs(width / height - 7 / 3.6) < 0.02
+        sizes = page.locator("img").evaluate_all("all => all.map(i => [i.width, i.height])")
+        assert sizes[0] == [524, 262]  # of 672, so that 10 points are 10 pixels
+        assert sizes[1][0] <= 374 and sizes[1][0] == 2 * sizes[1][1]
+        page.wait_for_function("document.querySelector('.frame').tabIndex === 0")
+        assert frames.nth(1).evaluate("f => f.tabIndex") == -1
+        frames.first.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.querySelector('.frame').scrollLeft > 0")
 
     def test_axe_finds_nothing(self, reader, tmp_path):
         import axe_playwright_python
 
-        page = reader(written(tmp_path, output().html))
+        wide = output(lambda slope: line(slope, (7, 3.5)), dpi=60).html
+        page = reader(written(tmp_path, wide))
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_function("document.querySelector('.frame').tabIndex === 0")
         page.add_script_tag(path=Path(axe_playwright_python.__file__).with_name("axe.min.js"))
         found = page.evaluate("axe.run().then(result => result.violations)")
         assert [violation["id"] for violation in found] == []
