@@ -13,6 +13,11 @@ from mtl_course.dev import book
 BY_PARAMETER = ("tests/exercises/test_exercises.py",)
 # name of an exercise -> seconds of processor time that its tests took
 EXERCISE_SECONDS: dict[str, float] = {}
+# name of an exercise -> number of its wrong mutants, by where the card leads their authors
+LED_SOMEWHERE: dict[str, dict[str, int]] = {}
+# Least shares of all wrong mutants with a row that says where to look or a hint: with the rows of
+# broken laws, and without.
+LEAST_LED, LEAST_WITHOUT_LAWS = 0.85, 0.72
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,14 +41,46 @@ def pytest_runtest_logreport(report):
             if key == "exercise seconds":
                 name, seconds = value
                 EXERCISE_SECONDS[name] = EXERCISE_SECONDS.get(name, 0.0) + seconds
+    if report.when == "call":
+        LED_SOMEWHERE.update(v for k, v in report.user_properties if k == "led somewhere")
+
+
+def shares_led() -> tuple[int, float, float] | None:
+    """(number of wrong mutants, share that is led somewhere, share without laws) of all exercises.
+
+    None where not all of them were tried.
+    """
+    from mtl_course.checks.exercise import REGISTRY
+
+    if not LED_SOMEWHERE or set(LED_SOMEWHERE) != set(REGISTRY):
+        return None
+    made = sum(sum(kinds.values()) for kinds in LED_SOMEWHERE.values())
+    lost, laws = (
+        sum(kinds.get(kind, 0) for kinds in LED_SOMEWHERE.values()) for kind in ("nothing", "law")
+    )
+    return made, 1 - lost / made, 1 - (lost + laws) / made
+
+
+def pytest_sessionfinish(session):
+    shares = shares_led()
+    if shares and (shares[1] < LEAST_LED or shares[2] < LEAST_WITHOUT_LAWS):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The five exercises that cost most: each may cost 5 seconds of processor time."""
+    """The five exercises that cost most (each may cost 5 seconds of processor time), and how many
+    wrong answers are led somewhere."""
     dearest = sorted(EXERCISE_SECONDS.items(), key=lambda item: -item[1])[:5]
     if dearest:
         told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in dearest)
         terminalreporter.write_line(f"dearest exercises (CPU seconds, budget 5 each): {told}")
+    if (shares := shares_led()) is not None:
+        made, led, without = shares
+        terminalreporter.write_line(
+            f"of {made} wrong answers {led:.1%} get a row that says where to look or a hint"
+            f" (at least {LEAST_LED:.0%}), {without:.1%} without broken laws"
+            f" (at least {LEAST_WITHOUT_LAWS:.0%})"
+        )
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -321,6 +323,17 @@ def survivors(exercise: Exercise, rounds: int = 2) -> tuple[list[str], int]:
     return alive, len(made)
 
 
+def judge_mutants(exercise: Exercise, rounds: int = 2) -> dict[str, str]:
+    """mutant -> where its card leads its author, as `guidance` says it."""
+    quick = dataclasses.replace(exercise, limit=min(exercise.limit, 0.5))
+    draws = SharedDraws(quick)
+    cases = draws.draw_cases(quick, 0, rounds)
+    return {
+        difference: guidance(quick, answer_from(exercise, source), cases, draws)
+        for difference, source in mutants(exercise).items()
+    }
+
+
 def passes(exercise: Exercise, answer, cases: list[Case]) -> bool:
     return examine(exercise, answer, cases, stop_at_a_fault=True).state == "solved"
 
@@ -516,3 +529,56 @@ def _over_numbers(change, value):
 
 def _other(tensor):
     return ~tensor if tensor.dtype == torch.bool else tensor + 7
+
+
+# ------------------------------------------------------- what a wrong answer is told
+
+# What the line of a card begins with where it says more than that values differ.
+_GENERAL = ("for ", "expected ")
+
+
+def guidance(exercise: Exercise, answer, cases: list[Case], draws: "SharedDraws") -> str:
+    """Where a card leads the author of a wrong answer: the kind of its best line, or "nothing".
+
+    ``part``, ``entries`` and ``pattern`` are lines of the row of values: the part of the result,
+    the entries, what the differences have in common. ``type``, ``error``, ``argument`` and
+    ``gradient`` are the rows of those names where they name something; ``law`` is a property that
+    is broken, ``hint`` a known mistake. "solved" if there is nothing to tell.
+    """
+    seen = examine(exercise, answer, cases, stop_at_a_fault=True)
+    if seen.state == "solved":
+        return "solved"
+    if (kind := _kind_of_row(seen)) in ("", "law"):
+        seen = examine(exercise, answer, cases)
+        kind = _kind_of_row(seen)
+    if kind in ("", "law"):
+        with pytest.MonkeyPatch.context() as patch:
+            draws.use(patch)
+            if diagnosis.diagnose(exercise, answer, seen, cases) is not None:
+                return "hint"
+    return kind or "nothing"
+
+
+def _kind_of_row(seen: rows.Examination) -> str:
+    for row in seen.rows:
+        if row.ok is not False:
+            continue
+        if row.name == "right type and shape":
+            return "type"
+        if row.name == "runs on fresh random inputs" and seen.state == "error":
+            return "error" if "line" in row.detail or "called with" in row.detail else ""
+        if row.name in ("leaves its inputs unchanged", "changes its inputs as asked"):
+            return "argument" if "`" in row.detail.split("\nfor ")[0] else ""
+        if row.name == rows.GRADIENTS:
+            return "gradient" if "No gradient" in row.detail or "`" in row.detail else ""
+        if row.name == "right values":
+            first = row.detail.split("\n")[0]
+            if first.startswith("Look at"):
+                return "part"
+            if re.match(r"It differs|\d+ of \d+ entries differ|(Only entry|Entries) ", first):
+                return "entries"
+            if not first.startswith(_GENERAL):
+                return "pattern"
+    broken = [row for row in seen.rows if row.ok is False]
+    names = {"right values", "runs on fresh random inputs"}
+    return "law" if any(row.name not in names for row in broken) else ""

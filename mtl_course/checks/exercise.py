@@ -33,6 +33,7 @@ class Exercise:
     hints: what `hint(name)` tells, one after the other, each a little closer.
     starter: for "spot the bug": the wrong function that the learner is given to mend; the reference
         need not repeat its docstring. Without a starter the stub raises.
+    parts: what a tuple or list of results consists of, in the words of the docstring.
     call: how the answer (a function, a class) becomes outputs to compare: ``call(answer, *args)``.
     grad: whether gradients with respect to float tensors are compared too.
     device: whether the answer is also run on another device.
@@ -48,6 +49,7 @@ class Exercise:
     points: float = 1
     hints: tuple[str, ...] = ()
     starter: Callable | None = None
+    parts: tuple[str, ...] = ()
     call: Callable = lambda answer, *args: answer(*args)
     grad: bool = True
     device: bool = True

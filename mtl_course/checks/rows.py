@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import devices, learner, values
+from . import devices, differences, learner, values
 from .exercise import REGISTRY, Exercise
 from .sandbox import Outcome, run
 
@@ -146,6 +146,12 @@ class Case:
         return list(inspect.signature(self.exercise.reference).parameters.values())
 
     @cached_property
+    def arguments(self) -> dict:
+        """The inputs before the call, by name, where they have one."""
+        names = [p.name for p in self._parameters()]
+        return dict(zip(names, self.inputs_before, strict=False))
+
+    @cached_property
     def inputs_before(self) -> list:
         """The inputs as they are before the call, copied."""
         return values.snapshot(self._first)
@@ -216,6 +222,8 @@ def examine(
         if stop_at_a_fault and _fails(seen):
             return seen
     seen.case = None
+    if typed.ok is None and right.ok is False:
+        right.detail = _in_common(exercise, cases, seen) + right.detail
     runs.ok, typed.ok = True, typed.ok is not False
     if typed.ok:
         right.ok, pure.ok = right.ok is not False, pure.ok is not False
@@ -291,23 +299,55 @@ def _compare(exercise, case, got, wanted, typed, right, pure):
         return
     if right.ok is None and not values.same(result, want, exercise.rtol, exercise.atol):
         right.ok = False
-        right.detail = f"for {case.inputs}\n{_expected(want, result)}"
+        right.detail = _differs(exercise, case, result, want, exercise.parts)
     if pure.ok is None and not values.alike(after, want_after, exercise.rtol, exercise.atol):
         pure.ok = False
         if values.alike(case.inputs_before, want_after, exercise.rtol, exercise.atol):
+            changed = [
+                f"`{name}`"
+                for (name, before), now in zip(case.arguments.items(), after, strict=False)
+                if not values.alike(now, before, exercise.rtol, exercise.atol)
+            ]
             pure.detail = (
-                "Your function changed one of its arguments in place."
+                f"Your function changes {' and '.join(changed) or 'one of its arguments'} in place."
                 " Work on a new value (x = x - y, not x -= y)."
             )
         else:
             pure.name = "changes its inputs as asked"
-            pure.detail = f"for {case.inputs}, after the call\n{_expected(want_after, after)}"
+            names = [f"`{name}` after the call" for name in case.arguments]
+            pure.detail = _differs(exercise, case, after, want_after, names)
     if pure.ok is None and (told := values.left_behind(case.marks_before, marks, want_marks)):
         pure.ok, pure.detail = False, told
 
 
-def _expected(want, got) -> str:
-    return f"expected {values.brief(want)}\n     got {values.brief(got)}"
+def _differs(exercise, case, got, want, names) -> str:
+    """What differs from what was wanted, and for which inputs: of several parts, the first."""
+    tolerance = exercise.rtol, exercise.atol
+    found = differences.first(got, want, *tolerance, names)
+    told = [f"Look at {found.part}."] if found.part else []
+    told += filter(None, [differences.entries(found.got, found.want, *tolerance)])
+    lead = " ".join(told) + "\n" if told else ""
+    expected = f"expected {values.brief(found.want)}\n     got {values.brief(found.got)}"
+    return f"{lead}for {case.inputs}\n{expected}"
+
+
+def _in_common(exercise, cases, seen) -> str:
+    """What the wrong values of all cases have in common, in a line; "" for nothing."""
+
+    def look():
+        results = [value[0] for _, value in seen.behaviour]
+        pairs = [(got, case.want[0]) for case, got in zip(cases, results, strict=True)]
+        tolerance = exercise.rtol, exercise.atol
+        path = next(
+            differences.first(got, want, *tolerance).path
+            for got, want in pairs
+            if not values.same(got, want, *tolerance)
+        )
+        parts = [tuple(differences.at(value, path) for value in pair) for pair in pairs]
+        return differences.pattern(parts, [case.arguments for case in cases], *tolerance)
+
+    told = run(look, None).value
+    return f"{told}\n" if told else ""
 
 
 def _stopped(exercise) -> str:
@@ -414,8 +454,20 @@ def _gradient_fault(exercise, answer, case, outcome) -> str | None:
     if outcome.value is not None and case.gradient is None:
         return "A gradient flows where none should: is a .detach() or torch.no_grad() missing?"
     if not values.alike(outcome.value, case.gradient, exercise.rtol, exercise.atol):
+        names = [
+            f" with respect to `{name}`"
+            for name, value in case.arguments.items()
+            for tensor in values.tensors(value)
+            if tensor.is_floating_point()
+        ]
+        differing = [
+            name
+            for name, got, want in zip(names, outcome.value, case.gradient, strict=False)
+            if not values.alike(got, want, exercise.rtol, exercise.atol)
+        ]
+        which = differing[0] if differing and len(names) == len(case.gradient) else ""
         return (
-            "The values are right but a gradient differs:"
+            f"The values are right but the gradient{which} differs:"
             " is a part detached that should not be, or is one not?"
         )
     return None

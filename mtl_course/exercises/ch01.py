@@ -49,18 +49,20 @@ def _network(ranges, size=1.0):
     ],
     points=3,
     hints=(
+        "Through which steps does W_f reach the loss, and what is the derivative of each?",
         (
-            "Go backwards: the losses' derivative at each head's sum,"
-            " then the heads' parameters, then the features, then the trunk."
+            "Go backwards: the losses' derivative at each head's sum, then the heads'"
+            " parameters, then the features, then the trunk."
         ),
         (
-            "For a sigmoid with the cross-entropy, the derivative with respect"
-            " to the head's sum is p - y. R = w * (p - y) / N holds all residuals, [N, T]."
-            " The heads need R and f; the trunk needs R sent back through W_h, times g'."
+            "For a sigmoid with the cross-entropy, the derivative with respect to the head's sum"
+            " is p - y. R = w * (p - y) / N holds all residuals, [N, T]. The heads need R and f;"
+            " the trunk needs R sent back through W_h, times g'."
         ),
         (
-            "The derivative of tanh is 1 - tanh^2. A bias adds 1 to its sum,"
-            " so its gradient is the sum of the residuals over the examples."
+            "The derivative of tanh is 1 - tanh^2: back = (R @ W_h) * (1 - f**2) is what reaches"
+            " the trunk's sums, and the gradient of W_f is back.T @ x. A bias adds 1 to its sum,"
+            " so its gradient is the sum over the examples, back.sum(0)."
         ),
     ),
 )
@@ -238,12 +240,16 @@ def _of_w(answer, xs, ys, W, w, lam):
     call=_of_w,
     hints=(
         (
-            "Two parts: a loop over the tasks for the weighted mean squared errors,"
-            " then lam times one penalty over all rows of W."
+            "Which part of the objective looks at one task at a time, and which at all rows of W"
+            " together?"
         ),
         (
-            "W.mean(0) is the common vector, [d]."
-            " Subtract it from every row, square, and sum over everything."
+            "Two parts: a loop over the tasks for the weighted mean squared errors, then lam"
+            " times one penalty over all rows of W."
+        ),
+        (
+            "W.mean(0) is the common vector, [d]: the penalty is lam * ((W - W.mean(0)) **"
+            " 2).sum(), and task t adds w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()."
         ),
     ),
 )
@@ -254,7 +260,7 @@ def coupled_loss(xs, ys, W, w, lam):
 
     where L_t is the mean squared error of x @ W_t on task t.
     xs: list of T tensors [n_t, d]; ys: list of T tensors [n_t];
-    W [T, d], one row a task; w [T]; lam: a number.
+    W [T, d], one row per task; w [T]; lam: a number.
     Return a scalar tensor.
     """
     ### BEGIN SOLUTION
@@ -395,12 +401,16 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
     starter=_broken,
     hints=(
         (
-            "Print the shape of `features`. How many rows should it have?"
-            " And which examples do the rows of `target` belong to?"
+            "Print the shape of `features`. How many rows should it have? And which examples do"
+            " the rows of `target` belong to?"
         ),
         (
-            "Each of the first three steps has a bug, except one."
-            " Hold every sign against the formula in the docstring."
+            "Each of the first three steps has a bug, except one. Hold every sign against the"
+            " formula in the docstring."
+        ),
+        (
+            "Each example has its own features, so x[rows] without a mean; its own target, so"
+            " y[rows]; and the bias of the trunk is added, + b_f."
         ),
     ),
 )
@@ -545,19 +555,22 @@ _UNITS = [_spreads("far", unit) for unit in (1e-5, 1e5)]
     points=2,
     hints=(
         (
-            "Set equation 10 equal to the single-task error s = sigma^2 / n."
-            " The factor 1 - 1/T drops out."
+            "At the crossing two errors are equal: equation 10 and the single-task error s ="
+            " sigma^2 / n. Which factor drops out?"
         ),
         (
-            "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s."
-            " Divide by 1 - a, which is lam / (n + lam), and solve for n."
-            " When is the solution not a positive number?"
+            "With a = n / (n + lam): (1 - a)^2 tau^2 = (1 - a^2) s. Divide by 1 - a, which is"
+            " lam / (n + lam), and solve for n."
+        ),
+        (
+            "n = sigma^2 / (tau^2 - 2 sigma^2 / lam). Where the denominator is not positive the"
+            " curves never cross: return math.inf."
         ),
     ),
 )
 def crossing_point(sigma, tau, lam):
-    """From how many examples a task on does single-task learning
-    beat the joint estimate of a fixed strength lam?
+    """How many examples per task does single-task learning need
+    to beat the joint estimate of a fixed strength lam?
 
     sigma: standard deviation of the noise; tau: standard
     deviation of the tasks' means; lam > 0, may be math.inf.

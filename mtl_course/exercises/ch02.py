@@ -63,13 +63,14 @@ def _penalty(answer, parameters, source, alpha, beta):
     points=2,
     call=_penalty,
     hints=(
+        "To what is a parameter pulled that the source has, and to what one that it has not?",
         (
-            "Go through the parameters by name. A name that the source has"
-            " is pulled towards the source's value, any other name towards zero."
+            "Go through the parameters by name. A name that the source has is pulled towards the"
+            " source's value, any other name towards zero."
         ),
         (
-            "Each tensor adds alpha times the sum of its squared differences,"
-            " or beta times the sum of its squares. No mean, no square root, no 1/2."
+            "A name in the source adds alpha * (p - source[name]).square().sum(), any other name"
+            " beta * p.square().sum(). No mean, no square root, no 1/2."
         ),
     ),
 )
@@ -251,16 +252,17 @@ def _probe(answer, model, x):
     device=False,
     hints=(
         (
-            "Two things change a trunk: gradients, and forward passes in training mode."
-            " The second needs no gradient at all."
+            "Two things change a trunk: gradients, and forward passes in training mode. Which of"
+            " them needs no gradient at all?"
         ),
         (
             "A training loop calls model.train() every epoch, which undoes an earlier eval()."
             " What could stop that, or repeat the eval()?"
         ),
         (
-            "A forward pre-hook runs before each forward pass of a module;"
-            " a `train` attribute of the instance stands before the class's."
+            "trunk.requires_grad_(False) stops the first. For the second a forward pre-hook,"
+            " trunk.register_forward_pre_hook(hook), runs before each forward pass: the hook"
+            " calls module.eval()."
         ),
     ),
 )
@@ -464,12 +466,16 @@ def _has_rows(head, old):
     device=False,
     hints=(
         (
-            "An optimizer holds the very tensors it was given."
-            " Which comes first, then: the new head, or the optimizer?"
+            "An optimizer holds the very tensors it was given. Which comes first, then: the new"
+            " head, or the optimizer?"
         ),
         (
-            "torch.optim.SGD takes a list of groups, dicts with `params` and their own `lr`,"
-            " and options for all of them, such as momentum."
+            "An optimizer that was made before the new head knows nothing of it. So first"
+            " model.head = ..., then the optimizer."
+        ),
+        (
+            "torch.optim.SGD takes a list of groups: SGD([{'params': ..., 'lr': ...}, {'params':"
+            " ..., 'lr': ...}], momentum=...)."
         ),
     ),
 )
@@ -709,12 +715,16 @@ def _starter(model, state):
     starter=_starter,
     hints=(
         (
-            "load_state_dict returns the names that were missing and unexpected."
-            " Print that for a checkpoint whose names begin with module."
+            "What does load_state_dict return for a checkpoint whose names all begin with"
+            " module., and what has it loaded then?"
         ),
         (
-            "Strip the prefix, keep the names of the trunk,"
-            " and compare them with those of model.state_dict() before you load."
+            "Strip the prefix, keep the names of the trunk, and compare them with those of"
+            " model.state_dict() before you load."
+        ),
+        (
+            "state = {k.removeprefix('module.'): v for k, v in state.items()}; then every k of"
+            " model.state_dict() that starts with 'trunk.' must be in it, or ValueError."
         ),
     ),
 )

@@ -43,12 +43,16 @@ def _adam_case(first, kind="plain"):
     grad=False,
     hints=(
         (
-            "Update both running means first, m with g and s with g squared."
-            " Then correct each for having started at zero, and only then step."
+            "Both running means start at zero. How far below their due are they after one step,"
+            " and what mends that?"
         ),
         (
-            "After t steps the weights of a running mean add up to 1 - b**t, not to 1."
-            " Divide m by 1 - b1**t and s by 1 - b2**t in the update."
+            "Update both running means first, m with g and s with g squared. Then correct each"
+            " for having started at zero, and only then step."
+        ),
+        (
+            "After t steps the weights of a running mean add up to 1 - b**t, not to 1: m_hat = m"
+            " / (1 - b1**t) and s_hat = s / (1 - b2**t) stand in the update."
         ),
     ),
 )
@@ -201,7 +205,7 @@ def _batches(kind, unit=1.0):
 
 # reference
 def _waits(w, x, y, rate, limit):
-    """Gradient descent on a linear model, one step a batch;
+    """Gradient descent on a linear model, one step per batch;
     (weights after the last step, mean loss over the batches).
 
     w: [d]; x: [batches, n, d]; y: [batches, n], on one device.
@@ -235,12 +239,16 @@ def _waits(w, x, y, rate, limit):
     starter=_waits,
     hints=(
         (
-            "Three lines need the CPU to know or to hold a number. `.item()` is one."
-            " Which line branches on a value? Where is the result made?"
+            "Three lines need the CPU to know or to hold a number. `.item()` is one. Which line"
+            " branches on a value, and where is the result made?"
         ),
         (
-            "Add losses up in a tensor made with w.new_zeros(())."
-            " Instead of `if`, multiply by the smaller of 1 and limit / norm: clamp(max=1)."
+            "Add the losses up in a tensor that stands where w does. A choice between two"
+            " numbers can be a product: with 1, or with limit / norm."
+        ),
+        (
+            "total = w.new_zeros(()) before the loop, and g * (limit / g.norm()).clamp(max=1)"
+            " instead of the `if`."
         ),
     ),
 )
@@ -456,12 +464,17 @@ def _weights_only(model, optimizer, order, epoch):
     starter=_weights_only,
     hints=(
         (
-            "Momentum, the order of the examples, the dropout masks:"
-            " each comes from a state that a new process would not have."
+            "Which random numbers does a run draw, and which tensors change after each step? Who"
+            " holds the state of each?"
         ),
         (
-            "A state_dict holds the live tensors, which the next step changes in place."
-            " copy.deepcopy makes what you return your own."
+            "Momentum, the order of the examples, the dropout masks: each comes from a state"
+            " that a new process would not have."
+        ),
+        (
+            "A state_dict holds the live tensors, which the next step changes in place:"
+            " deepcopy(model.state_dict()). A generator's state is order.get_state(), torch's own"
+            " torch.get_rng_state()."
         ),
     ),
 )
@@ -635,12 +648,16 @@ def _direction_and_scale(answer, J, scale, weights, limit):
     atol=0.0,
     hints=(
         (
-            "The order: look for entries that are not finite, go to float32,"
-            " divide by the scale, then weigh, add up, and clip."
+            "What happens to a gradient of 70,000 in 16 bits, and to the smallest ones once they"
+            " are divided by the scale?"
         ),
         (
-            "J.float() before anything else: 16 bits cannot hold the unscaled gradients."
-            " One inf in one task and the whole step is off."
+            "The order: look for entries that are not finite, go to float32, divide by the"
+            " scale, then weigh, add up, and clip."
+        ),
+        (
+            "J.float() / scale before anything is added up. One inf in one task and the whole"
+            " step is off: torch.where(torch.isfinite(J).all(), direction, 0.0)."
         ),
     ),
 )
@@ -817,12 +834,17 @@ def _layer(images, peak, bandwidth):
     rtol=1e-6,
     hints=(
         (
-            "Every output number is a sum over before * kernel**2 products:"
-            " a multiplication and an addition each."
+            "How many multiplications does one output number take, and how often does each"
+            " number pass the memory at least?"
         ),
         (
-            "Input, weights and output each pass the memory once, `size` for every number."
-            " The slower of the two sets the time."
+            "Every output number is a sum over before * kernel**2 products: a multiplication and"
+            " an addition each."
+        ),
+        (
+            "operations = 2 * outputs * before * kernel**2. Input, weights and output each pass"
+            " the memory once, `size` bytes a number; the slower of the two sets the time,"
+            " max(operations / peak, size * numbers / bandwidth)."
         ),
     ),
 )

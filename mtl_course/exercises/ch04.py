@@ -59,12 +59,13 @@ def _networks(kind):
     device=False,
     hints=(
         (
-            "Equal values are no proof: a copy has them too."
-            " Where does a tensor keep its numbers? Ask p.data_ptr()."
+            "Equal values are no proof: a copy has them too. Where does a tensor keep its"
+            " numbers, and what tells you that place?"
         ),
+        "p.data_ptr() is the place. Collect those of the second network's parameters in a set.",
         (
-            "Collect the pointers of the second network's parameters in a set,"
-            " then add up numel() of the first's parameters that point there, each once."
+            "Then add up p.numel() for the first's parameters with p.data_ptr() in that set,"
+            " each place once."
         ),
     ),
 )
@@ -214,9 +215,10 @@ def _chain_of_equals(generator):
     [_chain_of_equals, _chain(4), _chain(3, rows=1)],
     points=2,
     hints=(
+        "What does the third head read that the first does not?",
         (
-            "Go through the heads in order and keep the outputs so far in a list:"
-            " a head reads its own features and then all of that list."
+            "Go through the heads in order and keep the outputs so far in a list: a head reads"
+            " its own features and then all of that list."
         ),
         "torch.cat([z[name], *earlier], dim=1) @ W.T + b, then append the result to the list.",
     ),
@@ -342,13 +344,14 @@ def _mixture(kind):
     [_mixture("plain"), _mixture("sharp"), _mixture("one")],
     points=2,
     hints=(
+        "Over which dimension must the shares of one example add up to 1?",
         (
             "Task t gives each example one logit per expert: x @ W[t].T + b[t], which is [B, E]."
             " A softmax over the experts turns a row into shares."
         ),
         (
-            "For task t: shares [B, E], experts [E, B, k]."
-            " The sum over e of shares[:, e, None] * experts[e] is [B, k]."
+            "For task t: shares = (x @ W[t].T + b[t]).softmax(1) [B, E], experts [E, B, k]. The"
+            " sum over e of shares[:, e, None] * experts[e] is [B, k]."
         ),
     ),
 )
@@ -534,8 +537,13 @@ def _zipped(sizes, orders, batch):
     hints=(
         "zip ends with the shortest. How many rows of the larger sets has nobody seen?",
         (
-            "Make one long stream for each task: its passes one after the other."
-            " Cut all streams at the same places, up to the largest size."
+            "Make one long stream for each task: its passes one after the other. Cut all streams"
+            " at the same places, up to the largest size."
+        ),
+        (
+            "sum(orders[t], []) is the stream of task t; its batches are stream[i : min(i +"
+            " batch, longest)] for i in range(0, longest, batch), with longest ="
+            " max(sizes.values())."
         ),
     ),
 )
@@ -743,13 +751,16 @@ def _each_its_own(trunk, heads, rate):
     starter=_each_its_own,
     hints=(
         (
-            "Compare networks[a][0][0].weight.data_ptr() for two tasks."
-            " Why do they differ, and what would you expect?"
+            "Compare networks[a][0][0].weight.data_ptr() for two tasks. Why do they differ, and"
+            " what would you expect?"
         ),
         (
-            "Without the copy the loop adds the trunk's parameters once per task,"
-            " and SGD would step them as often."
-            " nn.Module.parameters() of one container names each once."
+            "deepcopy gives each task a trunk of its own. And a list of all networks' parameters"
+            " holds those of a shared trunk once per task: SGD would step them as often."
+        ),
+        (
+            "Sequential(trunk, head) without a copy;"
+            " torch.nn.ModuleList(networks.values()).parameters() names each parameter once."
         ),
     ),
 )

@@ -49,12 +49,16 @@ def _losses_of(answer, prediction, target):
     call=_losses_of,
     hints=(
         (
-            "Three things to settle: which entries are known,"
-            " by how many to divide in each column, and what to do where there are none."
+            "Which entries are known, by how many is each column divided, and what is the loss"
+            " where there are none?"
         ),
         (
-            "NaN times zero is NaN, in the forward pass and in the backward pass."
-            " So put the unknown errors to 0 with torch.where before you square, not after."
+            "NaN times zero is NaN, in the forward pass and in the backward pass. So put the"
+            " unknown errors to 0 before you square, not after."
+        ),
+        (
+            "error = torch.where(~target.isnan(), prediction - target, 0), and divide by"
+            " known.sum(0).clamp(min=1)."
         ),
     ),
 )
@@ -223,12 +227,12 @@ def _any_unit(generator):
     points=2,
     hints=(
         (
-            "Look at equations 5 and 6:"
-            " how does sigma^2 follow from s, and what is log sigma in terms of s?"
+            "Look at equations 5 and 6: how does sigma^2 follow from s, and what is log sigma in"
+            " terms of s?"
         ),
         (
-            "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2."
-            " The factor 1/2 in front of the loss is there for regressions only."
+            "sigma^2 = exp(s), so 1 / sigma^2 = exp(-s) and log sigma = s / 2. The factor 1/2 in"
+            " front of the loss is there for regressions only."
         ),
     ),
 )
@@ -396,12 +400,12 @@ def _any_size(generator):
     grad=False,
     hints=(
         (
-            "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task,"
-            " with factor 1/2 or 1. Where is the derivative zero?"
+            "The tasks do not mix: minimise factor * exp(-s) * L + s / 2 for one task, with"
+            " factor 1/2 or 1. Where is the derivative zero?"
         ),
         (
-            "At exp(s) = 2 * factor * L. Put this back:"
-            " the first term becomes a constant, whatever L is."
+            "At exp(s) = 2 * factor * L, so s = log(2 * factor * L). Put this back: the first"
+            " term becomes 1/2, whatever L is."
         ),
     ),
 )
@@ -601,10 +605,14 @@ def _forgetful(model, combine, rate, decay):
     atol=1e-9,
     starter=_forgetful,
     hints=(
-        "Which parameters change in a step? Print combine.log_variance before and after.",
+        "Which parameters change in a step, if you print combine.log_variance before and after?",
         (
-            "An optimizer takes groups:"
-            " a list of dicts with `params` and options of their own, such as `weight_decay`."
+            "The weighting has parameters of its own, which no optimizer holds that got only the"
+            " model's. And decay would pull them towards equal weights."
+        ),
+        (
+            "An optimizer takes groups: [{'params': model.parameters(), 'weight_decay': decay},"
+            " {'params': combine.parameters(), 'weight_decay': 0.0}]."
         ),
     ),
 )
@@ -743,12 +751,16 @@ def _far_apart(generator):
     grad=False,
     hints=(
         (
-            "In this order: the sizes w_t |g_t| and their mean;"
-            " each loss relative to its first value; these ratios relative to their mean."
+            "Which task has learned more slowly than the others, and should its gradient be"
+            " longer or shorter than the mean?"
         ),
         (
-            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean()."
-            " In the derivative of |w_t |g_t| - target| the target is a constant."
+            "In this order: the sizes w_t |g_t| and their mean; each loss relative to its first"
+            " value; these ratios relative to their mean."
+        ),
+        (
+            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean(). In the derivative"
+            " of |w_t |g_t| - target| the target is a constant."
         ),
     ),
 )

@@ -56,11 +56,12 @@ def _with_epsilon(G):
     grad=False,
     starter=_with_epsilon,
     hints=(
-        "What does the function return for G and for 1e-16 G? The angles are the same.",
+        "The angles of G and of 1e-16 G are the same. What does the function return for each?",
         (
-            "The epsilon is there for one case only, a gradient of zero."
-            " Treat that case by itself, and divide by the true norms elsewhere."
+            "The epsilon is there for one case only, a gradient of zero. Treat that case by"
+            " itself, and divide by the true norms elsewhere."
         ),
+        "norms = torch.where(norms > 0, norms, 1.0), then G / (norms[:, None] * norms).",
     ),
 )
 def cosines(G):
@@ -201,12 +202,12 @@ def _nearly_equal(generator):
     grad=False,
     hints=(
         (
-            "Write w = (a, 1 - a). The squared length is a parabola in a:"
-            " a^2 G11 + 2 a (1 - a) G12 + (1 - a)^2 G22. Where is its vertex?"
+            "Write w = (a, 1 - a). The squared length is a parabola in a: a^2 G11 + 2 a (1 - a)"
+            " G12 + (1 - a)^2 G22. Where is its vertex?"
         ),
         (
-            "The vertex is (G22 - G12) / (G11 + G22 - 2 G12)."
-            " If it lies outside [0, 1], the end nearer to it is the answer."
+            "The vertex is (G22 - G12) / (G11 + G22 - 2 G12). If it lies outside [0, 1], the end"
+            " nearer to it is the answer: clamp(0, 1)."
         ),
     ),
 )
@@ -347,13 +348,14 @@ def _several(generator):
     points=3,
     grad=False,
     hints=(
+        "What is projected: gradient i itself, or what earlier projections have left of it?",
         (
-            "Two loops: over the tasks i, and for each over the tasks j of orders[i]."
-            " What is projected is a running copy of gradient i."
+            "Two loops: over the tasks i, and for each over the tasks j of orders[i]. What is"
+            " projected is a running copy of gradient i."
         ),
         (
-            "If copy . g_j < 0, subtract from the copy its part along g_j,"
-            " which is (copy . g_j) / (g_j . g_j) g_j. g_j is the original gradient."
+            "If dot = copy @ J[j] is negative, subtract from the copy its part along J[j]: copy"
+            " = copy - dot / (J[j] @ J[j]) * J[j]. J[j] is the original gradient."
         ),
     ),
 )
@@ -597,12 +599,17 @@ def _everything(gradients, shared):
     starter=_everything,
     hints=(
         (
-            "Two tasks can conflict only where both have a gradient."
-            " What do the heads add to the Gram matrix, and where?"
+            "Two tasks can conflict only where both have a gradient. What do the heads add to"
+            " the Gram matrix, and where?"
         ),
         (
-            "Take the Gram matrix of gradients[:, shared]."
-            " Then the trunk gets w @ gradients and a head the sum of the gradients, unweighted."
+            "Two tasks can conflict only where both have a gradient, which is in the trunk: take"
+            " the Gram matrix of gradients[:, shared] alone."
+        ),
+        (
+            "w = upgrad(trunk @ trunk.T) with trunk = gradients[:, shared]. Then the trunk gets"
+            " w @ gradients and a head the sum of the gradients, unweighted: torch.where(shared,"
+            " ..., ...)."
         ),
     ),
 )
@@ -730,13 +737,11 @@ def _nearly_there(generator):
     points=3,
     grad=False,
     hints=(
+        "What are the gradient and the matrix of second derivatives of w^T G w / 2 - sum log w?",
+        "The gradient is G w - 1/w; the second derivatives are G plus the diagonal of 1/w^2.",
         (
-            "The gradient of w^T G w / 2 - sum log w is G w - 1/w;"
-            " its matrix of second derivatives is G plus the diagonal of 1/w^2."
-        ),
-        (
-            "Newton's step s solves (second derivatives) s = gradient."
-            " The decrement is sqrt(gradient . s); go by s / (1 + decrement), downhill."
+            "Newton's step s solves (second derivatives) s = gradient. The decrement is"
+            " sqrt(gradient . s); go by s / (1 + decrement), downhill."
         ),
     ),
 )

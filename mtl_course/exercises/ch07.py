@@ -47,12 +47,16 @@ def _penalty_of(answer, W, S):
     call=_penalty_of,
     hints=(
         (
-            "Two loops over the pairs i < j are a good start:"
-            " the tie of a pair is the mean of S_ij and S_ji."
+            "S need not be symmetric, and its diagonal need not be zero. What tie does a pair i,"
+            " j have, and a task with itself?"
         ),
         (
-            "Without loops: make S symmetric; then Q = diag(row sums) - S,"
-            " in which the diagonal of S cancels. The penalty is the trace of W^T Q W."
+            "Two loops over the pairs i < j are a good start: the tie of a pair is the mean of"
+            " S_ij and S_ji."
+        ),
+        (
+            "Without loops: S = (S + S.T) / 2; then Q = torch.diag(S.sum(0)) - S, in which the"
+            " diagonal of S cancels. The penalty is the trace of W^T Q W, (W * (Q @ W)).sum()."
         ),
     ),
 )
@@ -204,12 +208,16 @@ def _shared(low, high):
     grad=False,
     hints=(
         (
-            "Write a function W -> the T losses. Then, for each task i:"
-            " its gradient at W, a step from W, and all T losses there."
+            "From which W does the step of the second task start, and which losses are compared"
+            " after it?"
         ),
         (
-            "The heads V stay as they are. Every task's step starts from the same W."
-            " Row i of Z is 1 - losses(W - rate * g_i) / losses(W)."
+            "Write a function W -> the T losses. Then, for each task i: its gradient at W, a"
+            " step from W, and all T losses there."
+        ),
+        (
+            "The heads V stay as they are. Every task's step starts from the same W. Row i of Z"
+            " is 1 - losses(W - rate * g_i) / losses(W)."
         ),
     ),
 )
@@ -451,15 +459,14 @@ def _scaled(S):
     points=2,
     grad=False,
     hints=(
+        "Which unit vector x orthogonal to (1, ..., 1) makes x^T Q x smallest, with Q = D - S?",
         (
-            "Among unit vectors x orthogonal to (1, ..., 1),"
-            " x^T Q x is smallest for the eigenvector of the second smallest eigenvalue"
-            " of Q = D - S."
+            "It is the eigenvector of the second smallest eigenvalue. torch.linalg.eigh returns"
+            " eigenvalues in ascending order."
         ),
         (
-            "torch.linalg.eigh returns eigenvalues in ascending order;"
-            " the second column of eigenvectors is the one."
-            " Its signs are the groups; turn them so that task 0 has a 0."
+            "torch.linalg.eigh(Q).eigenvectors[:, 1] > 0 are the groups; turn them so that task"
+            " 0 has a 0: side != side[0]."
         ),
     ),
 )
@@ -623,9 +630,10 @@ def _inflated(gains, groups):
     hints=(
         "What does the function return for a group of one task? What should it?",
         (
-            "Take the diagonal out of the sum,"
-            " and divide by the number of *others* in the group, one less than its size."
+            "Take the diagonal out of the sum, and divide by the number of *others* in the"
+            " group, one less than its size."
         ),
+        "Inside a group: (inside.sum() - inside.trace()) / max(len(group) - 1, 1).",
     ),
 )
 def promised_gain(gains, groups):
@@ -731,13 +739,14 @@ def _star(kind):
     points=3,
     hints=(
         (
-            "By symmetry all leaves have one estimate u."
-            " Set the derivatives with respect to u and to the hub's h to zero: two equations."
+            "By symmetry all leaves have one estimate u. Which two equations do u and the hub's"
+            " h obey, where the derivatives are zero?"
         ),
         (
-            "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam."
-            " Hub, whose data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0."
+            "Leaf, whose data are 0: n u + lam (u - h) = 0, so h = u (n + lam) / lam. Hub, whose"
+            " data are 1: hub_n (h - 1) + lam * leaves * (h - u) = 0."
         ),
+        "Put the first into the second: u = hub_n lam / (hub_n (n + lam) + leaves n lam).",
     ),
 )
 def hub_pull(n, hub_n, leaves, lam):

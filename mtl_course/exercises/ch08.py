@@ -50,10 +50,13 @@ def _imagenet(side):
     grad=False,
     hints=(
         (
-            "How many times does a window of k pixels fit into side + 2 p pixels if it moves by s?"
-            " The first place counts, too."
+            "The first place counts, too: how many times does a window of k pixels fit into side"
+            " + 2 p pixels if it moves by s?"
         ),
-        "The new side is (side + 2 p - k) // s + 1, and the next layer starts from it.",
+        (
+            "The new side is side = (side + 2 * padding - kernel) // stride + 1, and the next"
+            " layer starts from it."
+        ),
     ),
 )
 def map_sides(side, layers):
@@ -193,13 +196,14 @@ def _large_stem(x, weight):
     starter=_large_stem,
     hints=(
         (
-            "Two of the operations make the map smaller."
-            " Which, and what do they become at full resolution?"
+            "Two of the operations make the map smaller. Which, and what do they become at full"
+            " resolution?"
         ),
         (
-            "Stride 1, padding k // 2, and no pooling at all:"
-            " a max-pool of stride 1 keeps the side, but blurs what the convolution has found."
+            "Stride 1, and no pooling at all: a max-pool of stride 1 keeps the side, but blurs"
+            " what the convolution has found."
         ),
+        "conv2d(x, weight, padding=k // 2) with k = weight.shape[-1]: every side stays as it is.",
     ),
 )
 def first_map(x, weight):
@@ -313,9 +317,10 @@ def _zipped(long, shuffles, size):
     hints=(
         "zip ends with the shorter list. How many rows of the longer set are never seen?",
         (
-            "Lay the rounds of the shorter set end to end, shuffles.flatten(),"
-            " cut as many rows as the longer set has, and split both alike."
+            "Lay the rounds of the shorter set end to end, cut as many rows as the longer set"
+            " has, and split both alike."
         ),
+        "short = shuffles.flatten()[: len(long)], then zip(long.split(size), short.split(size)).",
     ),
 )
 def paired_batches(long, shuffles, size):
@@ -457,10 +462,8 @@ def _spaces(a, b, shared, missing=False):
     call=lambda answer, *args: named(answer(*args), "names", "new"),
     grad=False,
     hints=(
-        (
-            "Which new number does each class of the second set get?"
-            " Write that as a table, one entry a class, then look the labels up in it."
-        ),
+        "Which new number does each class of the second set get?",
+        "Write the new numbers as a table, one entry a class, then look the labels up in it.",
         (
             "Go through names_b: a name that is known keeps its number, a new one gets the next."
             " torch.tensor(table)[labels] looks all labels up at once."
@@ -633,8 +636,8 @@ def _heads(rows, classes, size=3.0):
     points=2,
     hints=(
         (
-            "What is the cross-entropy of a head that knows nothing,"
-            " and gives each of its C classes the probability 1 / C?"
+            "What is the cross-entropy of a head that knows nothing, and gives each of its C"
+            " classes the probability 1 / C?"
         ),
         (
             "For each head F.cross_entropy(logits, y), which is the mean over its own rows,"

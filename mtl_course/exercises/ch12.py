@@ -135,8 +135,12 @@ def _rates(answer, layers, rate, decay):
     atol=1e-12,
     hints=(
         (
-            "Count from the end: the head is divided by decay 0 times,"
-            " the layer below it once, the one below that twice."
+            "By how much is the head's rate divided, and by how much that of the layer just"
+            " below it?"
+        ),
+        (
+            "Count from the end: the head is divided by decay 0 times, the layer below it once,"
+            " the one below that twice."
         ),
         (
             "One dict a layer: {'params': [p for p in layer.parameters() if p.requires_grad],"
@@ -423,12 +427,16 @@ def _only_gradients(layers, count):
     starter=_only_gradients,
     hints=(
         (
-            "Two bugs. What does a BatchNorm do in a forward pass in training mode,"
-            " whatever its parameters want? And what opens a layer again?"
+            "What does a BatchNorm do in a forward pass in training mode, whatever its"
+            " parameters want? And what opens a layer again?"
         ),
         (
-            "Go through all layers. Those below: requires_grad_(False) and eval()."
-            " Those above: requires_grad_(True); model.train() has been called already."
+            "The starter has two bugs: it leaves the mode as it is, and a layer that was closed"
+            " once stays closed."
+        ),
+        (
+            "For layer k, open = k >= len(layers) - count: layer.requires_grad_(open) and"
+            " layer.train(open)."
         ),
     ),
 )
@@ -586,13 +594,15 @@ def _linear_network(n, d, k, size=1.0):
     rtol=1e-6,
     atol=1e-9,
     hints=(
+        "The probe trains v alone. Of which problem is that the least-squares solution?",
         (
-            "The probe is a least-squares problem with the features X @ B.T:"
-            " torch.linalg.lstsq(X @ B.T, y).solution."
+            "Of the one with the features X @ B.T: torch.linalg.lstsq(X @ B.T, y).solution. Then"
+            " full steps begin, from it."
         ),
         (
-            "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B"
-            " is the outer product of v with X.T @ r / n. Find both, then step."
+            "With r = X @ B.T @ v - y the gradient for v is B @ X.T @ r / n and that for B is"
+            " the outer product of v with X.T @ r / n. Find both, then step: B, v = B - rate *"
+            " ..., v - rate * ..."
         ),
     ),
 )
@@ -838,12 +848,16 @@ def _by_position(new, old, known, wanted):
     starter=_by_position,
     hints=(
         (
-            "The shapes fit, so nothing complains."
-            " Which class does row 0 stand for before, and which after?"
+            "The shapes fit, so nothing complains. Which class does row 0 stand for before, and"
+            " which after?"
         ),
         (
-            "For each name at place k of `wanted` that is in `known`,"
-            " copy row known.index(name) to row k; leave the other rows."
+            "Rows belong to names, and the places of the names have changed. Go through"
+            " `wanted`, and look each name up in `known`."
+        ),
+        (
+            "new.weight.data[k] = old.weight.data[known.index(name)] for each name at place k of"
+            " `wanted` that is in `known`, and the bias alike; other rows stay."
         ),
     ),
 )

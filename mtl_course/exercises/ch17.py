@@ -122,13 +122,11 @@ def _after_two_steps(answer, params, x, y, rate, size):
     call=_after_two_steps,
     grad=False,
     hints=(
+        "If a loss is taken after the step and differentiated, what must the slopes still know?",
+        "They need a graph of their own: create_graph=True. No detach, no .data, no .backward().",
         (
-            "torch.autograd.grad(loss(params), list(params.values()), ...) gives the slopes."
-            " Build a new dict from p - rate * slope."
-        ),
-        (
-            "For a step that can be differentiated again the slopes need a graph of their own:"
-            " create_graph=True. No detach, no .data, no .backward()."
+            "slopes = torch.autograd.grad(loss(params), list(params.values()),"
+            " create_graph=True); then a new dict, {name: p - rate * slope ...}."
         ),
     ),
 )
@@ -314,12 +312,16 @@ def _bowls(tasks, size, unit=1.0, too_far=False):
     rtol=1e-5,
     hints=(
         (
-            "After the step the distance to the centre is (I - rate H_t)(theta - c_t)."
-            " Put it into the loss: it is a bowl again, with another matrix M_t."
+            "After the step, how far is theta from the centre c_t, and what shape has the loss"
+            " as a function of the start?"
         ),
         (
-            "M_t = (I - rate H_t) H_t (I - rate H_t),"
-            " and the minimum of a sum of bowls solves (sum of M_t) theta = sum of M_t c_t."
+            "After the step the distance to the centre is (I - rate H_t)(theta - c_t). Put it"
+            " into the loss: it is a bowl again, with another matrix M_t."
+        ),
+        (
+            "M_t = (I - rate H_t) H_t (I - rate H_t), and the minimum of a sum of bowls solves"
+            " (sum of M_t) theta = sum of M_t c_t."
         ),
     ),
 )
@@ -467,13 +469,16 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
     atol=1e-6,
     hints=(
         (
-            "The chain rule gives (I - rate H) g' with g' the query's slope at the stepped theta."
-            " FOMAML is g'. What is left?"
+            "The chain rule gives (I - rate H) g' with g' the query's slope at the stepped"
+            " theta. FOMAML is g'. What is left?"
         ),
         (
-            "H v is the change of the slope along v:"
-            " (slope(theta + h v) - slope(theta - h v)) / (2 h),"
-            " with h so small that h |v| = reach."
+            "What is left is -rate H g'. H v is the change of the slope along v, and two"
+            " evaluations of the slope show it."
+        ),
+        (
+            "H v = (slope(theta + h v) - slope(theta - h v)) / (2 h), with h so small that h |v|"
+            " = reach: h = reach / g.norm()."
         ),
     ),
 )
@@ -622,9 +627,10 @@ def _regressions(count, rows=(3, 7), steps=(2, 5), unit=1.0):
     rtol=1e-6,
     atol=1e-8,
     hints=(
+        "Where does each task start, and what is done with the places where they end?",
         (
-            "Two loops: over the tasks, each from its own copy of theta, and over the steps."
-            " The gradient is X' (X own - y) / n."
+            "Two loops: over the tasks, each from its own copy of theta, and over the steps. The"
+            " gradient is X' (X own - y) / n."
         ),
         "Collect where the tasks end. The answer is theta + toward * (their mean - theta).",
     ),
@@ -817,10 +823,14 @@ def _too_early(f, params, tasks, rate, steps):
     grad=False,
     starter=_too_early,
     hints=(
-        "Two bugs. When are the predictions taken? And where does the second task start?",
         (
-            "Make `own` a new dict for each task, own = {name: p - rate * slope ...} in each step,"
-            " and predict with it after the last step."
+            "When are the predictions taken, after how many steps? And where does the second"
+            " task start?"
+        ),
+        "Each task starts from `params`, and nothing that it does may change them.",
+        (
+            "own = params for each task, own = {name: p - rate * slope ...} in each step, a new"
+            " dict; and f(own, query) after the last step."
         ),
     ),
 )

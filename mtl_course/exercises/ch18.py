@@ -42,12 +42,16 @@ def _features(counts, d, queries=4, size=1.0):
     points=2,
     hints=(
         (
-            "A prototype is the mean of z[y == k]."
-            " Then a softmax over the classes, of minus the squared distances."
+            "Which sign must a squared distance have before the softmax, so that the nearest"
+            " class is the likeliest?"
         ),
         (
-            "torch.cdist(query, centres) ** 2 has the shape [q, ways];"
-            " softmax over its last dimension."
+            "A prototype is the mean of z[y == k]. Then a softmax over the classes, of minus the"
+            " squared distances."
+        ),
+        (
+            "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last"
+            " dimension."
         ),
     ),
 )
@@ -325,12 +329,16 @@ def _leaking(y, classes, ways, shots, queries, generator):
     starter=_leaking,
     hints=(
         (
-            "Two leaks. From which classes does it draw?"
-            " And can an example be in the support and among the queries?"
+            "Two leaks. From which classes does it draw? And can an example be in the support"
+            " and among the queries?"
         ),
         (
-            "Shuffle `classes`, y.new_tensor(classes), not the labels that y has;"
-            " and let the queries begin where the support ends."
+            "Shuffle `classes`, not the labels that y has; and let the queries begin where the"
+            " support ends."
+        ),
+        (
+            "shuffled(y.new_tensor(classes))[:ways]; then r[:shots] is the support of a class"
+            " and r[shots : shots + queries] its queries."
         ),
     ),
 )
@@ -503,11 +511,15 @@ def _norm_inputs(n, q, d, size=1.0, still=False):
     points=2,
     call=lambda answer, *args: named(answer(*args), "support", "query"),
     hints=(
+        "Which examples may the mean and the variance know, if a query must not see the others?",
         (
-            "One mean and one variance a feature, from the support alone;"
-            " the queries are normalised with the same two numbers."
+            "One mean and one variance a feature, from the support alone; the queries are"
+            " normalised with the same two numbers."
         ),
-        "support.var(0, unbiased=False), and eps belongs under the root, next to the variance.",
+        (
+            "(query - support.mean(0)) / (support.var(0, unbiased=False) + eps).sqrt(): eps"
+            " belongs under the root, next to the variance."
+        ),
     ),
 )
 def support_norm(support, query, weight, bias, eps):
@@ -663,10 +675,14 @@ def _head_inputs(q, d, classes, size=1.0, aligned=False):
     ],
     points=1,
     hints=(
-        "The cosine is the scalar product of two vectors that were both divided by their lengths.",
+        "What remains of a scalar product if both vectors are twice as long, and what should?",
         (
-            "z @ weight.T holds the scalar products,"
-            " and z.norm(dim=1)[:, None] * weight.norm(dim=1) the products of the lengths."
+            "The cosine is the scalar product of two vectors that were both divided by their"
+            " lengths."
+        ),
+        (
+            "z @ weight.T holds the scalar products, and z.norm(dim=1)[:, None] *"
+            " weight.norm(dim=1) the products of the lengths."
         ),
     ),
 )
@@ -790,11 +806,15 @@ def _spreads(answer, accuracy):
     grad=False,
     hints=(
         (
-            "Half an interval: 1.96 times the standard deviation over the episodes"
-            " of one training, divided by the root of their number."
+            "Over which dimension do the episodes of one training vary, and over which the"
+            " trainings?"
         ),
         (
-            "accuracy.std(1) gives one deviation a training;"
+            "Half an interval: 1.96 times the standard deviation over the episodes of one"
+            " training, divided by the root of their number."
+        ),
+        (
+            "1.96 * accuracy.std(1) / episodes**0.5 gives one half-interval a training;"
             " accuracy.mean(1).std() is the other spread, of which no root is taken."
         ),
     ),

@@ -60,13 +60,14 @@ def _penalty(answer, params, anchor, fisher, strength):
     call=_penalty,
     atol=1e-10,
     hints=(
+        "Over which names does the sum go, and what is multiplied with each squared distance?",
         (
-            "For each name of the anchor: Fisher value times squared distance,"
-            " summed over all entries. Then half of the strength."
+            "For each name of the anchor: Fisher value times squared distance, summed over all"
+            " entries. Then half of the strength."
         ),
         (
-            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum()"
-            " for name in anchor)"
+            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for"
+            " name in anchor)"
         ),
     ),
 )
@@ -192,6 +193,7 @@ def _forced(generator):
     grad=False,
     device=False,
     hints=(
+        "What happens to item t if its draw is a slot, and what if it is not?",
         "The first `size` items fill the slots 0, 1, 2, ... in order, whatever their draws are.",
         "After that: if draws[t] < size then kept[draws[t]] = t, else the item is not kept.",
     ),
@@ -302,13 +304,14 @@ def _four(answer, A, b):
     device=False,
     grad=False,
     hints=(
+        "In which row of A is a task when it was just learned, and in which just before?",
         (
-            "A[-1] is the last row, A.diagonal() is each task right after it was learned,"
-            " A.diagonal(1) each task right before."
+            "Both transfers are means over T - 1 tasks: the last task has nothing after it, the"
+            " first nothing before it."
         ),
         (
-            "Both transfers are means over T - 1 tasks:"
-            " the last task has nothing after it, the first nothing before it."
+            "A[-1] is the last row, A.diagonal() is each task right after it was learned,"
+            " A.diagonal(1) each task right before, to be held against b[1:]."
         ),
     ),
 )
@@ -497,12 +500,16 @@ def _moving(model, x, y, old_classes, steps, rate):
     atol=1e-9,
     hints=(
         (
-            "Print how far the target is from the model's own output, at the second step."
-            " What is it held to?"
+            "How far is the target from the model's own output, at the second step? What is it"
+            " held to?"
         ),
         (
-            "An assignment copies no network."
-            " Copy it (copy.deepcopy), or compute the targets once, before the loop."
+            "An assignment copies no network: both names are one model, which moves. Its outputs"
+            " must be those of the start."
+        ),
+        (
+            "Compute the targets once, before the loop: (model(x)[:, :old_classes] /"
+            " 2).softmax(dim=1).detach(). Or keep copy.deepcopy(model)."
         ),
     ),
 )
@@ -670,8 +677,9 @@ def _forecaster(d, size=1.0, still=False):
     grad=False,
     device=False,
     hints=(
-        "Px = P @ x is needed three times. The gain is Px / (forgetting + x @ Px).",
-        "w + gain * (y - w @ x), and (P - outer(gain, Px)) / forgetting.",
+        "Which product of P and x is needed three times?",
+        "Px = P @ x. The gain is Px / (forgetting + x @ Px).",
+        "w + gain * (y - w @ x), and (P - np.outer(gain, Px)) / forgetting.",
     ),
 )
 def rls_step(w, P, x, y, forgetting):

@@ -10,6 +10,8 @@ prints the five exercises that took most of the processor's time.
 """
 
 import ast
+import collections
+import re
 import textwrap
 import time
 from importlib import import_module
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exercise_tools import ODD, SharedDraws, answer_from, mutants, survivors, unlisted
+from exercise_tools import ODD, SharedDraws, answer_from, judge_mutants, mutants, unlisted
 
 import mtl_course.exercises
 from mtl_course.checks import check, store
@@ -36,6 +38,12 @@ RIGHT = {
 EQUIVALENT: dict[str, dict[str, str]] = {}
 for _module in MODULES:
     EQUIVALENT.update(getattr(_module, "EQUIVALENT", {}))
+
+
+# What a hint shows: a call, an entry, a formula.
+SHOWS = re.compile(r"\w\(.*\)|\[.*\]|[=*@^]")
+# The least share of its wrong mutants that the card or a hint leads somewhere; .5 for all others.
+LEAST = {"saved_run": 0.2}
 
 
 # What torch imports with its first optimizer, seconds of work, is no exercise's to pay for.
@@ -110,6 +118,14 @@ def test_is_written_as_agreed(name):
     assert "SOLUTION" not in exercise.stub + exercise.solution
 
 
+def test_the_first_hint_asks_and_the_last_one_shows(name):
+    hints = REGISTRY[name].hints
+    assert len(hints) >= 2, "one that asks, one that shows"
+    assert hints[0].endswith("?"), hints[0]
+    assert SHOWS.search(hints[-1]), hints[-1]
+    assert all(text == " ".join(text.split()) for text in hints)
+
+
 def test_reference_passes(exercise):
     # The text that a learner sees, not the object.
     answer = answer_from(exercise, exercise.solution)
@@ -160,18 +176,24 @@ def test_known_mistakes_fail_with_their_own_hints(exercise):
 
 
 @pytest.mark.slow
-def test_no_mutant_passes(exercise):
-    alive, made = survivors(exercise)
+def test_no_mutant_passes_and_most_are_led_somewhere(exercise, record_property):
+    led_to = judge_mutants(exercise)
+    alive = [mutant for mutant, kind in led_to.items() if kind == "solved"]
     excused = EQUIVALENT.get(exercise.name, {})
-    assert made >= 5, "too few mutants to say anything"
+    assert len(led_to) >= 5, "too few mutants to say anything"
     loose = [mutant for mutant in alive if mutant not in excused]
     assert not loose, (
-        f"{len(loose)} of {made} mutants of {exercise.name} pass."
+        f"{len(loose)} of {len(led_to)} mutants of {exercise.name} pass."
         " Strengthen inputs or laws, or prove them equivalent:\n" + "\n".join(loose)
     )
     assert all(excused.values()) and set(excused) <= set(alive), (
         f"not a mutant that passes: {set(excused) - set(alive)}"
     )
+    kinds = collections.Counter(kind for kind in led_to.values() if kind != "solved")
+    record_property("led somewhere", (exercise.name, dict(kinds)))
+    least = LEAST.get(exercise.name, 0.5)
+    at_a_loss = [mutant for mutant, kind in led_to.items() if kind == "nothing"]
+    assert len(at_a_loss) <= (1 - least) * kinds.total(), "\n".join(at_a_loss)
 
 
 def test_two_different_right_answers_pass(exercise):
