@@ -290,19 +290,22 @@ class Method:
         transferred: whether the trunk starts from the source.
         trunk: the trunk's rate as a share of the head's; 0 is frozen.
         pulled: whether the trunk is pulled towards the source (L2-SP).
+        head: whether the head starts from the source as well, for a target with the same labels.
     """
 
     name: str
     transferred: bool
     trunk: float
     pulled: bool
+    head: bool = False
 
 
 SCRATCH = Method("scratch", transferred=False, trunk=1.0, pulled=False)
 PROBE = Method("linear probe", transferred=True, trunk=0.0, pulled=False)
 FINE_TUNING = Method("fine-tuning", transferred=True, trunk=1.0, pulled=False)
 PULLED = Method("L2-SP", transferred=True, trunk=1.0, pulled=True)
-METHODS = (SCRATCH, PROBE, FINE_TUNING, PULLED)
+KEPT = Method("fine-tuning, head kept", transferred=True, trunk=1.0, pulled=False, head=True)
+METHODS = (SCRATCH, PROBE, FINE_TUNING, PULLED, KEPT)
 
 
 def settings(method: Method, plan: Plan) -> list[tuple[float, float]]:
@@ -387,7 +390,7 @@ class Study:
         return self.pool[torch.as_tensor(chosen, device=self.device)]
 
     def start(self, method: Method, kind: str) -> dict[str, Tensor]:
-        """Where a method starts, name -> [seeds, ...]: new networks, or new heads on sources.
+        """Where a method starts, name -> [seeds, ...]: new networks, new heads on sources, sources.
 
         The new networks have seeds apart from the sources'.
         """
@@ -395,7 +398,17 @@ class Study:
         if not method.transferred:
             return new
         source = self.source(kind)
+        if method.head:
+            return source
         return {name: source[name] if name.startswith("trunk") else p for name, p in new.items()}
+
+    def unchanged(self) -> list[float]:
+        """Test accuracy of each source network as it is: no label of the target, nothing trained.
+
+        It can answer because source and target have the same ten labels.
+        """
+        right = right_answers(self.model, self.source(), self.x[self.test], self.y[self.test])
+        return right.float().view(len(self.seeds), -1).mean(dim=1).tolist()
 
     def trials(self, method: Method) -> list[Trial]:
         """Every setting of a method with every seed."""
@@ -510,9 +523,9 @@ def run(
     *,
     plan: Plan | None = None,
 ) -> dict:
-    """The whole experiment: target -> {"curves", "kinds"}, as `Study` gives them. Plain JSON.
+    """The whole experiment: target -> {"unchanged", "curves", "kinds"}, as `Study` gives them.
 
-    Accuracies are in [0, 1], with one value per seed.
+    Plain JSON. Accuracies are in [0, 1], with one value per seed.
     """
     plan = plan or PLANS[profile]
     study = Study(plan, seeds, report=report)
@@ -520,7 +533,11 @@ def run(
     for target in plan.targets:
         report(f"{plan.source} -> {target}")
         study.aim(target)
-        results[target] = {"curves": study.curves(), "kinds": study.kinds()}
+        results[target] = {
+            "unchanged": study.unchanged(),
+            "curves": study.curves(),
+            "kinds": study.kinds(),
+        }
         accuracies = {
             kind: np.mean(row["fine-tuning"]["accuracy"])
             for kind, row in results[target]["kinds"].items()

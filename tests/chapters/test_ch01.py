@@ -31,6 +31,15 @@ def definitions(name):
     raise AssertionError(f"no cell defines {name}")
 
 
+def function_source(name):
+    """The source of that function alone."""
+    for cell in notebooks.read(NOTEBOOK).cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            (node,) = (n for n in ast.parse(cell.source).body if getattr(n, "name", "") == name)
+            return ast.get_source_segment(cell.source, node)
+    raise AssertionError(f"no cell defines {name}")
+
+
 def test_closed_form_of_the_notebook_is_the_packages():
     joint_ridge = definitions("joint_ridge")["joint_ridge"]
     draw = np.random.RandomState(0)
@@ -50,6 +59,38 @@ def test_closed_form_of_the_notebook_is_the_packages():
             joint_ridge(xs, ys, lam, mu), linear.mean_regularised(a, b, lam, mu), strict=True
         ):
             np.testing.assert_allclose(ours, package, rtol=1e-10)
+
+
+def test_the_experiment_in_plain_sight_is_the_packages(schools):
+    """`joint_on_schools` of the notebook against `ch01.compare`, on small schools."""
+    x, y, task = schools
+    cell = definitions("joint_on_schools")
+    small = type("Small", (), {"deal": staticmethod(lambda *a, largest: ch01.deal(*a, 6))})
+    cell |= {"x": x, "y": y, "task": task, "ch01": small}
+    cell["joint_ridge"] = definitions("joint_ridge")["joint_ridge"]
+    # The pupils that choose the strength stand behind the largest training set, here of 6 pupils.
+    source = function_source("joint_on_schools").replace("36:48", "6:18").replace("48", "18")
+    exec(source, cell)
+    found = ch01.compare(x, y, task, [4], sizes=(3, 6))["joint"]
+    for i, n in enumerate((3, 6)):
+        assert cell["joint_on_schools"](4, n) == pytest.approx(found[0, i])
+
+
+def test_crossing_finds_the_noise_and_the_spread_that_were_put_in():
+    """The notebook's estimates of sigma^2, the spread and n*, on schools that we made."""
+    crossing = definitions("crossing")["crossing"]
+    draw = np.random.RandomState(5)
+    schools, n, d, sigma, tau = 400, 50, 4, 0.7, 0.3
+    rows = []
+    for _ in range(schools):
+        a = draw.normal(size=(n, d))
+        b = a @ (tau * draw.normal(size=d)) + sigma * draw.normal(size=n)
+        w = np.linalg.lstsq(a, b, rcond=None)[0]
+        rows.append((((b - a @ w) ** 2).sum(), ((a @ w) ** 2).mean(), d, n))
+    noise, spread, weights, crossed = crossing(rows)
+    assert noise == pytest.approx(sigma**2, rel=0.03) and weights == d
+    assert spread == pytest.approx(d * tau**2, rel=0.1)
+    assert crossed == pytest.approx(d * sigma**2 / (d * tau**2), rel=0.1)
 
 
 def test_toy_error_is_the_error_of_mean_regularised_learning():

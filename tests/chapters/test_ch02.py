@@ -2,6 +2,7 @@
 `test_exercises` runs.
 """
 
+import ast
 import json
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl_course import data
+from mtl_course import data, transfer
+from mtl_course.dev import notebooks
 from mtl_course.experiments import ch02
 
 TINY = replace(
@@ -68,6 +70,7 @@ def test_run_gives_plain_json_with_one_value_a_seed(small):
                 all(0 <= a <= 1 for a in found["accuracy"])
                 and found["setting"]["steps"] in TINY.stops
             )
+    assert len(part["unchanged"]) == 3 and all(0 <= a <= 1 for a in part["unchanged"])
     assert len(lines) == 4 and lines[1].startswith("  1 labels per class: scratch")
 
 
@@ -183,6 +186,49 @@ def test_lower_precision_takes_the_same_steps_roughly():
             0 < (rough[name] - exact[name]).norm() < 0.1 * moved
             and rough[name].dtype == torch.float32
         )
+
+
+def test_the_source_as_it_is_and_the_kept_head_are_the_source(small):
+    """`unchanged` is the accuracy of the source networks, one by one; KEPT starts at them, all
+    others that are transferred have the source's trunk and a new head.
+    """
+    study = ch02.Study(TINY, [0, 1, 2], report=lambda line: None)
+    source = study.source()
+    for k, found in enumerate(study.unchanged()):
+        study.model.load_state_dict({name: p[k] for name, p in source.items()})
+        with torch.no_grad():
+            right = study.model(study.x[study.test]).argmax(1) == study.y[study.test]
+        assert found == pytest.approx(float(right.float().mean()))
+    for method in (ch02.KEPT, ch02.FINE_TUNING, ch02.PROBE):
+        start = study.start(method, "digits")
+        assert torch.equal(start["trunk.1.weight"], source["trunk.1.weight"])
+        same = torch.equal(start["head.weight"], source["head.weight"])
+        assert same == (method is ch02.KEPT)
+
+
+def test_the_loop_in_plain_sight_is_train_one(small):
+    """`fine_tuned` of the notebook against `train_one`, with L2-SP and without."""
+    ((_, path),) = notebooks.find(["02"])
+    (cell,) = (c.source for c in notebooks.read(path).cells if "def fine_tuned(" in c.source)
+    tree = ast.parse(cell)
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    space = {"torch": torch, "F": F, "transfer": transfer}
+    exec(compile(tree, "notebook", "exec"), space)
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 1, 8, 8, generator=g), torch.randint(10, (50,), generator=g)
+    source = {k: v[0] for k, v in ch02.fresh(TINY, [7], torch.device("cpu")).items()}
+    trunk = {k: v for k, v in source.items() if k.startswith("trunk")}
+    for alpha, start in ((0.0, None), (0.2, trunk)):
+        ours, theirs = ch02.network(TINY), ch02.network(TINY)
+        for model in (ours, theirs):
+            model.load_state_dict(source)
+        space["fine_tuned"](ours, x, y, 0.03, torch.Generator().manual_seed(1), alpha, start)
+        order = torch.Generator().manual_seed(1)
+        ch02.train_one(
+            theirs, x, y, 0.03, strength=alpha, source=start, steps=200, batch=32, order=order
+        )
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
 
 
 def test_every_method_has_the_same_budget():
