@@ -117,6 +117,18 @@ def test_one_seed_of_the_record_comes_out_again():
             )
 
 
+def test_further_orders_take_the_settings_that_were_chosen_and_give_the_same_runs():
+    chosen = ch19.run("cpu", [0, 1], plan=[TINY], **QUIET)
+    again = ch19.run_orders([1], plan=TINY, chosen=chosen, **QUIET)
+    assert list(again) == ["mnist_5k"] and list(again["mnist_5k"]) == list(ch19.SCENARIOS)
+    for scenario, rows in again["mnist_5k"].items():
+        assert list(rows) == list(chosen["mnist_5k"][scenario])
+        for method, row in rows.items():
+            first = chosen["mnist_5k"][scenario][method]
+            assert row["setting"] == first["setting"]
+            assert row["A"] == first["A"][1:] and row["stored"] == first["stored"][1:]
+
+
 # -------------------------------------------------------------------------------------- photographs
 @pytest.mark.parametrize("plan", ch19.GPU, ids=lambda plan: plan.source)
 def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
