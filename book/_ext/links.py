@@ -23,15 +23,15 @@ NAMED = re.compile(r"(Exercise|Algorithm)\s+(\d+(?:\.\d+)?)\b")
 
 NUMBER = r"(?:\(\d+[a-z]?\)|\d+(?:\.\d+)?[a-z]?(?![\w%]|\.\d))"
 REFERENCE = re.compile(
-    rf"\b(?P<kind>chapter|equation|exercise|algorithm)(?P<many>s?)[ \u00a0]"
-    rf"(?P<first>{NUMBER})(?P<more>(?:(?:, and |, or |, | and | or | to |\u2013)(?:{NUMBER}))*)"
-    rf"(?P<scope>(?: of|,)? chapter[ \u00a0](?P<of>\d+)\b)?",
+    rf"\b(?P<kind>chapter|equation|exercise|algorithm)(?P<many>s?)\s"
+    rf"(?P<first>{NUMBER})(?P<more>(?:(?:,\sand\s|,\sor\s|,\s|\sand\s|\sor\s|\sto\s|\u2013)(?:{NUMBER}))*)"
+    rf"(?P<scope>(?:\sof|,)?\schapter\s(?P<of>\d+)\b)?",
     re.IGNORECASE,
 )
 # "chapter 5's equation 3", "chapter 5, equation 3"
-OWNER = re.compile(r"\bchapter[ \u00a0](\d+)(?:['\u2019]s|,) $", re.IGNORECASE)
+OWNER = re.compile(r"\bchapter\s(\d+)(?:['\u2019]s|,)\s$", re.IGNORECASE)
 
-SENTENCE = re.compile(r"(?:^|[.:?!|] )[\"(\u201c\u2018]?$")
+SENTENCE = re.compile(r"(?:^|[.:?!|]\s)[\"(\u201c\u2018]?$")
 # What is no running text.
 NOT_IN = (
     nodes.reference,
@@ -174,6 +174,11 @@ def surfaces(term: str) -> list[str]:
     return [] if term in COMMON else [term]
 
 
+def spaced(words: str) -> str:
+    """The pattern of some words, which a line may break."""
+    return r"\s".join(re.escape(word) for word in words.split(" "))
+
+
 class Terms:
     """The glossary as one pattern, the longest term first."""
 
@@ -190,15 +195,16 @@ class Terms:
     def word(surface: str) -> str:
         """The pattern of a term: in the plural too, and with a capital where a sentence begins."""
         if re.search(r"[A-Z]", surface):  # a name, such as MAML or Gram matrix
-            return re.escape(surface) + r"s?"
+            return spaced(surface) + r"s?"
         first, rest = surface[0], surface[1:]
         plural = r"(?:s|es)?"
         if rest.endswith("y"):
             rest, plural = rest[:-1], r"(?:y|ies)"
-        return f"[{first}{first.upper()}]{re.escape(rest)}{plural}"
+        return f"[{first}{first.upper()}]{spaced(rest)}{plural}"
 
     def of(self, words: str, begins: bool):
         """(page, id) of the term that a match shows; it may begin a sentence."""
+        words = " ".join(words.split())
         for shown in (words, words[0].lower() + words[1:])[: 1 + begins]:
             for form in (shown, shown[:-1], shown[:-2], shown[:-3] + "y"):
                 if form in self.found:

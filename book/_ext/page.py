@@ -7,7 +7,10 @@ the scripts that it needs: MathJax where there is a formula, the search where on
 """
 
 import re
+from functools import cache
 from html import escape, unescape
+from pathlib import Path
+from urllib.parse import quote
 
 from docutils import nodes
 
@@ -16,10 +19,7 @@ DESCRIPTION = (
     " objective in NumPy to a GPU, every claim checked each time the notebooks run."
 )
 LONGEST = 160  # characters of a description that search engines show
-ICONS = (
-    '<link rel="icon" type="image/svg+xml" href="{root}_static/logo.svg" />\n'
-    '<link rel="alternate icon" type="image/png" href="{root}_static/favicon.png" />'
-)
+LOGO = Path(__file__).resolve().parents[1] / "_static" / "logo.svg"
 
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')
 PRINTED_HEAD = re.compile(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', re.S)
@@ -93,10 +93,21 @@ def remember(app, pagename, templatename, context, doctree):
     context["course_page"] = {"name": pagename, "title": title, "description": description}
 
 
+@cache
+def icon() -> str:
+    """The book's mark as an address, so that it is no file to fetch for each page."""
+    svg = re.sub(r">\s+<", "><", LOGO.read_text(encoding="utf-8").strip())
+    return f"data:image/svg+xml,{quote(svg, safe=' =:/')}"
+
+
 def head(page: dict, root: str, address: str) -> str:
     """The elements that a page's head gets."""
     described = escape(page["description"])
-    lines = [f'<meta name="description" content="{described}" />', ICONS.format(root=root)]
+    lines = [
+        f'<meta name="description" content="{described}" />',
+        f'<link rel="icon" type="image/svg+xml" href="{icon()}" />',
+        f'<link rel="alternate icon" type="image/png" href="{root}_static/favicon.png" />',
+    ]
     card = {
         "og:type": "website" if not address else "article",
         "og:title": page["title"],

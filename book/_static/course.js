@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   // What scrolls sideways is a stop of the tab key, and only while it does.
-  const BOXES = ".bd-article div.math, .bd-article .pst-scrollable-table-container, .bd-article .text_html, .bd-article figure";
+  const BOXES = ".bd-article div.math, .bd-article mjx-container, .bd-article .pst-scrollable-table-container, .bd-article .text_html, .bd-article figure";
   const mark = () =>
     document.querySelectorAll(BOXES).forEach((box) => {
       const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";

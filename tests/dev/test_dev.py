@@ -270,7 +270,10 @@ def messy():
         new_output(
             "display_data",
             data={"image/png": png(256), "text/plain": "<Figure>"},
-            metadata={"needs_background": "light"},
+            metadata={
+                "needs_background": "light",
+                "image/png": {"width": 100, "height": 60, "x": 1},
+            },
         ),
     ]
     second.outputs = [new_output("execute_result", data={"text/plain": "1"}, execution_count=42)]
@@ -292,7 +295,9 @@ def test_normalise_drops_what_is_volatile():
     assert [output.output_type for output in first.outputs] == ["stream", "display_data"]
     assert first.outputs[0].text == "a\nb\n100%|####\nc"
     picture = first.outputs[1]
-    assert picture.metadata == {} and len(picture.data["image/png"]) < big
+    # It keeps how large it is shown: it has two dots per pixel.
+    assert picture.metadata == {"image/png": {"width": 100, "height": 60}}
+    assert len(picture.data["image/png"]) < big
     assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
     nbformat.validate(nb)
 

@@ -2,6 +2,8 @@
 
 import doctest
 import itertools
+import sys
+import types
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +30,7 @@ def test_band_draws_mean_and_spread(ax):
     line = plots.band(ax, x, runs, "joint", linestyle="--")
     assert np.allclose(line.get_ydata(), [2, 5])
     assert line.get_label() == "joint" and line.get_linestyle() == "--"
+    assert line.get_marker() == style.MARKS[plots.COLORS[0]][0]
     [area] = ax.collections
     low, high = area.get_paths()[0].get_extents().intervaly
     assert (low, high) == pytest.approx((1.0, 5 + np.sqrt(3)))
@@ -67,6 +70,38 @@ def test_colors_differ_for_a_deuteranope():
     )
     colors = [seen @ linear(color) for color in plots.COLORS]
     assert min(np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)) > 0.1
+
+
+def test_lines_differ_without_their_colours(ax):
+    for color in plots.COLORS:
+        plots.band(ax, [1, 2], [[1.0, 4.0], [3.0, 4.0]], color, color=color)
+    looks = [(line.get_marker(), line._unscaled_dash_pattern) for line in ax.get_lines()]
+    assert len({marker for marker, _ in looks}) == len({str(d) for _, d in looks}) == len(looks)
+
+
+def test_only_plain_labelled_lines_get_a_dash(ax):
+    plain, dashed, marked, unnamed = (
+        ax.plot([0, 1], color=style.VERMILION, label="a")[0],
+        ax.plot([0, 1], ":", color=style.VERMILION, label="b")[0],
+        ax.plot([0, 1], "-o", color=style.VERMILION, label="c")[0],
+        ax.plot([0, 1], color=style.VERMILION)[0],
+    )
+    plots.tell_apart(ax)
+    seen = [line.get_linestyle() for line in (plain, dashed, marked, unnamed)]
+    assert seen == ["--", ":", "-", "-"]
+
+
+def test_a_notebook_stores_two_dots_per_pixel(monkeypatch):
+    said = []
+    shell = types.SimpleNamespace(kernel=object(), run_line_magic=lambda *words: said.append(words))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    with plt.rc_context():
+        plots.use_style()
+        assert said == [("config", "InlineBackend.figure_format = 'retina'")]
+        assert 2 * plt.rcParams["figure.dpi"] >= 200 and plt.rcParams["savefig.dpi"] >= 200
+        shell.kernel = None
+        plots.use_style()
+    assert len(said) == 1
 
 
 def test_the_examples_run():

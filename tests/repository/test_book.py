@@ -1,6 +1,7 @@
 """The built book without a browser: whole, strict, self-contained, and true to its sources."""
 
 import base64
+import io
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from PIL import Image
 from sphinx.errors import ExtensionError
 
 from mtl_course.data import manifest
@@ -20,6 +22,7 @@ from mtl_course.dev import book, diagrams, docstrings, sync
 
 ROOT = book.ROOT
 TOC = book.toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 PAGES = [*TOC, "search", "genindex"]
 NOTEBOOKS = [page for page in TOC if page.startswith("notebooks/")]
 LOADED = {
@@ -138,6 +141,18 @@ def test_a_page_taken_out_of_the_contents_leaves_the_book(small_book):
     assert book.html_pages(book.build(small_book)) == {"one", "two"}
 
 
+def test_a_changed_style_reaches_the_book(small_book):
+    config = small_book / "_config.yml"
+    sphinx = "sphinx: {config: {html_css_files: [a.css], html_static_path: [book/_static]}}\n"
+    config.write_text(config.read_text(encoding="utf-8") + sphinx, encoding="utf-8")
+    style = small_book / "book" / "_static" / "a.css"
+    style.parent.mkdir(parents=True)
+    for text in ("p {color: red}", "p {color: blue}"):
+        style.write_text(text, encoding="utf-8")
+        html = book.build(small_book)
+        assert (html / "_static" / "a.css").read_text(encoding="utf-8") == text
+
+
 def test_another_jupyter_book_is_refused(monkeypatch):
     monkeypatch.setattr(book.metadata, "version", lambda name: "2.1.0")
     with pytest.raises(book.BookError, match=r"2\.1\.0 cannot build"):
@@ -235,8 +250,291 @@ def test_no_page_names_this_machine_or_starts_a_kernel(name, built_book):
 def test_title_and_language(name, pages):
     page = pages[name]
     assert page.title.strip()
-    assert page.all("h1")
+    assert len(page.all("h1")) == 1
     assert page.all("html")[0]["lang"] == "en"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_head_of_a_page(name, pages):
+    page = pages[name]
+    named = [meta for meta in page.all("meta") if "name" in meta]
+    assert [meta["name"] for meta in named].count("viewport") == 1
+    [description] = [meta["content"] for meta in named if meta["name"] == "description"]
+    assert 40 <= len(description) <= 180
+    card = {meta["property"]: meta["content"] for meta in page.all("meta") if "property" in meta}
+    assert card["og:description"] == description and card["og:title"]
+    # Without an address, a card's picture could not be found.
+    assert ("og:image" in card) == bool(CONFIG["html"]["baseurl"])
+    icons = [link for link in page.all("link") if "icon" in link.get("rel", "")]
+    assert {link["type"] for link in icons} == {"image/svg+xml", "image/png"}
+
+
+def test_pages_describe_themselves(pages):
+    described = [
+        meta["content"]
+        for name in TOC
+        for meta in pages[name].all("meta")
+        if meta.get("name") == "description"
+    ]
+    assert len(set(described)) > 0.8 * len(TOC)
+
+
+def test_a_card_has_full_addresses_once_the_book_has_one():
+    finish = extension("page").finish
+    page = {"name": "book/intro", "title": 'A "title"', "description": "What it is."}
+    html = '<html data-content_root="../"><title>T &#8212; T</title><article></article>'
+    assert "og:image" not in finish(html, page)
+    made = finish(html, page, "https://example.org/course/")
+    assert 'property="og:image" content="https://example.org/course/_static/card.png"' in made
+    assert 'property="og:url" content="https://example.org/course/book/intro.html"' in made
+    assert "A &quot;title&quot;" in made and "<title>T</title>" in made
+
+
+def test_a_page_loads_only_what_it_needs(built_book, pages):
+    for name in PAGES:
+        html = (built_book / f"{name}.html").read_text(encoding="utf-8")
+        loads = " ".join(pages[name].loads())
+        assert ("mathjax" in loads) == bool(re.search(r'class="[^"]*\bmath\b', html)), name
+        assert ("searchindex.js" in loads) == (name == "search"), name
+        assert "fontawesome" not in loads and "pydata-sphinx-theme.css" not in loads, name
+    assert "mathjax" not in " ".join(pages["book/part2"].loads())
+
+
+def test_each_part_stands_once_in_the_contents(built_book):
+    html = (built_book / f"{TOC[0]}.html").read_text(encoding="utf-8")
+    contents = html[html.index('<nav class="bd-links') : html.index("<main")]
+    for part in range(1, 5):
+        assert len(re.findall(rf"part{part}\.html", contents)) == 1
+        assert re.search(rf'class="caption-text"><a [^>]*href="part{part}\.html"', contents)
+
+
+def test_every_icon_is_drawn(built_book):
+    style = (built_book / "_static" / "book.css").read_text(encoding="utf-8")
+    shown = {
+        name
+        for page in PAGES
+        for name in re.findall(
+            r'class="[^"]*\bfa-(?!solid|regular|brands|lg)([a-z-]+)',
+            (built_book / f"{page}.html").read_text(encoding="utf-8"),
+        )
+    }
+    assert len(shown) > 8
+    assert not [name for name in shown if f".fa-{name}{{--icon:" not in style]
+    assert "@font-face" not in style
+
+
+def test_styles_are_thinned_to_what_occurs():
+    styles = extension("styles")
+    css = """@charset "UTF-8"; /* .gone{} */ a{color:red} .used,.gone>b{x:"}{"} .gone{y:z}
+    @media print{.gone{a:b} .used:not(.gone){c:url(data:;{)}} @media screen{.gone{a:b}}
+    .a\\:b{c:d} [class*="gone"]{e:f} #gone{g:h} .fa-bars:before{content:"x"}"""
+    made = styles.slim(css, {"used", "a:b", "fa-bars"})
+    assert made == (
+        'a{color:red}.used{x:"}{"}@media print{.used:not(.gone){c:url(data:;{)}}'
+        '.a\\:b{c:d}[class*="gone"]{e:f}'
+    )
+    script = 'x={"arrow-up":[384,512,[8593],"f062","M1 2z"],bars:[8,9,["navicon"],"f0c9","M3z"]}'
+    assert styles.icons(script, {"fa-navicon"}).startswith(".fa-navicon{--icon:url(")
+    assert "fa-bars" not in styles.icons(script, {"fa-navicon"})
+
+
+def test_pictures_of_the_book_fit_their_drawings(tmp_path):
+    assert diagrams.stale_pictures() == []
+    for source, _, _ in diagrams.PICTURES.values():
+        assert diagrams.foreign((diagrams.STATIC / source).read_text(encoding="utf-8")) == []
+        (tmp_path / source).write_text("<svg/>", encoding="utf-8")
+    for name, (_, width, height) in diagrams.PICTURES.items():
+        png = (diagrams.STATIC / name).read_bytes()
+        assert Image.open(io.BytesIO(png)).size == (width, height)
+        (tmp_path / name).write_bytes(png)
+    (tmp_path / "card.png").unlink()
+    assert diagrams.stale_pictures(tmp_path) == [
+        "favicon.png does not fit logo.svg, which changed",
+        "card.png is missing",
+    ]
+
+
+# Links that nobody writes
+
+
+def running_text(html):
+    """The text of an article, without what is no running text and without what is linked."""
+    article = html[html.index("<article") : html.index("</article>")]
+    closed = r"(?s)<(script|pre|code|h[1-6]|a|figure class=\"mtl|summary|svg|strong)\b.*?</\1>"
+    article = re.sub(r'(?s)<div class="(?:output text_html|math).*?</div>', " ", article)
+    return re.sub(r"<[^>]+>", " ", re.sub(closed, " ", article))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_chapter_links_what_it_names(name, pages, built_book):
+    text = running_text((built_book / f"{name}.html").read_text(encoding="utf-8"))
+    own = int(name.split("/")[1][:2])
+    there = {int(page.split("/")[1][:2]) for page in NOTEBOOKS} - {own}
+    named = {int(number) for number in re.findall(r"[Cc]hapters?\s(\d+)", text)}
+    assert not named & there
+    equations = {id[9:] for id in pages[name].ids if id.startswith("equation-")}
+    assert equations
+    unscoped = re.findall(r"[Ee]quation\s(\d+)(?!\d| of| in the paper)", text)
+    assert not set(unscoped) & equations
+    classes = [link.get("class", "").split()[0:1] for link in pages[name].all("a")]
+    assert ["to-chapter"] in classes and ["to-equation"] in classes
+    terms = [
+        link["href"].split("#")[1]
+        for link in pages[name].all("a")
+        if "to-term" in link.get("class", "")
+    ]
+    assert len(terms) >= 5 and len(set(terms)) == len(terms)
+
+
+LINKED = """# 1. One
+
+A task has a head, and heads have more. See chapters 5, 7 and\n9, chapter 12 and chapter 1.
+By equations 1 and 2, equation\n(2), equation 3 and equation 1 of chapter 5; chapter 5's equation 1.
+Exercises 1 to 2 are here, exercise 3 is not. `chapter 5`, [chapter 5](05_two.md), 5 chapters.
+Gradient surgery comes first; Surgery of a Headless kind, a pre-head and MAML-like things do not.
+
+$$a \\tag{1}$$
+
+$$b = \\text{chapter 5} \\tag{2}$$
+
+## A head in chapter 5
+
+<details class="right"><summary>As in chapter 5</summary>Right: see chapter 5, a head & equation 2.
+</details>
+
+### Exercise 1. A head
+
+Nothing.
+
+## Exercises
+
+**2. The other.** See exercise 1. Its **Exercise 7.** does not begin the line.
+"""
+
+
+@pytest.fixture(scope="module")
+def linked_book(tmp_path_factory):
+    """A small book with the course's extension for links, and the page in which they are made."""
+    root = tmp_path_factory.mktemp("linked")
+    for folder in ("notebooks", "book/appendix", "book/_ext"):
+        (root / folder).mkdir(parents=True)
+    (root / "book/_ext/links.py").write_bytes((ROOT / "book/_ext/links.py").read_bytes())
+    (root / "_config.yml").write_text(
+        "title: Small\nauthor: A\nlogo: ''\nonly_build_toc_files: true\n"
+        "parse: {myst_enable_extensions: [amsmath, dollarmath]}\n"
+        "sphinx: {local_extensions: {links: book/_ext}}\n",
+        encoding="utf-8",
+    )
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: notebooks/01_one\nchapters:\n- file: notebooks/05_two\n"
+        "- file: notebooks/07_three\n- file: book/appendix/glossary\n",
+        encoding="utf-8",
+    )
+    (root / "notebooks/01_one.md").write_text(LINKED, encoding="utf-8")
+    (root / "notebooks/05_two.md").write_text("# 5. Two\n\n$$c \\tag{1}$$\n", encoding="utf-8")
+    (root / "notebooks/07_three.md").write_text("# 7. Three\n\nText.\n", encoding="utf-8")
+    (root / "book/appendix/glossary.md").write_text(
+        "# Glossary\n\n```{glossary}\nhead\n  A layer of one task.\n\ntask\n  What is learned.\n\n"
+        "gradient surgery\n  Changes gradients of a head.\n\nsurgery\n  A word.\n\n"
+        "MAML\n  A method.\n```\n",
+        encoding="utf-8",
+    )
+    html = book.build(root) / "notebooks" / "01_one.html"
+    return html.read_text(encoding="utf-8")
+
+
+def test_words_become_links(linked_book):
+    article = linked_book[linked_book.index("<article") : linked_book.index("</article>")]
+    links = re.findall(
+        r'<a class="to-(\w+) reference internal" href="([^"]*)"[^>]*>([^<]*)<', article
+    )
+    two, three, terms = "05_two.html", "07_three.html", "../book/appendix/glossary.html#term-"
+    assert [(kind, words, address) for kind, address, words in links] == [
+        ("term", "head", terms + "head"),
+        ("chapter", "chapters 5", two),
+        ("chapter", "7", three),
+        ("equation", "equations 1", "#equation-1"),
+        ("equation", "2", "#equation-2"),
+        ("equation", "equation\n(2)", "#equation-2"),
+        ("equation", "equation 1", two + "#equation-1"),
+        ("chapter", "chapter 5", two),
+        ("chapter", "chapter 5", two),
+        ("equation", "equation 1", two + "#equation-1"),
+        ("exercise", "Exercises 1", "#exercise-1-a-head"),
+        ("exercise", "2", "#exercise-2"),
+        ("term", "Gradient surgery", terms + "gradient-surgery"),
+        ("chapter", "chapter 5", two),
+        ("equation", "equation 2", "#equation-2"),
+        ("exercise", "exercise 1", "#exercise-1-a-head"),
+    ]
+    assert 'title="A layer of one task."' in article
+    assert '<p id="exercise-2">' in article and '<strong id="exercise-7">' in article
+    assert "a head &amp; " in article, "the text of a quiz stays what it is"
+
+
+# Figures
+
+
+@pytest.mark.parametrize("name", TOC)
+def test_figures_are_numbered_by_chapter(name, built_book):
+    html = (built_book / f"{name}.html").read_text(encoding="utf-8")
+    numbers = re.findall(r'class="caption-number">([^<]*)<', html)
+    front = f"{int(name.split('/')[1][:2])}." if name in NOTEBOOKS else ""
+    figures = [number.strip() for number in numbers if number.startswith("Figure")]
+    assert figures == [f"Figure {front}{n}" for n in range(1, len(figures) + 1)]
+    assert bool(figures) or name not in NOTEBOOKS
+    assert len(re.findall(r"<figcaption", html)) >= len(figures)
+
+
+def test_numbers_of_figures_restart():
+    numbers = {"figure": {"b": (12,), "a": (11,)}, "table": {"c": (3,)}}
+    renumber = extension("figures").renumber
+    assert renumber(numbers, "notebooks/05_x") == {
+        "figure": {"a": (5, 1), "b": (5, 2)},
+        "table": {"c": (5, 1)},
+    }
+    assert renumber(numbers, "book/intro")["figure"] == {"a": (1,), "b": (2,)}
+
+
+def test_no_table_has_an_empty_head(built_book):
+    for name in TOC:
+        html = (built_book / f"{name}.html").read_text(encoding="utf-8")
+        for head in re.findall(r"(?s)<thead.*?</thead>", html):
+            assert re.sub(r"<[^>]+>|\s", "", head), name
+        assert name not in NOTEBOOKS or "course-card" in html
+
+
+def test_small_formulas_need_no_mathjax():
+    as_words = extension("figures").as_words
+    assert "".join(str(node) for node in as_words(r"L_t^{\mathrm{S}}")) == (
+        "<emphasis>L</emphasis><subscript>t</subscript><superscript>S</superscript>"
+    )
+    assert as_words(r"\Delta_m")[0].astext() == "Δ"
+    for formula in (r"\frac12", "ab", "a+b", r"x_{\hat y}", "", r"\hat y"):
+        assert as_words(formula) is None
+
+
+# Search
+
+
+def test_each_page_gives_the_search_its_text(built_book, pages):
+    for name in TOC:
+        script = (built_book / "_static" / "text" / f"{name}.js").read_text(encoding="utf-8")
+        page, told = re.fullmatch(r"courseText\((\".*?\"), (.*)\);\n", script, re.S).groups()
+        sections = json.loads(told)
+        assert json.loads(page) == name
+        assert sections and {id for id, _, _ in sections} <= pages[name].ids
+        assert all(title for _, title, _ in sections)
+    assert not list((built_book / "_static" / "text").rglob("*.part"))
+
+
+def test_text_of_sections():
+    sections = extension("offline_search").sections
+    html = """<article><section id="a"><h1>One<a class="headerlink">#</a></h1>
+    <p>Words &amp; <b>more</b>.</p>
+    <div class="highlight-python notranslate"><div class="highlight"><pre>code</pre></div>
+    </div><section id="b"><h2>Two</h2><p>\\(x\\) end</p></section></section></article>"""
+    assert sections(html) == [["a", "One", "Words & more."], ["b", "Two", "x end"]]
 
 
 def test_titles_differ(pages):
@@ -251,7 +549,7 @@ def test_images_have_alt_text(name, pages):
         assert alt and not alt.lower().endswith((".png", ".svg")), image["src"]
 
 
-REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+REPOSITORY = CONFIG["repository"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
