@@ -215,8 +215,8 @@ def test_at_a_glance():
         and "✗ project" in text
         and "– spread" in text
     )
-    assert re.search('aria-label="passed"[^>]*>✓</span> weighted 2 of 2, 1 try<', card)
-    assert re.search('aria-label="not yet"[^>]*>✗</span> project ', card)
+    assert re.search('aria-label="passed"[^>]*>✓</span> <div[^>]*>weighted 2 of 2, 1 try<', card)
+    assert re.search('aria-label="not yet"[^>]*>✗</span> <div[^>]*>project ', card)
     assert 'aria-label="Progress"' in card and f"width:{100 / len(SAMPLES):.0f}%" in card
 
 
