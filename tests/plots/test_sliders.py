@@ -257,8 +257,8 @@ def reader(chromium):
     """Opens a page of a file in a browser without a network; nothing may go wrong on it."""
     wrong, contexts = [], []
 
-    def opened(path, **options):
-        context = chromium.new_context(viewport={"width": 700, "height": 600}, **options)
+    def opened(path, width=700, **options):
+        context = chromium.new_context(viewport={"width": width, "height": 600}, **options)
         contexts.append(context)
         context.set_offline(True)
         page = context.new_page()
@@ -383,8 +383,7 @@ class TestBrowser:
         import axe_playwright_python
 
         wide = output(lambda slope: line(slope, (7, 3.5)), dpi=60).html
-        page = reader(written(tmp_path, wide))
-        page.set_viewport_size({"width": 390, "height": 800})
+        page = reader(written(tmp_path, wide), width=390)
         page.wait_for_function("document.querySelector('.frame').tabIndex === 0")
         page.add_script_tag(path=Path(axe_playwright_python.__file__).with_name("axe.min.js"))
         found = page.evaluate("axe.run().then(result => result.violations)")
