@@ -46,6 +46,15 @@ def stored_figure(cell: dict) -> bytes:
     )
 
 
+def width(cell: dict) -> str:
+    """How wide the figure is shown, which has two dots per pixel; empty if it does not say."""
+    for output in cell.get("outputs", []):
+        size = output.get("metadata", {}).get("image/png", {})
+        if size.get("width"):
+            return f"{size['width']}px"
+    return ""
+
+
 def write_cover(app):
     figure = stored_figure(cover_cell(Path(app.srcdir)))
     target = Path(app.srcdir, TARGET)
@@ -64,6 +73,8 @@ class CoverFigure(SphinxDirective, Figure):
         root = Path(self.env.srcdir)
         self.env.note_dependency(str(root / NOTEBOOK))
         self.arguments = [f"/{TARGET}"]
+        if wide := width(cover_cell(root)):
+            self.options["width"] = wide
         self.options["alt"] = (
             cover_cell(root)["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         )

@@ -7,6 +7,8 @@ The card at the top of a chapter is a Markdown table, which cannot do without a 
 is taken out. A folded cell shows the title in its first line (``# @title Draw the curves``).
 """
 
+import itertools
+import json
 import re
 
 from docutils import nodes
@@ -54,6 +56,39 @@ def show_by_chapter(app, env):
     return []
 
 
+def is_picture(output: dict) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
+def apart(cell: dict) -> list[dict]:
+    """A cell as several, so that only its picture is in the figure, and not the claim below it.
+
+    MyST-NB makes a figure, with caption and name, of each output of a cell that has a picture.
+    """
+    outputs = cell.get("outputs", [])
+    notes = cell.get("metadata", {}).get("mystnb", {})
+    if "figure" not in notes or not any(map(is_picture, outputs)) or all(map(is_picture, outputs)):
+        return [cell]
+    plain = {**cell["metadata"], "mystnb": {k: v for k, v in notes.items() if k != "figure"}}
+    cells = []
+    for picture, run in itertools.groupby(outputs, is_picture):
+        part = {**cell, "outputs": list(run), "metadata": cell["metadata"] if picture else plain}
+        if cells:  # the code is shown once
+            part |= {"source": "", "id": f"{cell.get('id', 'cell')}-{len(cells)}"}
+            tags = [tag for tag in part["metadata"].get("tags", []) if not tag.startswith("hide-")]
+            part["metadata"] = {**part["metadata"], "tags": [*tags, "remove-input"]}
+        cells.append(part)
+    return cells
+
+
+def take_apart(app, docname, source):
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    notebook = json.loads(source[0])
+    notebook["cells"] = [part for cell in notebook["cells"] for part in apart(cell)]
+    source[0] = json.dumps(notebook)
+
+
 def mend(app, doctree):
     for head in list(doctree.findall(nodes.thead)):
         if not head.astext().strip():
@@ -94,6 +129,7 @@ def without_mathjax(app, doctree, docname):
 def setup(app):
     app.connect("env-get-updated", show_plain, priority=BEFORE)
     app.connect("env-get-updated", show_by_chapter, priority=AFTER)
+    app.connect("source-read", take_apart)
     app.connect("doctree-read", mend)
     app.connect("doctree-resolved", without_mathjax)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True}

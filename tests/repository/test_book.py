@@ -496,6 +496,26 @@ def test_numbers_of_figures_restart():
     assert renumber(numbers, "book/intro")["figure"] == {"a": (1,), "b": (2,)}
 
 
+def test_only_the_picture_of_a_cell_is_in_its_figure():
+    apart = extension("figures").apart
+    picture, text = {"data": {"image/png": ""}}, {"data": {"text/html": ""}}
+    notes = {"figure": {"name": "f"}, "image": {"alt": "a"}}
+    cell = {
+        "id": "a",
+        "source": "plot()",
+        "metadata": {"tags": ["fold", "hide-input"], "mystnb": notes},
+        "outputs": [{"text": "x"}, picture, text, text],
+    }
+    parts = apart(cell)
+    assert [part["outputs"] for part in parts] == [[{"text": "x"}], [picture], [text, text]]
+    assert ["figure" in part["metadata"]["mystnb"] for part in parts] == [False, True, False]
+    assert [part["source"] for part in parts] == ["plot()", "", ""]
+    assert [part["metadata"]["tags"][-1] for part in parts] == ["hide-input"] + 2 * ["remove-input"]
+    assert len({part["id"] for part in parts}) == 3
+    for whole in ([picture], [text], [picture, picture], []):
+        assert apart({**cell, "outputs": whole}) == [{**cell, "outputs": whole}]
+
+
 def test_no_table_has_an_empty_head(built_book):
     for name in TOC:
         html = (built_book / f"{name}.html").read_text(encoding="utf-8")
@@ -762,6 +782,9 @@ def test_cover_figure_comes_from_the_chapter(tmp_path):
     written = target.stat().st_mtime_ns
     cover.write_cover(app)
     assert target.stat().st_mtime_ns == written
+    assert cover.width(tagged) == ""
+    sized = {"data": {}, "metadata": {"image/png": {"width": 716, "height": 397}}}
+    assert cover.width({"outputs": [{"output_type": "stream"}, sized]}) == "716px"
 
 
 # The diagrams
