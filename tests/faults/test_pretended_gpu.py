@@ -18,7 +18,7 @@ from mtl_course.checks.devices import PretendedGPU, _moved
 from mtl_course.multitask import balancing
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one")
-CPU_GENERATOR = torch.Generator
+CPU_GENERATOR, AUTOCAST, SCALER = torch.Generator, torch.autocast, torch.amp.GradScaler
 
 
 class Generator(CPU_GENERATOR):
@@ -32,6 +32,16 @@ class Generator(CPU_GENERATOR):
     @property
     def device(self):
         return torch.device("cuda", 0) if self.place.type == "cuda" else torch.device("cpu")
+
+
+class Autocast(AUTOCAST):
+    def __init__(self, device_type, **options):
+        super().__init__("cpu", **options)
+
+
+class Scaler(SCALER):
+    def __init__(self, device="cuda", **options):
+        super().__init__("cpu", **options)
 
 
 class Device(PretendedGPU):
@@ -58,6 +68,10 @@ def device(monkeypatch):
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: torch.zeros(16, dtype=torch.uint8))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    # Short precisions, as the CPU has them.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    monkeypatch.setattr(torch.amp, "GradScaler", Scaler)
     return Device()
 
 
@@ -109,6 +123,96 @@ def ewc(model, x):
     return list(streams.fisher_diagonal(model, x, KINDS).values())
 
 
+def short_loop(precision, model, x, y):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options = {"epochs": 2, "batch": 5, "progress": False, "precision": precision}
+    training.fit(model, (x, y), (x, y), F.mse_loss, optimizer, **options)
+    return [*model.parameters(), training.predict(model, x, precision=precision)]
+
+
+def short_tasks_loop(precision, model, x, size, kind):
+    table = data.Table(x, {"size": size, "kind": kind})
+    tasks = {"size": training.regression("size"), "kind": training.classification("kind")}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options = {"epochs": 2, "batch": 5, "progress": False, "precision": precision}
+    multitask.fit_tasks(
+        model, tasks, table, table, optimizer, balancing.METHODS["pcgrad"], **options
+    )
+    return list(model.parameters())
+
+
+def balanced(approximate, model, x, size, kind):
+    z = model.trunk(x)
+    losses = {
+        "size": lambda z: F.mse_loss(model.heads["size"](z), size),
+        "kind": lambda z: F.cross_entropy(model.heads["kind"](z), kind),
+    }
+    multitask.balanced_backward(
+        z, losses, model.trunk.parameters(), balancing.upgrad, approximate=approximate
+    )
+    return [p.grad for p in model.parameters()]
+
+
+def meta_step(take, model, x, y, query, truth):
+    """One meta-step; tasks go one by one, since vmap cannot be followed."""
+    f = meta.Functional(model, at_once=1)
+    params = f.parameters()
+    losses = take(f, params, data.Episodes((x, y), (query, truth)))
+    return [losses, *(p.grad for p in params.values())]
+
+
+def with_learned_rates(f, params, episodes):
+    rates = meta.learned_rates(params, 0.1)
+    losses = meta.meta_backward(f, params, episodes, F.mse_loss, 1, rates)
+    return torch.cat([losses, *(rate.grad.flatten() for rate in rates.values())])
+
+
+def meta_loop(model, x, y, query, truth):
+    f, episodes = meta.Functional(model, at_once=1), data.Episodes((x, y), (query, truth))
+    params = f.parameters()
+    source = data.EpisodeSource(
+        x.flatten(0, 1), torch.arange(6, device=x.device) % 2, targets=y.flatten(0, 1)
+    )
+
+    def backward(generator):
+        drawn = source.regression(2, shots=1, queries=2, generator=generator)
+        return meta.meta_backward(f, params, drawn, F.mse_loss, 1, 0.1)
+
+    meta.fit_episodes(
+        params,
+        backward,
+        torch.optim.Adam(params.values(), lr=0.01),
+        steps=2,
+        every=1,
+        validate=lambda: meta.meta_losses(f, params, episodes, F.mse_loss, 1, 0.1).mean(),
+        progress=False,
+    )
+    return list(params.values())
+
+
+def drawn_episodes(x):
+    # Labels may be anywhere: what is drawn is where x is.
+    source = data.EpisodeSource(x, KINDS)
+    generator = torch.Generator(x.device).manual_seed(0)
+    episodes = source.classification(2, ways=2, shots=1, queries=2, generator=generator)
+    return [*episodes.support, *episodes.query]
+
+
+def tasks_of_lines():
+    """Two tasks of three examples to adapt to and three to judge."""
+    x = draw(4, 3, 4)
+    return nn.Linear(4, 1), x[:2].clone(), x[:2, :, :1].clone(), x[2:].clone(), x[2:, :, :1].clone()
+
+
+META_STEPS = {
+    "maml": lambda *a: meta.meta_backward(*a, F.mse_loss, 2, 0.1),
+    "fomaml": lambda *a: meta.meta_backward(*a, F.mse_loss, 2, 0.1, first_order=True),
+    "anil": lambda *a: meta.meta_backward(*a, F.mse_loss, 2, 0.1, only="bias"),
+    "meta-sgd": with_learned_rates,
+    "reptile": lambda *a: meta.reptile_backward(*a, F.mse_loss, 2, 0.1),
+}
+
+
 # name -> (the tensors and modules it gets, the call)
 ROWS = {
     "fit": (lambda: (nn.Linear(4, 1), X, Y, X[:6].clone(), Y[:6].clone()), loop),
@@ -124,6 +228,28 @@ ROWS = {
         )
         for name, method in balancing.METHODS.items()
     },
+    **{
+        f"fit, {dtype}": (
+            lambda: (nn.Linear(4, 1), X, Y),
+            partial(short_loop, dtype),
+        )
+        for dtype in (torch.bfloat16, torch.float16)
+    },
+    **{
+        f"fit_tasks, {dtype}": (
+            lambda: (two_heads(), X, Y, KINDS),
+            partial(short_tasks_loop, dtype),
+        )
+        for dtype in (torch.bfloat16, torch.float16)
+    },
+    "balanced_backward": (lambda: (two_heads(), X, Y, KINDS), partial(balanced, False)),
+    "balanced_backward at the features": (
+        lambda: (two_heads(), X, Y, KINDS),
+        partial(balanced, True),
+    ),
+    **{name: (tasks_of_lines, partial(meta_step, take)) for name, take in META_STEPS.items()},
+    "fit_episodes": (tasks_of_lines, meta_loop),
+    "EpisodeSource": (lambda: (X,), drawn_episodes),
     "evaluate, predict": (lambda: (nn.Linear(4, 1), X, Y), evaluated),
     "distance_logits": (lambda: (X, X[:3].clone()), meta.distance_logits),
     "prototypes": (
