@@ -65,6 +65,8 @@ def entry(info, tiers, root: Path) -> list[str]:
         f"- Source: {link(info.source)}",
         f"- Licence: {licence}",
     ]
+    if info.licence_text:
+        lines.append(f"- Its text goes with the table: `mtl_course/data/{info.licence_text}`")
     if info.citation:
         lines.append(f"- Described by: {{cite:t}}`{info.citation}`")
     if info.chapters:

@@ -47,6 +47,7 @@ class Info:
         citation: BibTeX key in the book's bibliography.
         shape: array -> its shape.
         licence_source: where the licence is stated.
+        licence_text: tier E: file with its text, beside the manifest, where it must go with a copy.
         chapters: numbers of the chapters that use it.
         note: what one should know before using it.
         files: file -> sha256. Those of tier E lie beside the manifest, those of tier R below the
@@ -78,6 +79,7 @@ class Info:
     citation: str
     shape: Mapping[str, tuple[int, ...]]
     licence_source: str = ""
+    licence_text: str = ""
     chapters: tuple[str, ...] = ()
     note: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -3,12 +3,15 @@
 import csv
 import hashlib
 import io
+import re
+import zipfile
 
 import numpy as np
 import pytest
 
-from mtl_course import data
+from mtl_course import chapters, data
 from mtl_course.data import manifest
+from mtl_course.dev.colab import build_wheel
 from mtl_course.dev.datasets import export_flavia
 
 
@@ -123,3 +126,46 @@ def test_a_damaged_table(name, fault, message, tmp_path, monkeypatch):
     monkeypatch.setattr("mtl_course.data.tiers.embedded.FOLDER", tmp_path)
     with pytest.raises(data.DataError, match=message):
         data.load(name)
+
+
+# ---------------------------------------------------------------------------- licences in the wheel
+TABLES = manifest.FOLDER / "tables"
+FREE = ("public domain", "CC BY")  # no text has to go with a copy
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, info in manifest.read().items() if any("tables/" in f for f in info.files)]
+)
+def test_a_table_of_others_goes_with_its_licence(name):
+    info = manifest.info(name)
+    text = (manifest.FOLDER / info.licence_text).read_text() if info.licence_text else ""
+    if "GPL" in info.licence:
+        assert "GNU GENERAL PUBLIC LICENSE" in text and "Version 2, June 1991" in text
+    elif "MIT" in info.licence:
+        assert text.startswith("MIT License") and "Copyright (c) 2019 Aayush Gupta" in text
+    else:
+        assert info.licence.startswith(FREE), f"{name}: which text must go with a copy?"
+    [file] = [file.removeprefix("tables/") for file in info.files]
+    assert file in (TABLES / "NOTICE.txt").read_text()
+
+
+def test_the_wheel_names_all_licences_and_carries_their_texts(tmp_path):
+    wheel = build_wheel(tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
+        text = archive.read(metadata).decode()
+    assert "License-Expression: BSD-3-Clause AND GPL-2.0-or-later AND MIT" in text
+    for file in ("GPL-2.0.txt", "MIT-flavia.txt", "NOTICE.txt"):
+        assert f"mtl_course/data/tables/{file}" in names
+        assert f"License-File: mtl_course/data/tables/{file}" in text
+
+
+def test_pictures_of_mnist_are_excepted_from_the_licence_of_the_text():
+    text = (manifest.FOLDER.parents[1] / "LICENSE-TEXT.md").read_text()
+    assert "CC BY-SA 3.0" in text
+    users = {int(number) for number in manifest.info("mnist_5k").chapters}
+    listed = text[text.index("MNIST (chapters") :].split(")")[0]
+    here = set(chapters.CHAPTERS)
+    missing = {f"{n:02}" for n in users - {int(n) for n in re.findall(r"\d+", listed)}} & here
+    assert not missing, f"chapters that show MNIST: {missing}"
