@@ -239,6 +239,25 @@ def test_the_solutions_of_the_exercises_are_the_packages_code():
     assert exercises.epoch_rows({"few": 3, "many": 8}, orders, 3) == ours
 
 
+def test_private_experts_of_ple_reach_other_tasks_only_through_the_shared_gate():
+    """As the text says: by the second level they do; in a single level they are private."""
+    torch.manual_seed(0)
+    outputs, x = {"hours": 1, "income": 2, "married": 2}, torch.randn(9, 35)
+    pattern = ch04.build("PLE", 18, 35, outputs).pattern
+
+    def slope(features):
+        weight = pattern.levels[0].private["hours"][0][0].weight
+        (found,) = torch.autograd.grad(features.sum(), weight, allow_unused=True)
+        return 0.0 if found is None else float(found.abs().sum())
+
+    assert slope(pattern(x)["income"]) > 0
+    first, common = pattern.levels[0](dict.fromkeys(outputs, x), x)
+    assert slope(first["income"]) == 0 and slope(first["hours"]) > 0
+    first, common = pattern.levels[0](dict.fromkeys(outputs, x), x)
+    without, _ = pattern.levels[1](first, common.detach())
+    assert slope(without["income"]) == 0
+
+
 def test_the_two_tasks_of_the_toy_cross_where_equation_2_says():
     """Errors of the toy's three estimators by hand for one angle: own s d, the stitch at its best
     beta below it and below any other beta.
