@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import data
+from .. import data, records
 from ..data import two_digits
 from ..data.batches import Table
 from ..multitask import balancing
@@ -298,6 +298,49 @@ def _add(row, runs, parts):
 def mean_accuracy(row: Mapping[str, Sequence[float]]) -> np.ndarray:
     """Mean test accuracy over the two tasks, one value per seed."""
     return (np.array(row["left"]) + np.array(row["right"])) / 2
+
+
+# ------------------------------------------------------------------------ the same on further seeds
+def steady(rows: Mapping[str, dict], plan: Plan) -> dict[str, dict]:
+    """Method -> the trial with the best validation accuracy in the mean over a comparison's seeds.
+
+    Args:
+        rows: as `compare` gives them.
+        plan: its plan.
+    """
+    return {
+        method: trials(method, plan)[int(np.mean(row["validation"], axis=0).argmax())]
+        for method, row in rows.items()
+        if method not in ("single task", "sum, all")
+    }
+
+
+def further(
+    settings: Mapping[str, Mapping[str, float]],
+    plan: Plan,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = print,
+) -> dict[str, dict]:
+    """Test accuracies, method -> task, of methods whose settings were chosen on other seeds.
+
+    Args:
+        settings: method -> its setting, as `steady` gives them.
+        plan: sizes.
+        seeds: not among those that the settings were chosen on.
+        device: where to train.
+        report: called with a line per seed.
+    """
+    rows = {method: {"left": [], "right": []} for method in settings}
+    for seed in seeds:
+        parts = tables(plan, seed, device)
+        for method, setting in settings.items():
+            model, _ = train(method, setting, plan, seed, parts)
+            for task, accuracy in test_accuracy(model, parts).items():
+                rows[method][task].append(accuracy)
+        line = ", ".join(f"{m} {(r['left'][-1] + r['right'][-1]) / 2:.3f}" for m, r in rows.items())
+        report(f"seed {seed}: {line}")
+    return rows
 
 
 # ------------------------------------------------------------------------------- what room is worth
@@ -612,6 +655,25 @@ def run_room(
     return {"accuracy": accuracy}
 
 
+def run_further(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan = CPU
+) -> dict:
+    """Accuracies of `further`, with the settings of the cpu record. Plain JSON.
+
+    Raises:
+        ValueError: a seed is among those of that record, on which the settings were chosen.
+    """
+    chosen_on = records.load("06", "cpu")
+    if both := sorted(set(seeds) & set(chosen_on.provenance["seeds"])):
+        raise ValueError(f"the settings were chosen on the seeds {both}; take others")
+    settings = steady(chosen_on.results["accuracy"], CPU)
+    accuracy = {}
+    for seed in seeds:
+        key = f"{plan}, {settings}, seed {seed}"
+        _append(accuracy, kept(key, further, settings, plan, [seed], fastest(), report))
+    return {"settings": settings, "accuracy": accuracy}
+
+
 def _append(rows: dict, piece: Mapping[str, Mapping[str, list]]) -> None:
     """Add the values of one seed to the rows of all, in place."""
     for method, row in piece.items():
@@ -620,5 +682,6 @@ def _append(rows: dict, piece: Mapping[str, Mapping[str, list]]) -> None:
             whole[column] += values
 
 
-# Written by ``python -m mtl_course.record 06 --part room --seeds 10``.
-RECORDS = {"room": run_room}
+# Written by ``python -m mtl_course.record 06 --part room --seeds 10`` and ``--part further --seeds
+# 20:40``.
+RECORDS = {"room": run_room, "further": run_further}

@@ -151,6 +151,26 @@ def test_the_rows_about_room_run_at_a_tiny_size():
     assert joint["validation"][0] == [run["validation"] for run in again]
 
 
+def test_further_seeds_take_the_settings_that_were_best_in_the_mean():
+    rows = {
+        "mgda": {"validation": [[0.1, 0.9, 0.5], [0.1, 0.2, 0.5]]},  # means 0.1, 0.55, 0.5
+        "sum": {"validation": [[0, 0, 0, 0, 0, 1, 0, 0, 0]]},
+        "sum, all": {"validation": [[0.0]]},
+    }
+    assert ch06.steady(rows, TINY) == {
+        "mgda": {"rate": 3e-3},
+        "sum": {"rate": 1e-2, "ratio": 1.0},
+    }
+    lines = []
+    found = ch06.run_further([90, 91], lines.append, plan=TINY)
+    assert len(lines) == 2
+    assert found["settings"].keys() == found["accuracy"].keys()
+    assert found["accuracy"].keys() == {"sum", "sum, equal weights", *ch06.SURGERY}
+    assert all(len(row["left"]) == len(row["right"]) == 2 for row in found["accuracy"].values())
+    with pytest.raises(ValueError, match=r"chosen on the seeds \[4\]"):
+        ch06.run_further([4, 5, 6])
+
+
 def test_networks_of_one_seed_start_alike():
     joint, left = ch06.network(TINY, 5), ch06.network(TINY, 5, ["left"])
     assert all(torch.equal(p, joint.state_dict()[name]) for name, p in left.state_dict().items())
@@ -188,6 +208,21 @@ def test_one_seed_of_the_record_is_within_its_spread():
         accuracy = np.mean(list(ch06.test_accuracy(model, parts).values()))
         recorded = ch06.mean_accuracy(rows[method])
         assert abs(accuracy - recorded[0]) < 3 * recorded.std(ddof=1) + 0.005, method
+
+
+def test_one_seed_of_the_record_about_room_is_within_its_spread():
+    rows, parts = records.load("06", "room").results["accuracy"], ch06.tables(ch06.CPU, 0)
+    wide, half = ch06.of_width(ch06.CPU, 2 * ch06.CPU.features), ch06.half_cost(ch06.CPU)
+    row = rows["sum, twice as wide"]
+    model, _ = ch06.train("sum, equal weights", row["setting"][0], wide, 0, parts)
+    accuracy = np.mean(list(ch06.test_accuracy(model, parts).values()))
+    recorded = ch06.mean_accuracy(row)
+    assert abs(accuracy - recorded[0]) < 3 * recorded.std(ddof=1) + 0.005
+    row = rows["single task, same cost"]
+    for task, setting in zip(ch06.TASKS, row["setting"], strict=False):
+        model, _ = ch06.train(task, setting, half, 0, parts)
+        accuracy = ch06.test_accuracy(model, parts)[task]
+        assert abs(accuracy - row[task][0]) < 3 * np.std(row[task], ddof=1) + 0.005
 
 
 @pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
