@@ -56,3 +56,13 @@ def test_html_in_a_line_is_shown_not_run():
 def test_commands_that_are_not_understood_are_named():
     assert _markup.unknown(r"$\alpha \odot \Sigma$ and $\frac{\log x}{\mathbf{y}}$") == set()
     assert _markup.unknown(r"$\begin{x}$, `$\verb$`") == {"begin"}
+
+
+def test_every_formula_of_the_exercises_is_understood():
+    import mtl_course.exercises  # noqa: F401  registers them
+    from mtl_course.checks.exercise import REGISTRY
+
+    for name, exercise in REGISTRY.items():
+        laws = [title for title, *_ in getattr(exercise, "laws", [])]
+        for text in (*exercise.hints, *(told for _, told in exercise.mistakes), *laws):
+            assert _markup.unknown(text) == set(), f"{name}: {text}"
