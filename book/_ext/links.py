@@ -10,6 +10,7 @@ words at the beginning of a paragraph, that name it; each gets an anchor.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from html import escape, unescape
@@ -362,6 +363,23 @@ def is_output(node) -> bool:
     return False
 
 
+def join_lines(doctree):
+    """Make one text of texts that follow each other: MyST ends one at each line of the source."""
+    parents = {id(node.parent): node.parent for node in doctree.findall(nodes.Text) if node.parent}
+    for parent in parents.values():
+        if any(
+            isinstance(a, nodes.Text) and isinstance(b, nodes.Text)
+            for a, b in itertools.pairwise(parent.children)
+        ):
+            runs = itertools.groupby(parent.children, lambda node: isinstance(node, nodes.Text))
+            children = []
+            for texts, run in runs:
+                run = list(run)
+                children += [nodes.Text("".join(text.astext() for text in run))] if texts else run
+            parent.children = []
+            parent.extend(children)
+
+
 def make_links(app, doctree, docname):
     if app.builder.format != "html":
         return
@@ -372,6 +390,7 @@ def make_links(app, doctree, docname):
         page, _, name = reference.get("refuri", "").partition("#")
         if name and page.endswith("glossary.html"):
             linker.linked.add(("book/appendix/glossary", name))
+    join_lines(doctree)
     for node in [node for node in doctree.findall(nodes.Text) if in_running_text(node)]:
         linker.replace(node)
     for node in list(doctree.findall(nodes.raw)):

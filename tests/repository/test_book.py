@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.errors import ExtensionError
 
@@ -357,12 +358,15 @@ def test_pictures_of_the_book_fit_their_drawings(tmp_path):
 # Links that nobody writes
 
 
+NOT_RUNNING = "a, pre, code, h1, h2, h3, h4, summary, svg, script, style, .math, .cell_output"
+
+
 def running_text(html):
     """The text of an article, without what is no running text and without what is linked."""
-    article = html[html.index("<article") : html.index("</article>")]
-    closed = r"(?s)<(script|pre|code|h[1-6]|a|figure class=\"mtl|summary|svg|strong)\b.*?</\1>"
-    article = re.sub(r'(?s)<div class="(?:output text_html|math).*?</div>', " ", article)
-    return re.sub(r"<[^>]+>", " ", re.sub(closed, " ", article))
+    article = BeautifulSoup(html, "html.parser").find("article")
+    for element in article.select(NOT_RUNNING):
+        element.decompose()
+    return article.get_text(" ")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
