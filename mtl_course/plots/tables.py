@@ -300,7 +300,7 @@ def _html(headers, shown, caption, notes) -> str:
     parts.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
     for j in range(len(shown[0])):
         name = shown[0][j]
-        head = f'<th scope="row" style="{_box(sides[0])};font-weight:400">{_inner(name)}</th>'
+        head = f'<th scope="row" style="{_box(sides[0])};font-weight:400">{_inner(name, True)}</th>'
         cells = "".join(
             f'<td style="{_box(side)}">{_inner(column[j])}</td>'
             for column, side in zip(shown[1:], sides[1:], strict=True)
@@ -328,10 +328,15 @@ def _box(side: str) -> str:
     return f"text-align:{side};padding:.25em .5em;border:0;border-bottom:{BORDER}"
 
 
-def _inner(cell: _Cell) -> str:
-    """What stands in a cell: it breaks between a mean and its spread, nowhere in them."""
+def _inner(cell: _Cell, is_name: bool = False) -> str:
+    """What stands in a cell: it breaks between a mean and its spread, nowhere in them.
+
+    A short text breaks only if it is a list, and a name not even then.
+    """
     text = to_html(cell.text)
     if cell.value is None:
+        if len(cell.text) <= SHORT and ", " in cell.text and not is_name:
+            return text
         style = "white-space:nowrap" if len(cell.text) <= SHORT else "display:block;min-width:9em"
         return f'<span style="{style}">{text}</span>'
     text = text.replace("-", "−")

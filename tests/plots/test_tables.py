@@ -203,6 +203,13 @@ def test_long_texts_and_headers_are_broken(shown):
     assert sum("word" in line for line in text.split("\n")) > 1
 
 
+def test_where_a_page_may_break_a_cell(shown):
+    rows = {"m": ["tuned, head kept"], "x": [[1, 2]], "y": ["0.01, 0, 200"], "z": ["as it was"]}
+    table(rows)
+    whole = re.findall(r"white-space:nowrap[^>]*>([^<]*)<", shown[-1].html)
+    assert whole == ["tuned, head kept", "1.500", "± 0.707", "as it was"]
+
+
 def test_numbers_stand_right_and_texts_left(shown):
     table({"m": ["a", "long name"], "x": [1, 10], "p": ["2 of 5", None], "t": ["no", "yes"]})
     html = shown[-1].html
