@@ -129,6 +129,24 @@ def test_further_orders_take_the_settings_that_were_chosen_and_give_the_same_run
             assert row["A"] == first["A"][1:] and row["stored"] == first["stored"][1:]
 
 
+def test_the_record_of_further_orders_has_the_first_ones_settings_and_comes_out_again():
+    first, further = records.load("19", "cpu"), records.load("19", "orders")
+    seeds = further.provenance["seeds"]
+    assert len(seeds) == 20 and not {*first.provenance["seeds"], 1000, 1001} & {*seeds}
+    assert "with changes" not in further.provenance["commit"]
+    digits = ch19.parts(ch19.CPU)
+    for scenario, known in ch19.SCENARIOS.items():
+        rows, chosen = (r.results["mnist_5k"][scenario] for r in (further, first))
+        assert rows.keys() == chosen.keys()
+        for method, row in rows.items():
+            assert row["setting"] == chosen[method]["setting"] and len(row["A"]) == len(seeds)
+        tasks = ch19.stream(digits, ch19.CPU, known, seeds[0], "test")
+        for method in ("fine-tuning", "distillation"):
+            again = ch19.one(method, rows[method]["setting"], tasks, ch19.CPU, seeds[0])
+            reached = [ch19.final(method, A) for A in (again["A"], rows[method]["A"][0])]
+            assert abs(reached[0] - reached[1]) < 0.03
+
+
 # -------------------------------------------------------------------------------------- photographs
 @pytest.mark.parametrize("plan", ch19.GPU, ids=lambda plan: plan.source)
 def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
