@@ -1,5 +1,6 @@
 """Folded cells on the book's pages: a button with the title, and the code without it."""
 
+import inspect
 from importlib.util import module_from_spec, spec_from_file_location
 
 from docutils import nodes, utils
@@ -37,6 +38,16 @@ def test_a_cell_of_nothing_else_keeps_it():
 
 def test_the_book_knows_a_title_as_the_tools_do():
     assert TITLE.match(f"{folds.TITLE}Draw it")[1] == "Draw it"
+
+
+def test_a_button_is_called_as_it_reads():
+    from myst_nb import sphinx_
+
+    assert folds.ALL_ALIKE in inspect.getsource(sphinx_.visit_HideCellInput)
+    context = {"body": f"<details>{folds.ALL_ALIKE}<p>Show code: Draw it</p></summary></details>"}
+    folds.named_as_they_read(None, "page", "page.html", context, None)
+    assert "<summary><p>Show code" in context["body"] and "aria-label" not in context["body"]
+    folds.named_as_they_read(None, "search", "search.html", {}, None)
 
 
 def test_the_book_uses_it():
