@@ -2,6 +2,11 @@
 
 As a `DataLoader` forks its workers, with one thread each. The child writes into shared memory what
 it is about to try; so the parent can end it where it does not come back, and still say where.
+
+A library that another thread is inside of at that moment is a copy of one in the middle of its
+work: its locks are held by nobody who could let them go, in the child, and OpenBLAS can even keep
+`fork` itself from returning. So there is no fork while another thread computes; and a child that
+waits for such a lock all the same is told from one whose answer waits, and made anew.
 """
 
 import builtins
@@ -12,6 +17,7 @@ import gc
 import json
 import mmap
 import os
+import platform
 import select
 import signal
 import struct
@@ -33,9 +39,21 @@ MEMORY = 2**30
 MOST, NOTE = 2**20, 2**16
 # Beyond the limit of a call, for the child to stop it by itself; and between two calls at least.
 GRACE, BETWEEN = 0.5, 3.0
+# Seconds that other threads get to finish what they compute. Those that are idle already may look
+# busy for a while: OpenBLAS lets them spin for 30 ms, Intel's OpenMP for 200.
+REST = 1.0
+# Seconds without any work after which a child is asked whether it still runs Python, and those that
+# it gets to answer; and how many children are made before the check runs in the kernel.
+STILL, ANSWER, CHILDREN = 1.5, 0.5, 3
+# Its default is to be ignored, should there be nobody yet, or nobody any more, who answers.
+PROBE = signal.SIGURG if hasattr(signal, "SIGURG") else None
+# Waiting for a lock, as the system calls it.
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
 SWITCH = "MTL_COURSE_SANDBOX"
-# How often the clock was started, the place of the last note, seconds from the last start on.
-_HEAD = struct.Struct("<qqd")
+# How often the clock was started, the place of the last note, seconds from the last start on; and
+# how many probes were answered.
+_HEAD, _ANSWERS = struct.Struct("<qqd"), struct.Struct("<q")
+_NOTES = _HEAD.size + _ANSWERS.size
 
 
 @dataclass
@@ -43,8 +61,8 @@ class Ending:
     """How a child came to its end.
 
     result: what its work returned, where it came to that. note: what it was trying last. reason:
-    why it did not end by itself: ``time``, ``died``, ``interrupted``, or ``""``. detail: how it
-    died.
+    why it did not end by itself: ``time``, ``died``, ``interrupted``, ``stuck``, or ``""``. detail:
+    how it died.
     """
 
     result: dict | None
@@ -54,7 +72,11 @@ class Ending:
 
 
 class NoProcess(Exception):  # noqa: N818  it is no fault of the check
-    """The system gives no further process."""
+    """There is no child to be had.
+
+    The system gives no further process, another thread does not come to rest, or a library hangs in
+    every child.
+    """
 
 
 def is_possible() -> bool:
@@ -86,8 +108,8 @@ class Board:
 
     def __init__(self, between: float):
         self.between = between
-        self._memory = mmap.mmap(-1, _HEAD.size + 2 * NOTE)
-        self._count = self._place = 0
+        self._memory = mmap.mmap(-1, _NOTES + 2 * NOTE)
+        self._count = self._place = self._answers = 0
         self.note({})
 
     def note(self, content: dict) -> None:
@@ -98,7 +120,7 @@ class Board:
         text = json.dumps(content).encode()
         if len(text) < NOTE:
             self._place = 1 - self._place
-            start = _HEAD.size + self._place * NOTE
+            start = _NOTES + self._place * NOTE
             self._memory[start : start + len(text) + 1] = text + b"\0"
         self.restart(self.between)
 
@@ -106,6 +128,15 @@ class Board:
         """Let the clock begin again: from here on, this may take so many seconds."""
         self._count += 1
         _HEAD.pack_into(self._memory, 0, self._count, self._place, seconds)
+
+    def answer(self) -> None:
+        """Say that Python still runs here, whatever it waits for."""
+        self._answers += 1
+        _ANSWERS.pack_into(self._memory, _HEAD.size, self._answers)
+
+    def answers(self) -> int:
+        """How often that was said."""
+        return _ANSWERS.unpack_from(self._memory, _HEAD.size)[0]
 
     def clock(self) -> tuple[int, float]:
         """How often the clock was started, and the seconds from the last start on."""
@@ -115,7 +146,7 @@ class Board:
     def read(self) -> dict:
         """The last note."""
         _, place, _ = _HEAD.unpack_from(self._memory)
-        start = _HEAD.size + (place & 1) * NOTE
+        start = _NOTES + (place & 1) * NOTE
         try:
             content = json.loads(self._memory[start : start + NOTE].split(b"\0", 1)[0])
         except ValueError:
@@ -139,9 +170,21 @@ def run(work: Callable[[Board], dict], limit: float, total: float) -> Ending:
         NoProcess: there is none to be had.
     """
     sandbox.import_before_the_clock()
-    board = Board(max(limit, BETWEEN))
     interrupts: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        for _ in range(CHILDREN):
+            ending = _one(work, max(limit, BETWEEN), total, interrupts)
+            if ending.reason != "stuck":
+                return ending
+    finally:
+        signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
+    raise NoProcess
+
+
+def _one(work, between, total, interrupts) -> Ending:
+    """How one child came to its end. It is gone."""
+    board = Board(between)
     reading, writing = os.pipe()
     try:
         child = _fork()
@@ -159,19 +202,42 @@ def run(work: Callable[[Board], dict], limit: float, total: float) -> Ending:
         os.close(reading)
         if writing >= 0:
             os.close(writing)
-        signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
     return Ending(result, board.read(), reason, detail)
 
 
 def _fork() -> int:
+    until = time.monotonic() + REST
     with warnings.catch_warnings():
         # Python 3.12 warns of a fork beside other threads. The child starts none and waits for
         # none of theirs.
         warnings.simplefilter("ignore")
+        while _others_compute():
+            if time.monotonic() > until:
+                raise NoProcess
+            time.sleep(0.002)
         try:
             return os.fork()
         except OSError as error:
             raise NoProcess from error
+
+
+def _others_compute() -> bool:
+    """Whether another thread of this process is on a processor, or waits for one.
+
+    Python's own lock is kept meanwhile: a thread that waits for it is in no library, and goes into
+    none before the fork.
+    """
+    own = threading.get_native_id()
+    tasks = [task for task in os.listdir("/proc/self/task") if int(task) != own]
+    libc, text = ctypes.PyDLL(None), ctypes.create_string_buffer(128)
+    for task in tasks:
+        file = libc.open(f"/proc/self/task/{task}/stat".encode(), os.O_RDONLY | os.O_CLOEXEC)
+        if file >= 0:
+            size = libc.read(file, text, len(text))
+            libc.close(file)
+            if text.raw[: max(size, 0)].rpartition(b") ")[2][:1] in (b"R", b"D"):
+                return True
+    return False
 
 
 # ------------------------------------------------------------------ the child
@@ -180,6 +246,7 @@ def _fork() -> int:
 def _live(work, board, writing) -> None:
     """The whole life of the child. It does not return."""
     try:
+        signal.signal(PROBE, lambda number, frame: board.answer())
         _cut_off()
         sandbox.on_call = lambda limit: board.restart(
             board.between if limit is None else limit + GRACE
@@ -284,6 +351,7 @@ def _watch(child, reading, board, total, interrupts) -> tuple[dict | None, str, 
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     begun, count, data = time.monotonic(), -1, b""
+    still = _Still(child, board)
     while True:
         if poll.poll(20):
             chunk = os.read(reading, 2**16)
@@ -305,6 +373,45 @@ def _watch(child, reading, board, total, interrupts) -> tuple[dict | None, str, 
             return None, "time", ""
         if max(used, sandbox.WALL * (now - begun)) > total:
             return None, "time", f"{total:g}"
+        if still.is_stuck(now, (used, newest)):
+            return None, "stuck", ""
+
+
+class _Still:
+    """Tells a child that waits for a lock which nobody holds from one that waits in Python.
+
+    A child that does nothing for a while is asked, with a signal, whether it still runs Python: a
+    `sleep`, a read and the locks of Python answer. A lock of a library does not.
+    """
+
+    def __init__(self, child: int, board: Board):
+        self._child, self._board = child, board
+        self._work, self._since = None, 0.0
+        self._asked: float | None = None
+        self._answers = 0
+
+    def is_stuck(self, now: float, work) -> bool:
+        """work: what changes as long as the child does anything."""
+        if work != self._work:
+            self._work, self._since, self._asked = work, now, None
+        if self._asked is None and now - self._since > STILL and _waits_for_a_lock(self._child):
+            self._asked, self._answers = now, self._board.answers()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, PROBE)
+        return (
+            self._asked is not None
+            and now - self._asked > ANSWER
+            and self._board.answers() == self._answers
+            and _waits_for_a_lock(self._child)
+        )
+
+
+def _waits_for_a_lock(process: int) -> bool:
+    """Whether its main thread does; False where that cannot be known."""
+    try:
+        return Path(f"/proc/{process}/syscall").read_text().split()[0] == _FUTEX
+    except (OSError, IndexError):
+        return False
 
 
 def _received(data) -> tuple[dict | None, str, str]:

@@ -1,6 +1,7 @@
 """A check in a process of its own: what hostile answers do there ends there, and is told."""
 
 import contextlib
+import hashlib
 import io
 import os
 import random
@@ -363,12 +364,12 @@ LAZY = {
 }
 
 
-def run_script(code, tmp_path, **variables):
+def run_script(code, tmp_path, timeout=300, **variables):
     variables = {**os.environ, "MTL_COURSE_HOME": str(tmp_path), **variables}
     variables.pop("MTL_COURSE_CHECKS", None)
     command = [sys.executable, "-W", "error::RuntimeWarning", "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr or done.returncode
     return done
 
 
@@ -393,7 +394,7 @@ def test_a_right_answer_passes_as_the_first_check_of_a_process_on_a_busy_core(
 
 
 BUSY = """
-    import sys
+    import os, sys, threading
     sys.path.insert(0, {tests!r})
     import numpy as np
     import torch
@@ -401,7 +402,7 @@ BUSY = """
     import mtl_course.exercises
     from mtl_course.checks.exercise import REGISTRY
     REGISTRY.update(SAMPLES)
-    from mtl_course.checks import check
+    from mtl_course.checks import check, child
 
     torch.set_num_threads(2)
     def weighted(losses, log_vars):
@@ -410,19 +411,121 @@ BUSY = """
         np.ones((300, 300)) @ np.ones((300, 300))
         return (torch.exp(-log_vars) * losses + log_vars).sum()
 
+    def works():
+        while True:
+            {works}
+
+    child.REST = 0.1
+    a, t = np.ones((500, 500)), torch.ones(500, 500)
+    threading.Thread(target=works, daemon=True).start()
     for number in range({checks}):
-        torch.randn(500, 500) @ torch.randn(500, 500)
+        t @ t
         np.ones((300, 300)) @ np.ones((300, 300))
         result = check("weighted", weighted, rounds=1)
         assert result.state == "solved", (number, result)
+    os._exit(0)
 """
+BESIDE = {
+    "idle pools of threads": "threading.Event().wait()",
+    "a thread inside NumPy": "a @ a",
+    "a thread inside torch": "t @ t",
+}
 
 
 @pytest.mark.slow
-def test_no_check_hangs_after_the_threads_of_torch_and_numpy_have_run(tmp_path):
+@pytest.mark.parametrize("what", BESIDE)
+def test_no_check_hangs_beside(what, tmp_path):
+    """The pools of torch and NumPy have run before each check, or are running while it begins."""
     checks = int(os.environ.get("MTL_COURSE_TEST_CHECKS", "100"))
-    code = BUSY.format(tests=str(Path(__file__).parents[1]), checks=checks)
-    run_script(code, tmp_path, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    tests = str(Path(__file__).parents[1])
+    code = BUSY.format(tests=tests, checks=checks, works=BESIDE[what])
+    run_script(code, tmp_path, 30 * checks, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+
+
+DEADLOCK = """
+    import ctypes, os
+    kernel = os.getpid()
+    def weighted(losses, log_vars):
+        if os.getpid() != kernel:
+            with open({mark!r}, "a+") as file:
+                file.write(str(os.getpid()) + " ")
+                file.seek(0)
+                tries = len(set(file.read().split()))
+            if tries <= {tries}:  # a mutex of C, locked twice: no signal ends the wait for it
+                mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+                libc.pthread_mutex_lock(mutex)
+                libc.pthread_mutex_lock(mutex)
+        return (torch.exp(-log_vars) * losses + log_vars).sum()
+"""
+
+
+@pytest.mark.parametrize("tries", [2, 99])
+def test_a_child_that_waits_for_a_lock_of_c_is_made_anew_and_in_the_end_spared(
+    tries, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(child, "STILL", 0.3)
+    monkeypatch.setattr(child, "ANSWER", 0.2)
+    mark = tmp_path / "processes"
+    weighted = written(DEADLOCK.format(mark=str(mark), tries=tries), "weighted")
+    before = kernel()
+    assert check("weighted", weighted).state == "solved"
+    assert len(set(mark.read_text().split())) == child.CHILDREN
+    assert use("weighted") is weighted
+    assert kernel() == before
+
+
+WAITS = {
+    "a lock of Python's": "threading.Event().wait()",
+    "a sleep": "time.sleep(99)",
+    "a thread that computes": (
+        "t = threading.Thread(target=lambda: sum(range(10**11)))\n    t.start()\n    t.join()"
+    ),
+    "another program": "os.system('sleep 30')",
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_an_answer_that_waits_by_itself_has_one_child(what, short, monkeypatch, tmp_path):
+    """Even where the question comes long before its time is up."""
+    monkeypatch.setattr(child, "STILL", 0.1)
+    monkeypatch.setattr(child, "ANSWER", 0.2)
+    forks, fork = [], os.fork
+
+    def counted():
+        forks.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
+    result = check("weighted", written(BODY.format(WAITS[what]), "weighted"))
+    assert result.state == "timeout" and "Stopped after 0.5 s" in result.rows[0].detail
+    assert len(forks) == 1
+
+
+def test_a_check_stays_in_the_kernel_while_another_thread_computes(monkeypatch):
+    monkeypatch.setattr(child, "REST", 0.05)
+    processes, at_work = [], threading.Event()
+
+    def weighted(losses, log_vars):
+        processes.append(os.getpid())
+        return (torch.exp(-log_vars) * losses + log_vars).sum()
+
+    def works():  # in C, and without Python's lock
+        at_work.set()
+        while at_work.is_set():
+            hashlib.sha256(block).digest()
+
+    block = bytes(10**8)
+    thread = threading.Thread(target=works)
+    thread.start()
+    at_work.wait()
+    try:
+        assert check("weighted", weighted).state == "solved"
+    finally:
+        at_work.clear()
+        thread.join()
+    assert set(processes) == {os.getpid()}
+    processes.clear()
+    assert check("weighted", weighted).state == "solved" and processes == []
 
 
 NOTEBOOK = """
