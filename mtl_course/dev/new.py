@@ -233,7 +233,7 @@ mtl_course/records/: `python -m mtl_course.record {number}`; its place in ORDER 
 mtl_course/records/everything.py.
 _toc.yml: the line stands after that of chapter {before}; is that the right part?
 {page}: what the part's page says of the chapter.
-book/intro.md and book/diagrams/course_map.mmd (`make diagrams`): the cover links the chapter.
+book/intro.md: its number alone on the map; a planned chapter stands there with its title.
 book/appendix/: pseudocode, formulas, flow charts, glossary (with its Chinese), papers, and in \
 mtl_course/data/manifest.toml the chapters that use a set.
 book/references.bib: every paper that the chapter cites, checked at its source.

@@ -791,6 +791,87 @@ def test_cover_figure_comes_from_the_chapter(tmp_path):
     assert cover.width({"outputs": [{"output_type": "stream"}, sized]}) == "716px"
 
 
+# The front
+
+
+def course_map(lines, root=ROOT):
+    """The HTML of a map with this content."""
+    front = extension("front")
+    uri = types.SimpleNamespace(get_relative_uri=lambda here, there: f"../{there}.html")
+    env = types.SimpleNamespace(
+        srcdir=str(root),
+        docname="book/intro",
+        note_dependency=lambda path: None,
+        app=types.SimpleNamespace(builder=uri),
+    )
+    made = type("Alone", (front.CourseMap,), {"__init__": lambda self: None, "env": env})()
+    made.content = lines
+    [node] = made.run()
+    return node.astext()
+
+
+def numbers_of(root=ROOT):
+    return [str(int(number)) for number in extension("front").read_chapters(root)]
+
+
+def test_the_map_links_what_is_here_and_frames_what_is_planned():
+    html = course_map(
+        ["Part I. All of it (part1)", *numbers_of(), "Part II. Later", "99. Beyond: what <then>?"]
+    )
+    assert html.count("<li><a href=") == len(NOTEBOOKS)
+    assert all(f'href="../{page}.html"' in html for page in NOTEBOOKS)
+    assert '<a href="../book/part1.html">Part I. All of it</a>' in html
+    planned = html[html.index("map-part-ii") :]
+    assert "map-planned" in planned and "what &lt;then&gt;?" in planned and "<a " not in planned
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda numbers: numbers[1:], "lacks the chapters 01"),
+        (lambda numbers: [*numbers, "98"], "98 is not here: course-map needs its title"),
+        (
+            lambda numbers: [*numbers, "1. Title: question?"],
+            "1 is here: course-map needs its number",
+        ),
+        (lambda numbers: [*numbers, "what is this"], "cannot read this line: what is this"),
+    ],
+    ids=["missing", "unknown", "twice", "nonsense"],
+)
+def test_the_map_says_what_is_wrong(change, message):
+    with pytest.raises(ExtensionError, match=message):
+        course_map(["Part I. All of it", *change(numbers_of())])
+
+
+def test_the_facts_of_the_cover_are_counted():
+    front = extension("front")
+    chapters = front.read_chapters(ROOT)
+    cells = [
+        "".join(cell["source"])
+        for page in NOTEBOOKS
+        for cell in json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    ]
+    facts = {what: number for number, what in front.facts(ROOT, chapters)}
+    assert facts["chapters"] == str(len(NOTEBOOKS))
+    assert facts["exercises that check themselves"] == str(
+        sum(cell.startswith("# EXERCISE ") for cell in cells)
+    )
+    minutes = sum(chapter.read for chapter in chapters.values())
+    assert abs(60 * int(facts["to read"].split()[0]) - minutes) <= 30
+
+
+def test_the_cover_leads_to_reading_running_and_teaching(built_book):
+    page = Page((built_book / "book" / "intro.html").read_text(encoding="utf-8"))
+    buttons = [a["href"] for a in page.all("a") if "hero-button" in a.get("class", "")]
+    read, run, teach = buttons
+    assert read == "../notebooks/01_mtl_objective.html" and teach == "appendix/teaching.html"
+    if sync.published(CONFIG["repository"]["url"]):
+        assert run.startswith("https://colab.research.google.com/github/")
+    else:
+        target = Page((built_book / "book" / run.split("#")[0]).read_text(encoding="utf-8"))
+        assert run.split("#")[1] in target.ids
+
+
 # The diagrams
 
 
