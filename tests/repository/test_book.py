@@ -298,15 +298,18 @@ def test_a_page_loads_only_what_it_needs(built_book, pages):
         assert ("mathjax" in loads) == bool(re.search(r'class="[^"]*\bmath\b', html)), name
         assert ("searchindex.js" in loads) == (name == "search"), name
         assert "fontawesome" not in loads and "pydata-sphinx-theme.css" not in loads, name
-    assert "mathjax" not in " ".join(pages["book/part2"].loads())
+    light = [name for name in TOC if "mathjax" not in " ".join(pages[name].loads())]
+    assert 3 < len(light) < len(TOC)
 
 
 def test_each_part_stands_once_in_the_contents(built_book):
     html = (built_book / f"{TOC[0]}.html").read_text(encoding="utf-8")
     contents = html[html.index('<nav class="bd-links') : html.index("<main")]
-    for part in range(1, 5):
-        assert len(re.findall(rf"part{part}\.html", contents)) == 1
-        assert re.search(rf'class="caption-text"><a [^>]*href="part{part}\.html"', contents)
+    parts = [page.split("/")[1] for page in TOC if re.fullmatch(r"book/part\d+", page)]
+    assert len(parts) >= 4
+    for part in parts:
+        assert len(re.findall(rf"{part}\.html", contents)) == 1
+        assert re.search(rf'class="caption-text"><a [^>]*href="{part}\.html"', contents)
 
 
 def test_every_icon_is_drawn(built_book):
