@@ -138,7 +138,10 @@ class PretendedGPU(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__"):  # of a property, such as x.device
             name = func.__self__.__name__
-        given = values.tensors([list(args), list(kwargs.values())])
+        if name == "__deepcopy__":  # the other argument holds what is copied already, half built
+            given = [args[0]]
+        else:
+            given = values.tensors([list(args), list(kwargs.values())])
         places = [self.place(t) for t in given]
         if name in ("device", "is_cuda", "is_cpu") and places[:1] == ["cuda"]:
             return {"device": self._GPU, "is_cuda": True, "is_cpu": False}[name]

@@ -5,7 +5,10 @@ Each row is a call that gets tensors and says what comes out. Put on the GPU who
 what it gives is there; with one of its tensors left on the CPU, it must fail.
 """
 
+import copy
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -315,3 +318,46 @@ def test_a_checkpoint_of_the_gpu_goes_on_there(device, tmp_path):
         with device:
             parameters = call(*arguments, tmp_path / "run.pt")
         assert all(device.place(p) == "cuda" for p in parameters)
+
+
+def test_a_copy_of_a_module_is_where_the_module_is(device):
+    (model,) = on(device, [nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))])
+    with device:
+        copied = copy.deepcopy(model)
+    assert {device.place(t) for t in [*copied.parameters(), *copied.buffers()]} == {"cuda"}
+
+
+# The experiments of chapters at the full size's settings, tiny: those whose networks do not go
+# through vmap, where the pretended GPU cannot follow.
+CHAPTERS = {
+    "ch04": lambda chapter: replace(
+        chapter.PLANS["gpu"],
+        people=200,
+        rivers=100,
+        validation=100,
+        test=300,
+        parameters=4000,
+        epochs=2,
+        rates=(5e-3,),
+        digits=100,
+        angles=100,
+    ),
+    "ch05": lambda chapter: chapter.Plan(
+        train=300, validation=200, test=500, width=8, epochs=2, trials=1
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_experiment_of_a_chapter_runs_on_it(name, device, monkeypatch):
+    chapter = import_module(f"mtl_course.experiments.{name}")
+    monkeypatch.setattr(chapter, "fastest", lambda: torch.device("cuda", 0))
+    for wanted in ("adult", "rf1", "mnist_5k"):
+        try:
+            data.load(wanted)
+        except data.DataError as error:
+            pytest.skip(f"{wanted} cannot be had here: {error}")
+    with device:
+        chapter.run("gpu", [0], lambda line: None, plan=CHAPTERS[name](chapter))
+    assert "cuda" in device._places.values()
