@@ -100,13 +100,14 @@ def seed_everything(seed: int) -> None:
 def environment() -> dict[str, str]:
     """Versions and hardware, as plain strings: what a record keeps as its provenance."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    threads = torch.get_num_threads()
     return {
         "mtl_course": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
         "numpy": np.__version__,
-        "device": gpu or f"CPU, {torch.get_num_threads()} threads",
+        "device": gpu or f"CPU, {threads} thread{'s' if threads > 1 else ''}",
         "platform": f"{platform.system()} {platform.machine()}",
     }
 
@@ -141,7 +142,7 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
     plots.use_style()
     env = environment()
     minutes = getattr(here.chapter, here.profile)
-    expected = f"about {minutes} min" if minutes else "not timed yet, made for 10 min on a Colab T4"
+    expected = f"about {minutes} min" if minutes else "made for 10 min on a Colab T4"
     print(
         f"mtl_course {env['mtl_course']}, Python {env['python']},"
         f" torch {env['torch']}, numpy {env['numpy']}"

@@ -14,6 +14,7 @@ COMMANDS = {
     "execute": ("execute", "run notebooks from top to bottom, then normalise them"),
     "normalise": ("normalise", "make notebooks readable in a diff"),
     "check": ("check", "report what is wrong with the notebooks, without running them"),
+    "numbers": ("numbers", "say where the numbers of the prose come from"),
     "claims": ("claims", "say which claims of chapters hold on other seeds"),
     "solve": (
         "solve",
