@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import data
+from .. import data, records
 from ..data import two_digits
 from ..data.batches import Separate, Table
 from ..data.splits import per_class
 from ..multitask.sharing import HardSharing
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.evaluation import predict
 from .ch02 import images_of
@@ -188,6 +189,55 @@ def norm_failure(
     return {
         way: {name: [row[name] for row in rows] for name in rows[0]} for way, rows in ways.items()
     }
+
+
+# ------------------------------------------------------------------------ the same on further seeds
+def further(rates: Mapping[str, Mapping], plan: Plan, seed: int) -> dict[str, dict[str, float]]:
+    """Accuracy on the UCI digits with 5 labels per class: partner -> method, for one seed.
+
+    rates: partner -> method -> its rate, or task -> rate for the networks alone.
+    """
+    found = {}
+    for partner, row in rates.items():
+        draw = label_sets(partner, 5, seed, plan)
+        found[partner] = {}
+        for method, rate in row.items():
+            alone, sizes = method == "alone", plan.wide if "wide" in method else plan
+            names = ["uci"] if alone else list(draw.classes)
+            own, batch = draw.only(names, plan.batch)
+            model, _, _ = train(own, sizes, rate["uci"] if alone else rate, seed, batch)
+            found[partner][method] = accuracy(model, own)["uci"]
+    return found
+
+
+def run_further(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan = SETS
+) -> dict:
+    """`further` with the rates of the cpu record, six short trainings per seed. Plain JSON.
+
+    Raises:
+        ValueError: a seed is among those of that record, on which the rates were chosen.
+    """
+    chosen_on = records.load("08", "cpu")
+    if both := sorted(set(seeds) & set(chosen_on.provenance["seeds"])):
+        raise ValueError(f"the rates were chosen on the seeds {both}; take others")
+    cases = chosen_on.results["label sets"]
+    rates = {
+        partner: {method: row["rate"] for method, row in cases[f"5 labels, {partner}"].items()}
+        for partner in PARTNERS
+    }
+    uci = {partner: {method: [] for method in row} for partner, row in rates.items()}
+    for seed in seeds:
+        piece = kept(f"{plan}, {rates}, seed {seed}", further, rates, plan, seed)
+        for partner, row in piece.items():
+            for method, value in row.items():
+                uci[partner][method].append(value)
+        report(f"seed {seed}: {piece}")
+    return {"rates": rates, "uci": uci}
+
+
+# Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``.
+RECORDS = {"further": run_further}
 
 
 # ------------------------------------------------------------------------------------- for a record
