@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from mtl_course import chapters, check
+from mtl_course.dev import check as lint
 from mtl_course.dev.notebooks import ROOT
+from mtl_course.dev.notebooks import read as notebook
 
 BOOK = ROOT / "book"
 TEXTS = [
@@ -73,8 +75,28 @@ def test_every_term_of_the_glossary_has_its_chinese():
     assert len({term.lower() for term, _ in terms}) == len(terms)
 
 
+def bibliography() -> list[tuple[str, str]]:
+    """(key, fields) of each entry."""
+    return re.findall(r"^@\w+\{(\S+),\n(.*?)^\}$", read(BOOK / "references.bib"), re.M | re.S)
+
+
+def test_each_work_that_a_chapter_cites_has_a_line_among_the_papers():
+    texts = [
+        cell.source
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        for cell in notebook(path).cells
+        if cell.cell_type == "markdown"
+    ]
+    cited = {lint.paper(link) for text in texts for link in lint.PAPERS.findall(text)}
+    lines = re.findall(r"^- .*$", read(BOOK / "appendix" / "papers.md"), re.M)
+    named = {key for line in lines for key in re.findall(r"\{cite:t\}`(\w+)`", line)}
+    used = {key for key, fields in bibliography() if lint.bibliography(fields) & cited}
+    assert len(used) >= 80
+    assert used - named == set()
+
+
 def test_every_reference_can_be_looked_up():
-    entries = re.findall(r"^@\w+\{(\S+),\n(.*?)^\}$", read(BOOK / "references.bib"), re.M | re.S)
+    entries = bibliography()
     assert len(entries) >= 25
     assert len({key for key, _ in entries}) == len(entries)
     for key, fields in entries:
