@@ -225,6 +225,19 @@ def test_one_seed_of_the_record_about_room_is_within_its_spread():
         assert abs(accuracy - row[task][0]) < 3 * np.std(row[task], ddof=1) + 0.005
 
 
+def test_one_further_seed_is_within_its_spread():
+    record = records.load("06", "further")
+    seed = record.provenance["seeds"][0]
+    parts = ch06.tables(ch06.CPU, seed)
+    for method in ("sum, equal weights", "nash_mtl"):
+        row = record.results["accuracy"][method]
+        setting = record.results["settings"][method]
+        model, _ = ch06.train(method, setting, ch06.CPU, seed, parts)
+        accuracy = np.mean(list(ch06.test_accuracy(model, parts).values()))
+        recorded = ch06.mean_accuracy(row)
+        assert abs(accuracy - recorded[0]) < 3 * recorded.std(ddof=1) + 0.005, method
+
+
 @pytest.mark.parametrize("kind", ["MLP", "ConvNet"])
 def test_the_ways_of_the_benchmark_compute_the_same_step(kind):
     bench = load("balanced_step")
