@@ -7,6 +7,7 @@ the scripts that it needs: MathJax where there is a formula, the search where on
 """
 
 import re
+from base64 import b64encode
 from functools import cache
 from html import escape, unescape
 from pathlib import Path
@@ -19,7 +20,7 @@ DESCRIPTION = (
     " objective in NumPy to a GPU, every claim checked each time the notebooks run."
 )
 LONGEST = 160  # characters of a description that search engines show
-LOGO = Path(__file__).resolve().parents[1] / "_static" / "logo.svg"
+STATIC = Path(__file__).resolve().parents[1] / "_static"
 
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')
 PRINTED_HEAD = re.compile(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', re.S)
@@ -94,19 +95,22 @@ def remember(app, pagename, templatename, context, doctree):
 
 
 @cache
-def icon() -> str:
-    """The book's mark as an address, so that it is no file to fetch for each page."""
-    svg = re.sub(r">\s+<", "><", LOGO.read_text(encoding="utf-8").strip())
-    return f"data:image/svg+xml,{quote(svg, safe=' =:/')}"
+def icons() -> str:
+    """The book's mark, for browsers with and without SVG; in the page, so nothing is fetched."""
+    svg = re.sub(r">\s+<", "><", (STATIC / "logo.svg").read_text(encoding="utf-8").strip())
+    png = b64encode((STATIC / "favicon.png").read_bytes()).decode()
+    return (
+        f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(svg, " =:/")}" />\n'
+        f'<link rel="alternate icon" type="image/png" href="data:image/png;base64,{png}" />'
+    )
 
 
-def head(page: dict, root: str, address: str) -> str:
+def head(page: dict, address: str) -> str:
     """The elements that a page's head gets."""
     described = escape(page["description"])
     lines = [
         f'<meta name="description" content="{described}" />',
-        f'<link rel="icon" type="image/svg+xml" href="{icon()}" />',
-        f'<link rel="alternate icon" type="image/png" href="{root}_static/favicon.png" />',
+        icons(),
     ]
     card = {
         "og:type": "website" if not address else "article",
@@ -152,7 +156,7 @@ def finish(html: str, page: dict, address: str = "") -> str:
     if page["name"] != "search":
         html = SEARCH.sub("", html)
     html = bundle(html, root)
-    return html.replace("</title>", f"</title>\n{head(page, root, address)}", 1)
+    return html.replace("</title>", f"</title>\n{head(page, address)}", 1)
 
 
 def bundle(html: str, root: str) -> str:

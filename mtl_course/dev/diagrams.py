@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "diagrams"
 STATIC = ROOT / "book" / "_static"
 # picture -> (its source, width, height)
-PICTURES = {"favicon.png": ("logo.svg", 64, 64), "card.png": ("card.svg", 1200, 630)}
+PICTURES = {"favicon.png": ("logo.svg", 32, 32), "card.png": ("card.svg", 1200, 630)}
 TOOLS = ROOT / "build" / "mermaid"  # npm's folder; not under version control
 
 MERMAID = "11.12.0"
@@ -145,7 +145,7 @@ def render_pictures(folder: Path = STATIC) -> None:
         for name, (source, width, height) in PICTURES.items():
             svg = read(folder / source)
             page.set_viewport_size({"width": width, "height": height})
-            page.set_content(f"<style>html,body{{margin:0}}svg{{display:block}}</style>{svg}")
+            page.set_content(f"<style>html,body{{margin:0}}svg{{display:block;width:100%;height:auto}}</style>{svg}")
             png = page.screenshot(omit_background=True)
             (folder / name).write_bytes(with_hash(png, picture_hash(svg)))
             print(name)
