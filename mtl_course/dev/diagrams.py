@@ -145,7 +145,8 @@ def render_pictures(folder: Path = STATIC) -> None:
         for name, (source, width, height) in PICTURES.items():
             svg = read(folder / source)
             page.set_viewport_size({"width": width, "height": height})
-            page.set_content(f"<style>html,body{{margin:0}}svg{{display:block;width:100%;height:auto}}</style>{svg}")
+            style = "html,body{margin:0}svg{display:block;width:100%;height:auto}"
+            page.set_content(f"<style>{style}</style>{svg}")
             png = page.screenshot(omit_background=True)
             (folder / name).write_bytes(with_hash(png, picture_hash(svg)))
             print(name)
