@@ -472,9 +472,9 @@ def _moving(model, x, y, old_classes, steps, rate):
     descent at `rate`, in place; return the model.
 
     x [n, d], y [n]: the new task. The loss is the cross-entropy
-    of all logits, plus, for the first `old_classes` of them,
-    T^2 = 4 times the cross-entropy at temperature T = 2 with
-    the outputs of the network as it was before the first step.
+    of all logits, plus, for the first `old_classes` of them, 4
+    times the cross-entropy at temperature 2 with the outputs of
+    the network as it was before the first step.
     """
     old = model
     for _ in range(steps):
@@ -581,7 +581,7 @@ def _(model, x, y, old_classes, steps, rate):
 
 
 @lwf_steps.mistake(
-    "The old network is copied, but the factor T^2 = 4 is gone:"
+    "The old network is copied, but the factor 4, the temperature squared, is gone:"
     " at temperature 2 gradients are about four times smaller."
 )
 def _(model, x, y, old_classes, steps, rate):
