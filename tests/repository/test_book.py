@@ -927,6 +927,20 @@ def test_what_a_diagram_must_not_hold_is_found(bad):
     assert diagrams.foreign(f'<svg xmlns="http://www.w3.org/2000/svg">{bad}</svg>')
 
 
+def test_a_drawing_is_a_figure_with_a_number_and_a_caption(pages, built_book):
+    path = built_book / "book" / "appendix" / "flowcharts.html"
+    soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    figures = soup.select("figure.mtl-drawing")
+    assert len(figures) >= 16
+    for figure in figures:
+        assert figure.get("id") and figure.select_one("svg[role=img] desc")
+        assert re.match(r"Figure \d+ \S", figure.figcaption.get_text(" ", strip=True))
+    wide, narrow = soup.select(".mtl-wide svg, .mtl-narrow svg")[:2]
+    assert wide.title["id"] != narrow.title["id"]
+    with pytest.raises(ExtensionError, match=r"no drawing 'nothing'.*joint_step"):
+        extension("drawings").svg(ROOT, "nothing")
+
+
 def test_what_rendering_lacks_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(diagrams.browser, "find", lambda: None)
     with pytest.raises(diagrams.DiagramError, match="CHROMIUM"):

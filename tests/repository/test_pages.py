@@ -75,6 +75,40 @@ def test_every_term_of_the_glossary_has_its_chinese():
     assert len({term.lower() for term, _ in terms}) == len(terms)
 
 
+def test_each_algorithm_has_a_title_to_link_to_and_says_what_goes_in_and_comes_out():
+    text = read(BOOK / "appendix" / "pseudocode.md")
+    sections = re.split(r"^### Algorithm ", text, flags=re.M)[1:]
+    numbers = [section.split(". ")[0] for section in sections]
+    assert len(numbers) >= 40 and len(set(numbers)) == len(numbers)
+    for number, section in zip(numbers, sections, strict=True):
+        [frame] = re.findall(r"^:::\{container\} algorithm\n(.*?)^:::$", section, re.M | re.S)
+        assert frame.startswith("**Input:** ") and "\n**Output:** " in frame, number
+        lines = len(re.findall(r"^ *\d\. ", frame, re.M))
+        named = [int(line) for line in re.findall(r"\blines? (\d+)", section)]
+        assert all(line <= lines for line in named), number
+
+
+def test_the_flow_charts_show_each_chapter_and_every_picture_that_is_there():
+    text = read(BOOK / "appendix" / "flowcharts.md")
+    assert set(re.findall(r"\(\.\./\.\./(notebooks/\S+)\)", text)) == {
+        chapter.notebook for chapter in chapters.CHAPTERS.values()
+    }
+    charts = {path.stem for path in (BOOK / "diagrams").glob("*.svg")}
+    assert set(re.findall(r"^```\{figure\} \.\./diagrams/(\w+)\.svg$", text, re.M)) == charts
+    drawn = re.findall(r"^```\{drawing\} (\w+)$", text, re.M)
+    assert len(drawn) == len(set(drawn)) >= 16
+
+
+def test_each_letter_of_the_glossary_leads_to_its_first_term():
+    bar, glossary = read(BOOK / "appendix" / "glossary.md").split("```{glossary}")
+    terms = sorted(re.findall(r"^(\w.*)\n  \{zh\}", glossary, re.M), key=str.lower)
+    first = {}
+    for term in terms:
+        first.setdefault(term[0].upper(), "term-" + re.sub(r"\W+", "-", term).strip("-"))
+    assert len(first) > 20
+    assert {letter: id for id, letter in re.findall(r'href="#([^"]+)">(\w)<', bar)} == first
+
+
 def bibliography() -> list[tuple[str, str]]:
     """(key, fields) of each entry."""
     return re.findall(r"^@\w+\{(\S+),\n(.*?)^\}$", read(BOOK / "references.bib"), re.M | re.S)

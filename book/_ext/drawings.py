@@ -1,0 +1,56 @@
+"""The directive ``drawing``: a drawing of a mechanism, inline, as a figure with a number.
+
+Its argument is the name of a file in `mtl_course/drawings`; its content is the caption. The alt
+text is the drawing's own description. A drawing that has a narrow twin gives way to it on a phone,
+as `mtl_course.plots.drawing` does in notebooks.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst.directives import unchanged
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+DRAWINGS = Path("mtl_course", "drawings")
+
+
+def svg(root: Path, name: str) -> str:
+    """A drawing as HTML, with its twin; ExtensionError lists the names if there is none."""
+    files = {path.stem: path for path in sorted((root / DRAWINGS).glob("*.svg"))}
+    if name not in files:
+        names = ", ".join(stem for stem in files if not stem.endswith("_phone"))
+        raise ExtensionError(f"There is no drawing {name!r}. There are: {names}.")
+    wide = files[name].read_text(encoding="utf-8").strip()
+    if f"{name}_phone" not in files:
+        return wide
+    narrow = files[f"{name}_phone"].read_text(encoding="utf-8").strip()
+    return f'<span class="mtl-wide">{wide}</span><span class="mtl-narrow">{narrow}</span>'
+
+
+class Drawing(SphinxDirective):
+    """A figure whose picture is inline SVG, so that it follows the page's light or dark mode."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec: ClassVar[dict] = {"name": unchanged}
+
+    def run(self):
+        root, name = Path(self.env.srcdir), self.arguments[0]
+        for stem in (name, f"{name}_phone"):
+            self.env.note_dependency(str(root / DRAWINGS / f"{stem}.svg"))
+        words = nodes.container()
+        self.state.nested_parse(self.content, self.content_offset, words)
+        if len(words) != 1 or not isinstance(words[0], nodes.paragraph):
+            raise ExtensionError(f"The drawing {name!r} needs one paragraph as its caption.")
+        figure = nodes.figure(classes=["mtl-drawing"])
+        figure += nodes.raw("", svg(root, name), format="html")
+        figure += nodes.caption("", "", *words[0].children)
+        self.add_name(figure)
+        return [figure]
+
+
+def setup(app):
+    app.add_directive("drawing", Drawing)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
