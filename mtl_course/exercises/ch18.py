@@ -689,7 +689,7 @@ def _head_inputs(q, d, classes, size=1.0, aligned=False):
 def direction_logits(z, weight, scale):
     """The head of Baseline++: only directions count.
 
-    z: features [q, d]; weight: one row a class [classes, d];
+    z: features [q, d]; weight: one row per class [classes, d];
     both float64; scale: float.
     Return logits [q, classes]: scale times the cosine of the
     angle between the features and each class's weight.
