@@ -61,7 +61,7 @@ def _imagenet(side):
 )
 def map_sides(side, layers):
     """Sides of the maps that an image of side x side pixels
-    becomes, one a layer.
+    becomes, one per layer.
 
     layers: list of (kernel, stride, padding), three ints each.
     Return a list of ints as long as `layers`.

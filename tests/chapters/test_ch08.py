@@ -369,6 +369,24 @@ def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
     assert len(found["label sets"]["CIFAR-10 and CIFAR-100"]["joint"]["accuracy"]["cifar100"]) == 3
 
 
+def test_further_seeds_take_the_rates_of_the_record():
+    tiny = replace(ch08.SETS, widths=(2, 4), epochs=1, batch=120, side=8)
+    lines = []
+    found = ch08.run_further([90, 91], lines.append, plan=tiny)
+    recorded = records.load("08", "cpu").results["label sets"]
+    assert len(lines) == 2 and found["uci"].keys() == ch08.PARTNERS.keys()
+    for partner, methods in found["uci"].items():
+        rows = recorded[f"5 labels, {partner}"]
+        assert found["rates"][partner] == {method: row["rate"] for method, row in rows.items()}
+        assert list(methods) == ["alone", "joint", "joint, wide"]
+        assert all(len(values) == 2 for values in methods.values())
+    # the network alone does not depend on the partner
+    alone = [methods["alone"] for methods in found["uci"].values()]
+    assert alone[0] == alone[1]
+    with pytest.raises(ValueError, match=r"chosen on the seeds \[9\]"):
+        ch08.run_further([9, 10])
+
+
 # --------------------------------------------------------------------------------------- the record
 def test_one_seed_of_the_record_is_within_its_spread():
     record = records.load("08", "cpu")
@@ -384,3 +402,12 @@ def test_one_seed_of_the_record_is_within_its_spread():
         for name in names:
             recorded = np.array(case[method]["accuracy"][name])
             assert abs(found[name] - recorded[2]) < 3 * recorded.std(ddof=1) + 0.01, (method, name)
+
+
+def test_one_further_seed_is_within_its_spread():
+    record = records.load("08", "further")
+    found = ch08.further(record.results["rates"], ch08.SETS, record.provenance["seeds"][0])
+    for partner, methods in record.results["uci"].items():
+        for method, values in methods.items():
+            spread = np.std(values, ddof=1)
+            assert abs(found[partner][method] - values[0]) < 3 * spread + 0.01, (partner, method)
