@@ -174,13 +174,8 @@ def test_one_seed_of_the_record_again():
     """
     adult()
     record = records.load("05", "cpu")
-    assert record.results["trials"] == ch05.PLANS["cpu"].trials and record.provenance["seeds"] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
+    assert record.results["trials"] == ch05.PLANS["cpu"].trials
+    assert record.provenance["seeds"] == list(range(10))
     for unit in ch05.UNITS:
         found = [
             np.mean(list(one["explained"].values()))
