@@ -23,6 +23,9 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+README = read(ROOT / "README.md")
+
+
 def test_the_example_of_a_card_is_what_a_check_shows(monkeypatch, tmp_path):
     monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
     monkeypatch.setenv("MTL_COURSE_CHECKS", "learn")
@@ -73,6 +76,24 @@ def test_every_term_of_the_glossary_has_its_chinese():
         if not re.match(r"\{zh\}`[^`]*[\u4e00-\u9fff][^`]*`\. \S", text)
     ] == []
     assert len({term.lower() for term, _ in terms}) == len(terms)
+
+
+def test_the_readme_lists_the_chapters_with_their_questions_and_minutes():
+    rows = re.findall(r"^\| \[(.+)\]\((notebooks/.+)\) \| (.+) \| (\d+) min \|$", README, re.M)
+    assert rows == [
+        (chapter.heading, chapter.notebook, chapter.question, str(chapter.read))
+        for chapter in chapters.CHAPTERS.values()
+    ]
+
+
+def test_the_parts_link_their_chapters_by_title():
+    named = [
+        (title, notebook)
+        for path in sorted(BOOK.glob("part?.md"))
+        for title, notebook in re.findall(r"^\| \[(.+?)\]\(\.\./(\S+)\) \|", read(path), re.M)
+    ]
+    there = [(chapter.heading, chapter.notebook) for chapter in chapters.CHAPTERS.values()]
+    assert named == there
 
 
 def test_each_algorithm_has_a_title_to_link_to_and_says_what_goes_in_and_comes_out():
