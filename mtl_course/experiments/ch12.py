@@ -17,13 +17,15 @@ from torch.nn import functional as F
 from .. import data
 from ..data.corruptions import STRENGTHS, corrupt
 from ..networks.trunks import Classifier, cnn, mlp
+from ..records.pieces import kept
 from ..training.loop import fit
 from ..transfer.schedules import layers
 from .ch12_gpu import Photos, full_size
-from .ch12_rates import METHODS, correct, rate_table, train_runs
+from .ch12_rates import CONVERGED, METHODS, converged_heads, correct, rate_table, train_runs
 from .common import many_outputs, seeded, stacked
 
 __all__ = [
+    "CONVERGED",
     "METHODS",
     "PLANS",
     "SETS",
@@ -58,6 +60,7 @@ class Digits:
         severity: of the corruptions in the test.
         rates: that every method but L2-SP may try.
         pulls: rate and strength of L2-SP: as many.
+        penalties: scikit-learn's C of a converged probe, which has no rate: as many.
     """
 
     side: int = 14
@@ -79,13 +82,19 @@ class Digits:
         (0.03, 1e-1),
         (0.1, 1e-2),
     )
+    penalties: tuple[float, ...] = (0.001, 0.03, 1.0, 30.0, 1000.0)
 
 
 PLANS: dict[str, Digits | Photos] = {"cpu": Digits(), "gpu": Photos()}
 
 
 def settings(method: str, plan: Digits) -> list[tuple[float, float]]:
-    """(rate, strength of L2-SP) of the runs that a method may try."""
+    """(rate, strength) of the runs that a method may try.
+
+    The strength is that of L2-SP, and the C of a converged probe, which has no rate.
+    """
+    if method == CONVERGED:
+        return [(0.0, strength) for strength in plan.penalties]
     return list(plan.pulls) if method == "L2-SP" else [(rate, 0.0) for rate in plan.rates]
 
 
@@ -214,6 +223,8 @@ class Study:
     ) -> tuple[list, dict[str, Tensor]]:
         """Train every method with every setting, side by side.
 
+        `methods` may hold `CONVERGED` beside those that have a table.
+
         Returns:
             The lines (method, rate, strength), and the parameters, name -> [lines x seeds, ...].
         """
@@ -228,6 +239,7 @@ class Study:
             ]
         )
         new = self.fresh([1000 + seed for seed in self.seeds])
+        features = self.features(standard(x)[rows])
 
         def start(method, name):
             return (
@@ -236,9 +248,22 @@ class Study:
 
         x, y = standard(x), (y - 6).clamp_min(0)
         trained = []
+        if some := [line for line in lines if line[0] == CONVERGED]:
+            trunk = {n: p.repeat(len(some), *[1] * (p.ndim - 1)) for n, p in self.source.items()}
+            strengths = [strength for _, _, strength in some]
+            trained.append(
+                (
+                    some,
+                    trunk | converged_heads(features, y[rows], strengths, len(new["head.bias"][0])),
+                )
+            )
         # Probes apart: they need their trunk once only, for the features.
         for probing in (True, False):
-            some = [line for line in lines if (line[0] == "linear probe") == probing]
+            some = [
+                line
+                for line in lines
+                if (line[0] == "linear probe") == probing and line[0] != CONVERGED
+            ]
             if not some:
                 continue
             stacked = {name: torch.cat([start(m, name) for m, _, _ in some]) for name in new}
@@ -254,7 +279,7 @@ class Study:
                 part = train_runs(
                     head,
                     first,
-                    self.features(x[rows]).flatten(0, 1),
+                    features.flatten(0, 1),
                     y[rows].flatten(),
                     places.repeat(len(some), 1),
                     rates[:, -1:],
@@ -353,6 +378,35 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
         seed=seed,
     )
     return model, held_out
+
+
+def run_known(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Digits | None = None
+) -> dict:
+    """A source that knows the target's classes, tuned on ten UCI images of each. Plain JSON.
+
+    Method -> test accuracies on "own" and "other" images, one value per seed.
+    """
+    plan, found = plan or PLANS["cpu"], {}
+    for start in range(0, len(seeds), 10):  # ten at once: memory
+        some = list(seeds[start : start + 10])
+        piece = kept(f"{plan}, known, seeds {some}", _known, plan, some)
+        for method, row in piece.items():
+            whole = found.setdefault(method, {kind: [] for kind in row})
+            for kind, values in row.items():
+                whole[kind] += values
+        report(f"known classes, seeds {some[0]} to {some[-1]}")
+    return found
+
+
+def _known(plan: Digits, seeds: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+    methods = ["full", CONVERGED, "layer-wise", "LP-FT"]
+    rows = Study(plan, seeds, digits=10).compare("UCI", 10, methods)
+    return {m: {kind: row[kind] for kind in ("own", "other")} for m, row in rows.items()}
+
+
+# Written by ``python -m mtl_course.record 12 --part known --seeds 10:50``.
+RECORDS = {"known": run_known}
 
 
 def run(

@@ -5,15 +5,17 @@ axis R (method x setting x seed), and `torch.func.vmap` turns one network's outp
 theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..transfer.schedules import layers
 from .common import many_outputs, right_answers
 
+CONVERGED = "converged probe"  # a linear probe without a table: trained to the end
 METHODS = ("scratch", "linear probe", "full", "L2-SP", "layer-wise", "gradual", "LP-FT")
 DECAY = 2.6  # of layer-wise rates, as Howard and Ruder have it
 PROBE_RATE = 0.03  # of LP-FT's first half
@@ -108,6 +110,32 @@ def train_runs(
                 velocity[name].mul_(0.9).addcmul_(g, (rate > 0).to(g.dtype))
                 p.addcmul_(velocity[name], rate, value=-1)
     return {name: value.detach() for name, value in params.items()}
+
+
+def converged_heads(
+    features: Tensor, y: Tensor, strengths: Sequence[float], outputs: int
+) -> dict[str, Tensor]:
+    """Heads of converged linear probes: logistic regressions, by scikit-learn.
+
+    Args:
+        features: [S, n, k], of a frozen trunk per seed.
+        y: int64 [S, n], every label below `outputs`; a label that none has is never answered.
+        strengths: scikit-learn's C: the larger, the weaker is the pull to zero.
+        outputs: of the heads.
+
+    Returns:
+        "head.weight" [len(strengths) x S, outputs, k] and "head.bias", one strength after another.
+    """
+    S, _, k = features.shape
+    weight = torch.zeros(len(strengths), S, outputs, k)
+    bias = torch.full((len(strengths), S, outputs), -torch.inf)
+    for i, strength in enumerate(strengths):
+        for seed in range(S):
+            fit = LogisticRegression(C=strength, max_iter=5000)
+            fit.fit(features[seed].double().numpy(), y[seed].numpy())
+            weight[i, seed, fit.classes_] = torch.from_numpy(fit.coef_).float()
+            bias[i, seed, fit.classes_] = torch.from_numpy(fit.intercept_).float()
+    return {"head.weight": weight.flatten(0, 1), "head.bias": bias.flatten(0, 1)}
 
 
 def correct(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
