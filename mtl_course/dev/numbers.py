@@ -9,6 +9,9 @@ is one of
 - cited: the prose links the work that states it, and the file names the link;
 - given: it is no result but a setting or a line of a worked example, and the file says which.
 
+A number that a cell of prose has several times has their count before its source (``3 x shown
+...``), so that none of them can be altered unseen.
+
 A test holds the file against the notebooks: altering a decimal in the prose, or a result in a
 table, turns it red.
 """
@@ -19,6 +22,7 @@ import json
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,9 +47,15 @@ ARITHMETIC = {
 FUNCTIONS = {name: getattr(math, name) for name in ("sqrt", "exp", "log", "cos", "sin", "comb")}
 
 
-def written(source: str) -> list[str]:
-    """The numbers of a Markdown cell that need a source, each once, as they stand there."""
-    return list(dict.fromkeys(WRITTEN.findall(ELSEWHERE.sub(" ", source))))
+def written(source: str) -> Counter[str]:
+    """The numbers of a Markdown cell that need a source, as they stand there, and how often."""
+    return Counter(WRITTEN.findall(ELSEWHERE.sub(" ", source)))
+
+
+def counted(source: str) -> tuple[int, str]:
+    """How many times the file says that a number stands in its cell, and its source."""
+    times, source = re.fullmatch(r"(?:(\d+) x )?(.*)", source, re.S).groups()
+    return int(times or 1), source
 
 
 def rounds_to(value: float, number: str) -> bool:
@@ -128,7 +138,10 @@ def faults(nb, sources: dict[str, dict[str, str]]) -> list[str]:
         found += [f"cell {name}: {n} has no source" for n in numbers if n not in listed]
         found += [f"cell {name}: {n} is not in the prose" for n in listed if n not in numbers]
         for number in filter(listed.__contains__, numbers):
-            if wrong := fault(number, listed[number], cells[name], cells):
+            times, source = counted(listed[number])
+            if times != numbers[number]:
+                found.append(f"cell {name}: {number} stands there {numbers[number]} times")
+            if wrong := fault(number, source, cells[name], cells):
                 found.append(f"cell {name}: {number}: {wrong}")
     found += [f"there is no Markdown cell {name}" for name in sources if name not in prose]
     return found
@@ -150,12 +163,13 @@ def proposed(nb, sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]
     for place, cell in enumerate(nb.cells):
         if cell.cell_type != "markdown":
             continue
-        for number in written(cell.source):
-            source = sources.get(cell.id, {}).get(number)
-            if source is None or fault(number, source, cell, cells):
+        for number, times in written(cell.source).items():
+            _, source = counted(sources.get(cell.id, {}).get(number, ""))
+            if not source or fault(number, source, cell, cells):
                 source = proposal(number, place, nb.cells)
             if source:
-                new.setdefault(cell.id, {})[number] = source
+                prefix = f"{times} x " if times > 1 else ""
+                new.setdefault(cell.id, {})[number] = prefix + source
     return new
 
 

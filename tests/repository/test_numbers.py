@@ -41,6 +41,7 @@ def test_altering_what_a_cell_shows_is_seen(number):
     nb, sources = chapter(number)
     for listed in sources.values():
         for written, source in listed.items():
+            _, source = numbers.counted(source)
             if source.startswith("shown "):
                 other = copy.deepcopy(nb)
                 [cell] = [c for c in other.cells if c.id == source.removeprefix("shown ")]
@@ -65,7 +66,19 @@ def test_which_numbers_need_a_source():
         "Joint learning explains 0.41, 13 % or 2.5 points more (not 3 schools), $1{,}000$ rows,"
         " `0.77`, 12 points, [a paper](https://doi.org/10.1023/A:1) and version 2.11.0."
     )
-    assert numbers.written(text) == ["0.41", "13", "2.5", "12"]
+    assert list(numbers.written(text)) == ["0.41", "13", "2.5", "12"]
+
+
+def test_each_of_equal_numbers_is_held():
+    nb = page("It is 0.41 here, 0.41 there, and 0.77.", "0.41 0.77")
+    sources = {"b": {"0.41": "2 x shown a", "0.77": "shown a"}}
+    assert numbers.faults(nb, sources) == []
+    assert numbers.proposed(nb, {}) == numbers.proposed(nb, sources) == sources
+    for times in ("", "3 x "):
+        sources["b"]["0.41"] = f"{times}shown a"
+        assert numbers.faults(nb, sources) == ["cell b: 0.41 stands there 2 times"]
+    nb.cells[1].source = "It is 0.77 here, 0.41 there, and 0.77."  # a number that is known, too
+    assert "cell b: 0.77 stands there 2 times" in numbers.faults(nb, sources)
 
 
 @pytest.mark.parametrize(
