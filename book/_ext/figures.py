@@ -73,8 +73,8 @@ def apart(cell: dict) -> list[dict]:
     cells = []
     for picture, run in itertools.groupby(outputs, is_picture):
         part = {**cell, "outputs": list(run), "metadata": cell["metadata"] if picture else plain}
-        if cells:  # the code is shown once
-            part |= {"source": "", "id": f"{cell.get('id', 'cell')}-{len(cells)}"}
+        if cells:  # the code is shown once; MyST-NB leaves out a cell without any
+            part |= {"source": "# above", "id": f"{cell.get('id', 'cell')}-{len(cells)}"}
             tags = [tag for tag in part["metadata"].get("tags", []) if not tag.startswith("hide-")]
             part["metadata"] = {**part["metadata"], "tags": [*tags, "remove-input"]}
         cells.append(part)

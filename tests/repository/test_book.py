@@ -516,7 +516,7 @@ def test_only_the_picture_of_a_cell_is_in_its_figure():
     parts = apart(cell)
     assert [part["outputs"] for part in parts] == [[{"text": "x"}], [picture], [text, text]]
     assert ["figure" in part["metadata"]["mystnb"] for part in parts] == [False, True, False]
-    assert [part["source"] for part in parts] == ["plot()", "", ""]
+    assert [part["source"] for part in parts] == ["plot()", "# above", "# above"]
     assert [part["metadata"]["tags"][-1] for part in parts] == ["hide-input"] + 2 * ["remove-input"]
     assert len({part["id"] for part in parts}) == 3
     for whole in ([picture], [text], [picture, picture], []):
@@ -792,6 +792,32 @@ def test_cover_figure_comes_from_the_chapter(tmp_path):
     assert cover.width(tagged) == ""
     sized = {"data": {}, "metadata": {"image/png": {"width": 716, "height": 397}}}
     assert cover.width({"outputs": [{"output_type": "stream"}, sized]}) == "716px"
+
+
+# What the notebooks show, the pages show
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_a_page_shows_every_output_of_its_notebook(built_book, page):
+    html = (built_book / f"{page}.html").read_text(encoding="utf-8")
+    shown = BeautifulSoup(html, "html.parser")
+    outputs = [
+        output
+        for cell in json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+    ]
+    rich = ["".join(o.get("data", {}).get("text/html", "")) for o in outputs]
+    for kind in ("mtl-claim", "mtl-table", "mtl-card", "mtl-slider", "mtl-drawing"):
+        stored = sum(len(BeautifulSoup(h, "html.parser").select(f".{kind}")) for h in rich)
+        assert len(shown.select(f".{kind}")) == stored, kind
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(shown.select(".cell_output img, figure .cell_output img, figure > img")) >= len(
+        pictures
+    )
+    words = " ".join(shown.get_text().split())
+    for output in outputs:
+        if output["output_type"] == "stream":
+            assert " ".join("".join(output["text"]).split())[:200] in words
 
 
 # The front
