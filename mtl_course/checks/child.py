@@ -9,6 +9,7 @@ work: its locks are held by nobody who could let them go, in the child, and Open
 waits for such a lock all the same is told from one whose answer waits, and made anew.
 """
 
+import atexit
 import builtins
 import contextlib
 import ctypes
@@ -47,6 +48,11 @@ REST = 1.0
 STILL, ANSWER, CHILDREN = 1.5, 0.5, 3
 # Its default is to be ignored, should there be nobody yet, or nobody any more, who answers.
 PROBE = signal.SIGURG if hasattr(signal, "SIGURG") else None
+# The flag of a process that is on its way out and runs nothing of its own any more.
+_EXITING = 0x4
+# Children that have sent their card and are on that way: to give back the memory of a copy of the
+# kernel takes the system longer than most answers do, and nobody needs to wait for it.
+_leaving: list[int] = []
 # Waiting for a lock, as the system calls it.
 _FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
 SWITCH = "MTL_COURSE_SANDBOX"
@@ -163,8 +169,9 @@ def run(work: Callable[[Board], dict], limit: float, total: float) -> Ending:
         total: seconds that all may take.
 
     Returns:
-        How the child ended. It is gone, and so are the processes that it started. What `work`
-        raised is the entry `fault` of the result: the name of the exception, and its message.
+        How the child ended. It runs nothing any more, and the processes that it started are gone;
+        `collect` takes it off the list of processes. What `work` raised is the entry `fault` of the
+        result: the name of the exception, and its message.
 
     Raises:
         NoProcess: there is none to be had.
@@ -183,7 +190,8 @@ def run(work: Callable[[Board], dict], limit: float, total: float) -> Ending:
 
 
 def _one(work, between, total, interrupts) -> Ending:
-    """How one child came to its end. It is gone."""
+    """How one child came to its end. It runs nothing any more."""
+    collect()
     board = Board(between)
     reading, writing = os.pipe()
     try:
@@ -453,12 +461,18 @@ def _how_it_died(child) -> str:
 
 
 def _end(child: int, leaves: bool) -> None:
-    """End the child and what it started, and take it off the list of processes.
+    """End the child and what it started.
 
-    leaves: it started nothing that still lives, and is about to leave by itself.
+    leaves: it says that it started nothing that still lives, and is about to leave by itself. As
+        soon as the system has it on its way out, the rest of that way is left to `collect`.
     """
     for _ in range(2000 if leaves else 0):
-        if os.waitpid(child, os.WNOHANG)[0]:
+        if _is_collected(child):
+            return
+        if _is_exiting(child):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)  # its threads too, whichever of them is leaving
+            _leaving.append(child)
             return
         time.sleep(0.0005)
     with contextlib.suppress(ProcessLookupError):
@@ -473,7 +487,32 @@ def _end(child: int, leaves: bool) -> None:
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
+
+
+@atexit.register
+def collect() -> None:
+    """Take the children that have left off the list of processes; at most one is ever on it."""
+    while _leaving:
+        with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+            os.waitpid(_leaving.pop(), 0)
+
+
+def _is_collected(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def _is_exiting(process: int) -> bool:
+    """Whether it runs nothing of its own any more; False where that cannot be known."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return bool(int(fields[6]) & _EXITING)
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _started_by(child: int) -> list[int]:

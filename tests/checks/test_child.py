@@ -46,6 +46,8 @@ def short(monkeypatch):
 
 def kernel():
     """What an answer could change around it."""
+    sandbox.import_before_the_clock()  # some of which sets environment variables
+    child.collect()  # what is on its way out
     return {
         "python": random.getstate(),
         "numpy": str(np.random.get_state()),
@@ -259,6 +261,59 @@ def test_what_an_answer_started_ends_with_its_check(short):
             running.append(path.read_bytes())
     # What left the session of a process that ended itself cannot be found any more.
     assert sum(seconds.encode() in line for line in running) <= 1
+
+
+def test_of_fifty_checks_one_process_at_most_is_on_its_way_out():
+    weighted = written(SAMPLES["weighted"].solution, "weighted")
+    child.collect()
+    before = children()
+    for _ in range(50):
+        assert check("weighted", weighted, rounds=1).state == "solved"
+        new = set(children()) - set(before)
+        assert len(new) <= 1 and all(child._is_exiting(int(process)) for process in new)
+    child.collect()
+    assert children() == before
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_child_that_sends_its_card_and_stays_is_ended(forged, monkeypatch):
+    """By a fault of the way out, or with an answer that sends a card of its own making."""
+    pipes, pipe, seconds = [], os.pipe, f"61{os.getpid()}"
+
+    def seen():
+        pipes.append(pipe())
+        return pipes[-1]
+
+    def work(board):
+        if forged:
+            way = pipes[-1][1]
+            subprocess.Popen(["sleep", seconds], start_new_session=True)
+            os.write(way, b'{"solved": true, "leaves": true}\n')
+            while True:
+                time.sleep(1)
+        return {"solved": True}
+
+    monkeypatch.setattr(os, "pipe", seen)
+    if not forged:
+        monkeypatch.setattr(os, "_exit", lambda status: time.sleep(600))
+    before, started = kernel(), time.monotonic()
+    assert child.run(work, 1.0, 20.0).result == {"solved": True}
+    assert time.monotonic() - started < 10
+    assert kernel() == before
+    running = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            running.append(path.read_bytes())
+    assert not any(seconds.encode() in line for line in running)
+
+
+def test_a_child_that_somebody_else_waited_for_is_let_go():
+    before = kernel()
+    assert child.run(lambda board: {}, 1.0, 20.0).result == {}
+    for process in child._leaving:
+        os.waitpid(process, 0)
+    assert child.run(lambda board: {}, 1.0, 20.0).result == {}
+    assert kernel() == before
 
 
 def test_ctrl_c_ends_the_child_and_is_told(monkeypatch):
