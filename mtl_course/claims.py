@@ -45,9 +45,11 @@ class Paired:
 
     def __str__(self):
         mean, error, limit = _digits(self.error, self.mean, self.error, self.limit)
+        seen = "beyond" if abs(self.mean) > self.limit else "within"
+        said = "" if seen == "beyond" else ": a larger difference would have been seen"
         return (
-            f"{mean} ± {error} (standard error, {self.seeds} seeds); 95 % limit {limit}:"
-            " a difference that large would have been seen"
+            f"{mean} (standard error {error}, {self.seeds} seeds);"
+            f" {seen} its 95 % limit of {limit}{said}"
         )
 
 
@@ -161,8 +163,8 @@ def claim(
         >>> claim("Joint beats single", gain.above(), {"joint": joint, "joint - single": gain})
         ✓ holds: Joint beats single
             joint: 0.830 ± 0.010 (3 seeds)
-            joint - single: 0.130 ± 0.006 (standard error, 3 seeds);
-                95 % limit 0.025: a difference that large would have been seen
+            joint - single: 0.130 (standard error 0.006, 3 seeds);
+                beyond its 95 % limit of 0.025
     """
     evidence = evidence or {}
     holds = bool(holds)

@@ -116,9 +116,17 @@ def test_a_paired_difference_says_what_it_could_have_seen(strict, capsys):
     claim("Joint beats single", gain.above(), {"joint - single": gain, "tasks": 2})
     assert capsys.readouterr().out == (
         "✓ holds: Joint beats single\n"
-        "    joint - single: 0.020 ± 0.004 (standard error, 5 seeds);\n"
-        "        95 % limit 0.012: a difference that large would have been seen\n"
+        "    joint - single: 0.020 (standard error 0.004, 5 seeds);\n"
+        "        beyond its 95 % limit of 0.012\n"
         "    tasks: 2\n"
+    )
+
+
+def test_a_difference_within_its_limit_says_what_would_have_shown():
+    level = claims.Paired(mean=-0.004, error=0.004, limit=0.012, seeds=5)
+    assert str(level) == (
+        "-0.004 (standard error 0.004, 5 seeds); within its 95 % limit of 0.012:"
+        " a larger difference would have been seen"
     )
 
 
