@@ -109,6 +109,26 @@ def test_equation_5_is_the_loss_of_the_network_v_u_x_after_a_step():
         assert end.tolist() == pytest.approx([rate**-0.5, 0.0], abs=1e-4)
 
 
+def test_the_network_v_u_x_has_a_second_kind_of_start_without_loss_after_a_step():
+    values = [lambda p, s=s: 0.5 * (p[0] * p[1] - s) ** 2 for s in (-1.0, 1.0)]
+    g = torch.Generator().manual_seed(0)
+    for rate in (0.05, 0.2, 0.4):
+        for start in torch.randn(5, 2, generator=g, dtype=torch.float64):
+            u, v = start.tolist()
+            missed = [
+                (u * v - s) * (1 - rate * (u**2 + v**2) + rate**2 * u * v * (u * v - s))
+                for s in (-1.0, 1.0)
+            ]
+            expected = sum(0.5 * m**2 for m in missed) / 2
+            assert float(_stepped_losses(values, start, rate)) == pytest.approx(expected)
+        size = 1 / rate + 2 * rate  # u^2 + v^2 where u v is 1 or -1
+        u = (0.5 * (size + (size**2 - 4) ** 0.5)) ** 0.5
+        for v in (1 / u, -1 / u):
+            end = torch.tensor([u, v], dtype=torch.float64)
+            assert float(_stepped_losses(values, end, rate)) == pytest.approx(0, abs=1e-20)
+            assert float(_stepped_losses(values, end, 0.0)) == pytest.approx(1), "flips one task"
+
+
 def test_linear_tasks_with_the_same_inputs_start_at_the_mean_of_their_coefficients():
     """Even from small noisy supports.
 
