@@ -820,7 +820,7 @@ def _by_position(new, old, known, wanted):
     to the new head; return that head.
 
     old: the source's nn.Linear, one row of weights and one bias
-        a class, in the order of `known`, its classes' names.
+        per class, in the order of `known`, its classes' names.
     new: an nn.Linear just drawn for the classes `wanted`, in
         the order of the target's labels.
     A class that is in both gets the source's row and bias; any

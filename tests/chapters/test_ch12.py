@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data
+from mtl_course import data, records
 from mtl_course.data.corruptions import STRENGTHS
 from mtl_course.experiments import ch12, ch12_gpu, ch12_rates
 from mtl_course.transfer.penalties import l2_sp
@@ -167,6 +167,45 @@ def test_a_probe_on_stored_features_is_the_probe_of_the_whole_network():
             torch.testing.assert_close(trained[name][2 * k : 2 * k + 2], p, rtol=1e-4, atol=1e-5)
 
 
+def test_a_converged_probe_is_the_logistic_regression_on_the_frozen_features():
+    found = study()
+    assert len(ch12.settings(ch12.CONVERGED, ch12.Digits())) == len(ch12.Digits().rates)
+    lines, trained = found.runs("UCI", 3, ["full", ch12.CONVERGED])
+    lines = [line for line in lines if line[0] == ch12.CONVERGED]
+    assert [line[2] for line in lines] == list(TINY.penalties)
+    x, y = found.all["UCI"]
+    pool = found.parts("UCI")[0]
+    for k, strength in enumerate(TINY.penalties):
+        for seed in range(2):
+            one = {name: p[2 * k + seed] for name, p in trained.items()}  # the probes come first
+            assert torch.equal(one["trunk.1.weight"], found.source["trunk.1.weight"][seed])
+            model = copy.deepcopy(found.model)
+            model.load_state_dict(one)
+            rows = pool[torch.from_numpy(data.per_class(y[pool].numpy(), 3, seed))]
+            with torch.no_grad():
+                logits = model(ch12.standard(x[rows]))
+            assert logits[:, 4:].max() == -torch.inf  # labels that the target lacks
+            # the gradient of the penalised loss is zero, as scikit-learn scales it
+            weight = one["head.weight"][:4].double().requires_grad_()
+            bias = one["head.bias"][:4].double().requires_grad_()
+            z = model.trunk(ch12.standard(x[rows])).detach().double()
+            loss = torch.nn.functional.cross_entropy(
+                z @ weight.T + bias, y[rows] - 6, reduction="sum"
+            )
+            objective = strength * loss + weight.square().sum() / 2
+            for g in torch.autograd.grad(objective, [weight, bias]):
+                assert g.abs().max() < 1e-2 * max(1.0, strength)
+
+
+def test_known_classes_are_compared_in_tens_of_seeds():
+    said = []
+    found = ch12.run_known(range(12), said.append, plan=TINY)
+    assert list(found) == ["full", ch12.CONVERGED, "layer-wise", "LP-FT"] and len(said) == 2
+    assert all(len(row["own"]) == len(row["other"]) == 12 for row in found.values())
+    first = ch12.Study(TINY, range(10), digits=10).compare("UCI", 10, ["full"])["full"]
+    assert found["full"]["other"][:10] == pytest.approx(first["other"])
+
+
 def test_a_broad_source_has_seen_every_corruption_a_narrow_one_clean_images():
     x, y = torch.rand(5, 1, 14, 14), torch.arange(5)
     views, labels = ch12.many_kinds(x, y)
@@ -279,3 +318,13 @@ def test_a_source_with_norms_is_judged_on_images_that_it_was_not_trained_on(monk
         everything, ch12.padded(study().all["MNIST"][0]).flatten(1).sum(dim=1).sort().values
     )
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.trunk)
+
+
+def test_some_seeds_of_the_record_are_within_its_spread():
+    record = records.load("12", "known")
+    seeds = record.provenance["seeds"][:2]
+    rows = ch12.run_known(seeds, lambda line: None)
+    for method, row in record.results.items():
+        for kind, values in row.items():
+            gap = np.abs(np.array(rows[method][kind]) - values[:2])
+            assert (gap < 3 * np.std(values, ddof=1) + 0.01).all(), (method, kind)
