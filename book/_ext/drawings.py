@@ -5,6 +5,7 @@ text is the drawing's own description. A drawing that has a narrow twin gives wa
 as `mtl_course.plots.drawing` does in notebooks.
 """
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +30,11 @@ def svg(root: Path, name: str) -> str:
     return f'<span class="mtl-wide">{wide}</span><span class="mtl-narrow">{narrow}</span>'
 
 
+def without_style(html: str) -> str:
+    """Without the style sheet, which is the same in every drawing: a page needs it once."""
+    return re.sub(r"<style>.*?</style>", "", html, flags=re.S)
+
+
 class Drawing(SphinxDirective):
     """A figure whose picture is inline SVG, so that it follows the page's light or dark mode."""
 
@@ -45,7 +51,10 @@ class Drawing(SphinxDirective):
         if len(words) != 1 or not isinstance(words[0], nodes.paragraph):
             raise ExtensionError(f"The drawing {name!r} needs one paragraph as its caption.")
         figure = nodes.figure(classes=["mtl-drawing"])
-        figure += nodes.raw("", svg(root, name), format="html")
+        html = svg(root, name)
+        if self.env.temp_data.setdefault("drawing", name) != name:
+            html = without_style(html)
+        figure += nodes.raw("", html, format="html")
         figure += nodes.caption("", "", *words[0].children)
         self.add_name(figure)
         return [figure]

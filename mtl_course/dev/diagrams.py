@@ -75,6 +75,11 @@ DRAW = """async ({id, source, settings, title, hash}) => {
         element.textContent = title;
         svg.prepend(element);
     }
+    // Mermaid's style sheet is the same for every kind of diagram: keep the rules that this one uses.
+    for (const style of svg.querySelectorAll("style"))
+        style.textContent = [...style.sheet.cssRules]
+            .filter(rule => rule.selectorText && document.querySelector(rule.selectorText))
+            .map(rule => rule.cssText).join("");
     return new XMLSerializer().serializeToString(svg);
 }"""  # noqa: E501  (it is part of the pictures' hash: another line break makes all of them anew)
 

@@ -963,6 +963,7 @@ def test_a_drawing_is_a_figure_with_a_number_and_a_caption(pages, built_book):
         assert re.match(r"Figure \d+ \S", figure.figcaption.get_text(" ", strip=True))
     wide, narrow = soup.select(".mtl-wide svg, .mtl-narrow svg")[:2]
     assert wide.title["id"] != narrow.title["id"]
+    assert sum(len(figure.select("style")) for figure in figures) == 1, "a page needs it once"
     with pytest.raises(ExtensionError, match=r"no drawing 'nothing'.*joint_step"):
         extension("drawings").svg(ROOT, "nothing")
 
