@@ -32,6 +32,7 @@ class Job:
         seeds: how many; never fewer than the record that is there has.
         seconds: how long it should take, from the last record; None where none tells.
         current: the record that is there has these seeds and comes from this code.
+        first: the first of the seeds; that of the last record, which may go on from another's.
     """
 
     chapter: str
@@ -39,6 +40,7 @@ class Job:
     seeds: int
     seconds: float | None
     current: bool
+    first: int = 0
 
     def __str__(self):
         return f"{self.chapter} {self.profile}"
@@ -81,7 +83,8 @@ def _job(chapter: str, profile: str, seeds: int, folder: Path, code: str) -> Job
             0.0, seeds * each - pieces.spent(pieces.place(folder, chapter, profile, code))
         )
     current = there is not None and there.provenance.get("code") == code and have >= seeds
-    return Job(chapter, profile, seeds, seconds, current)
+    first = last.provenance["seeds"][0] if last else 0
+    return Job(chapter, profile, seeds, seconds, current, first)
 
 
 def make(profile: str, seeds: int, folder: Path, options) -> int:
@@ -117,7 +120,8 @@ def make(profile: str, seeds: int, folder: Path, options) -> int:
 def _run(job: Job, profile: str, folder: Path, options, left: float) -> str:
     """Run a job in a process of its own; what came of it, in words."""
     command = [sys.executable, "-m", "mtl_course.record", job.chapter, "--profile", profile]
-    command += ["--seeds", str(job.seeds)]
+    span = f"{job.first}:{job.first + job.seeds}" if job.first else str(job.seeds)
+    command += ["--seeds", span]
     command += ["--part", job.profile] if job.profile != profile else []
     if folder != records.FOLDER.resolve():  # the record names its command: no path of one machine
         command += ["--out", str(folder)]

@@ -118,6 +118,22 @@ def test_fewer_seeds_never_replace_more(folder, capsys):
     assert records.load("01", "cpu", folder / "out").provenance["seeds"] == [0, 1, 2]
 
 
+def test_all_goes_on_from_the_seeds_that_a_record_began_with(folder, monkeypatch):
+    """A part may be of further seeds, on which another record's settings are tried."""
+    assert make(folder, "--seeds", "20:23") == 0
+    [job] = everything.jobs("cpu", 3, folder / "out")
+    assert job.current and (job.first, job.seeds) == (20, 3)
+    [job] = everything.jobs("cpu", 4, folder / "out")
+    assert not job.current and (job.first, job.seeds) == (20, 4)
+    options, started = types.SimpleNamespace(force=False, replace=False), []
+    ended = types.SimpleNamespace(wait=lambda timeout: 0, poll=lambda: 0)
+    monkeypatch.setattr(
+        everything.subprocess, "Popen", lambda words: started.append(words) or ended
+    )
+    assert everything._run(job, "cpu", folder / "out", options, 9.0).startswith("made in")
+    assert started[0][started[0].index("--seeds") + 1] == "20:24"
+
+
 def test_a_record_that_lacks_a_set_never_replaces_one_that_has_it(folder, capsys):
     assert make(folder, "--seeds", "3") == 0
     path = folder / "out" / "01_cpu.json"
