@@ -405,7 +405,7 @@ def _known(plan: Digits, seeds: Sequence[int]) -> dict[str, dict[str, list[float
     return {m: {kind: row[kind] for kind in ("own", "other")} for m, row in rows.items()}
 
 
-# Written by ``python -m mtl_course.record 12 --part known --seeds 10:50``.
+# Written by ``python -m mtl_course.record 12 --part known --seeds 10:110``.
 RECORDS = {"known": run_known}
 
 
