@@ -58,7 +58,9 @@ class Record:
         return f"Record of {day} on {device}, torch {p['torch']}, commit {commit}: {p['command']}"
 
 
-def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Record | None:
+def load(
+    chapter: str, profile: str = "gpu", folder: Path | None = None, say: bool = False
+) -> Record | None:
     """The record of a chapter, or None where there is none yet.
 
     Args:
@@ -66,6 +68,7 @@ def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Reco
         profile: which of its records.
         folder: where to look (default: where the environment variable MTL_COURSE_RECORDS says, and
             then among the committed records).
+        say: print a line where there is none, so that a cell which shows the record is not empty.
 
     Returns:
         The record, or None.
@@ -83,6 +86,12 @@ def load(chapter: str, profile: str = "gpu", folder: Path | None = None) -> Reco
         path = place / f"{chapter}_{profile}.json"
         if path.exists():
             return _read(path, chapter)
+    if say:
+        size = "at full size" if profile == "gpu" else f"of the profile {profile}"
+        print(
+            f"This copy of the course has no record {size} yet.\n"
+            f"On a fitting machine `python -m mtl_course.record {chapter}` makes one."
+        )
     return None
 
 

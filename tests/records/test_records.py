@@ -44,6 +44,17 @@ def test_there_may_be_no_record_yet(tmp_path):
     assert records.load("01", folder=tmp_path / "nowhere") is None
 
 
+def test_where_there_is_no_record_a_chapter_says_so(tmp_path, capsys):
+    records.load("01", folder=tmp_path)
+    assert capsys.readouterr().out == ""
+    assert records.load("01", folder=tmp_path, say=True) is None
+    assert "no record at full size yet" in (said := capsys.readouterr().out)
+    assert "python -m mtl_course.record 01" in said
+    records.save(RECORD, tmp_path)
+    assert records.load("01", folder=tmp_path, say=True) == RECORD
+    assert capsys.readouterr().out == ""
+
+
 def test_arrays_and_tensors_are_saved_as_lists(tmp_path):
     results = {"a": np.array([1.0, 2.0]), "b": torch.tensor([3]), "c": np.float32(0.5)}
     records.save(records.Record("01", "gpu", results, {}), tmp_path)
