@@ -228,6 +228,8 @@ def _method(combine: Combine, model, tasks, precision) -> "_Weighted | _Balanced
     if type(combine) is EqualWeights:
         return _Summed(combine, model, tasks, precision)
     if isinstance(combine, Weighting):
+        if (first := next(model.parameters(), None)) is not None:
+            combine.to(first.device)  # its weights are to be multiplied with the losses
         return _Weighted(combine, model, tasks, precision)
     return _Balanced(combine, model, tasks, precision)
 
