@@ -158,13 +158,21 @@ def proposal(number: str, place: int, cells: list) -> str | None:
 
 
 def proposed(nb, sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """The file as it may be: what holds is kept, the rest is found anew where it can be."""
+    """The file as it may be: what holds is kept, the rest is found anew where it can be.
+
+    A cell that came under another id takes over the sources of the cell that is gone and has most
+    of its numbers.
+    """
     cells, new = {cell.id: cell for cell in nb.cells}, {}
+    gone = [listed for name, listed in sources.items() if name not in cells]
     for place, cell in enumerate(nb.cells):
         if cell.cell_type != "markdown":
             continue
-        for number, times in written(cell.source).items():
-            _, source = counted(sources.get(cell.id, {}).get(number, ""))
+        numbers = written(cell.source)
+        alike = max(gone, key=lambda listed: len(numbers.keys() & listed), default={})
+        known = sources.get(cell.id, alike)
+        for number, times in numbers.items():
+            _, source = counted(known.get(number, ""))
             if not source or fault(number, source, cell, cells):
                 source = proposal(number, place, nb.cells)
             if source:
