@@ -23,7 +23,7 @@ from mtl_course import data, experiments, meta, multitask, streams, training
 from mtl_course.checks import values
 from mtl_course.checks.devices import PretendedGPU, _moved
 from mtl_course.data.cifar_fs import SPLIT
-from mtl_course.multitask import balancing
+from mtl_course.multitask import balancing, weighting
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one")
 CPU_GENERATOR, AUTOCAST, SCALER = torch.Generator, torch.autocast, torch.amp.GradScaler
@@ -120,9 +120,9 @@ def tasks_loop(combine, model, x, size, kind):
     return list(model.parameters())
 
 
-def weighted_loop(weighting, model, x, size, kind):
+def weighted_loop(make, model, x, size, kind):
     """Neither a weighting's weights nor what it learns are moved by who calls."""
-    combine = weighting()
+    combine = make()
     given = tasks_loop(combine, model, x, size, kind)
     return [*given, *combine.parameters(), *combine.buffers()]
 
@@ -244,6 +244,13 @@ WEIGHTINGS = {
 }
 
 
+def test_every_weighting_with_tensors_of_its_own_is_tried():
+    there = {kind for kind in vars(weighting).values() if isinstance(kind, type)}
+    kinds = {kind for kind in there if issubclass(kind, multitask.Weighting)}
+    without = {multitask.Weighting, multitask.EqualWeights, multitask.Penalised}
+    assert kinds == without | {*WEIGHTINGS}
+
+
 # name -> (the tensors and modules it gets, the call)
 ROWS = {
     "fit": (lambda: (nn.Linear(4, 1), X, Y, X[:6].clone(), Y[:6].clone()), loop),
@@ -274,11 +281,11 @@ ROWS = {
         for dtype in (torch.bfloat16, torch.float16)
     },
     **{
-        f"fit_tasks, {weighting.__name__}": (
+        f"fit_tasks, {kind.__name__}": (
             lambda: (two_heads(), X, Y, KINDS),
-            partial(weighted_loop, partial(weighting, *arguments)),
+            partial(weighted_loop, partial(kind, *arguments)),
         )
-        for weighting, arguments in WEIGHTINGS.items()
+        for kind, arguments in WEIGHTINGS.items()
     },
     "balanced_backward": (lambda: (two_heads(), X, Y, KINDS), partial(balanced, False)),
     "balanced_backward at the features": (
@@ -459,12 +466,12 @@ CHAPTERS = {
         settings={"cifar_fs": ((5, 1),)},
         elsewhere={},
         width=4,
-        queries=2,
-        steps=2,
+        queries=1,
+        steps=1,
         every=1,
-        images=30,
-        judged=3,
-        tried=3,
+        images=10,
+        judged=2,
+        tried=1,
     ),
     "ch19": lambda chapter: (
         replace(
@@ -483,6 +490,11 @@ CHAPTERS = {
     ),
 }
 SEEDS = {"ch07": [0, 1]}  # for two halves of the repeats
+# What no plan makes smaller.
+CONSTANTS = {
+    "ch17": {"COUNTS": (0, 1, 5), "RATES": (0.01, 0.1)},
+    "ch18": {"RATES": (0.01,), "ADAPT": ((1, 0.1), (2, 0.1)), "TUNE": ((1, 0.1), (2, 0.1))},
+}
 # Chapters that are left out, and why.
 LEFT_OUT: dict[str, str] = {}
 
@@ -509,6 +521,8 @@ def test_the_experiment_of_a_chapter_runs_on_it(name, device, monkeypatch):
     for module in [m for key, m in sys.modules.items() if key.startswith(chapter.__name__)]:
         if hasattr(module, "fastest"):
             monkeypatch.setattr(module, "fastest", lambda: torch.device("cuda", 0))
+    for constant, few in CONSTANTS.get(name, {}).items():
+        monkeypatch.setattr(chapter, constant, few)
     monkeypatch.setattr(data, "load_or_partial", Photos)
     try:
         with device:
