@@ -197,11 +197,16 @@ def test_a_converged_probe_is_the_logistic_regression_on_the_frozen_features():
                 assert g.abs().max() < 1e-2 * max(1.0, strength)
 
 
-def test_known_classes_are_compared_in_tens_of_seeds():
+def test_further_seeds_are_compared_in_tens():
     said = []
     found = ch12.run_known(range(12), said.append, plan=TINY)
     assert list(found) == ["full", ch12.CONVERGED, "layer-wise", "LP-FT"] and len(said) == 2
     assert all(len(row["own"]) == len(row["other"]) == 12 for row in found.values())
+    found_new = ch12.run_new(range(11), said.append, plan=TINY)
+    assert list(found_new) == ["2"] and list(found_new["2"]) == ["full", ch12.CONVERGED]
+    assert len(found_new["2"]["full"]["other"]) == 11
+    last = ch12.Study(TINY, [10]).compare("MNIST", 2, [ch12.CONVERGED])[ch12.CONVERGED]
+    assert found_new["2"][ch12.CONVERGED]["other"][10:] == pytest.approx(last["other"])
     first = ch12.Study(TINY, range(10), digits=10).compare("UCI", 10, ["full"])["full"]
     assert found["full"]["other"][:10] == pytest.approx(first["other"])
 
@@ -320,11 +325,13 @@ def test_a_source_with_norms_is_judged_on_images_that_it_was_not_trained_on(monk
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.trunk)
 
 
-def test_some_seeds_of_the_record_are_within_its_spread():
-    record = records.load("12", "known")
-    seeds = record.provenance["seeds"][:2]
-    rows = ch12.run_known(seeds, lambda line: None)
-    for method, row in record.results.items():
-        for kind, values in row.items():
-            gap = np.abs(np.array(rows[method][kind]) - values[:2])
-            assert (gap < 3 * np.std(values, ddof=1) + 0.01).all(), (method, kind)
+def test_some_seeds_of_the_records_are_within_its_spread():
+    known, new = records.load("12", "known"), records.load("12", "new")
+    rows = {"known": ch12.run_known(known.provenance["seeds"][:2], lambda line: None)}
+    rows |= ch12.run_new(new.provenance["seeds"][:2], lambda line: None)
+    for case, methods in {"known": known.results, **new.results}.items():
+        for method, row in methods.items():
+            for kind, values in row.items():
+                gap = np.abs(np.array(rows[case][method][kind]) - values[:2])
+                limit = 3 * np.std(values, ddof=1) + 0.01
+                assert (gap < limit).all(), (case, method, kind)
