@@ -820,6 +820,18 @@ def test_a_page_shows_every_output_of_its_notebook(built_book, page):
             assert " ".join("".join(output["text"]).split())[:200] in words
 
 
+def test_a_numbered_formula_of_several_lines_keeps_its_number(built_book):
+    """Sphinx would put it into ``split``, where MathJax shows an error in place of the formula."""
+    several = 0
+    for name in TOC:
+        html = (built_book / f"{name}.html").read_text(encoding="utf-8")
+        for formula in re.findall(r'(?s)<div class="math[^"]*"[^>]*>(.*?)</div>', html):
+            if "\\tag{" in formula:
+                assert r"\begin{split}" not in formula, (name, formula[:80])
+                several += r"\\" in formula
+    assert several, "no page has such a formula: nothing was tested"
+
+
 # The front
 
 
