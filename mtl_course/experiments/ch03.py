@@ -291,16 +291,17 @@ def fast_recipe(
     """
     source, train, test = sets(plan.source)
     settings = replace(plan.settings, precision=short_type(device))
-    runs = []
+    history = []
 
     def one(seed):
         return asdict(ch03_recipe.train(train, test, settings, seed, device)[1])
 
     for seed in seeds:
         log = kept(f"{source}, seed {seed}", one, seed)
-        runs.append(log)
+        history.append(log)
         report(f"{source}, seed {seed}: {log['accuracy'][-1]:.4f} after {log['seconds'][-1]:.1f} s")
-    return {"source": source, "images": len(train[1]), "test images": len(test[1]), "runs": runs}
+    sizes = {"images": len(train[1]), "test images": len(test[1])}
+    return {"source": source, **sizes, "history": history}
 
 
 def run(

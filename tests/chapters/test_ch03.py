@@ -206,4 +206,4 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
             and found["recipe"]["source"] == "mnist_5k"
             and found["recipe"]["images"] == 400
         )
-        assert [len(run["accuracy"]) for run in found["recipe"]["runs"]] == [1, 1]
+        assert [len(run["accuracy"]) for run in found["recipe"]["history"]] == [1, 1]
