@@ -573,7 +573,7 @@ def _kind_of_row(seen: rows.Examination) -> str:
             return "gradient" if "No gradient" in row.detail or "`" in row.detail else ""
         if row.name == "right values":
             first = row.detail.split("\n")[0]
-            if first.startswith("Look at"):
+            if first.startswith(rows.NOT_AS_EXPECTED):
                 return "part"
             if re.match(r"It differs|\d+ of \d+ entries differ|(Only entry|Entries) ", first):
                 return "entries"

@@ -71,9 +71,8 @@ def _parts(got, want, names) -> list[tuple] | None:
 
 
 def _quoted(key) -> str:
-    """A key as a text: those that are phrases speak for themselves."""
-    text = values.brief(key)
-    return str(key) if isinstance(key, str) and (" " in key or "`" in key) else f"entry {text}"
+    """A key as a text: in quotes, so that it is seen where a phrase begins and ends."""
+    return f'"{key}"' if isinstance(key, str) and " " in key else f"entry {values.brief(key)}"
 
 
 def at(value, path: Sequence):

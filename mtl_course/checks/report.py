@@ -1,6 +1,7 @@
 """What a check shows: the same verdict as text and as a card, on light pages and dark ones."""
 
 import html
+import math
 import textwrap
 from dataclasses import dataclass, field
 
@@ -55,7 +56,7 @@ class Result:
         if self.state not in ("solved", "wrong"):
             return headline
         worth = self.exercise.points
-        return f"{headline} ({self.score:.3g} of {worth:g} point{'s' * (worth != 1)})"
+        return f"{headline} ({points(self.score, worth)} of {worth:g} point{'s' * (worth != 1)})"
 
     @property
     def again(self) -> str | None:
@@ -104,6 +105,14 @@ class Result:
         tone, sign = FACES[self.state]
         word = HEADLINES[self.state]
         return card(tone, sign, word, title, "".join(parts), "check", self.headline)
+
+
+def points(score: float, worth: float) -> str:
+    """A score with one decimal. Only what is worth all is told as all, only nothing as 0."""
+    told = round(score, 1)
+    if 0 < score < worth:
+        told = min(max(told, 0.1), math.ceil(10 * worth - 1) / 10)
+    return f"{told:g}"
 
 
 def say(text: str) -> None:

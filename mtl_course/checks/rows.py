@@ -223,7 +223,7 @@ def examine(
             return seen
     seen.case = None
     if typed.ok is None and right.ok is False:
-        right.detail = _in_common(exercise, cases, seen) + right.detail
+        right.detail = _below_the_part(right.detail, _in_common(exercise, cases, seen))
     runs.ok, typed.ok = True, typed.ok is not False
     if typed.ok:
         right.ok, pure.ok = right.ok is not False, pure.ok is not False
@@ -324,11 +324,22 @@ def _differs(exercise, case, got, want, names) -> str:
     """What differs from what was wanted, and for which inputs: of several parts, the first."""
     tolerance = exercise.rtol, exercise.atol
     found = differences.first(got, want, *tolerance, names)
-    told = [f"Look at {found.part}."] if found.part else []
+    told = [f"{NOT_AS_EXPECTED}: {found.part}."] if found.part else []
     told += filter(None, [differences.entries(found.got, found.want, *tolerance)])
     lead = " ".join(told) + "\n" if told else ""
     expected = f"expected {values.brief(found.want)}\n     got {values.brief(found.got)}"
     return f"{lead}for {case.inputs}\n{expected}"
+
+
+# What a part is called may be a thing ("head's weights") or a whole statement ("training changes
+# the checkpoint"): only a heading fits before both.
+NOT_AS_EXPECTED = "Not as expected"
+
+
+def _below_the_part(detail: str, told: str) -> str:
+    """A line of a row's detail put first, or second where the first names the part."""
+    first, _, rest = detail.partition("\n")
+    return f"{first}\n{told}{rest}" if first.startswith(NOT_AS_EXPECTED) else told + detail
 
 
 def _in_common(exercise, cases, seen) -> str:

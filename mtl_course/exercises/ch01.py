@@ -48,6 +48,7 @@ def _network(ranges, size=1.0):
         _network(((1, 2), (3, 5), (1, 3), (1, 2))),
     ],
     points=3,
+    parts=tuple(f"the gradient of {name}" for name in ("W_f", "b_f", "W_h", "b_h")),
     hints=(
         "Through which steps does W_f reach the loss, and what is the derivative of each?",
         (
@@ -60,9 +61,9 @@ def _network(ranges, size=1.0):
             " the trunk needs R sent back through W_h, times g'."
         ),
         (
-            "The derivative of tanh is 1 - tanh^2: back = (R @ W_h) * (1 - f**2) is what reaches"
-            " the trunk's sums, and the gradient of W_f is back.T @ x. A bias adds 1 to its sum,"
-            " so its gradient is the sum over the examples, back.sum(0)."
+            "The derivative of tanh is 1 - tanh^2: `back = (R @ W_h) * (1 - f**2)` is what reaches"
+            " the trunk's sums, and the gradient of W_f is `back.T @ x`. A bias adds 1 to its sum,"
+            " so its gradient is the sum over the examples, `back.sum(0)`."
         ),
     ),
 )
@@ -170,6 +171,38 @@ def _(*args):
     return _gradient(*args, trunk_w=np.ones_like)
 
 
+@joint_gradient.mistake(
+    "f is the tanh already: its derivative is 1 - f^2, and you take tanh of f once more."
+)
+def _(*args):
+    return _gradient(*args, g_prime=lambda f: 1 - np.tanh(f) ** 2)
+
+
+@joint_gradient.mistake("f (1 - f) is the derivative of a sigmoid; that of tanh is 1 - f^2.")
+def _(*args):
+    return _gradient(*args, g_prime=lambda f: f * (1 - f))
+
+
+@joint_gradient.mistake("The square is missing: the derivative of tanh is 1 - f^2, not 1 - f.")
+def _(*args):
+    return _gradient(*args, g_prime=lambda f: 1 - f)
+
+
+_ORDER = "The four gradients are right, but in another order: W_f, b_f, W_h, b_h is asked for."
+
+
+@joint_gradient.mistake(_ORDER)
+def _(*args):
+    W_f, b_f, W_h, b_h = _gradient(*args)
+    return W_h, b_h, W_f, b_f
+
+
+@joint_gradient.mistake(_ORDER)
+def _(*args):
+    W_f, b_f, W_h, b_h = _gradient(*args)
+    return W_f, W_h, b_f, b_h
+
+
 @joint_gradient.mistake("The task weights w are not used.")
 def _(x, y, w, *parameters):
     return _gradient(x, y, np.ones_like(w), *parameters)
@@ -248,8 +281,9 @@ def _of_w(answer, xs, ys, W, w, lam):
             " times one penalty over all rows of W."
         ),
         (
-            "W.mean(0) is the common vector, [d]: the penalty is lam * ((W - W.mean(0)) **"
-            " 2).sum(), and task t adds w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()."
+            "`W.mean(0)` is the common vector, [d]: the penalty is"
+            " `lam * ((W - W.mean(0)) ** 2).sum()`, and task t adds"
+            " `w[t] * ((xs[t] @ W[t] - ys[t]) ** 2).mean()`."
         ),
     ),
 )
@@ -277,6 +311,18 @@ def _(answer, xs, ys, W, w, lam):
     moved = W + torch.arange(1.0, 1 + W.shape[1]).to(W)
     here, there = (answer(xs, ys, V, w, 10 * lam) - answer(xs, ys, V, w, lam) for V in (W, moved))
     return bool(torch.isclose(here, there, rtol=1e-3, atol=1e-3))
+
+
+@coupled_loss.law("where lam is 0 it is the weighted sum of the tasks' mean squared errors")
+def _(answer, xs, ys, W, w, lam):
+    return torch.allclose(answer(xs, ys, W, w, 0.0), _data_part(xs, ys, W, w), rtol=1e-3)
+
+
+@coupled_loss.law("where every task is fitted it is the penalty")
+def _(answer, xs, ys, W, w, lam):
+    fitted = [x @ row for x, row in zip(xs, W, strict=True)]
+    penalty = lam * (W - W.mean(0)).square().sum()
+    return torch.allclose(answer(xs, fitted, W, w, lam), penalty, rtol=1e-3, atol=1e-4)
 
 
 coupled_loss.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -329,6 +375,52 @@ def _(xs, ys, W, w, lam):
 )
 def _(xs, ys, W, w, lam):
     return _data_part(xs, ys, W, w) + lam * (W - W.mean(0)).norm(dim=1).sum()
+
+
+@coupled_loss.mistake(
+    "The penalty squares the norm of each difference; you take the norm of all of them, once,"
+    " without the square."
+)
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * (W - W.mean(0)).norm()
+
+
+_PER_TASK = (
+    "You take the mean of each task's own weights, over the columns of W."
+    " The common vector is the mean over the tasks, over the rows."
+)
+
+
+@coupled_loss.mistake(_PER_TASK)
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * ((W - W.mean(1, keepdim=True)) ** 2).sum()
+
+
+@coupled_loss.mistake(_PER_TASK)
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * ((W - W.mean(1)) ** 2).sum()
+
+
+@coupled_loss.mistake(
+    "The penalty is a sum over the tasks; you divide it by their number."
+)
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * ((W - W.mean(0)) ** 2).sum(1).mean()
+
+
+@coupled_loss.mistake("The penalty is missing a square: here its differences add up to zero.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) + lam * (W - W.mean(0)).sum()
+
+
+@coupled_loss.mistake("The sign of the penalty is turned: it rewards tasks that differ.")
+def _(xs, ys, W, w, lam):
+    return _data_part(xs, ys, W, w) - lam * ((W - W.mean(0)) ** 2).sum()
+
+
+@coupled_loss.mistake("lam belongs to the penalty only; you multiply the losses by it, too.")
+def _(xs, ys, W, w, lam):
+    return lam * (_data_part(xs, ys, W, w) + ((W - W.mean(0)) ** 2).sum())
 
 
 @coupled_loss.mistake("The penalty is a sum over the tasks and their weights; you take a mean.")
@@ -405,8 +497,8 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
             " the rows of `target` belong to?"
         ),
         (
-            "Each of the first three steps has a bug, except one. Hold every sign against the"
-            " formula in the docstring."
+            "Two bugs are in the line of the features, one is in the line of the target. Hold"
+            " every sign against the formula in the docstring."
         ),
         (
             "Each example has its own features, so x[rows] without a mean; its own target, so"
@@ -429,6 +521,18 @@ def _(answer, x, y, rows, *parameters):
             answer(x, y, rows, *parameters), answer(x, y, rows.flip(0), *parameters), rtol=1e-4
         )
     )
+
+
+@batch_loss.law("is zero where the targets are what the network predicts")
+def _(answer, x, y, rows, W_f, b_f, W_h, b_h):
+    predicted = torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h
+    return abs(float(answer(x, predicted, rows, W_f, b_f, W_h, b_h))) < 1e-6
+
+
+@batch_loss.law("is the mean of what each example of the batch has by itself")
+def _(answer, x, y, rows, *parameters):
+    each = [answer(x, y, row[None], *parameters) for row in rows]
+    return torch.allclose(answer(x, y, rows, *parameters), sum(each) / len(each), rtol=1e-3)
 
 
 batch_loss.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -489,6 +593,54 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
 )
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     return ((torch.tanh(x[rows].mean(0) @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
+
+
+_FIRST = (
+    "These are the first examples, as many as the batch has."
+    " `rows` says which examples are in the batch: take those, for x and y alike."
+)
+
+
+@batch_loss.mistake(_FIRST)
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    x, y = x[: len(rows)], y[: len(rows)]
+    return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake(_FIRST)
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    x, y = x[: len(rows)], y[rows]
+    return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("The squared errors are added up over the batch, too: there take their mean.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).sum()
+
+
+@batch_loss.mistake("The sign of the heads' bias is wrong: the formula adds b_h.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T - b_h - y[rows]) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("A bias is missing: the formula has b_f inside tanh and b_h outside.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows] @ W_f.T) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("A bias is missing: the formula has b_f inside tanh and b_h outside.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T - y[rows]) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("The tanh of the features is missing.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return (((x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake("The error is not squared.")
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    return (torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]).mean(0).sum()
 
 
 @batch_loss.mistake(
@@ -631,6 +783,22 @@ def _(sigma, tau, lam):
 )
 def _(sigma, tau, lam):
     return sigma**2 / (tau**2 - 2 * sigma**2 / lam)
+
+
+_ROUNDED = "You round. n is asked for as a real number: return it as it comes."
+
+
+for _round in (math.ceil, round, math.floor):
+
+    @crossing_point.mistake(_ROUNDED)
+    def _(sigma, tau, lam, whole_number=_round):
+        n = _crossing(tau**2 - 2 * sigma**2 / lam, sigma)
+        return n if math.isinf(n) else whole_number(n)
+
+    @crossing_point.mistake(_ROUNDED)
+    def _(sigma, tau, lam, whole_number=_round):
+        n = _crossing(tau**2 - 2 * sigma**2 / lam, sigma)
+        return n if math.isinf(n) else float(whole_number(n))
 
 
 @crossing_point.mistake(

@@ -27,8 +27,7 @@ def _penalty_inputs(kind):
     """Parameters of a small network, the source's values for its trunk, and two factors.
 
     The source has its names in an order of its own. plain; deep: a trunk of several layers, all
-    of one shape, so that pairs by position fit, and beta is 0; new: the source has nothing; free:
-    alpha is 0.
+    of one shape, so that pairs by position fit, and beta is 0; free: alpha is 0.
     """
 
     def draw(generator):
@@ -43,7 +42,7 @@ def _penalty_inputs(kind):
         source = {
             name: torch.randn(p.shape, generator=generator)
             for name, p in parameters.items()
-            if name.startswith("trunk") and kind != "new"
+            if name.startswith("trunk")
         }
         alpha, beta = (
             0.0 if kind == free else uniform(generator, 0.3, 1.3) for free in ("free", "deep")
@@ -59,7 +58,7 @@ def _penalty(answer, parameters, source, alpha, beta):
 
 # reference
 @exercise(
-    [_penalty_inputs(kind) for kind in ("plain", "deep", "new", "free")],
+    [_penalty_inputs(kind) for kind in ("plain", "deep", "free")],
     points=2,
     call=_penalty,
     hints=(
@@ -320,6 +319,27 @@ def _(model):
     return model
 
 
+_TRAINED = (
+    "The trunk is trained like the head: its parameters still want gradients, and its BatchNorm"
+    " follows each batch. (An eval() of now is undone by the next model.train().)"
+)
+
+
+@feature_extractor.mistake(_TRAINED)
+def _(model):
+    model.trunk.eval()
+    return model
+
+
+@feature_extractor.mistake(
+    "No gradient comes through the trunk (no_grad or detach), but its parameters still want one:"
+    " an optimizer's weight decay moves them. And in training mode its BatchNorm follows the batch."
+)
+def _(model):
+    model.trunk.forward = torch.no_grad()(model.trunk.forward)
+    return model
+
+
 @feature_extractor.mistake("Everything is fixed, the head too: nothing is left to train.")
 def _(model):
     model.requires_grad_(False)
@@ -346,6 +366,18 @@ def _(model):
         if isinstance(module, _ANY_BATCH_NORM):
             module.momentum = 0.0
             module.num_batches_tracked = None
+    return model
+
+
+@feature_extractor.mistake(
+    "With a momentum of 0 the running mean and variance stay, but BatchNorm goes on counting"
+    " batches, and in training mode it still normalises by the batch."
+)
+def _(model):
+    model.trunk.requires_grad_(False)
+    for module in model.trunk.modules():
+        if isinstance(module, _ANY_BATCH_NORM):
+            module.momentum = 0.0
     return model
 
 
@@ -660,11 +692,18 @@ def _load(answer, model, state):
     saved = {name: value.clone() for name, value in state.items()}
     source = {name.removeprefix("module."): value for name, value in saved.items()}
     told = dict.fromkeys(("not loaded", "head's own, but changed"), "none")
-    told |= {"raises a ValueError": False, "training changes the checkpoint": False}
+    told |= {"raises a ValueError": False, "raises another error": False}
+    told |= {"training changes the checkpoint": False}
+    incomplete = any(name.startswith("trunk.") and name not in source for name in own)
     try:
         model = answer(twin(model), state)
     except ValueError:
         return told | {"raises a ValueError": True}
+    except (KeyError, RuntimeError, AssertionError) as error:
+        # where something is to be raised, what else is raised is no accident
+        if isinstance(error, NotImplementedError) or not incomplete:
+            raise
+        return told | {"raises another error": True}
     expect(isinstance(model, nn.Module), "the model", model)
     loaded = {name: value.clone() for name, value in model.state_dict().items()}
     for tensor in [*model.parameters(), *model.buffers()]:
@@ -723,8 +762,8 @@ def _starter(model, state):
             " model.state_dict() before you load."
         ),
         (
-            "state = {k.removeprefix('module.'): v for k, v in state.items()}; then every k of"
-            " model.state_dict() that starts with 'trunk.' must be in it, or ValueError."
+            "`state = {k.removeprefix('module.'): v for k, v in state.items()}`; then every k of"
+            " `model.state_dict()` that starts with `trunk.` must be in it, or ValueError."
         ),
     ),
 )
@@ -769,6 +808,63 @@ def _(model, state):
     model.load_state_dict(
         {name: value for name, value in state.items() if name.startswith("trunk.")}, strict=False
     )
+    return model
+
+
+@load_trunk.mistake(
+    "The names match now, but strict=False is still there: the source's head is loaded too, and"
+    " where a tensor of the trunk is missing nothing is raised."
+)
+def _(model, state):
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+@load_trunk.mistake(
+    "strict=True wants exactly the model's names: the prefix, the head and what the checkpoint has"
+    " besides are all refused. Pick the trunk's tensors first."
+)
+def _(model, state):
+    model.load_state_dict(state)
+    return model
+
+
+@load_trunk.mistake(
+    "Checkpoints saved by nn.DataParallel have the prefix `module.` before every name: so the"
+    " trunk's names are not found. Strip it first."
+)
+def _(model, state):
+    wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return model
+
+
+_OTHER_ERROR = (
+    "Where a tensor of the trunk is missing there is an error, but of another kind: a ValueError"
+    " is asked for. Compare the names before you load."
+)
+
+
+@load_trunk.mistake(_OTHER_ERROR)
+def _(model, state):
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return model
+
+
+@load_trunk.mistake(
+    "Only parameters are copied, and only they are looked for. BatchNorm's running statistics are"
+    " buffers: go through state_dict(), not named_parameters()."
+)
+def _(model, state):
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    for name, p in model.named_parameters():
+        if name.startswith("trunk."):
+            if name not in state:
+                raise ValueError(name)
+            p.data.copy_(state[name])
     return model
 
 
@@ -821,4 +917,14 @@ def _(model, state):
     if any(name not in state for name in wanted):
         raise ValueError("incomplete")
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return model
+
+
+@load_trunk.mistake(
+    "You strip `module.` wherever it stands, so that a layer whose name has it inside is not found."
+    " And nothing is raised where a tensor of the trunk is missing."
+)
+def _(model, state):
+    state = {name.replace("module.", ""): value for name, value in state.items()}
+    model.load_state_dict({k: v for k, v in state.items() if k.startswith("trunk.")}, strict=False)
     return model

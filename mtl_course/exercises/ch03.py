@@ -1,5 +1,6 @@
 """Exercises of chapter 3: from NumPy to the GPU."""
 
+import math
 from copy import deepcopy
 
 import torch
@@ -41,6 +42,8 @@ def _adam_case(first, kind="plain"):
     [_adam_case(True), _adam_case(False), _adam_case(False, "huge"), _adam_case(False, "zero")],
     points=2,
     grad=False,
+    device=False,  # an answer in NumPy is as good: the chapter gets to devices later
+    parts=("theta", "m", "s"),
     hints=(
         (
             "Both running means start at zero. How far below their due are they after one step,"
@@ -51,8 +54,8 @@ def _adam_case(first, kind="plain"):
             " for having started at zero, and only then step."
         ),
         (
-            "After t steps the weights of a running mean add up to 1 - b**t, not to 1: m_hat = m"
-            " / (1 - b1**t) and s_hat = s / (1 - b2**t) stand in the update."
+            "After t steps the weights of a running mean add up to `1 - b**t`, not to 1:"
+            " `m_hat = m / (1 - b1**t)` and `s_hat = s / (1 - b2**t)` stand in the update."
         ),
     ),
 )
@@ -236,6 +239,7 @@ def _waits(w, x, y, rate, limit):
     points=3,
     grad=False,
     atol=1e-7,
+    parts=("the weights", "the mean loss"),
     starter=_waits,
     hints=(
         (
@@ -247,7 +251,7 @@ def _waits(w, x, y, rate, limit):
             " numbers can be a product: with 1, or with limit / norm."
         ),
         (
-            "total = w.new_zeros(()) before the loop, and g * (limit / g.norm()).clamp(max=1)"
+            "`total = w.new_zeros(())` before the loop, and `g * (limit / g.norm()).clamp(max=1)`"
             " instead of the `if`."
         ),
     ),
@@ -322,8 +326,8 @@ clipped_descent.variants(
         "Something still needs a number from the device to decide"
         " (`if norm > limit`, min(), assert, a tensor as an index): that waits, too."
         " Let the device choose: clamp, torch.where or torch.minimum.": {"branch": True},
-        "The sum of the losses is made on the CPU, whatever the device of w is:"
-        " use w.new_zeros(()) or device=w.device.": {
+        "A tensor is made on the CPU, whatever the device of w is, in the sum of the losses or in"
+        " what you return: use w.new_zeros(()) or device=w.device.": {
             "zero": lambda w: torch.zeros((), dtype=w.dtype)
         },
         "A gradient of zero has no direction: g / g.norm() is nan there, and nan stays."
@@ -360,7 +364,8 @@ def _(w, x, y, rate, limit):
 
 
 @clipped_descent.mistake(
-    'A hard-coded "cpu" fetches the loss in every step. Name no device: take that of w.'
+    'A loss is fetched from the device, in a step or at the end (`.cpu()`, `.to("cpu")`):'
+    " that waits, and both results are to stay where w is. Name no device."
 )
 def _(w, x, y, rate, limit):
     total = torch.zeros((), dtype=w.dtype)
@@ -531,6 +536,15 @@ saved_run.variants(
 
 
 @saved_run.mistake(
+    "`order` and `rng` are exchanged: `order` is the generator that you are given,"
+    " `rng` is torch's own."
+)
+def _(model, optimizer, order, epoch):
+    state = torch.get_rng_state()
+    return _complete(model, optimizer, order, epoch, order=state, rng=order.get_state())
+
+
+@saved_run.mistake(
     "The model's state is not a copy:"
     " state_dict holds the live tensors, and the next step changes them in place."
 )
@@ -644,6 +658,7 @@ def _direction_and_scale(answer, J, scale, weights, limit):
     ],
     points=3,
     call=_direction_and_scale,
+    parts=("the direction", "the next scale"),
     grad=False,
     atol=0.0,
     hints=(
@@ -656,8 +671,8 @@ def _direction_and_scale(answer, J, scale, weights, limit):
             " scale, then weigh, add up, and clip."
         ),
         (
-            "J.float() / scale before anything is added up. One inf in one task and the whole"
-            " step is off: torch.where(torch.isfinite(J).all(), direction, 0.0)."
+            "`J.float() / scale` before anything is added up. One inf in one task and the whole"
+            " step is off: `torch.where(torch.isfinite(J).all(), direction, 0.0)`."
         ),
     ),
 )
@@ -706,6 +721,10 @@ unscaled_direction.variants(
         "You divide by the scale in 16 bits:"
         " there the small gradients vanish again, and a scale of 65,536 is inf. First J.float().": {
             "unscale": lambda J, scale, weights: weights @ (J / scale.half()).float()
+        },
+        "`J / scale` is still in 16 bits: a scale without dimensions does not change the type of"
+        " J, and the small gradients vanish again. First J.float().": {
+            "unscale": lambda J, scale, weights: weights @ (J / scale).float()
         },
         "The tasks are added up in 16 bits:"
         " the sum of scaled gradients overflows, or is rounded. First J.float().": {
@@ -792,11 +811,71 @@ def _(J, scale, weights, limit):
     "Each task is clipped by itself. The limit is one on the length of the weighted sum."
 )
 def _(J, scale, weights, limit):
-    def rows(J, scale, weights):
-        each = J.float() / scale
-        return weights @ (each * (limit / each.norm(dim=1, keepdim=True)).clamp(max=1))
+    return _each_clipped(J, scale, weights, limit, clip=lambda d: d)
 
-    return _direction(J, scale, weights, limit, unscale=rows, clip=lambda d: d)
+
+def _each_clipped(J, scale, weights, limit, weighted=False, **changed):
+    def rows(J, scale, weights):
+        each, left = J.float() / scale, weights
+        if weighted:
+            each, left = weights[:, None] * each, torch.ones_like(weights)
+        return left @ (each * (limit / each.norm(dim=1, keepdim=True)).clamp(max=1))
+
+    return _direction(J, scale, weights, limit, unscale=rows, **changed)
+
+
+unscaled_direction.variants(
+    _each_clipped,
+    {
+        "Each task is clipped by itself, after its weight."
+        " The limit is one on the length of the sum.": {"weighted": True, "clip": lambda d: d},
+        "Each task is clipped by itself, and their sum once more. Clip the weighted sum only.": {},
+        "Each weighted task is clipped by itself, and their sum once more. Clip the sum only.": {
+            "weighted": True
+        },
+    },
+)
+
+
+@unscaled_direction.mistake(
+    "nan_to_num puts the largest number in the place of inf, and the step is taken."
+    " What the entries should have been nobody knows."
+)
+def _(J, scale, weights, limit):
+    d = weights @ (J.float().nan_to_num() / scale)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(
+        torch.isfinite(J).all(), scale, scale / 2
+    )
+
+
+@unscaled_direction.mistake(
+    "nan_to_num puts the largest number of 16 bits in the place of inf, and the step is taken."
+    " What the entries should have been nobody knows."
+)
+def _(J, scale, weights, limit):
+    d = weights @ (J.nan_to_num().float() / scale)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(
+        torch.isfinite(J).all(), scale, scale / 2
+    )
+
+
+@unscaled_direction.mistake(
+    "You multiply by 0 where the step is off, but 0 times nan is nan. Choose, with torch.where."
+)
+def _(J, scale, weights, limit):
+    ok = torch.isfinite(J).all()
+    d = weights @ (J.float() / scale)
+    return ok * d * (limit / d.norm()).clamp(max=1), torch.where(ok, scale, scale / 2)
+
+
+@unscaled_direction.mistake(
+    "The entries that are not finite are multiplied by 0, but 0 times nan or inf is nan."
+    " Choose, with torch.where, and leave the whole step out."
+)
+def _(J, scale, weights, limit):
+    ok = torch.isfinite(J)
+    d = weights @ (J.float() * ok / scale)
+    return d * (limit / d.norm()).clamp(max=1), torch.where(ok.all(), scale, scale / 2)
 
 
 # ------------------------------------------------------------------------------------ 5. arithmetic
@@ -824,10 +903,26 @@ def _layer(images, peak, bandwidth):
     return draw
 
 
+def _either_count(answer, *args):
+    """The answer's time: a sum of K products has K additions, or K - 1 if it does not begin at 0.
+
+    The docstring does not say which, so both are right, and count as the same.
+    """
+    got = answer(*args)
+    n, before, after, side, kernel, size, peak, bandwidth = args
+    products = before * kernel**2
+    moved = n * (before + after) * side**2 + products * after
+    arithmetic, memory = n * after * side**2 / peak, size * moved / bandwidth
+    fewer = max((2 * products - 1) * arithmetic, memory)
+    alike = isinstance(got, float) and math.isclose(got, fewer, rel_tol=1e-6)
+    return max(2 * products * arithmetic, memory) if alike else got
+
+
 # reference
 @exercise(
     [_layer((40, 90), 1e12, 1e14), _layer((40, 90), 1e17, 1e10), _layer((1, 2), 1e17, 1e10)],
     points=2,
+    call=_either_count,
     grad=False,
     device=False,
     atol=0.0,
@@ -838,13 +933,13 @@ def _layer(images, peak, bandwidth):
             " number pass the memory at least?"
         ),
         (
-            "Every output number is a sum over before * kernel**2 products: a multiplication and"
+            "Every output number is a sum over `before * kernel**2` products: a multiplication and"
             " an addition each."
         ),
         (
-            "operations = 2 * outputs * before * kernel**2. Input, weights and output each pass"
+            "`operations = 2 * outputs * before * kernel**2`. Input, weights and output each pass"
             " the memory once, `size` bytes a number; the slower of the two sets the time,"
-            " max(operations / peak, size * numbers / bandwidth)."
+            " `max(operations / peak, size * numbers / bandwidth)`."
         ),
     ),
 )
@@ -873,9 +968,24 @@ def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
 def _(answer, n, before, after, side, kernel, size, peak, bandwidth):
     time = answer(n, before, after, side, kernel, size, peak, bandwidth)
     return (
-        time >= 2 * n * after * side**2 * before * kernel**2 / peak * (1 - 1e-9)
+        time >= n * after * side**2 * (2 * before * kernel**2 - 1) / peak * (1 - 1e-9)
         and time >= size * n * after * side**2 / bandwidth
     )
+
+
+def _close_to_the_floor(answer, *args):
+    time = _either_count(lambda *args: float(answer(*args)), *args)
+    return math.isclose(time, layer_floor(*args), rel_tol=1e-6)
+
+
+@layer_floor.law("where moving data costs no time it is that of the operations")
+def _(answer, *args):
+    return _close_to_the_floor(answer, *args[:-1], math.inf)
+
+
+@layer_floor.law("where operations cost no time it is that of moving input, output and weights")
+def _(answer, *args):
+    return _close_to_the_floor(answer, *args[:-2], math.inf, args[-1])
 
 
 # mistakes
@@ -893,11 +1003,20 @@ def _floor(
     parts=(1, 1, 1),
     join=max,
     unit=1.0,
+    area=2,
+    square=2,
+    outputs=None,
+    channels=None,
+    images=True,
 ):
     """The answer with one thing changed: what the mistakes below are made of."""
-    maps = (n * before * side**2, n * after * side**2, before * after * kernel**2)
+    places = side**area if outputs is None else outputs(side, kernel) ** 2
+    window = min(window, square)
+    maps = (n * before * side**area, n * after * places, before * after * kernel**square)
     moved = unit * size * sum(part * numbers for part, numbers in zip(parts, maps, strict=True))
-    return join((two * n * after * side**2 * before * kernel**window / peak, moved / bandwidth))
+    into, out = (before, after) if channels is None else channels(before, after)
+    operations = two * (n if images else 1) * out * places * into * kernel**window
+    return join((operations / peak, moved / bandwidth))
 
 
 layer_floor.variants(
@@ -918,6 +1037,22 @@ layer_floor.variants(
         },
         "Every output number needs kernel * kernel products for every input channel;"
         " you count one row of the window.": {"window": 1},
+        "side is the length of a side: an image has side * side places in every channel.": {
+            "area": 1
+        },
+        "kernel is the length of a side: there are kernel * kernel weights"
+        " for every pair of channels.": {"square": 1},
+        "The output is smaller here, as without padding. It has the same sides as the input.": {
+            "outputs": lambda side, kernel: side - kernel + 1
+        },
+        "Only the memory counts here. Large layers wait for the arithmetic.": {"two": 0},
+        "Every output number needs all input channels: `before` is missing in the operations.": {
+            "channels": lambda before, after: (1, after)
+        },
+        "Every output channel is a sum of its own: `after` is missing in the operations.": {
+            "channels": lambda before, after: (before, 1)
+        },
+        "The operations of one image are counted, not those of n.": {"images": False},
         "Only the arithmetic counts here. Small layers wait for the memory.": {"parts": (0, 0, 0)},
     },
 )

@@ -397,6 +397,7 @@ def _any_size(generator):
 @exercise(
     [_final, _any_size],
     points=2,
+    parts=("s", "total"),
     grad=False,
     hints=(
         (
@@ -748,6 +749,7 @@ def _far_apart(generator):
 @exercise(
     [_progress, _far_apart],
     points=3,
+    parts=("target", "slope"),
     grad=False,
     hints=(
         (
@@ -759,8 +761,8 @@ def _far_apart(generator):
             " value; these ratios relative to their mean."
         ),
         (
-            "target = sizes.mean() * r ** alpha with r = ratio / ratio.mean(). In the derivative"
-            " of |w_t |g_t| - target| the target is a constant."
+            "`target = sizes.mean() * r ** alpha` with `r = ratio / ratio.mean()`. In the"
+            " derivative of |w_t |g_t| - target| the target is a constant."
         ),
     ),
 )

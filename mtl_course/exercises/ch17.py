@@ -656,6 +656,20 @@ def reptile_update(theta, tasks, rate, steps, toward):
     ### END SOLUTION
 
 
+# laws
+@reptile_update.law("with one task and all of the way it is gradient descent on that task")
+def _(answer, theta, tasks, rate, steps, toward):
+    (X, y), *_ = tasks
+    end = answer(theta.clone(), tasks[:1], rate, steps, 1.0)
+    return torch.allclose(end, _end(theta, X, y, rate, steps), rtol=1e-3)
+
+
+@reptile_update.law("the start stays where it fits every task")
+def _(answer, theta, tasks, rate, steps, toward):
+    fitted = [(X, X @ theta) for X, _ in tasks]
+    return torch.allclose(answer(theta.clone(), fitted, rate, steps, toward), theta, rtol=1e-3)
+
+
 # mistakes
 def _end(start, X, y, rate, steps):
     """Where `steps` steps of gradient descent lead."""

@@ -50,7 +50,7 @@ def _features(counts, d, queries=4, size=1.0):
             " squared distances."
         ),
         (
-            "torch.cdist(query, centres) ** 2 has the shape [q, ways]; softmax over its last"
+            "`torch.cdist(query, centres) ** 2` has the shape [q, ways]; softmax over its last"
             " dimension."
         ),
     ),
@@ -814,8 +814,8 @@ def _spreads(answer, accuracy):
             " training, divided by the root of their number."
         ),
         (
-            "1.96 * accuracy.std(1) / episodes**0.5 gives one half-interval a training;"
-            " accuracy.mean(1).std() is the other spread, of which no root is taken."
+            "`1.96 * accuracy.std(1) / episodes**0.5` gives one half-interval per training;"
+            " `accuracy.mean(1).std()` is the other spread, of which no root is taken."
         ),
     ),
 )

@@ -66,8 +66,8 @@ def _penalty(answer, params, anchor, fisher, strength):
             " entries. Then half of the strength."
         ),
         (
-            "strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for"
-            " name in anchor)"
+            "`strength / 2 * sum((fisher[name] * (params[name] - anchor[name]) ** 2).sum() for"
+            " name in anchor)`"
         ),
     ),
 )

@@ -4,6 +4,13 @@ RIGHT = {
     "source_penalty": [
         """
 def source_penalty(parameters, source, alpha, beta):
+    near = [(p - source[name]).flatten()
+            for name, p in parameters.items() if name.startswith("trunk")]
+    new = [p.flatten() for name, p in parameters.items() if not name.startswith("trunk")]
+    return alpha * torch.cat(near).square().sum() + beta * torch.cat(new).square().sum()
+""",
+        """
+def source_penalty(parameters, source, alpha, beta):
     shared = sum(((parameters[k] - source[k]) ** 2).sum() for k in source)
     new = sum((v**2).sum() for k, v in parameters.items() if k not in source)
     return alpha * shared + beta * new

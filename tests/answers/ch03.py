@@ -12,6 +12,15 @@ def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
 """,
         """
 def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
+    import numpy as np
+    theta, g, m, s = (np.asarray(a) for a in (theta, g, m, s))
+    m, s = b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * g**2
+    size = np.sqrt(s / (1 - b2**step)) + epsilon
+    moved = theta - rate * m / (1 - b1**step) / size
+    return torch.from_numpy(moved), torch.from_numpy(m), torch.from_numpy(s)
+""",
+        """
+def adam_update(theta, g, m, s, step, rate, b1, b2, epsilon):
     means = []
     for old, new, b in ((m, g, b1), (s, g.square(), b2)):
         means.append(old.mul(b).add(new, alpha=1 - b))
@@ -124,6 +133,13 @@ def unscaled_direction(J, scale, weights, limit):
 """,
     ],
     "layer_floor": [
+        """
+def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
+    products = before * kernel**2
+    operations = n * after * side**2 * (products + products - 1)
+    numbers = n * (before + after) * side**2 + after * products
+    return max(operations / peak, numbers * size / bandwidth)
+""",
         """
 def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
     pixels = n * side * side

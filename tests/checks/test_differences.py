@@ -14,7 +14,7 @@ EYE = np.eye(3)
     "got, want, part",
     [
         ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}, "entry 'b'"),
-        ({"its head": [1, 2]}, {"its head": [1, 3]}, "its head, number 2 of 2"),
+        ({"its head": [1, 2]}, {"its head": [1, 3]}, '"its head", number 2 of 2'),
         ([1.0, 2.0], [1.0, 3.0], "the slope"),
         (1.0, 2.0, ""),
     ],

@@ -168,7 +168,7 @@ def test_the_card_tells_its_state_without_colour():
 
     answers = {
         "○ not started weighted": written(SAMPLES["weighted"].stub, "weighted"),
-        "✗ not yet weighted , 0.571 of 2 points ✓ runs": lambda a, b: a.sum(),
+        "✗ not yet weighted , 0.6 of 2 points ✓ runs": lambda a, b: a.sum(),
         "! stopped with an error weighted": endless,
         "? not found weighted": None,
         "✓ solved weighted , 2 of 2 points ✓ runs": written(

@@ -11,6 +11,7 @@ prints the five exercises that took most of the processor's time.
 
 import ast
 import collections
+import html
 import re
 import textwrap
 import time
@@ -23,8 +24,10 @@ import torch
 from exercise_tools import ODD, SharedDraws, answer_from, judge_mutants, mutants, unlisted
 
 import mtl_course.exercises
+from mtl_course._markup import to_html, to_text
 from mtl_course.checks import check, store
 from mtl_course.checks.exercise import REGISTRY, source_of
+from mtl_course.checks.rows import draw_cases
 
 ALL = sorted(REGISTRY)
 MODULES = [
@@ -124,6 +127,35 @@ def test_the_first_hint_asks_and_the_last_one_shows(name):
     assert hints[0].endswith("?"), hints[0]
     assert SHOWS.search(hints[-1]), hints[-1]
     assert all(text == " ".join(text.split()) for text in hints)
+
+
+def test_hints_are_shown_as_they_are_written(name):
+    """Markdown takes the marks around words, and no others: powers are in backticks."""
+    exercise = REGISTRY[name]
+    for text in (
+        *exercise.hints,
+        *(hint for _, hint in exercise.mistakes),
+        *(law for law, _ in exercise.laws),
+    ):
+        outside = re.sub(r"(`+).+?\1", "", text)
+        assert "**" not in outside and "__" not in outside, text
+        marked = re.sub(r"(?<![\w*])\*([A-Za-z][a-z ]*)\*(?![\w*])", r"\1", text)
+        assert to_text(text) == marked, text
+        shown = html.unescape(re.sub(r"<[^>]+>", "", to_html(text)))
+        assert shown.split() == marked.replace("`", "").split(), text
+
+
+def test_parts_are_those_of_the_result(name):
+    """A tuple of several things has names for them; a list of many of a kind is counted."""
+    exercise = REGISTRY[name]
+    for case in draw_cases(exercise, 0, 1):
+        want = case.want[0]
+        pair = isinstance(want, list) and any(
+            isinstance(v, torch.Tensor | np.ndarray) for v in want
+        )
+        assert len(exercise.parts) == (len(want) if pair else 0)
+        for part in exercise.parts:
+            assert re.search(rf"\b{part.split()[-1]}\b", exercise.stub), part
 
 
 def test_reference_passes(exercise):
