@@ -29,6 +29,10 @@ SIMPLE = re.compile(
     rf"(?P<letter>[A-Za-z]|{'|'.join(map(re.escape, GREEK))})"
     rf"(?:_(?P<below>{INDEX}))?(?:\^(?P<above>{INDEX}))?"
 )
+# What a cell prints where there is no record to show (`mtl_course.records.load`).
+NO_RECORD = re.compile(
+    r"This copy of the course has no record[^\n]*\nOn a fitting machine [^\n]*\n?"
+)
 BEFORE, AFTER = 400, 600  # Sphinx numbers in between
 
 
@@ -81,11 +85,32 @@ def apart(cell: dict) -> list[dict]:
     return cells
 
 
+def without_absent_records(cells: list[dict]) -> list[dict]:
+    """The cells for a reader, to whom nothing is said of a record that is not there.
+
+    The line that says so is for those who run the cell; a folded cell that shows nothing else goes.
+    """
+    left = []
+    for cell in cells:
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                text = NO_RECORD.sub("", "".join(output["text"]))
+                output = {**output, "text": text}
+            if output.get("text") != "":
+                outputs.append(output)
+        folded = "fold" in cell.get("metadata", {}).get("tags", [])
+        if not (folded and not outputs and "records.load(" in "".join(cell["source"])):
+            left.append({**cell, "outputs": outputs} if "outputs" in cell else cell)
+    return left
+
+
 def take_apart(app, docname, source):
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
-    notebook["cells"] = [part for cell in notebook["cells"] for part in apart(cell)]
+    cells = without_absent_records(notebook["cells"])
+    notebook["cells"] = [part for cell in cells for part in apart(cell)]
     source[0] = json.dumps(notebook)
 
 

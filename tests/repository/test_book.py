@@ -815,9 +815,30 @@ def test_a_page_shows_every_output_of_its_notebook(built_book, page):
         pictures
     )
     words = " ".join(shown.get_text().split())
+    no_record = extension("figures").NO_RECORD
     for output in outputs:
         if output["output_type"] == "stream":
-            assert " ".join("".join(output["text"]).split())[:200] in words
+            text = no_record.sub("", "".join(output["text"]))
+            assert " ".join(text.split())[:200] in words
+
+
+def test_a_reader_is_told_nothing_of_a_record_that_is_not_there(monkeypatch, tmp_path, capsys):
+    from mtl_course import records
+
+    monkeypatch.setenv("MTL_COURSE_RECORDS", str(tmp_path))
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    assert records.load("01", say=True) is None
+    line = capsys.readouterr().out
+    fold = {"metadata": {"tags": ["fold"]}, "source": 'full = records.load("01", say=True)'}
+    stream = {"output_type": "stream", "name": "stdout", "text": [line]}
+    more = {**stream, "text": ["seconds: 3\n", line]}
+    figures = extension("figures")
+    assert figures.without_absent_records([{**fold, "outputs": [stream]}]) == []
+    assert figures.without_absent_records([{**fold, "outputs": []}]) == []
+    [cell] = figures.without_absent_records([{**fold, "outputs": [more]}])
+    assert cell["outputs"][0]["text"] == "seconds: 3\n"
+    plain = {"metadata": {}, "source": "x = 1", "outputs": []}
+    assert figures.without_absent_records([plain]) == [plain]
 
 
 def test_a_numbered_formula_of_several_lines_keeps_its_number(built_book):
