@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import chapters
 from .._output import BORDER, TONES, printable, wrapped
 from .exercise import Exercise
-from .report import MARKS, Result, listed
+from .report import MARKS, Result, listed, points
 
 RANK = ["missing", "blank", "timeout", "error", "wrong", "solved"]
 _said: set[str] = set()  # what a kernel was told once
@@ -199,10 +199,8 @@ class Progress:
     def _counts(self, exercises: list[Exercise]) -> str:
         solved = sum(self._state(e) == "solved" for e in exercises)
         earned = sum(min(self.entries.get(e.name, {}).get("score", 0), e.points) for e in exercises)
-        return (
-            f"{solved} of {len(exercises)} solved, {earned:.3g} of"
-            f" {sum(e.points for e in exercises):g} points"
-        )
+        worth = sum(e.points for e in exercises)
+        return f"{solved} of {len(exercises)} solved, {points(earned, worth)} of {worth:g} points"
 
     def _lines(self, exercises: list[Exercise]) -> list[tuple[bool | None, str, str]]:
         """(whether it is solved, None before the first try; name; tries) of each exercise."""
@@ -213,7 +211,7 @@ class Progress:
             if entry is not None:
                 solved = self._state(exercise) == "solved"
                 tries = "1 try" if entry["tries"] == 1 else f"{entry['tries']} tries"
-                told = f"{entry['score']:.3g} of {exercise.points:g}, {tries}"
+                told = f"{points(entry['score'], exercise.points)} of {exercise.points:g}, {tries}"
             lines.append((solved, exercise.name, told))
         return lines
 
