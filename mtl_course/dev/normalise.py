@@ -9,7 +9,7 @@ import re
 from . import notebooks
 
 KEPT = ("tags", "cellView", "mystnb")
-COLORS = 128
+COLORS = 192
 METADATA = {
     "accelerator": "GPU",
     "colab": {"provenance": []},
@@ -62,7 +62,11 @@ def small_png(picture: str) -> str:
     flat = Image.new("RGB", image.size, "white")
     flat.paste(image, mask=image.getchannel("A"))
     out = io.BytesIO()
-    flat.quantize(COLORS).save(out, "PNG", optimize=True)
+    if flat.getcolors(COLORS):
+        few = flat.quantize(COLORS)  # exactly its colours
+    else:  # the median cut spends its colours on what fills the page: a colour bar would jump
+        few = flat.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    few.save(out, "PNG", optimize=True)
     small = out.getvalue()
     return base64.b64encode(small).decode() if len(small) < len(raw) else picture
 

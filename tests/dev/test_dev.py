@@ -10,7 +10,9 @@ import time
 import types
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -332,6 +334,28 @@ def test_transparent_pictures_are_put_on_white():
         io.BytesIO(base64.b64decode(normalise.small_png(base64.b64encode(out.getvalue()).decode())))
     ).convert("RGB")
     assert small.getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_a_colour_bar_stays_smooth():
+    figure, axes = plt.subplots(1, 3, figsize=(7.8, 3.4))
+    axes[0].plot(np.sin(np.arange(40)))
+    shown = axes[1].imshow(np.sin(np.arange(64).reshape(8, 8)), cmap="RdBu", vmin=-3, vmax=3)
+    bar = figure.colorbar(shown, ax=axes[1])
+    axes[2].plot(np.cos(np.arange(40)), "o")
+    out = io.BytesIO()
+    figure.savefig(out, dpi=110)
+    box = bar.ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    plt.close(figure)
+    middle, low, high = (round(110 * v) for v in (box.x0 + box.width / 2, box.y0, box.y1))
+    picture = base64.b64encode(out.getvalue()).decode()
+    bars = []
+    for encoded in (picture, normalise.small_png(picture)):
+        image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+        bars.append(np.asarray(image).astype(int)[::-1][low + 3 : high - 3, middle])
+    before, after = bars
+    assert np.abs(np.diff(before, axis=0)).max() <= 5
+    assert np.abs(np.diff(after, axis=0)).max() <= 25  # the median cut jumps by 70
+    assert np.abs(after - before).max() <= 15
 
 
 def test_normalise_does_not_vouch_for_code_that_was_not_run():
