@@ -51,8 +51,8 @@ class Plan:
     train: int = 2048
     validation: int = 512
     batch: int = 32
-    epochs: int = 2
-    rounds: int = 60
+    epochs: int = 8
+    rounds: int = 20
 
 
 QUICK = Plan(widths=(4, 8), train=64, validation=16, batch=16, epochs=2, rounds=2)
@@ -221,7 +221,7 @@ def line(width: int, cells: dict[str, dict]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny networks and two rounds")
-    parser.add_argument("--rounds", type=int, help="how many rounds (default: 60)")
+    parser.add_argument("--rounds", type=int, help="how many rounds (default: 20)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else Plan()
