@@ -80,7 +80,8 @@ def _values_and_weights(g):
     points=1,
     hints=(
         "How would you average three values, if the first counted twice?",
-        "Add up weight times value, then divide by what the weights add up to.",
+        "Add up weight times value, then divide by the sum of the weights:"
+        " `(w * v).sum() / w.sum()`.",
     ),
 )
 def {exercise}(values, weights):

@@ -37,13 +37,21 @@ def test_every_experiment_is_run_in_the_same_way(number):
 
 @pytest.mark.parametrize("number", sorted(chapters.CHAPTERS))
 def test_a_notebook_names_the_code_of_its_tables_and_the_tests_that_hold_it(number):
-    """Lines "*Made by `file`, functions `a` and `b`. ...: `test file`, `test`.*", all there."""
+    """Lines "Made by `file`, functions `a` and `b`. ...: `test file`, `test`.", all there.
+
+    They stand below a table, as its note, or in italics in the text.
+    """
     ((_, path),) = notebooks.find([number])
-    text = "\n".join(
-        cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown"
-    )
-    lines = re.findall(r"^\*Made by `mtl_course/experiments/(\w+)\.py`, (.*)\*$", text, re.M)
-    assert lines and text.count("*Made by ") == len(lines)
+    told = []
+    for cell in notebooks.read(path).cells:
+        if cell.cell_type == "markdown":
+            told += re.findall(r"^\*?(Made by .*)", cell.source, re.M)
+        else:
+            shown = [o.get("data", {}).get("text/plain", "") for o in cell.outputs]
+            told += re.findall(r"Made by .*", "\n".join(" ".join(text.split()) for text in shown))
+    found = [re.match(r"Made by `mtl_course/experiments/(\w+)\.py`, (.*)", text) for text in told]
+    assert found and all(found), told
+    lines = [match.groups() for match in found]
     for name, line in lines:
         made, _, held = line.partition(". ")
         functions = re.findall(r"`([\w.]+)`", made)
@@ -55,8 +63,9 @@ def test_a_notebook_names_the_code_of_its_tables_and_the_tests_that_hold_it(numb
         assert functions, line
         file = ""
         for quoted in re.findall(r"`([\w./]+)`", held):
-            if quoted.startswith("tests/"):
-                file = (notebooks.ROOT / quoted).read_text(encoding="utf-8")
+            if quoted.endswith(".py"):
+                name = quoted.removeprefix("tests/chapters/")
+                file = (notebooks.ROOT / "tests" / "chapters" / name).read_text(encoding="utf-8")
             elif quoted.startswith("test_"):
                 assert f"\ndef {quoted}(" in file, quoted
 

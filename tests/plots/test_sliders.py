@@ -88,7 +88,9 @@ def test_a_small_mark_keeps_its_colour():
             ax.plot(10 * place, 2, "s", color=colour)
         return figure
 
-    here = np.asarray(pictures(output(marks, [1, 2]).html)[0].convert("RGB")).astype(int)
+    with plt.rc_context():
+        plt.rcdefaults()  # whatever another test has set
+        here = np.asarray(pictures(output(marks, [1, 2]).html)[0].convert("RGB")).astype(int)
     for colour in plots.COLORS:
         wanted = np.array(mpl.colors.to_rgb(colour)) * 255
         assert (np.abs(here - wanted).max(axis=2) <= 4).sum() > 60, colour
