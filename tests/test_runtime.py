@@ -34,7 +34,8 @@ def test_setup_says_where_it_runs(capsys):
 
 
 @pytest.mark.parametrize(
-    "minutes, said", [(7, "profile gpu: about 7 min"), (None, "profile gpu: made for 10 min on a Colab T4")]
+    "minutes, said",
+    [(7, "profile gpu: about 7 min"), (None, "profile gpu: made for 10 min on a Colab T4")],
 )
 def test_setup_says_what_time_to_expect(minutes, said, monkeypatch, capsys):
     monkeypatch.setenv("MTL_COURSE_PROFILE", "gpu")
