@@ -29,7 +29,7 @@ from mtl_course.data.tiers import vision
 
 RANDOM = np.random.RandomState(0)
 N = {"train": 6, "test": 4}
-NAMES = ("mnist", "usps", "svhn", "cifar10", "cifar100", "omniglot")
+NAMES = ("mnist", "fashion_mnist", "usps", "svhn", "cifar10", "cifar100", "omniglot")
 
 
 def md5(content: bytes) -> str:
@@ -103,7 +103,7 @@ def sets(server, tmp_path, monkeypatch):
         monkeypatch.delenv(proxy, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    def mnist():
+    def mnist(sets=datasets.MNIST):
         arrays, resources = {}, []
         for part, word in (("train", "train"), ("test", "t10k")):
             arrays |= {f"x_{part}": images(part, 28, 28), f"y_{part}": np.arange(N[part])}
@@ -113,9 +113,12 @@ def sets(server, tmp_path, monkeypatch):
             ):
                 server.files[f"{word}-{kind}-ubyte.gz"] = idx(array)
                 resources.append((f"{word}-{kind}-ubyte.gz", md5(idx(array))))
-        monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url + "/"])
-        monkeypatch.setattr(datasets.MNIST, "resources", resources)
+        monkeypatch.setattr(sets, "mirrors", [server.url + "/"])
+        monkeypatch.setattr(sets, "resources", resources)
         return arrays
+
+    def fashion_mnist():
+        return mnist(datasets.FashionMNIST) | {"names": np.array(datasets.FashionMNIST.classes)}
 
     def usps():
         arrays, splits = {}, {}
@@ -240,6 +243,7 @@ def sets(server, tmp_path, monkeypatch):
 
     makers = {
         "mnist": mnist,
+        "fashion_mnist": fashion_mnist,
         "usps": usps,
         "svhn": svhn,
         "cifar10": cifar10,

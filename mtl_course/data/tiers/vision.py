@@ -35,6 +35,7 @@ def fetch(info: Info, staged: Path) -> dict:
     """
     readers = {
         "mnist": mnist,
+        "fashion_mnist": fashion_mnist,
         "usps": usps,
         "svhn": svhn,
         "cifar10": cifar10,
@@ -104,6 +105,14 @@ def mnist(staged: Path) -> dict:
     from torchvision.datasets import MNIST
 
     return _halves(MNIST(staged, train=True, download=True), MNIST(staged, train=False))
+
+
+def fashion_mnist(staged: Path) -> dict:
+    """Small grey pictures of clothes, in the format of `mnist`, and `names` [10] of the classes."""
+    from torchvision.datasets import FashionMNIST
+
+    train = FashionMNIST(staged, train=True, download=True)
+    return _halves(train, FashionMNIST(staged, train=False)) | {"names": np.array(train.classes)}
 
 
 def usps(staged: Path) -> dict:
