@@ -22,5 +22,53 @@ __getattr__, __dir__, __all__ = exports(
         "open_top": "schedules",  # train the highest layers, freeze the rest
         "lp_ft": "schedules",  # linear probing, then fine-tuning
         "gradual_unfreezing": "schedules",  # one more layer at a time
+        # which source: scores
+        "nce": "transferability",  # what the source's classes leave open of the target's
+        "leep": "transferability",  # labels guessed through the source's head
+        "h_score": "transferability",  # spread between the classes, shrunk
+        "logme": "transferability",  # evidence of linear models on the features
+        "evidence": "transferability",  # the same, column by column
+        "Evidence": "transferability",  # what it returns
+        "ledoit_wolf": "transferability",  # a covariance drawn towards the identity
+        # which source: what a score is worth
+        "rank_per_target": "transferability",  # rank correlation with the gains
+        "regret": "transferability",  # what following the score costs
+        "task_bootstrap": "transferability",  # an interval over tasks
+        "permuted": "transferability",  # p-value with sources or targets exchanged
+        # a source without labels
+        "nt_xent": "contrastive",  # find the other view of the same image
+        # low-rank updates
+        "LoRALayer": "lora",  # a frozen layer with low-rank updates
+        "add_lora": "lora",  # onto layers by name pattern
+        "use_lora": "lora",  # switch between adapters on one model
+        "merge_lora": "lora",  # into the weights
+        "unmerge_lora": "lora",  # and out again
+        "remove_lora": "lora",  # the plain layers back
+        "lora_layers": "lora",  # which layers carry any
+        "lora_state": "lora",  # one adapter alone, to store
+        "load_lora": "lora",  # and to put back
+        "lora_delta": "lora",  # what it adds to the weights
+        # adapters and biases
+        "AdapterLayer": "adapters",  # a frozen layer with a bottleneck behind it
+        "add_adapters": "adapters",  # onto layers by name pattern
+        "bitfit": "adapters",  # train the biases only
+        "trainable_state": "adapters",  # what a task has of its own
+        # merging
+        "average": "merging",  # the mean of models: a uniform soup
+        "interpolate": "merging",  # a point between two models
+        "task_vector": "merging",  # tuned minus base
+        "add_vectors": "merging",  # task arithmetic
+        "ties": "merging",  # trim, elect, merge
+        "greedy_soup": "merging",  # average what helps
+        # domain adaptation, without a label of the target
+        "adapt_batchnorm": "adaptation",  # the target's statistics into BatchNorm (AdaBN)
+        "gradient_reversal": "adaptation",  # forward the identity, backward its opposite
+        "GradientReversal": "adaptation",  # the same as a layer
+        "reversal_schedule": "adaptation",  # how strong it is, step by step
+        "domain_loss": "adaptation",  # the adversary's loss behind a reversal (DANN)
+        "coral": "alignment",  # squared distance of two covariance matrices
+        "mmd": "alignment",  # squared maximum mean discrepancy
+        "target_shares": "shift",  # shares of the classes in an unlabelled target
+        "proxy_a_distance": "shift",  # how well a classifier tells two domains apart
     },
 )
