@@ -60,6 +60,24 @@ __getattr__, __dir__, __all__ = exports(
         "add_vectors": "merging",  # task arithmetic
         "ties": "merging",  # trim, elect, merge
         "greedy_soup": "merging",  # average what helps
+        # distillation: a student and its teachers
+        "teacher_outputs": "distillation",  # what a teacher, or one per task, says: targets
+        "soft_targets": "distillation",  # probabilities at a temperature
+        "kd_loss": "distillation",  # T^2 KL, teacher to student
+        "mixed_loss": "distillation",  # the same, and labels where there are some
+        "kd_losses": "distillation",  # one for each head of a multi-task student
+        "distilled_tasks": "distillation",  # tasks for fit_tasks whose targets are logits
+        "pooled_logits": "distillation",  # several teachers as one
+        "FeatureMatch": "distillation",  # the teacher's features through a regressor
+        "agreement": "distillation",  # share of rows named alike, without labels
+        # compression
+        "quantized": "compression",  # a copy with 8-bit weights
+        "Int8Layer": "compression",  # a layer of it
+        "quantize": "compression",  # whole numbers and a scale per channel
+        "dequantize": "compression",  # and back
+        "stored_bytes": "compression",  # of a checkpoint
+        "sparse_bytes": "compression",  # of one without its zeros
+        "working_bytes": "compression",  # of a forward pass
         # domain adaptation, without a label of the target
         "adapt_batchnorm": "adaptation",  # the target's statistics into BatchNorm (AdaBN)
         "gradient_reversal": "adaptation",  # forward the identity, backward its opposite
