@@ -14,6 +14,11 @@ __getattr__, __dir__, __all__ = exports(
         "resnet": "residual",  # a residual trunk of any depth and width
         "ResNet": "residual",  # what `resnet` returns: stem, stages, means
         "Block": "residual",  # two convolutions and a shortcut
+        # a pretrained encoder of sentences
+        "minilm": "sentence_encoder",  # all-MiniLM-L6-v2 as a torch module
+        "SentenceEncoder": "sentence_encoder",  # tokens to the mean of their features
+        "WordPiece": "sentence_encoder",  # texts to tokens
+        "encode": "sentence_encoder",  # features of many sentences
         # what a network costs
         "parameters": "cost",  # how many numbers are learned
         "flops": "cost",  # operations for one example

