@@ -116,8 +116,9 @@ def run(function: Callable[[], Any], limit: float | None, seed: int = 0) -> Outc
 
     Whatever it raises, sys.exit included, is in the outcome. Output is captured. Restored
     afterwards: the state of the random generators (Python, NumPy, torch), gradient mode, default
-    dtype and device, number of threads, working directory, warning filters, log handlers. Runs in
-    float32 on the CPU with gradients on, whatever the notebook has set.
+    dtype and device, number of threads, working directory, warning filters, log handlers, the hook
+    for errors in finalizers. Runs in float32 on the CPU with gradients on, whatever the notebook
+    has set.
     """
     said = Ear()
     with (
@@ -362,8 +363,11 @@ def _folder() -> str | None:
 def _settings_restored():
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     threads, folder = torch.get_num_threads(), _folder()
-    handlers = [logger.handlers for logger in _LOGGERS]
+    handlers, hook = [logger.handlers for logger in _LOGGERS], sys.unraisablehook
     try:
+        # An alarm may ring in a finalizer. A hook that is Python code, such as a test runner's,
+        # would be cut off by the next one.
+        sys.unraisablehook = sys.__unraisablehook__
         torch.set_default_dtype(torch.float32)
         for logger in _LOGGERS:
             logger.handlers = []
@@ -388,6 +392,7 @@ def _settings_restored():
                 os.chdir(folder)
         for logger, kept in zip(_LOGGERS, handlers, strict=True):
             logger.handlers = kept
+        sys.unraisablehook = hook
 
 
 class Ear(io.TextIOBase):

@@ -36,6 +36,9 @@ LOOPS = {
     ),
     "finally": "while True:\n        try: time.sleep(0.01)\n        finally: continue",
     "prints": "while True: print('x' * 1000)",
+    "finalizers": (
+        "class Thing:\n        def __del__(self): sum(range(1000))\n    while True: Thing()"
+    ),
     "sleep": "time.sleep(3)",
 }
 
@@ -49,9 +52,6 @@ def test_endless_loops_are_stopped(loop, where, monkeypatch, capfd):
     monkeypatch.setenv("MTL_COURSE_SANDBOX", "child" if where == "child" else "kernel")
     if where == "no SIGALRM":
         monkeypatch.delattr("signal.setitimer")
-    # An alarm that rings in a finalizer must not meet the test runner's own hook, which is Python
-    # code and would be cut off by the next one.
-    monkeypatch.setattr("sys.unraisablehook", [].append)
     results = []
     sandbox.import_before_the_clock()
     started = time.monotonic()
@@ -110,6 +110,7 @@ def everything():
         "numpy errors": np.geterr(),
         "handlers": list(logging.getLogger().handlers),
         "streams": (sys.stdout, sys.stderr),
+        "hook": sys.unraisablehook,
     }
 
 
@@ -128,6 +129,7 @@ def test_no_state_leaks(tmp_path, capfd):
         warnings.simplefilter("error")
         logging.warning("heard?")
         sys.stdout = sys.stderr = None
+        sys.unraisablehook = print
         return losses.sum()
 
     before = everything()
@@ -168,6 +170,22 @@ def test_what_the_answer_prints_is_shown_with_a_wrong_answer_only(capfd):
     assert repr(wrong).count("losses are torch.Size") == 1 and "to stderr" in repr(wrong)
     said = capfd.readouterr()
     assert said.out == "" and said.err == ""
+
+
+class Lasting:
+    """Whose finalizer fails."""
+
+    def __del__(self):
+        raise ValueError("not let go of")
+
+
+def test_an_error_in_a_finalizer_is_heard_and_meets_no_hook_of_somebody_else(monkeypatch):
+    met = []
+    monkeypatch.setattr("sys.unraisablehook", met.append)
+    outcome = sandbox.run(lambda: [Lasting()].clear(), limit=5.0)
+    assert "not let go of" in outcome.printed and not met
+    Lasting()
+    assert len(met) == 1, "the hook is put back"
 
 
 class OddError(Exception):
