@@ -80,6 +80,25 @@ DRAW = """async ({id, source, settings, title, hash}) => {
         style.textContent = [...style.sheet.cssRules]
             .filter(rule => rule.selectorText && document.querySelector(rule.selectorText))
             .map(rule => rule.cssText).join("");
+    // Leave out what no picture shows: the editor's notes, arrow heads that no line has, empty groups,
+    // a box for every word, and digits beyond a tenth of a pixel.
+    const used = new Set([...svg.querySelectorAll("*")].flatMap(element =>
+        [...element.attributes].map(attribute => attribute.value.match(/url\\(#(.+?)\\)/)?.[1])));
+    for (const marker of svg.querySelectorAll("marker")) if (!used.has(marker.id)) marker.remove();
+    for (const line of svg.querySelectorAll("tspan.text-outer-tspan")) {
+        const parts = [...line.children];
+        if (parts.every(part => part.getAttribute("font-weight") === "normal" && part.getAttribute("font-style") === "normal"))
+            line.textContent = line.textContent;
+    }
+    for (const group of [...svg.querySelectorAll("g")].reverse())
+        if (!group.children.length && !group.textContent.trim()) group.remove();
+    for (const element of svg.querySelectorAll("*"))
+        for (const {name, value} of [...element.attributes]) {
+            if (name.startsWith("data-") && name !== "data-source-sha256") element.removeAttribute(name);
+            else if (name === "style" && !value.replaceAll(";", "").trim()) element.removeAttribute(name);
+            else if (["d", "points", "transform", "x", "y", "width", "height", "cx", "cy", "r"].includes(name))
+                element.setAttribute(name, value.replace(/-?\\d+\\.\\d+/g, number => String(+Number(number).toFixed(1))));
+        }
     return new XMLSerializer().serializeToString(svg);
 }"""  # noqa: E501  (it is part of the pictures' hash: another line break makes all of them anew)
 

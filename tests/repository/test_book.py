@@ -950,6 +950,14 @@ def test_a_diagram_is_a_picture_and_nothing_else(path):
     assert re.search(r'<svg[^>]* width="\d+"', svg) and re.search(r'<svg[^>]* height="\d+"', svg)
 
 
+@pytest.mark.parametrize("path", sorted(diagrams.FOLDER.glob("*.svg")), ids=lambda path: path.stem)
+def test_a_diagram_reads_on_a_phone_and_is_light(path):
+    svg = path.read_text(encoding="utf-8")
+    width = int(re.search(r'<svg [^>]*\bwidth="(\d+)"', svg)[1])
+    assert 16 * 345 / width > 9.8, f"{width} pixels wide: break its labels into shorter lines"
+    assert len(svg) < 20_000, "what no picture shows is left out (diagrams.DRAW)"
+
+
 def test_a_stale_a_missing_and_an_orphaned_diagram_are_found(tmp_path):
     source = "flowchart TB\n  A --> B\n"
     for name in ("fits", "changed", "missing"):
