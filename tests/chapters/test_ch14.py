@@ -1,16 +1,191 @@
-"""Chapter 14: its experiment, and that its parts are what the text says."""
+"""Chapter 14: lessons, students side by side, the record against a run."""
 
-from mtl_course.experiments import ch14
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mtl_course.experiments import ch14, ch14_two
+from mtl_course.experiments.ch14 import Lesson, Plan
+from mtl_course.transfer.distillation import kd_loss
+
+TINY = replace(
+    Plan(),
+    shares=(300, 60, 100),
+    channels=(4, 8),
+    features=16,
+    teacher_steps=30,
+    width=8,
+    widths=(4,),
+    few=(1, 3),
+    steps=15,
+    batch=16,
+    rates=(0.01, 0.03),
+    temperatures=(1.0, 4.0),
+)
+PAIR = replace(
+    ch14_two.Pair(),
+    digits=(30, 10, 10),
+    labelled=60,
+    free=40,
+    held_out=(50, 50),
+    channels=(4, 8),
+    features=16,
+    teacher_steps=20,
+    width=8,
+    steps=10,
+    rates=(0.01, 0.03),
+)
 
 
-def test_the_experiment_has_one_result_per_seed():
+@pytest.fixture(scope="module")
+def room():
+    return ch14.Class(TINY, 3)
+
+
+# ---------------------------------------------------------------------------------------- lessons
+def test_parts_of_a_split_share_no_image():
+    rows = ch14.split(Plan(), 3)
+    assert [len(part) for part in rows.values()] == [3500, 500, 1000]
+    assert len(torch.cat(list(rows.values())).unique()) == 5000
+
+
+def test_the_loss_of_many_students_is_the_packages_added_up():
+    g = torch.Generator().manual_seed(0)
+    z, v, T = torch.randn(3, 5, 10, generator=g), torch.randn(3, 5, 10, generator=g), [1.0, 2.5, 8]
+    v[0] = ch14.certain(torch.arange(5))
+    want = sum(kd_loss(a, b, t) for a, b, t in zip(z, v, T, strict=True))
+    torch.testing.assert_close(ch14.divergence(z, v, torch.tensor(T)), want)
+
+
+def test_a_label_is_a_teacher_that_is_certain():
+    z, y = torch.randn(5, 10), torch.tensor([0, 3, 9, 3, 1])
+    loss = ch14.divergence(z[None], ch14.certain(y)[None], torch.ones(1))
+    torch.testing.assert_close(loss, F.cross_entropy(z, y))
+
+
+def test_a_teacher_that_is_asked_answers_the_very_view(room):
+    place = torch.rand(16, generator=torch.Generator().manual_seed(0))
+    for variant in ("shifted", "mixed"):
+        lesson = room.lesson("teacher", variant, room.some(3))
+        x, goals = ch14.lesson_batch(lesson, place, room.teacher, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(goals, room.teacher(x))
+        labels = room.lesson("labels", variant, room.some(3))
+        same, _ = ch14.lesson_batch(labels, place, None, 5)
+        assert torch.equal(x, same), "labels and teacher see the same images"
+
+
+def test_a_mixture_of_labels_has_their_shares(room):
+    lesson = room.lesson("labels", "mixed", room.some(3))
+    x, goals = ch14.lesson_batch(lesson, torch.rand(16), None, 5)
+    p = F.softmax(goals, dim=1)
+    assert x.shape == (16, 1, 16, 16)
+    torch.testing.assert_close(p.sum(1), torch.ones(16))
+    assert bool(((p > 0).sum(1) <= 2).all()) and bool(((p > 0).sum(1) == 2).any())
+
+
+def test_images_as_they_are_keep_their_answers(room):
+    rows = room.some(1)
+    x, goals = ch14.lesson_batch(room.lesson("teacher", "plain", rows), torch.rand(16), None, 5)
+    assert {tuple(v.tolist()) for v in goals} <= {tuple(v.tolist()) for v in room.answers[rows]}
+    assert x.shape == (16, 1, 16, 16)
+
+
+def test_students_side_by_side_are_students_one_by_one(room):
+    lessons = [
+        room.lesson("labels", "plain", room.some(3)),
+        room.lesson("teacher", "mixed", room.some(3)),
+    ]
+    together = ch14.train_students(TINY, 3, lessons, room.teacher)
+    for k, lesson in enumerate(lessons):
+        alone = ch14.train_students(replace(TINY, rates=(0.03,)), 3, [lesson], room.teacher)
+        for name, p in alone.items():
+            torch.testing.assert_close(together[name][2 * k + 1], p[0], rtol=1e-4, atol=1e-5)
+
+
+def test_one_that_diverges_disturbs_no_other(room):
+    lesson = room.lesson("teacher", "plain", room.some(3), 16.0)
+    both = ch14.train_students(replace(TINY, rates=(0.01, 1e30)), 3, [lesson])
+    alone = ch14.train_students(replace(TINY, rates=(0.01,)), 3, [lesson])
+    assert not all(p[1].isfinite().all() for p in both.values())
+    for name, p in alone.items():
+        torch.testing.assert_close(both[name][0], p[0])
+
+
+def test_students_without_some_digits_never_see_them(room, monkeypatch):
+    used = []
+
+    def look(lessons, width=None, seen=None):
+        used.extend([*(lesson.rows for lesson in lessons), seen])
+        return {}
+
+    monkeypatch.setattr(room, "judged", look)
+    ch14.without_some(room)
+    assert len(used) == 4
+    for rows in used:
+        assert not torch.isin(room.y[rows], torch.tensor(TINY.missing)).any() and len(rows)
+
+
+def test_no_label_chooses_a_student_that_has_none(room, monkeypatch):
+    lessons = [room.lesson("teacher", "plain", room.some(3))]
+    before = room.judged(lessons)["teacher, plain"]
+    y = room.y
+    spoilt = y.clone()
+    spoilt[room.rows["validation"]] = (y[room.rows["validation"]] + 1) % 10
+    monkeypatch.setattr(room, "y", spoilt)
+    after = room.judged(lessons)["teacher, plain"]
+    assert after["validation"] == before["validation"] and after["rate"] == before["rate"]
+
+
+# ------------------------------------------------------------------------------------- two teachers
+def test_no_image_has_both_labels():
+    parts = ch14_two.images(PAIR, 0)
+    for task, other in (("left", "right"), ("right", "left")):
+        x, labels = parts[task]
+        assert len(x) == 60 and bool((labels[other] == ch14_two.NONE).all())
+        assert bool((labels[task] >= 0).all())
+    x, labels = parts["both"]
+    assert torch.equal(x[:60], parts["left"][0]) and bool((labels["right"] >= 0).all())
+
+
+def test_the_experiment_with_two_teachers_runs_at_a_tiny_size():
     lines = []
-    results = ch14.run("cpu", range(3), lines.append)
-    assert set(results) == {"mean", "first"} and len(lines) == 3
-    assert all(len(errors) == 3 for errors in results.values())
-    assert results == ch14.run("cpu", range(3), lines.append), "a seed decides a result"
+    found = ch14.run_two([0, 1, 2], lines.append, plan=PAIR)
+    assert len(lines) == 3 and all(len(row["left"]) == 3 for row in found.values())
+    assert found.keys() == {
+        "one label per image",
+        "both labels",
+        "two teachers",
+        "two teachers, more images",
+        "the teachers",
+    }
 
 
-def test_a_mean_of_many_is_closer_than_one():
-    results = ch14.run("cpu", range(20), lambda line: None)
-    assert sum(results["mean"]) < sum(results["first"])
+# --------------------------------------------------------------------------------------- the record
+def test_the_whole_experiment_runs_at_a_tiny_size():
+    lines = []
+    found = ch14.run("cpu", [0, 1, 2], lines.append, plan=TINY)
+    assert len(lines) == 3 and len(found["teacher"]) == 3
+    assert found["images"].keys() == {"1", "3", "all"}
+    row = found["images"]["1"]["labels, mixed"]
+    assert len(row["test"]) == 3 and [len(v) for v in row["validation"]] == [2, 2, 2]
+    assert found["missing"].keys() == {"labels", "1", "4"}
+    assert found["elsewhere"].keys() == {"shuffled", "UCI"}
+    assert len(ch14.better(found["images"]["all"], "teacher")) == 3
+
+
+def test_the_better_variant_is_chosen_on_validation_and_not_on_the_test():
+    rows = {
+        "labels, plain": {"validation": [[0.1, 0.9], [0.2, 0.3]], "test": [0.5, 0.6]},
+        "labels, shifted": {"validation": [[0.8, 0.7], [0.4, 0.1]], "test": [0.9, 0.7]},
+    }
+    assert ch14.better(rows, "labels", ("plain", "shifted")) == [0.5, 0.7]
+
+
+def test_lessons_may_have_images_of_their_own():
+    images = torch.randn(5, 1, 16, 16)
+    lesson = Lesson("own", torch.arange(5), torch.zeros(5, 10), images=images)
+    x, _ = ch14.lesson_batch(lesson, torch.rand(8), None, 0)
+    assert all(any(torch.equal(a, b) for b in images) for a in x)
