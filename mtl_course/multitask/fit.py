@@ -202,7 +202,7 @@ def step(
     """
     precision = precision or Precision(None, data.x.device)
     method = _method(combine, model, tasks, precision)
-    return torch.stack(_step(method, data, optimizer, schedule))
+    return torch.stack(_step(method, data, optimizer, schedule)).detach()
 
 
 def _step(
@@ -211,10 +211,10 @@ def _step(
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler | None,
 ) -> list[Tensor]:
-    """`step` with a method that is made once per run; the T losses before it, detached.
+    """`step` with a method that is made once per run; the T losses before it.
 
     They are left apart: stacking them takes a tenth of the step of a small network, and the loop
-    needs it once per epoch only.
+    needs it once per epoch only. They may still hang on their graph, which holds no values by then.
     """
     optimizer.zero_grad()
     losses = method.backward(data)
@@ -304,12 +304,12 @@ class _Summed(_Weighted):
     """
 
     def backward(self, data: Batch) -> list[Tensor]:
-        """Write the gradients; the T losses, detached."""
+        """Write the gradients; the T losses."""
         losses = self._losses(data)
         total = sum(losses[1:], start=losses[0])
         _require_graph(total)
         self.precision.backward(total)
-        return [loss.detach() for loss in losses]
+        return losses
 
     def after_step(self, data: Batch) -> None:
         """Nothing to do."""
@@ -505,7 +505,10 @@ def fit_tasks(
                 rates.append(fixed or learning_rates(optimizer))
                 if augment is not None:
                     data = replace(data, x=augment(data.x, draws))
-                losses += _step(method, data, optimizer, schedule)
+                # Their graph lives until the next one is there, and so do its ends, one node per
+                # parameter, which torch would otherwise make anew at each step.
+                step_losses = _step(method, data, optimizer, schedule)
+                losses += [loss.detach() for loss in step_losses]
                 labelled = data.targets
                 counts.append([labelled[t][1].size(0) if t in labelled else 0 for t in tasks])
         except FloatingPointError as error:

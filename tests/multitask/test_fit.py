@@ -314,6 +314,22 @@ def test_equal_weights_are_a_weighting_with_weights_of_one(precision):
     assert any(not torch.equal(a, b) for a, b in zip(weights, network().parameters(), strict=True))
 
 
+def test_the_ends_of_the_graph_are_made_once_an_epoch():
+    """One node per parameter: to make them anew at each step takes a small network's fiftieth."""
+    model, made = network(), []
+    weight = model.heads["size"].weight
+
+    def look(module, inputs, outputs):
+        if module.training:
+            node = torch.autograd.graph.get_gradient_edge(weight).node
+            made.append("seen" not in node.metadata)
+            node.metadata["seen"] = True
+
+    model.register_forward_hook(look)
+    run(model, epochs=2)
+    assert made == [True, False, False] * 2
+
+
 def test_a_kind_of_equal_weights_is_asked_for_its_own_total():
     class Nothing(EqualWeights):
         def forward(self, losses):
