@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = exports(
         "logme": "transferability",  # evidence of linear models on the features
         "evidence": "transferability",  # the same, column by column
         "Evidence": "transferability",  # what it returns
+        "probe_score": "transferability",  # a linear probe, each example left out in turn
         "ledoit_wolf": "transferability",  # a covariance drawn towards the identity
         # which source: what a score is worth
         "rank_per_target": "transferability",  # rank correlation with the gains

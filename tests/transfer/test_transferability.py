@@ -126,6 +126,23 @@ def test_constant_and_repeated_columns_change_nothing():
     assert transfer.logme(zeros, y) == pytest.approx(transfer.logme(x, y), abs=1e-9)
 
 
+@pytest.mark.parametrize(("N", "d", "strength"), [(30, 5, None), (12, 20, 3.0)])
+def test_the_probe_left_out_is_a_probe_fitted_again_for_each_example(N, d, strength):
+    x, y = draw(N, N=N, d=d, help=0.7)
+    f = (x - x.mean(0)) / x.std(0)
+    f = torch.cat([f, torch.ones(N, 1).double()], dim=1)
+    hot = torch.nn.functional.one_hot(y).double()
+    penalty = (strength or d) * torch.eye(d + 1).double()
+    right = 0
+    for i in range(N):
+        rest = [j for j in range(N) if j != i]
+        w = torch.linalg.solve(f[rest].T @ f[rest] + penalty, f[rest].T @ hot[rest])
+        right += int((f[i] @ w).argmax() == y[i])
+    assert transfer.probe_score(x, y, strength) == pytest.approx(right / N)
+    wider = torch.cat([1e6 * x, torch.full((N, 2), 3.0)], dim=1)
+    assert transfer.probe_score(wider, y, strength or d) == pytest.approx(right / N)
+
+
 # ---------------------------------------------------------------------------------------- evidence
 def log_density(F, y, alpha, beta):
     """Log evidence per example as the density of a multivariate normal."""
@@ -218,7 +235,9 @@ def test_what_does_not_fit_is_named():
     theta = torch.full((40, 3), 1 / 3)
     spoilt = x.clone()
     spoilt[4, 2] = math.nan
-    for score in (transfer.h_score, transfer.logme):
+    with pytest.raises(ValueError, match="strength is 0"):
+        transfer.probe_score(x, y, 0)
+    for score in (transfer.h_score, transfer.logme, transfer.probe_score):
         with pytest.raises(ValueError, match="features is nan in row 4, column 2"):
             score(spoilt, y)
         with pytest.raises(ValueError, match="features has 40 rows, but there are 39"):
