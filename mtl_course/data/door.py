@@ -5,7 +5,7 @@ from importlib import import_module
 from .dataset import Dataset
 from .manifest import DataError, info, names
 
-_TIERS = {"E": "embedded", "P": "packages", "R": "root", "D": "vision"}
+_TIERS = {"E": "embedded", "P": "packages", "N": "npm", "R": "root", "D": "vision"}
 
 
 def load(name: str) -> Dataset:

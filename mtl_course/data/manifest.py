@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 TIERS = {
     "E": "embedded in the course, or in scikit-learn or matplotlib",
     "P": "from a published package, through pip",
+    "N": "from a published package, through npm",
     "R": "from the data root, MTL_COURSE_DATA",
     "D": "downloaded by torchvision",
 }
@@ -41,7 +42,7 @@ class Info:
     Args:
         name: what `load` is given.
         title: one line for people.
-        tier: "E", "P", "R" or "D", see `TIERS`.
+        tier: "E", "P", "N", "R" or "D", see `TIERS`.
         source: where it can be had, for people.
         licence: of the data.
         citation: BibTeX key in the book's bibliography.
@@ -51,12 +52,12 @@ class Info:
         chapters: numbers of the chapters that use it.
         note: what one should know before using it.
         files: file -> sha256. Those of tier E lie beside the manifest, those of tier R below the
-            data root, those of tier P in the archive; torchvision verifies those of tier D.
-        package: tier P: the package that carries it.
-        version: tier P: of the package.
-        archive: tier P: the package's file.
-        sha256: tier P: of the archive.
-        arrays: tier P: checksum of what is made of it, as `cache.checksum` gives it.
+            data root, those of tiers P and N in the archive; torchvision verifies those of tier D.
+        package: tiers P and N: the package that carries it.
+        version: tiers P and N: of the package.
+        archive: tiers P and N: the package's file.
+        sha256: tiers P and N: of the archive.
+        arrays: tiers P and N: checksum of what is made of it, as `cache.checksum` gives it.
         download: bytes that are fetched, once.
         needs: a library beyond the course's own that reads the set.
 

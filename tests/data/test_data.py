@@ -39,8 +39,10 @@ def test_every_entry_is_complete(info):
     assert info.licence.startswith("not stated") or info.licence_source.startswith("http")
     assert not any(registry in f"{info.source} {info.licence_source}" for registry in REGISTRIES)
     assert all(re.fullmatch(r"\d\d", chapter) for chapter in info.chapters)
+    packaged = ("package", "version", "archive", "sha256", "download", "files")
     needed = {
-        "P": ("package", "version", "archive", "sha256", "download", "files"),
+        "P": packaged,
+        "N": packaged,
         "R": ("files",),
         "D": ("download",),
     }
@@ -329,7 +331,7 @@ def test_listing(capsys, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("arguments, tiers", [([], "EP"), (["--full"], "EPD")])
+@pytest.mark.parametrize("arguments, tiers", [([], "EP"), (["--full"], "EPND")])
 def test_fetching_ahead_goes_on_after_a_failure_and_says_so(arguments, tiers, capsys, monkeypatch):
     asked = []
 

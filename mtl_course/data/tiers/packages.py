@@ -104,12 +104,20 @@ def download(info: Info, staged: Path) -> Path:
         raise DataError(_no_pip(info)) from None
     if done.returncode:
         raise DataError(_why(info, done.stdout + done.stderr))
+    return verified(info, staged, "pip", f" Look at its settings: {' '.join(PIP)} config list")
+
+
+def verified(info: Info, staged: Path, tool: str, advice: str = "") -> Path:
+    """The archive of this set in the folder `staged`, into which this tool has fetched it.
+
+    DataError if it is another one than the manifest's.
+    """
     archive = staged / info.archive
     if not archive.is_file():
         brought = sorted(path.name for path in staged.iterdir() if path.is_file())
         raise DataError(
-            f"{info.name}: pip brought {', '.join(brought) or 'nothing'}, not {info.archive}."
-            f" Look at its settings: {' '.join(PIP)} config list"
+            f"{info.name}: {tool} brought {', '.join(brought) or 'nothing'}, not {info.archive}."
+            f"{advice}"
         )
     try:
         cache.verified(archive, info.sha256)
@@ -118,6 +126,8 @@ def download(info: Info, staged: Path) -> Path:
             "Nothing was kept; try again,"
             " with PIP_NO_CACHE_DIR=1 if it is pip's own cache that is damaged."
         )
+        if tool != "pip":
+            again = "Nothing was kept; try again."
         raise DataError(f"{info.name}: {error} {again}") from None
     return archive
 
