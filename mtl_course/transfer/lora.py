@@ -1,7 +1,7 @@
 """LoRA: low-rank updates beside frozen weights, many of them on one model.
 
 A layer with weight W computes with W + (alpha / r) B A. Only A and B are trained: [r, inputs] and
-[outputs, r]. For a convolution A is a convolution with r channels, and B one of 1 x 1 after it.
+[outputs, r]. For a convolution that is a convolution A with r channels, and one of 1 x 1 after it.
 """
 
 import math
@@ -120,15 +120,15 @@ class LoRALayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives, with the update in use."""
-        y = self.base(x)
         if self.active is None or self.merged is not None:
-            return y
+            return self.base(x)
+        if isinstance(self.base, nn.Conv2d):
+            # A convolution with r channels takes nearly as long as the layer's own: add the
+            # matrices instead, which are small beside the pictures.
+            return self.base._conv_forward(x, self.weight, self.base.bias)
         A, B = self.A[self.active], self.B[self.active]
         B = self.alpha[self.active] / len(A) * B
-        if isinstance(self.base, nn.Linear):
-            return y + F.linear(F.linear(x, A), B)
-        # The layer's own stride, padding and dilation, with A in place of its weight.
-        return y + F.conv2d(self.base._conv_forward(x, A, None), B[:, :, None, None])
+        return self.base(x) + F.linear(F.linear(x, A), B)
 
     def extra_repr(self) -> str:
         """Names and ranks of the updates."""

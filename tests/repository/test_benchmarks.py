@@ -312,3 +312,17 @@ def test_the_table_of_the_loops_is_whole(loops, capsys, tmp_path):
     assert written["provenance"]["command"] == "python benchmarks/fit_tasks.py"
     assert written["results"].keys() == {"4", "8"}
     assert all(cell["microseconds"] > 0 for cell in written["results"]["8"].values())
+
+
+# ------------------------------------------------------------------------------------------- LoRA
+def test_lora_ways_do_the_same_work_and_ours_is_not_slower_than_pefts(capsys):
+    bench = load("lora")
+    assert bench.ways() == [bench.FULL, bench.OURS, bench.PEFT], "PEFT is in the test extra"
+    for kind in bench.TARGETS:
+        cases = {way: bench.Case(kind, way) for way in bench.ways()}
+        assert cases[bench.OURS].count == cases[bench.PEFT].count < cases[bench.FULL].count / 10
+        losses = [case.step() for case in cases.values()]
+        assert losses == pytest.approx([losses[0]] * 3, rel=1e-5), "B is zero at first"
+        cells = bench.measure(kind, 9)
+        assert cells[bench.OURS]["over PEFT"] < 1.1, "equal, or faster"
+        assert cells[bench.FULL]["ratio"] == 1.0
