@@ -20,7 +20,7 @@ from ..data.augment import crop
 from ..data.splits import per_class
 from ..networks.trunks import Classifier, cnn, mlp
 from ..records.pieces import kept
-from ..transfer.distillation import teacher_outputs
+from ..transfer.distillation import FeatureMatch, kd_loss, teacher_outputs
 from .ch14_two import Pair
 from .ch14_two import mean as two_mean
 from .ch14_two import one_seed as two_teachers
@@ -401,16 +401,52 @@ def without_some(room: Class) -> dict[str, dict]:
 
 
 def by_width(room: Class) -> dict[str, dict]:
-    """Width of the hidden layer -> labels and teacher, on all images, as they are and shifted."""
+    """Width of the hidden layer -> labels and teacher, on all images as they are."""
     found = {}
     for width in room.plan.widths:
-        lessons = [
-            room.lesson(side, variant, room.some(None))
-            for side in SIDES
-            for variant in ("plain", "shifted")
-        ]
+        lessons = [room.lesson(side, "plain", room.some(None)) for side in SIDES]
         found[str(width)] = {n: plain(row) for n, row in room.judged(lessons, width).items()}
     return found
+
+
+def with_features(room: Class, few: int = 10, strength: float = 1.0) -> dict[str, dict]:
+    """The teacher's logits and its features, on 10 images per class as they are.
+
+    Start, images and order are those of "teacher, plain" in `by_images`, so that the two differ by
+    the features only.
+    """
+    plan, lesson = room.plan, room.lesson("teacher", "plain", room.some(few))
+    with torch.no_grad():
+        features = room.teacher.trunk(room.x[lesson.rows])
+    students = []
+    for rate in plan.rates:
+        student = seeded(lambda: student_of(plan.width), 10_000 + room.seed)
+        match = seeded(lambda: FeatureMatch(plan.width, plan.features), room.seed)
+        sgd = torch.optim.SGD([*student.parameters(), *match.parameters()], rate, momentum=0.9)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, plan.steps)
+        order = torch.Generator().manual_seed(room.seed)
+        for _ in range(plan.steps):
+            rows = (torch.rand(plan.batch, generator=order) * len(lesson.rows)).long()
+            own = student.trunk(room.x[lesson.rows[rows]])
+            goals = lesson.targets[lesson.rows[rows]]
+            loss = kd_loss(student.head(own), goals, lesson.temperature)
+            loss = loss + strength * match(own, features[rows])
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+            falling.step()
+        students.append(student)
+
+    def share(student: Classifier, part: str, goal: Tensor) -> float:
+        """Share of the images of a part for which the student names this class."""
+        rows = room.rows[part]
+        with torch.no_grad():
+            return float((student(room.x[rows]).argmax(1) == goal[rows]).float().mean())
+
+    scores = [share(student, "validation", room.answers.argmax(1)) for student in students]
+    tests = [share(student, "test", room.y) for student in students]
+    best = int(np.argmax(scores))
+    return {"both": {"test": tests[best], "rate": plan.rates[best], "validation": scores}}
 
 
 def elsewhere(room: Class) -> dict[str, dict]:
@@ -465,6 +501,7 @@ PARTS = {
     "temperature": by_temperature,
     "missing": without_some,
     "width": by_width,
+    "features": with_features,
     "elsewhere": elsewhere,
 }
 

@@ -114,6 +114,13 @@ def test_one_that_diverges_disturbs_no_other(room):
         torch.testing.assert_close(both[name][0], p[0])
 
 
+def test_without_weight_the_features_change_nothing(room):
+    alone = room.judged([room.lesson("teacher", "plain", room.some(3))])["teacher, plain"]
+    with_none = ch14.with_features(room, few=3, strength=0.0)["both"]
+    assert with_none == ch14.plain(alone)
+    assert ch14.with_features(room, few=3, strength=10.0)["both"] != with_none
+
+
 def test_students_without_some_digits_never_see_them(room, monkeypatch):
     used = []
 
@@ -172,6 +179,8 @@ def test_the_whole_experiment_runs_at_a_tiny_size():
     row = found["images"]["1"]["labels, mixed"]
     assert len(row["test"]) == 3 and [len(v) for v in row["validation"]] == [2, 2, 2]
     assert found["missing"].keys() == {"labels", "1", "4"}
+    assert found["width"]["4"].keys() == {"labels, plain", "teacher, plain"}
+    assert found["features"].keys() == {"both"}
     assert found["elsewhere"].keys() == {"shuffled", "UCI"}
     assert len(ch14.better(found["images"]["all"], "teacher")) == 3
 
