@@ -344,12 +344,12 @@ def encode(encoder: SentenceEncoder, ids: Tensor, batch: int = 64) -> Tensor:
         >>> torch.allclose(encode(encoder, ids, batch=2), encoder(ids), atol=1e-6)
         True
     """
+    if not len(ids):
+        return torch.zeros(0, encoder.width, device=ids.device)
+    # here, so that an error names the row of these ids and not of a batch
+    encoder._check(ids)
     lengths = (ids != 0).sum(1)
     order = lengths.argsort(descending=True)
-    rows = [
-        encoder(ids[part, : max(int(lengths[part[0]]), 1)])
-        for part in order.split(batch)
-        if len(part)
-    ]
-    features = torch.cat(rows) if rows else torch.zeros(0, encoder.width, device=ids.device)
+    parts = order.split(batch)
+    features = torch.cat([encoder(ids[part, : int(lengths[part[0]])]) for part in parts])
     return features[order.argsort()]

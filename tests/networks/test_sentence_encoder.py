@@ -201,8 +201,9 @@ def test_it_is_a_trunk_for_several_heads():
     ],
 )
 def test_ids_that_cannot_be_read(ids, message):
-    with pytest.raises(ValueError, match=message):
-        small(positions=8)(ids)
+    for call in (small(positions=8), lambda ids: encode(small(positions=8), ids, batch=1)):
+        with pytest.raises(ValueError, match=message):
+            call(ids)
 
 
 def test_weights_of_another_network_are_refused():
