@@ -40,8 +40,8 @@ def adapt_batchnorm(model: nn.Module, x: Tensor, batch: int | None = None) -> Ca
             all examples are equal, or a value is not finite. The model is then as it was.
 
     Source:
-        Li, Wang, Shi, Hou and Liu, "Adaptive batch normalization for practical domain adaptation",
-        Pattern Recognition 80, 2018, algorithm 1.
+        Li, Wang, Shi, Liu and Hou, "Revisiting batch normalization for practical domain
+        adaptation", 2016 (arXiv 1603.04779), algorithm 1.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1)).eval()
