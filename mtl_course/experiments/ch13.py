@@ -69,8 +69,8 @@ class Plan:
     widths: tuple[int, ...] = (2, 8)
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
     scales: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0)
-    keeps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)
-    ties_scales: tuple[float, ...] = (0.2, 0.5, 1.0)
+    keeps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    ties_scales: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 
 PLANS = {"cpu": Plan(), "gpu": Plan(width=1024, steps=600)}
@@ -187,6 +187,15 @@ class Tuned:
     def best(self) -> int:
         """Number of the rate with the best mean validation accuracy."""
         return int(self.validation.mean(1).argmax())
+
+    @property
+    def near(self) -> int:
+        """Number of the lowest rate that is within a point of the best on validation pictures.
+
+        Networks that have moved less are easier to merge.
+        """
+        means = self.validation.mean(1)
+        return int((means >= means.max() - 0.01).nonzero()[0])
 
     @property
     def count(self) -> int:
@@ -412,8 +421,8 @@ def by_number(study: Study, vectors: Sequence[State]) -> dict[str, list[float]]:
     """Merge every subset of the tasks: test accuracy on those that were merged.
 
     Returns:
-        Number of tasks -> mean accuracy of the merged network on its own tasks, of their full
-        copies, and of the source, over all subsets of that size.
+        Number of tasks -> mean accuracy on them of the merged network, and of the source, over all
+        subsets of that size.
     """
     rows, scales = {}, study.plan.scales[1:-1:2]
     source = study.accuracies(study.source)
@@ -429,8 +438,8 @@ def by_number(study: Study, vectors: Sequence[State]) -> dict[str, list[float]]:
     return rows
 
 
-def forgetting(study: Study, vectors: Sequence[State], price: float = 0.01) -> dict[str, dict]:
-    """Take each task away: the largest coefficient that costs the others no more than `price`.
+def forgetting(study: Study, vectors: Sequence[State], keep: float = 0.95) -> dict[str, dict]:
+    """Take each task away, as much as leaves the others a share `keep` of their accuracy.
 
     The coefficient is chosen on validation pictures; the changes are those of the test.
     """
@@ -439,10 +448,10 @@ def forgetting(study: Study, vectors: Sequence[State], price: float = 0.01) -> d
     for t, name in enumerate(TASKS):
         others = [k for k in range(len(TASKS)) if k != t]
         chosen = 0.0
-        for scale in (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0):
+        for scale in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5):
             state = merging.add_vectors(study.source, [vectors[t]], -scale)
-            change = study.accuracies(state, "validation") - first
-            if float(change[others].mean()) >= -price:
+            left = study.accuracies(state, "validation")
+            if float(left[others].mean()) >= keep * float(first[others].mean()):
                 chosen = scale
         change = study.accuracies(merging.add_vectors(study.source, [vectors[t]], -chosen)) - start
         rows[name] = {
@@ -451,6 +460,31 @@ def forgetting(study: Study, vectors: Sequence[State], price: float = 0.01) -> d
             "others": float(change[others].mean()),
         }
     return rows
+
+
+def truncated(study: Study, vectors: Sequence[State], ranks: Sequence[int]) -> dict[str, float]:
+    """Full copies whose change of each hidden weight is cut to a rank: mean test accuracy.
+
+    Biases and head keep their whole change.
+    """
+    rows = {}
+    for rank in ranks:
+        found = []
+        for t, vector in enumerate(vectors):
+            cut = {
+                n: low_rank(v, rank) if v.ndim == 2 and not n.startswith("head") else v
+                for n, v in vector.items()
+            }
+            state = merging.add_vectors(study.source, [cut])
+            found.append(float(study.accuracies(state)[t]))
+        rows[str(rank)] = float(np.mean(found))
+    return rows
+
+
+def low_rank(matrix: Tensor, rank: int) -> Tensor:
+    """The nearest matrix of this rank: the largest singular values stay."""
+    U, S, V = torch.linalg.svd(matrix, full_matrices=False)
+    return U[:, :rank] * S[:rank] @ V[:rank]
 
 
 def soups(study: Study, tuned: Tuned) -> dict[str, list[float]]:
@@ -520,15 +554,17 @@ def one_seed(plan: Plan, seed: int, device: torch.device | str = "cpu") -> dict:
     row["joint"] = {"rate": plan.rates[best], "test": test[best].tolist()}
     # -------------------------------------------------------------------- full copies, added up
     full = tuned[FULL]
-    experts = [full.own(full.best, t) for t in range(T)]
+    experts = [full.own(full.near, t) for t in range(T)]
+    row["experts' rate"] = plan.rates[full.near]
     row["experts"] = [study.accuracies(state).tolist() for state in experts]
     vectors = [merging.task_vector(state, study.source) for state in experts]
     row["merged"] = merges(study, vectors, from_lora(study, tuned["LoRA r=4"]))
     row["by number"] = by_number(study, vectors)
     row["forgetting"] = forgetting(study, vectors)
     row["soups"] = soups(study, full)
+    row["truncated"] = truncated(study, vectors, [1, 2, 4, 8, 16, 32, 64])
     # ----------------------------------------------------------------------- the same ancestor?
-    rate = [plan.rates[full.best]]
+    rate = [plan.rates[full.near]]
     twins = study.tune(FULL, rate, batches=1)
     sources = study.sources([10_000 + T * seed + t for t in range(T)])
     far = study.tune(FULL, rate, sources=sources)
