@@ -72,13 +72,13 @@ class Plan:
     batch: int = 64
     unlabelled: int = 1200
     held_out: int = 1000
-    rates: tuple[float, ...] = (0.0005, 0.0015, 0.005, 0.015, 0.05)
+    rates: tuple[float, ...] = (0.0015, 0.005, 0.015, 0.05)
     strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
-        (SOURCE, (1e-2, 1e-4, 1e-3, 1e-1, 1.0)),
-        (AUGMENTED, (1.0, 0.3, 0.6, 1.5, 2.2)),
-        (CORAL, (100.0, 1.0, 10.0, 1000.0, 10000.0)),
-        (MMD, (10.0, 1.0, 3.0, 30.0, 100.0)),
-        (DANN, (0.3, 0.03, 0.1, 1.0, 3.0)),
+        (SOURCE, (1e-2, 1e-3, 1e-1, 1.0)),
+        (AUGMENTED, (1.0, 0.3, 0.6, 1.5)),
+        (CORAL, (100.0, 10.0, 1000.0, 10000.0)),
+        (MMD, (10.0, 3.0, 30.0, 100.0)),
+        (DANN, (0.3, 0.1, 1.0, 3.0)),
     )
     rehearsals: int = 2
     rare: float = 0.1

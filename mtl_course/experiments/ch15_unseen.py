@@ -47,8 +47,8 @@ class Unseen:
     steps: int = 300
     batch: int = 32
     held_out: tuple[int, int] = (150, 350)
-    rates: tuple[float, ...] = (0.0015, 0.005, 0.015, 0.05)
-    strengths: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    rates: tuple[float, ...] = (0.005, 0.015, 0.05)
+    strengths: tuple[float, ...] = (0.1, 1.0, 10.0)
     tent: float = 1e-3
 
 
