@@ -52,10 +52,10 @@ class Pair:
     held_out: tuple[int, int] = (500, 2000)
     channels: tuple[int, int] = (32, 64)
     features: int = 128
-    teacher_steps: int = 1500
+    teacher_steps: int = 1000
     teacher_rate: float = 0.05
     width: int = 64
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 64
     rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     temperature: float = 4.0

@@ -79,6 +79,7 @@ __getattr__, __dir__, __all__ = exports(
         "stored_bytes": "compression",  # of a checkpoint
         "sparse_bytes": "compression",  # of one without its zeros
         "working_bytes": "compression",  # of a forward pass
+        "call_seconds": "compression",  # median times, taking turns
         # domain adaptation, without a label of the target
         "adapt_batchnorm": "adaptation",  # the target's statistics into BatchNorm (AdaBN)
         "gradient_reversal": "adaptation",  # forward the identity, backward its opposite

@@ -72,6 +72,11 @@ def test_a_teacher_that_is_asked_answers_the_very_view(room):
         x, goals = ch14.lesson_batch(lesson, place, room.teacher, 5)
         with torch.no_grad():
             torch.testing.assert_close(goals, room.teacher(x))
+        asked = {}
+        for T in (1.0, 8.0):
+            hot = replace(lesson, temperature=T)
+            _, same = ch14.lesson_batch(hot, place, room.teacher, 5, asked)
+            assert torch.equal(same, goals) and len(asked) == 1, "other T, same question"
         labels = room.lesson("labels", variant, room.some(3))
         same, _ = ch14.lesson_batch(labels, place, None, 5)
         assert torch.equal(x, same), "labels and teacher see the same images"

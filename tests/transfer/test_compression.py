@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 from mtl_course.networks.trunks import Classifier, cnn
 from mtl_course.transfer.compression import (
     Int8Layer,
+    call_seconds,
     dequantize,
     quantize,
     quantized,
@@ -190,3 +191,26 @@ def test_memory_of_a_pass_is_the_widest_pair():
     assert working_bytes(model, x.repeat(3, 1, 1, 1)) == 3 * 4 * 1024
     assert working_bytes(quantized(model), x) == 4 * 1024
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_calls_take_turns_in_evaluation_mode_and_the_median_counts(monkeypatch):
+    seen, clock = [], iter(range(10**6))
+
+    class Told(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, x):
+            seen.append((self.name, self.training, torch.is_grad_enabled()))
+            if self.name == "slow":
+                [next(clock) for _ in range(9)]
+            return x
+
+    monkeypatch.setattr("mtl_course.transfer.compression.time.perf_counter", lambda: next(clock))
+    models = {"slow": Told("slow"), "fast": Told("fast")}
+    assert call_seconds(models, torch.zeros(1), rounds=3) == {"slow": 10, "fast": 1}
+    assert seen == [("slow", False, False), ("fast", False, False)] * 3
+    assert all(model.training for model in models.values())
+    with pytest.raises(ValueError, match="rounds is 0"):
+        call_seconds(models, torch.zeros(1), rounds=0)
