@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# The rows of a task that has a label on each of them: who asks `rows is EVERY_ROW` needs no index.
+EVERY_ROW = slice(None)
+
 
 @dataclass(slots=True)  # not frozen: one is made per step, and freezing it takes thrice as long
 class Batch:
@@ -100,7 +103,7 @@ class Table:
         targets = {}
         for name, y in self.targets.items():
             mask = self.labelled.get(name)
-            rows = slice(None) if mask is None else mask.nonzero().squeeze(1)
+            rows = EVERY_ROW if mask is None else mask.nonzero().squeeze(1)
             targets[name] = (rows, y[rows])
         return Batch(self.x, targets)
 
@@ -124,7 +127,7 @@ class Table:
         labels has each batch?
         """
         shuffled = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
-        groups = _joined([len(rows) for rows in shuffled.split(size)], least)
+        groups = _joined(_sizes(len(self), size), least)
         places = {
             name: _places(mask[shuffled], size, len(groups)) for name, mask in self.labelled.items()
         }
@@ -132,10 +135,15 @@ class Table:
             targets = {}
             for name, y in self.targets.items():
                 if name not in places:
-                    targets[name] = (slice(None), y[rows])
+                    targets[name] = (EVERY_ROW, y[rows])
                 elif len(labelled := places[name][number]):
                     targets[name] = (labelled, y[rows[labelled]])
             yield Batch(self.x[rows], targets)
+
+
+def _sizes(rows: int, size: int) -> list[int]:
+    """Sizes of batches of so many rows: the last one has what is left."""
+    return [min(size, rows - start) for start in range(0, rows, size)]
 
 
 def _joined(sizes: list[int], least: int) -> list[int]:
@@ -250,12 +258,11 @@ class Separate:
         an epoch begins every set anew. So the generator's state at the start of an epoch fixes all
         of it.
         """
-        longest = len(self)
         waiting = {
             name: torch.empty(0, dtype=torch.int64, device=x.device)
             for name, (x, _) in self.sets.items()
         }
-        sizes = [min(size, longest - start) for start in range(0, longest, size)]
+        sizes = _sizes(len(self), size)
         if self.rows_of_step(sizes[-1]) < least:
             sizes = _joined(sizes, least)
         for most in sizes:

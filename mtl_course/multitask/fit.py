@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..data.augment import Augment
-from ..data.batches import Batch, Separate, Table
+from ..data.batches import EVERY_ROW, Batch, Separate, Table
 from ..training.evaluation import predict
 from ..training.faults import (
     require_finite_targets,
@@ -379,8 +379,7 @@ def _require_graph(total: Tensor) -> None:
 
 def _take(values: Tensor, rows: slice | Tensor) -> Tensor:
     """``values[rows]``, without a node in the graph where these are all rows."""
-    every_row = type(rows) is slice and rows == slice(None)
-    return values if every_row else values[rows]
+    return values if rows is EVERY_ROW else values[rows]
 
 
 # ----------------------------------------------------------------------------------------- the loop

@@ -314,6 +314,21 @@ def test_equal_weights_are_a_weighting_with_weights_of_one(precision):
     assert any(not torch.equal(a, b) for a, b in zip(weights, network().parameters(), strict=True))
 
 
+def test_a_task_with_a_label_on_every_row_takes_no_index():
+    last = []
+
+    def loss(output, target):
+        last.append(output.grad_fn.name())
+        return TASKS["size"].loss(output, target)
+
+    tasks = {**TASKS, "size": replace(TASKS["size"], loss=loss)}
+    model, data = network(), table()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for batch in (data.whole(), *data.batches(32, torch.Generator().manual_seed(0))):
+        multitask.step(model, tasks, batch, optimizer, EqualWeights())
+    assert last == ["AddmmBackward0"] * 4
+
+
 def test_the_ends_of_the_graph_are_made_once_an_epoch():
     """One node per parameter: to make them anew at each step takes a small network's fiftieth."""
     model, made = network(), []
