@@ -1,9 +1,60 @@
 /* What a style sheet cannot do. The pages read without it. */
 "use strict";
 (() => {
-  // What scrolls sideways is a stop of the tab key, and only while it does.
+  const LEAST = 62; // percent of its size that a formula keeps: its letters stay 10 pixels high
+  const phone = matchMedia("screen and (max-width: 600px)");
+
+  // A displayed formula shrinks to the width of its place, as far as it stays legible. Little by little: its unit is a letter's height, which a screen rounds to its dots.
+  const shrink = (box) => {
+    const formulas = [...box.querySelectorAll("mjx-container")].filter((formula) => formula.clientWidth);
+    const fits = () => formulas.every((formula) => formula.scrollWidth <= formula.clientWidth + 1);
+    box.style.fontSize = "";
+    for (let size = 98; !fits() && size >= LEAST; size -= 2) box.style.fontSize = `${size}%`;
+    if (!fits()) box.style.fontSize = "";
+  };
+
+  // A table that is wider than a phone: every cell with its column's header before it, and the roles that it loses when it is shown as blocks.
+  const stack = (table) => {
+    if (!table.dataset.labelled) {
+      table.dataset.labelled = "true";
+      const heads = table.tHead.rows[table.tHead.rows.length - 1].cells;
+      for (const row of [...table.tBodies].flatMap((body) => [...body.rows]))
+        [...row.cells].forEach((cell, column) => {
+          const body = document.createElement("span");
+          body.className = "cell-body";
+          body.append(...cell.childNodes);
+          cell.append(body);
+          if (!heads[column]?.textContent.trim()) return;
+          const head = heads[column].cloneNode(true);
+          head.querySelectorAll("[id]").forEach((element) => element.removeAttribute("id"));
+          head.querySelectorAll("a").forEach((link) => link.replaceWith(...link.childNodes));
+          const label = document.createElement("span");
+          label.className = "cell-head";
+          label.append(...head.childNodes);
+          cell.prepend(label);
+        });
+    }
+    table.classList.add("stacked");
+    table.setAttribute("role", "table");
+    table.querySelectorAll("tbody").forEach((body) => body.setAttribute("role", "rowgroup"));
+    table.querySelectorAll("tbody tr").forEach((row) => row.setAttribute("role", "row"));
+    table.querySelectorAll("tbody td").forEach((cell) => cell.setAttribute("role", "cell"));
+    table.querySelectorAll("tbody th").forEach((cell) => cell.setAttribute("role", "rowheader"));
+  };
+  const unstack = (table) => {
+    if (!table.classList.contains("stacked")) return;
+    table.classList.remove("stacked");
+    [table, ...table.querySelectorAll("[role]")].forEach((element) => element.removeAttribute("role"));
+  };
+
+  // What still scrolls sideways, such as code, is a stop of the tab key, and only while it does.
   const BOXES = ".bd-article div.math, .bd-article mjx-container, .bd-article .pst-scrollable-table-container, .bd-article .text_html, .bd-article figure";
-  const mark = () =>
+  const mark = () => {
+    document.querySelectorAll(".bd-article div.math").forEach(shrink);
+    document.querySelectorAll(".bd-article table").forEach((table) => {
+      unstack(table);
+      if (phone.matches && table.tHead && table.offsetWidth > table.parentElement.clientWidth + 1) stack(table);
+    });
     document.querySelectorAll(BOXES).forEach((box) => {
       const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";
       if (scrolls) box.tabIndex = 0;
@@ -11,19 +62,24 @@
       if (scrolls) box.dataset.scrolls = "true";
       else delete box.dataset.scrolls;
     });
+  };
   let later;
-  addEventListener("resize", () => {
+  const again = () => {
     clearTimeout(later);
     later = setTimeout(mark, 100);
-  });
+  };
+  addEventListener("resize", again);
   addEventListener("load", () => {
     mark();
     window.MathJax?.startup?.promise?.then(mark);
   });
+  // What was folded has no width until it is opened.
+  document.addEventListener("toggle", again, true);
 
   // Paper is white: a page printed from dark mode takes the light colours.
   let theme;
   addEventListener("beforeprint", () => {
+    document.querySelectorAll("img[loading]").forEach((image) => (image.loading = "eager"));
     theme = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
   });

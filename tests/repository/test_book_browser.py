@@ -54,6 +54,32 @@ BEGINS_OUTSIDE = """() => [...document.querySelectorAll("article mjx-container")
     .filter(formula => formula.getBoundingClientRect().left < 0)
     .map(formula => formula.outerHTML.slice(0, 120))"""
 
+# What a finger must push sideways to read, other than code.
+SCROLLS = """() => [...document.querySelectorAll("body *")].filter(element =>
+        ["auto", "scroll"].includes(getComputedStyle(element).overflowX)
+        && element.scrollWidth > element.clientWidth + 1
+        && element.checkVisibility() && !element.closest("pre, mjx-assistive-mml"))
+    .map(element => `${element.tagName} ${element.className}: ${element.scrollWidth} px: `
+        + (element.ariaLabel || element.textContent).trim().slice(0, 80))"""
+
+# Displayed formulas whose letters are less than 10 pixels high: dots per ex, 9 of 16 pixels.
+TINY = """() => [...document.querySelectorAll("article div.math mjx-container svg[height]")]
+    .filter(svg => svg.checkVisibility() && svg.getAttribute("height").endsWith("ex"))
+    .filter(svg => svg.getBoundingClientRect().height
+        < 10 / 16 * 9 * parseFloat(svg.getAttribute("height")))
+    .map(svg => svg.closest("div.math").textContent.slice(0, 80))"""
+
+# What a screen reader is told of a stacked table: its roles, and the words of its cells.
+STACKED = """() => [...document.querySelectorAll("table.stacked")].map(table => ({
+    role: table.role,
+    rows: [...table.tBodies[0].rows].map(row => row.role),
+    cells: [...table.tBodies[0].rows].flatMap(row => [...row.cells]).map(cell => cell.role),
+    bare: [...table.tBodies[0].rows].flatMap(row => [...row.cells].filter((cell, k) =>
+        [...table.tHead.rows].at(-1).cells[k].textContent.trim()
+        && !cell.querySelector(":scope > .cell-head").innerText.trim())).length,
+    copies: table.querySelectorAll(".cell-head a, .cell-head [id]").length,
+}))"""
+
 # Outputs, claims, cards and tables of cells that do not fit their box.
 CUT = """() => [...document.querySelectorAll(
         "div.cell_output :is(pre, .mtl-claim, .mtl-card, .mtl-table, .mtl-table > *, .text_html)")]
@@ -154,6 +180,10 @@ class Reader:
         """A screenshot of the whole page, kept for people to look at, as a PIL image."""
         from PIL import Image
 
+        self.page.evaluate(
+            "() => Promise.all([...document.querySelectorAll('img[loading]')].map(image => {"
+            " image.loading = 'eager'; return image.decode().catch(() => 0); }))"
+        )
         path = SCREENSHOTS / f"{name.replace('/', '-')}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, full_page=True, animations="disabled")
@@ -274,6 +304,101 @@ def test_no_sideways_scroll_on_a_phone(opened):
     assert page.evaluate(UNREACHABLE) == []
     assert page.evaluate(BEGINS_OUTSIDE) == [], "cut off on the left, where no scrolling helps"
     assert reader.axe(runOnly=["scrollable-region-focusable"]) == []
+
+
+def test_nothing_but_code_scrolls_sideways_on_a_phone(opened):
+    name, reader = opened
+    page = reader.show("light", PHONE)
+    assert page.evaluate(SCROLLS) == []
+    assert page.evaluate(TINY) == [], "break it over lines (aligned, gathered)"
+    for table in page.evaluate(STACKED):
+        assert table["role"] == "table" and set(table["rows"]) == {"row"}
+        assert set(table["cells"]) <= {"cell", "rowheader"}
+        assert table["bare"] == 0 and table["copies"] == 0
+    if name in READ_BY_AXE and page.locator("table.stacked").count():
+        assert reader.axe("table.stacked") == []
+
+
+def test_what_scrolls_sideways_on_a_phone_is_found(chromium, built_book):
+    reader = Reader(chromium)
+    page = reader.open(built_book / f"{TOC[1]}.html")
+    wide = '<div style="overflow-x: auto"><p style="width: 500px">a chart</p></div>'
+    code = '<pre style="overflow-x: auto"><code style="display: block; width: 500px">x</code></pre>'
+    page.evaluate(
+        "html => document.querySelector('article section').insertAdjacentHTML('beforeend', html)",
+        wide + code,
+    )
+    [found] = reader.show("light", PHONE).evaluate(SCROLLS)
+    assert "a chart" in found
+
+
+TABLE = """<table id="wide"><thead><tr><th scope="col" id="a">way <a href="#a">home</a></th>
+<th scope="col">score</th><th scope="col">cost</th></tr></thead><tbody><tr><th scope="row">sum</th>
+<td><span style="white-space: nowrap">one very long value that no phone holds</span></td>
+<td><span style="white-space: nowrap">and another one</span></td></tr></tbody></table>"""
+
+
+def test_a_wide_table_is_stacked_on_a_phone_and_only_there(chromium, built_book):
+    reader = Reader(chromium)
+    page = reader.open(built_book / f"{TOC[1]}.html")
+    slim = TABLE.replace("very long value that no phone holds", "").replace("wide", "slim")
+    page.evaluate(
+        "html => document.querySelector('article section').insertAdjacentHTML('beforeend', html)",
+        f"<details id='fold'><summary>More</summary><div>{TABLE}</div></details><div>{slim}</div>",
+    )
+    table = page.locator("#wide")
+    reader.show("light", PHONE)
+    page.locator("#fold > summary").click()
+    page.wait_for_selector("#wide.stacked")
+    assert table.locator("td").first.inner_text().split("\n") == [
+        "score",
+        "one very long value that no phone holds",
+    ]
+    assert table.locator(".cell-head a, .cell-head [id]").count() == 0
+    assert reader.axe("#wide") == []
+    assert page.locator("#slim.stacked").count() == 0
+    reader.show("light", DESKTOP)
+    page.wait_for_selector("#wide:not(.stacked)")
+    assert not page.locator("#wide .cell-head").first.is_visible()
+    assert page.locator("#wide [role], #wide[role]").count() == 0
+    assert table.locator("thead").inner_text().split() == ["way", "home", "score", "cost"]
+
+
+def test_panels_stand_below_each_other_on_a_phone_and_only_there(chromium, built_book):
+    reader = Reader(chromium)
+    page = reader.open(built_book / "notebooks/06_gradient_conflict.html")
+    figure = page.locator("#fig-fronts img")
+    shape = "image => [image.naturalWidth > image.naturalHeight, image.alt, image.currentSrc]"
+    wide, alt, _ = figure.evaluate(shape)
+    assert wide and alt
+    reader.show("light", PHONE)
+    page.wait_for_function(
+        "() => document.querySelector('#fig-fronts img').currentSrc.endsWith('-phone.png')"
+    )
+    figure.evaluate("image => image.decode()")
+    tall, same, _ = figure.evaluate(shape)
+    assert not tall and same == alt
+    page.emulate_media(media="print")
+    page.wait_for_function(
+        "() => !document.querySelector('#fig-fronts img').currentSrc.endsWith('-phone.png')"
+    )
+    assert reader.wrong == []
+
+
+def test_a_flow_chart_has_its_place_before_it_is_loaded_and_is_there_in_print(chromium, built_book):
+    reader = Reader(chromium)
+    page = reader.open(built_book / "book/appendix/flowcharts.html")
+    charts = page.locator("figure img.diagram")
+    last = charts.last
+    box = "image => [image.getBoundingClientRect().width, image.getBoundingClientRect().height]"
+    before, loaded = last.evaluate(box), last.evaluate("image => image.complete")
+    assert not loaded and min(before) > 100
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img.diagram')].every(image => image.naturalWidth)"
+    )
+    assert last.evaluate(box) == before
+    assert reader.wrong == []
 
 
 def test_colour_mode_button(chromium, built_book):
