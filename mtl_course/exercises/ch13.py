@@ -34,6 +34,8 @@ def _low_rank(answer, layer, x, A, B, alpha):
     before = [p.detach().clone() for p in layer.parameters()]
     module, other = answer(layer, len(A), alpha), answer(twin(layer), len(A), alpha)
     inputs.expect(isinstance(module, nn.Module), "an nn.Module", module)
+    torch.default_generator.manual_seed(0)
+    wide = answer(nn.Linear(400, 20), 20, alpha)
     free = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not hasattr(module, "A") or not hasattr(module, "B"):
         raise ValueError("The module needs parameters called A and B: self.A = nn.Parameter(...).")
@@ -45,6 +47,10 @@ def _low_rank(answer, layer, x, A, B, alpha):
         "A is drawn: another one each time": bool(
             module.A.detach().any() and not torch.equal(module.A, other.A)
         ),
+        "A has a standard deviation of about 1 / sqrt(d_in)": bool(
+            abs(float(wide.A.detach().std()) * 20 - 1) < 0.1
+        )
+        or not module.A.detach().any(),
         "names of the trained parameters": sorted(name.rpartition(".")[2] for name in free),
     }
     if result["shapes of A and B"] != [list(A.shape), list(B.shape)]:
@@ -100,9 +106,10 @@ class LowRank(nn.Module):
     layer: an nn.Linear, d_in to d_out, with or without a bias.
         It stays as it is, and nothing of it is trained.
     r: the rank. alpha: the update is scaled by alpha / r.
-    self.A [r, d_in] is drawn at random, self.B [d_out, r] is
-        zero: the only parameters that are trained, of the
-        layer's dtype.
+    self.A [r, d_in] is drawn from a normal distribution with
+        mean 0 and standard deviation 1 / sqrt(d_in), and
+        self.B [d_out, r] is zero: the only parameters that are
+        trained, of the layer's dtype.
     forward(x): what the layer gives for x [..., d_in], plus
         (alpha / r) B A x.
     merged(): a new nn.Linear that computes the same.
@@ -114,7 +121,7 @@ class LowRank(nn.Module):
         self.layer = layer.requires_grad_(False)
         W = layer.weight
         drawn = torch.randn(r, W.shape[1], dtype=W.dtype)
-        self.A = nn.Parameter(drawn)
+        self.A = nn.Parameter(drawn / W.shape[1] ** 0.5)
         self.B = nn.Parameter(W.new_zeros(len(W), r))
         self.scale = alpha / r
 
@@ -139,7 +146,8 @@ class _Base(nn.Module):
         self.layer = layer if changes.get("open") else layer.requires_grad_(False)
         weight = layer.weight.detach()
         draw_A, draw_B = changes.get("draw", (torch.randn, torch.zeros))
-        self.A = nn.Parameter(draw_A(r, weight.shape[1], dtype=weight.dtype))
+        drawn = draw_A(r, weight.shape[1], dtype=weight.dtype)
+        self.A = nn.Parameter(drawn / changes.get("deviation", len(weight[0]) ** 0.5))
         self.B = nn.Parameter(draw_B(len(weight), r, dtype=weight.dtype))
         self.scale = changes.get("scale", lambda alpha, r: alpha / r)(alpha, r)
 
@@ -189,6 +197,10 @@ LowRank.mistake(
 LowRank.mistake("A is zero and B is drawn: the docstring has it the other way round.")(
     _with(draw=(torch.zeros, torch.randn))
 )
+LowRank.mistake(
+    "A is drawn with a standard deviation of 1, whatever the width, so that a wide layer's update"
+    " starts from larger numbers: divide by the root of d_in."
+)(_with(deviation=1.0))
 LowRank.mistake("The scale is alpha; divide it by the rank.")(_with(scale=lambda alpha, r: alpha))
 LowRank.mistake("The update is not scaled: alpha / r is missing.")(_with(scale=lambda a, r: 1.0))
 LowRank.mistake("The scale is upside down: it is alpha / r, not r / alpha.")(

@@ -12,7 +12,7 @@ class LowRank(nn.Module):
             p.requires_grad = False
         W = layer.weight
         self.register_parameter("A", nn.Parameter(torch.empty(r, W.shape[1], dtype=W.dtype)))
-        nn.init.kaiming_uniform_(self.A, a=5**0.5)
+        nn.init.kaiming_normal_(self.A, nonlinearity="linear")
         self.B = nn.Parameter(torch.zeros(W.shape[0], r, dtype=W.dtype))
         self.r, self.alpha = r, alpha
 
@@ -36,6 +36,7 @@ class LowRank(nn.Module):
         if layer.bias is not None:
             layer.bias.requires_grad = False
         self.down = nn.Linear(layer.in_features, r, bias=False).to(layer.weight.dtype)
+        nn.init.normal_(self.down.weight, 0.0, layer.in_features ** -0.5)
         self.up = nn.Linear(r, layer.out_features, bias=False).to(layer.weight.dtype)
         nn.init.zeros_(self.up.weight)
         self.A, self.B, self.s = self.down.weight, self.up.weight, alpha / r
@@ -155,6 +156,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "LowRank": {
         "drawn = torch.randn(r, W.shape[1], dtype=W.dtype)"
         "  =>  drawn = torch.randn(r, W.shape[-1], dtype=W.dtype)": _LAST,
+        "self.A = nn.Parameter(drawn / W.shape[1] ** 0.5)"
+        "  =>  self.A = nn.Parameter(drawn / W.shape[-1] ** 0.5)": _LAST,
     },
     "fuse": {
         "B = torch.cat([w * B for w, (_, B) in zip(weights, adapters)], 1)"
