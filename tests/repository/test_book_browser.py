@@ -4,6 +4,7 @@ narrow, light and dark.
 
 import re
 import zipfile
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -383,6 +384,25 @@ def test_panels_stand_below_each_other_on_a_phone_and_only_there(chromium, built
         "() => !document.querySelector('#fig-fronts img').currentSrc.endsWith('-phone.png')"
     )
     assert reader.wrong == []
+
+
+def test_a_lean_drawing_looks_the_same(chromium):
+    """On a page of the book a drawing says the same in fewer words."""
+    spec = spec_from_file_location("book_ext_drawings", book.ROOT / "book/_ext/drawings.py")
+    drawings = module_from_spec(spec)
+    spec.loader.exec_module(drawings)
+    files = sorted((book.ROOT / drawings.DRAWINGS).glob("*.svg"))
+    svgs = [path.read_text(encoding="utf-8") for path in files]
+    lean = [drawings.lean(svg) for svg in svgs]
+    lean[1:] = map(drawings.without_style, lean[1:])
+    assert sum(map(len, lean)) < 0.8 * sum(map(len, svgs))
+    page = chromium.new_page(viewport=DESKTOP)
+    shots = []
+    for shown in (svgs, lean):
+        page.set_content(f"<html data-theme='dark'><body>{''.join(shown)}</body></html>")
+        shots.append(page.screenshot(full_page=True))
+    page.close()
+    assert shots[0] == shots[1]
 
 
 def test_a_flow_chart_has_its_place_before_it_is_loaded_and_is_there_in_print(chromium, built_book):

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-import sys
+from importlib.util import module_from_spec, spec_from_file_location
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,10 +13,9 @@ from PIL import Image
 from mtl_course import plots
 from mtl_course.dev.notebooks import ROOT
 
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import panels
-
-sys.path.pop(0)
+spec = spec_from_file_location("book_ext_panels", ROOT / "book" / "_ext" / "panels.py")
+panels = module_from_spec(spec)
+spec.loader.exec_module(panels)
 
 
 @pytest.fixture(autouse=True)
