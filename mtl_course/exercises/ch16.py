@@ -515,7 +515,7 @@ def _views(size, low=1.0):
     ),
 )
 def contrastive_loss(a, b, temperature):
-    """NT-Xent of equation 6: a scalar tensor.
+    """NT-Xent of equation 7: a scalar tensor.
 
     a, b: [B, d], projections of two views of the same B images,
         row by row; B is at least 2, no row is zero. Their lengths

@@ -397,7 +397,8 @@ def rank_per_target(scores: ArrayLike, gains: ArrayLike, kind: str = "spearman")
     """Rank correlation of a score with the gains, over the sources of each target.
 
     Args:
-        scores: [S, T], of source s for target t. NaN where a pair has none: it is left out.
+        scores: [S, T], of source s for target t. NaN where a pair has none: it is left out, and so
+            is one whose score is infinite, such as an exact fit's `logme`.
         gains: [S, T], what fine-tuning from s gained on t; NaN as well.
         kind: "spearman" or "kendall".
 
@@ -430,7 +431,7 @@ def regret(scores: ArrayLike, gains: ArrayLike) -> NDArray:
     """What it costs to take the source with the highest score instead of the best one.
 
     Args:
-        scores: [S, T]; NaN where a pair has none: it is not chosen.
+        scores: [S, T]; NaN where a pair has none: it is not chosen, nor is one that is infinite.
         gains: [S, T]; NaN where a pair was not run: it is not chosen either.
 
     Returns:
