@@ -2,20 +2,15 @@
 
 Docutils and the theme leave something to do.
 
-A diagram, or a figure of several panels, that is too wide for a phone scrolls in a box of its own,
-which a keyboard must be able to reach (the theme sees to code and tables). Docutils gives the
-entries of a bibliography a role that ARIA has withdrawn. The empty corner of a table heads nothing.
-Chinese terms are marked as Chinese, so that they are pronounced, and drawn, as such. The arrow that
-unfolds a part of the contents has no name. A part stands there twice, as caption and as page.
+Docutils gives the entries of a bibliography a role that ARIA has withdrawn. The empty corner of a
+table heads nothing. Chinese terms are marked as Chinese, so that they are pronounced, and drawn, as
+such. The arrow that unfolds a part of the contents has no name. A part stands there twice, as
+caption and as page.
 """
 
 import re
 
 MENDS = [
-    (
-        re.compile(r"<figure (?=[^>]*>\s*<img [^>]*class=\"[^\"]*\b(?:diagram|panels)\b)"),
-        '<figure tabindex="0" ',
-    ),
     (re.compile(r' role="doc-biblioentry"'), ' role="listitem"'),
     (re.compile(r'<th class="head">(<p></p>)?</th>'), "<td></td>"),
     # In text, not in a tag's attributes.
