@@ -37,6 +37,18 @@ __getattr__, __dir__, __all__ = exports(
         "Table": "batches",  # several labels for the same inputs
         "Separate": "batches",  # a data set of its own for each task
         "Batch": "batches",  # what both give
+        "Sequences": "sequences",  # a table of padded texts or series, batches of like length
+        "Unequal": "kinds",  # a data set of its own for each task, of any kind
+        "Inputs": "kinds",  # inputs of several kinds in one loop
+        # texts, series and tables as tensors
+        "text_ids": "sequences",  # texts to numbers of tokens
+        "pad": "sequences",  # series of unequal length in one tensor
+        "Columns": "columns",  # a table to scaled numbers and codes of categories
+        # splits in time
+        "split_in_time": "time_splits",  # parts between cuts, with a gap before each
+        "rolling_origins": "time_splits",  # the past of each origin, and what came next
+        "windows": "time_splits",  # stretches of a series and what came after them
+        "Scaler": "time_splits",  # mean 0 and deviation 1, by the past alone
         # random changes of images
         "flip": "augment",  # mirror left to right
         "crop": "augment",  # pad and cut a window

@@ -4,7 +4,7 @@ Some labels of the same inputs may be missing. Both kinds, `Table` and `Separate
 `Batch`, so a training loop need not know which it has.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,8 +126,8 @@ class Table:
         A GPU is waited for once per epoch and partly labelled task, not at every batch: how many
         labels has each batch?
         """
-        shuffled = torch.randperm(len(self.x), generator=order).to(self.x.device, non_blocking=True)
         groups = _joined(_sizes(len(self), size), least)
+        shuffled = self._order(groups, order).to(self.x.device, non_blocking=True)
         places = {
             name: _places(mask[shuffled], size, len(groups)) for name, mask in self.labelled.items()
         }
@@ -138,7 +138,15 @@ class Table:
                     targets[name] = (EVERY_ROW, y[rows])
                 elif len(labelled := places[name][number]):
                     targets[name] = (labelled, y[rows[labelled]])
-            yield Batch(self.x[rows], targets)
+            yield Batch(self._inputs(rows), targets)
+
+    def _order(self, groups: Sequence[int], generator: torch.Generator) -> Tensor:
+        """The rows of an epoch in the order of its batches, whose sizes are `groups`."""
+        return torch.randperm(len(self), generator=generator)
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        """The inputs of a batch."""
+        return self.x[rows]
 
 
 def _sizes(rows: int, size: int) -> list[int]:
@@ -188,8 +196,6 @@ class Separate:
     def __init__(self, sets: Mapping[str, tuple[Tensor, Tensor]]):
         if not sets:
             raise ValueError("There is nothing to learn from: give at least one task.")
-        shapes = {name: tuple(x.shape[1:]) for name, (x, _) in sets.items()}
-        first = next(iter(shapes))
         for name, (x, y) in sets.items():
             _require_labels(name, y)
             if len(x) != len(y) or not len(x):
@@ -197,12 +203,17 @@ class Separate:
                     f"Task {name!r} has {len(x)} inputs and {len(y)} labels;"
                     " it needs as many of each, and at least one."
                 )
-            if shapes[name] != shapes[first]:
+        self._require_one_shape({name: tuple(x.shape[1:]) for name, (x, _) in sets.items()})
+        self.sets = dict(sets)
+
+    def _require_one_shape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        first = next(iter(shapes))
+        for name, shape in shapes.items():
+            if shape != shapes[first]:
                 raise ValueError(
-                    f"Inputs of task {name!r} have shape {shapes[name]} but those of {first!r} have"
+                    f"Inputs of task {name!r} have shape {shape} but those of {first!r} have"
                     f" {shapes[first]}: one trunk needs one shape."
                 )
-        self.sets = dict(sets)
 
     def __len__(self) -> int:
         """Rows of an epoch: those of the longest set."""
@@ -213,7 +224,7 @@ class Separate:
 
         An epoch is shorter if the longest set is not among them: see `repeated`.
         """
-        return Separate({name: self.sets[name] for name in names})
+        return type(self)({name: self.sets[name] for name in names})
 
     def repeated(self, rows: int) -> "Separate":
         """Every set again and again, up to so many rows.
@@ -224,7 +235,7 @@ class Separate:
         for name, (x, y) in self.sets.items():
             place = torch.arange(rows, device=x.device) % len(x)
             sets[name] = (x[place], y[place])
-        return Separate(sets)
+        return type(self)(sets)
 
     def labels(self) -> dict[str, Tensor]:
         """Task -> its labels."""

@@ -9,18 +9,22 @@
     encoder(ids)  # features [2, 384]
 
 It is a trunk like any other: put heads on it, freeze it, or train some of its Linear layers by
-name, ``"layers.*.query"`` and ``"layers.*.value"`` for instance.
+name, ``"layers.*.query"`` and ``"layers.*.value"`` for instance. Its layers are those of
+`mtl_course.networks.transformer`.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+from .sequences import present, require_known
+from .transformer import EncoderLayer, attention_mask, mean_of
+
+PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 LONGEST = 100  # a word with more characters is unknown
 IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FA1F))
 
@@ -102,6 +106,43 @@ class WordPiece:
         return torch.tensor(rows, dtype=torch.int64).view(len(rows), longest)
 
 
+def vocabulary(texts: Iterable[str], size: int) -> list[str]:
+    """Pieces for a `WordPiece` of your own: the most frequent words of your texts.
+
+    Every character that occurs is a piece too, so that a rarer word is spelled and no text becomes
+    unknown. Take the training texts alone: a word of the test texts is news.
+
+    Args:
+        texts: in any order; ties in frequency go by alphabet.
+        size: pieces at most, special ones and characters among them.
+
+    Returns:
+        Up to `size` pieces: "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", characters, words.
+
+    Raises:
+        ValueError: if the characters alone are too many.
+
+    Example:
+        >>> pieces = vocabulary(["a cat", "a cab"], size=14)
+        >>> pieces[5:]
+        ['a', 'b', 'c', 't', '##a', '##b', '##t', 'cab', 'cat']
+        >>> WordPiece(pieces).pieces("a taba cat")
+        ['a', 't', '##a', '##b', '##a', 'cat']
+    """
+    counts = Counter(word for text in texts for word in words(text))
+    counts = Counter({word: n for word, n in counts.items() if len(word) <= LONGEST})
+    first = {character for word in counts for character in word}
+    later = {"##" + character for word in counts for character in word[1:]}
+    pieces = [PAD, UNKNOWN, START, END, MASK, *sorted(first), *sorted(later)]
+    if len(pieces) > size:
+        raise ValueError(
+            f"The characters of these texts take {len(pieces)} pieces and size is {size}: make it"
+            " larger, or clean the texts."
+        )
+    frequent = sorted(counts.keys() - first, key=lambda word: (-counts[word], word))
+    return pieces + frequent[: size - len(pieces)]
+
+
 def words(text: str) -> list[str]:
     """The words and punctuation marks of a text, in lower case and without accents."""
     spaced = []
@@ -120,40 +161,6 @@ def words(text: str) -> list[str]:
         elif kind not in ("Mn", "Cc", "Cf", "Co") and character != "\N{REPLACEMENT CHARACTER}":
             spaced.append(character.lower())
     return "".join(spaced).split()
-
-
-class EncoderLayer(nn.Module):
-    """Attention between the words, then two layers for each word; a norm after both.
-
-    Args:
-        width: numbers per word.
-        heads: parts of the width that attend on their own.
-        hidden: numbers per word between the two layers.
-        dropout: share that is left out while training.
-
-    Source:
-        Vaswani et al., "Attention Is All You Need", NeurIPS 2017, sections 3.1 to 3.3.
-    """
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
-        self.grow, self.shrink = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
-        """x [B, L, width] -> the same shape; there: bool [B, 1, 1, L], False for padding."""
-        query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, there, dropout_p=dropout)
-        mixed = self.out(mixed.transpose(1, 2).flatten(2))
-        x = self.attention_norm(x + F.dropout(mixed, dropout))
-        return self.norm(x + F.dropout(self.shrink(F.gelu(self.grow(x))), dropout))
 
 
 class SentenceEncoder(nn.Module):
@@ -195,23 +202,22 @@ class SentenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, heads, hidden, dropout) for _ in range(layers)
+            EncoderLayer(width, heads, hidden, dropout, eps=1e-12) for _ in range(layers)
         )
 
     def each_word(self, ids: Tensor) -> Tensor:
         """Features [B, L, width] of every token of ids, int64 [B, L]."""
         self._check(ids)
-        there = (ids != 0)[:, None, None, :]
-        place = torch.arange(ids.shape[1], device=ids.device)
-        x = self.dropout(self.norm(self.words(ids) + self.positions(place)))
+        mask = attention_mask(ids != 0)
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]]
+        x = self.dropout(self.norm(x))
         for layer in self.layers:
-            x = layer(x, there)
+            x = layer(x, mask)
         return x
 
     def forward(self, ids: Tensor) -> Tensor:
         """Features [B, width] of sentences: ids int64 [B, L] as `WordPiece` gives them."""
-        there = (ids != 0).unsqueeze(-1)
-        return (self.each_word(ids) * there).sum(1) / there.sum(1)
+        return mean_of(self.each_word(ids), ids != 0)
 
     def _check(self, ids: Tensor) -> None:
         """ValueError for ids that cannot be read."""
@@ -221,21 +227,17 @@ class SentenceEncoder(nn.Module):
                 f"The encoder takes ids [B, L] of 1 to {longest} tokens; these have the shape"
                 f" {list(ids.shape)}."
             )
-        if torch.compiler.is_compiling() or ids.is_cuda:
-            return  # no waiting for the device
-        if len(ids) and (ids.min() < 0 or ids.max() >= known):
-            raise ValueError(f"A token is outside the vocabulary of {known} pieces.")
-        empty = torch.nonzero((ids == 0).all(1)).ravel()
-        if len(empty):
-            raise ValueError(f"Sentence {int(empty[0])} has no token, only padding.")
+        if ids.device.type == "cpu":
+            require_known(ids, known)
+        present(ids)
 
 
 # Where a layer's parts stand in the published file, below "encoder.layer.0." and so on.
 PARTS = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "out": "attention.output.dense",
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
     "grow": "intermediate.dense",
     "shrink": "output.dense",

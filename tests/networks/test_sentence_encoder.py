@@ -147,7 +147,7 @@ def test_layers_are_found_by_name_and_train():
     """What LoRA and freezing ask of a network: its Linear layers have names to match."""
     model = small()
     linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    kinds = ("query", "key", "value", "out", "grow", "shrink")
+    kinds = [f"attention.{kind}" for kind in ("query", "key", "value", "out")] + ["grow", "shrink"]
     assert sorted(linear) == sorted(f"layers.{n}.{kind}" for n in range(2) for kind in kinds)
     chosen = fnmatch.filter(linear, "layers.*.query") + fnmatch.filter(linear, "layers.1.*")
     assert len(set(chosen)) == 7
@@ -173,7 +173,7 @@ def test_lora_by_name_changes_the_chosen_layers_only():
     model = small().eval()
     before = model(IDS)
     transfer.add_lora(model, ["layers.*.query", "layers.*.value"], r=2)
-    names = {f"layers.{number}.{kind}" for number in range(2) for kind in ("query", "value")}
+    names = {f"layers.{n}.attention.{kind}" for n in range(2) for kind in ("query", "value")}
     assert set(transfer.lora_layers(model)) == names
     torch.testing.assert_close(model(IDS), before)
     model(IDS).square().sum().backward()
@@ -195,9 +195,9 @@ def test_it_is_a_trunk_for_several_heads():
         (IDS[0], r"ids \[B, L\] of 1 to 8 tokens; these have the shape \[5\]"),
         (torch.ones(2, 9, dtype=torch.int64), r"these have the shape \[2, 9\]"),
         (torch.ones(2, 0, dtype=torch.int64), r"these have the shape \[2, 0\]"),
-        (torch.tensor([[2, 30]]), "outside the vocabulary of 30"),
-        (torch.tensor([[2, -1]]), "outside the vocabulary of 30"),
-        (torch.tensor([[2, 3], [0, 0]]), "Sentence 1 has no token, only padding"),
+        (torch.tensor([[2, 30]]), "at place 1, outside the vocabulary of 30"),
+        (torch.tensor([[2, -1]]), "at place 1, outside the vocabulary of 30"),
+        (torch.tensor([[2, 3], [0, 0]]), "Row 1 has no token, only padding"),
     ],
 )
 def test_ids_that_cannot_be_read(ids, message):
@@ -212,13 +212,16 @@ def test_weights_of_another_network_are_refused():
     tensors = {name: value for name, value in theirs.state_dict().items() if "_ids" not in name}
     name = "encoder.layer.0.attention.self.query.weight"
     for change, message in (
-        ({name: tensors[name][:3]}, "not the weights of such an encoder.*layers.0.query.weight"),
+        (
+            {name: tensors[name][:3]},
+            "not the weights of such an encoder.*layers.0.attention.query.weight",
+        ),
         ({"lm_head.bias": torch.ones(3)}, "no place in the encoder: lm_head.bias"),
     ):
         with pytest.raises(ValueError, match=message):
             from_bert(tensors | change, 0.1)
     for lost, message in (
-        (name, r"Missing key\(s\).*layers.0.query.weight"),
+        (name, r"Missing key\(s\).*layers.0.attention.query.weight"),
         ("embeddings.word_embeddings.weight", "not the weights of a BERT: .* is missing"),
     ):
         with pytest.raises(ValueError, match=message):
