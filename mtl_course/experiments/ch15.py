@@ -72,9 +72,9 @@ class Plan:
     batch: int = 64
     unlabelled: int = 1200
     held_out: int = 1000
-    rates: tuple[float, ...] = (0.0005, 0.0015, 0.005, 0.015)
+    rates: tuple[float, ...] = (0.00015, 0.0005, 0.0015, 0.005, 0.015)
     strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
-        (SOURCE, (0.1, 0.01, 1.0, 10.0)),
+        (SOURCE, (1.0, 0.1, 10.0, 30.0)),
         (AUGMENTED, (1.0, 0.5, 2.0, 3.0)),
         (CORAL, (100.0, 10.0, 1000.0, 10000.0)),
         (MMD, (10.0, 3.0, 30.0, 100.0)),
