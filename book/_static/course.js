@@ -35,16 +35,23 @@
         });
     }
     table.classList.add("stacked");
-    table.setAttribute("role", "table");
-    table.querySelectorAll("tbody").forEach((body) => body.setAttribute("role", "rowgroup"));
-    table.querySelectorAll("tbody tr").forEach((row) => row.setAttribute("role", "row"));
-    table.querySelectorAll("tbody td").forEach((cell) => cell.setAttribute("role", "cell"));
-    table.querySelectorAll("tbody th").forEach((cell) => cell.setAttribute("role", "rowheader"));
+    roles(table).forEach(([element, role]) => element.setAttribute("role", role));
   };
   const unstack = (table) => {
     if (!table.classList.contains("stacked")) return;
     table.classList.remove("stacked");
-    [table, ...table.querySelectorAll("[role]")].forEach((element) => element.removeAttribute("role"));
+    roles(table).forEach(([element]) => element.removeAttribute("role"));
+  };
+  const roles = (table) => {
+    const bodies = [...table.tBodies];
+    const rows = bodies.flatMap((body) => [...body.rows]);
+    const cells = rows.flatMap((row) => [...row.cells]);
+    return [
+      [table, "table"],
+      ...bodies.map((body) => [body, "rowgroup"]),
+      ...rows.map((row) => [row, "row"]),
+      ...cells.map((cell) => [cell, cell.tagName === "TH" ? "rowheader" : "cell"]),
+    ];
   };
 
   // What still scrolls sideways, such as code, is a stop of the tab key, and only while it does.
@@ -70,8 +77,10 @@
   };
   addEventListener("resize", again);
   addEventListener("load", () => {
-    mark();
-    window.MathJax?.startup?.promise?.then(mark);
+    // After the formulas are drawn: a header's are copied as they are then.
+    const drawn = window.MathJax?.startup?.promise;
+    if (drawn) drawn.then(mark, mark);
+    else mark();
   });
   // What was folded has no width until it is opened.
   document.addEventListener("toggle", again, true);
