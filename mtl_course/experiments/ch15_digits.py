@@ -123,6 +123,14 @@ def shifted(domain: Domain, rare: float) -> Domain:
     return Domain(domain.x[train], domain.y[train], domain.x_test[test], domain.y_test[test])
 
 
+def resampled(x: Tensor, y: Tensor, shares: Sequence[float], seed: int) -> tuple[Tensor, Tensor]:
+    """As many examples as there are, drawn with replacement so that classes have these shares."""
+    weights = torch.tensor(shares) / torch.bincount(y.cpu(), minlength=len(shares))
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.multinomial(weights[y.cpu()], len(y), replacement=True, generator=g)
+    return x[rows.to(x.device)], y[rows.to(x.device)]
+
+
 def bent(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Images, each turned, stretched, slanted and moved at random: up to 15 degrees at strength 1.
 
