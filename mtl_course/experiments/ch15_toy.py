@@ -1,4 +1,4 @@
-"""Chapter 15's toy, drawn: the features of a small network, of two domains. Needs no Jupyter."""
+"""Chapter 15's toy, drawn: two domains, a boundary, and what the head sees. Needs no Jupyter."""
 
 import numpy as np
 import torch
@@ -6,28 +6,36 @@ from torch import Tensor, nn
 
 from .. import plots
 
+Labelled = tuple[Tensor, Tensor]  # inputs [n, 2] and labels [n], 0 or 1
 
-@torch.no_grad()
-def show_features(
-    ax, model: nn.Module, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
-) -> None:
-    """Draw the features of two classes in two domains, and the head's boundary.
 
-    Args:
-        ax: matplotlib's axes.
-        model: a `Classifier` with two features and two classes.
-        source: inputs [n, 2] and labels [n], 0 or 1: circles and crosses.
-        target: the same: squares and plus signs.
+def show_plane(ax, model: nn.Module, source: Labelled, target: Labelled) -> None:
+    """Draw the inputs of both domains, and the boundary between the classes as a dashed line.
+
+    Circles and crosses are the source's classes 0 and 1, squares and plus signs the target's.
     """
-    sides = ((source, plots.COLORS[5], "ox"), (target, plots.COLORS[1], "s+"))
-    for (x, y), color, marks in sides:
-        z = model.trunk(x)
+    for (x, y), role, marks in ((source, "source", "ox"), (target, "target", "s+")):
         for c in (0, 1):
-            ax.plot(*z[y == c].T, marks[c], color=color, ms=5, mew=1.5, ls="")
-    w = model.head.weight[1] - model.head.weight[0]
-    bias = model.head.bias[1] - model.head.bias[0]
-    # The boundary w . z + bias = 0, from its point nearest to the origin on, to both sides.
-    nearest, along = -bias * w / (w @ w), torch.stack([-w[1], w[0]]) / w.norm()
-    ends = torch.stack([nearest - 4 * along, nearest + 4 * along])
-    ax.plot(*np.asarray(ends).T, "k--", lw=1.5)
-    ax.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xlabel="first feature", ylabel="second feature")
+            style = {"color": plots.ROLES[role], "ms": 5, "mew": 1.5, "ls": ""}
+            ax.plot(*x[y == c].T, marks[c], alpha=0.8, **style)
+    across, up = torch.meshgrid(
+        torch.linspace(-2.2, 3.6, 80), torch.linspace(-2.6, 2.6, 80), indexing="xy"
+    )
+    with torch.no_grad():
+        logits = model(torch.stack([across, up], dim=2).view(-1, 2)).view(80, 80, 2)
+    ahead = np.asarray(logits[:, :, 1] - logits[:, :, 0])
+    ax.contour(across, up, ahead, levels=[0.0], colors="black", linestyles="--")
+    ax.set(xlim=(-2.2, 3.6), ylim=(-2.6, 2.6), xlabel="first input", ylabel="second input")
+
+
+def show_scores(ax, model: nn.Module, source: Labelled, target: Labelled) -> None:
+    """Draw how the head's scores, class 1 against class 0, are spread in both domains."""
+    edges = np.linspace(-1, 1, 21)
+    for (x, _), role, style in ((source, "source", "-"), (target, "target", "--")):
+        with torch.no_grad():
+            score = torch.tanh((model(x)[:, 1] - model(x)[:, 0]) / 4)
+        counts, _ = np.histogram(np.asarray(score), edges)
+        ax.stairs(counts, edges, color=plots.ROLES[role], ls=style, lw=2, label=role)
+    ax.axvline(0, color="black", ls="--", lw=1)
+    ax.set(xlim=(-1, 1), ylim=(0, 80), xlabel="score, from class 0 to class 1", ylabel="examples")
+    ax.legend(fontsize=9, loc="upper center")
