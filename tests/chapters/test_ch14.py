@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from mtl_course import records
+from mtl_course.exercises import ch14 as exercises
 from mtl_course.experiments import ch14, ch14_two
 from mtl_course.experiments.ch14 import Lesson, Plan
-from mtl_course.transfer.distillation import kd_loss
+from mtl_course.experiments.common import seeded
+from mtl_course.transfer.compression import quantize
+from mtl_course.transfer.distillation import kd_loss, kd_losses, teacher_outputs
 
 TINY = replace(
     Plan(),
@@ -151,6 +156,44 @@ def test_no_label_chooses_a_student_that_has_none(room, monkeypatch):
     assert after["validation"] == before["validation"] and after["rate"] == before["rate"]
 
 
+def test_steps_are_those_of_sgd_on_the_packages_loss(room):
+    plan = replace(TINY, rates=(0.03,), steps=3)
+    lesson = room.lesson("teacher", "mixed", room.some(3), 2.5)
+    params = ch14.train_students(plan, 3, [lesson], room.teacher)
+    student = seeded(lambda: ch14.student_of(plan.width), 10_003)
+    sgd = torch.optim.SGD(student.parameters(), 0.03, momentum=0.9)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, plan.steps)
+    order = torch.Generator().manual_seed(3)
+    for step in range(plan.steps):
+        place = torch.rand(plan.batch, generator=order)
+        x, goals = ch14.lesson_batch(lesson, place, room.teacher, 3 * plan.steps + step)
+        loss = kd_loss(student(x), goals, 2.5)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        falling.step()
+    for name, p in student.named_parameters():
+        torch.testing.assert_close(params[name][0], p.detach(), rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------- what is derived
+def test_what_the_exercises_ask_for_is_what_the_package_has():
+    g = torch.Generator().manual_seed(0)
+    z, v = (torch.randn(6, 5, generator=g, dtype=torch.float64) for _ in "zv")
+    torch.testing.assert_close(exercises.distillation_loss(z, v, 3.0), kd_loss(z, v, 3.0))
+    z.requires_grad_()
+    (slope,) = torch.autograd.grad(kd_loss(z, v, 1e6), z)
+    torch.testing.assert_close(exercises.hot_gradient(z, v), slope, rtol=1e-3, atol=1e-6)
+    outputs = {"left": z, "right": z[:, :3] * 2}
+    answers = {"right": v[:, :3], "left": v}
+    none = dict.fromkeys(outputs, torch.full((6,), -1))
+    loss = exercises.several_teachers_loss(outputs, answers, none, 3.0)
+    torch.testing.assert_close(loss, sum(kd_losses(outputs, answers, 3.0).values()))
+    weight = torch.cat([v, torch.zeros(1, 5).double()])
+    for mine, ours in zip(exercises.one_byte(weight), quantize(weight), strict=True):
+        assert torch.equal(mine, ours)
+
+
 # ------------------------------------------------------------------------------------- two teachers
 def test_no_image_has_both_labels():
     parts = ch14_two.images(PAIR, 0)
@@ -176,6 +219,42 @@ def test_the_experiment_with_two_teachers_runs_at_a_tiny_size():
 
 
 # --------------------------------------------------------------------------------------- the record
+def near(value, recorded):
+    """Whether a value is within the spread of the record's seeds."""
+    recorded = np.array(recorded)
+    return abs(value - recorded[0]) < 3 * recorded.std(ddof=1) + 0.01
+
+
+def test_one_seed_of_the_record_is_within_its_spread():
+    record = records.load("14", "cpu")
+    rows, seed = record.results["images"]["10"], record.provenance["seeds"][0]
+    plan = Plan()
+    room = ch14.Class(plan, seed)
+    for side in ch14.SIDES:
+        lesson = room.lesson(side, "mixed", room.some(10))
+        row = rows[lesson.name]
+        room.plan = replace(plan, rates=(row["rate"][0],))
+        assert near(room.judged([lesson])[lesson.name]["test"], row["test"]), side
+
+
+def test_one_seed_of_the_record_with_two_teachers_is_within_its_spread():
+    record = records.load("14", "two")
+    seed, way = record.provenance["seeds"][0], "two teachers"
+    plan = replace(ch14.Pair(), rates=(record.results[way]["rate"][0],), steps=1000)
+    parts = ch14_two.images(plan, seed)
+    x, _ = parts["both"]
+    teachers = {
+        task: ch14_two.teacher(plan, task, *(parts[task][0], parts[task][1][task]), seed)
+        for task in ch14_two.TASKS
+    }
+    answers = teacher_outputs(teachers, x)
+    student = ch14_two.from_teachers(plan, x, answers, plan.rates[0], seed)
+    new, truth = parts["test"]
+    for task in ch14_two.TASKS:
+        right = float((student(new)[task].argmax(1) == truth[task]).float().mean())
+        assert near(right, record.results[way][task]), task
+
+
 def test_the_whole_experiment_runs_at_a_tiny_size():
     lines = []
     found = ch14.run("cpu", [0, 1, 2], lines.append, plan=TINY)
