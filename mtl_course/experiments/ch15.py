@@ -73,7 +73,7 @@ class Plan:
     batch: int = 64
     unlabelled: int = 1200
     held_out: int = 1000
-    rates: tuple[float, ...] = (0.00015, 0.0005, 0.0015, 0.005, 0.015)
+    rates: tuple[float, ...] = (0.00015, 0.0005, 0.0015, 0.005, 0.015, 0.05)
     strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
         (SOURCE, (1.0, 0.1, 10.0, 30.0)),
         (AUGMENTED, (1.0, 0.5, 2.0, 3.0)),
@@ -120,7 +120,7 @@ def train(
         The classifier, in evaluation mode.
 
     Raises:
-        FloatingPointError: if the loss is not finite.
+        FloatingPointError: if the loss is not finite, or all features have become equal.
     """
     method, strength = setting.method, setting.strength
     model, discriminator = (m.to(x.device) for m in network(plan.channels, plan.features, seed))
@@ -142,10 +142,13 @@ def train(
             here, there = features[:n], features[n:]
             loss = F.cross_entropy(model.head(here), y[rows])
             now = strength * reversal_schedule(step / plan.steps)
-            if method == DANN:
-                loss = loss + domain_loss(here, there, discriminator, now)
-            else:
-                loss = loss + now * (coral if method == CORAL else mmd)(here, there)
+            try:
+                if method == DANN:
+                    loss = loss + domain_loss(here, there, discriminator, now)
+                else:
+                    loss = loss + now * (coral if method == CORAL else mmd)(here, there)
+            except ValueError as error:  # features that are all equal, or not finite
+                raise FloatingPointError(f"{setting}, step {step}: {error}") from error
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{setting}: the loss is not finite in step {step}.")
         optimizer.zero_grad()
@@ -157,11 +160,17 @@ def train(
 
 # ------------------------------------------------------------------------------------- the search
 def trial(plan: Plan, setting: Setting, seeds: Sequence[int]) -> dict[str, float]:
-    """Mean accuracy of a setting on the rehearsal's target: as trained, and after AdaBN."""
+    """Mean accuracy of a setting on the rehearsal's target: as trained, and after AdaBN.
+
+    0 where training breaks down: a trial that is spent.
+    """
     here, there = rehearsal(plan.source, plan.unlabelled, plan.held_out)
     plain, norm = [], []
     for seed in seeds:
-        model = train(here.x, here.y, there.x, setting, seed, plan)
+        try:
+            model = train(here.x, here.y, there.x, setting, seed, plan)
+        except FloatingPointError:
+            return {"plain": 0.0, "AdaBN": 0.0}
         plain.append(accuracy(model, there.x_test, there.y_test))
         norm.append(accuracy(adapted(model, there.x), there.x_test, there.y_test))
     return {"plain": float(np.mean(plain)), "AdaBN": float(np.mean(norm))}
@@ -241,7 +250,13 @@ def one_seed(plan: Plan, chosen: dict, seed: int) -> dict:
     for method in ALIGNING:
         best, by_strength = chosen[method], {}
         for strength in sorted(dict(plan.strengths)[method]):
-            model = run(method, best["rate"], strength)
+            try:
+                model = run(method, best["rate"], strength)
+            except FloatingPointError:
+                if strength == best["strength"]:
+                    raise
+                by_strength[f"{strength:g}"] = {"target": 0.0, "source": 0.0}
+                continue
             by_strength[f"{strength:g}"] = {
                 "target": accuracy(model, target.x_test, target.y_test),
                 "source": accuracy(model, source.x_test, source.y_test),
