@@ -6,7 +6,7 @@ import torch
 
 from ..checks.exercise import exercise
 from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, power, uniform, vectors, whole
-from .outcomes import named, scalar
+from .outcomes import named, required, scalar
 
 
 # ------------------------------------------------------------------------- 1. the reversed gradient
@@ -76,7 +76,26 @@ def _(answer, x, strength):
     return torch.allclose(x.grad, torch.ones_like(x))
 
 
+@reverse.law("only the way through the reversal is turned: what else x feeds gets its own gradient")
+def _(answer, x, strength):
+    x = x.detach().clone().requires_grad_()
+    y = 1 * x
+    turned = answer(y, strength)
+    (3 * y + turned).sum().backward()
+    return torch.allclose(x.grad, torch.full_like(x, 3 - strength))
+
+
 # mistakes
+@reverse.mistake(
+    "The hook sits on x itself, so it turns the gradient of everything that is made of x,"
+    " the task's own head included: put it on a new tensor."
+)
+def _(x, strength):
+    if x.requires_grad:
+        x.register_hook(lambda gradient: -strength * gradient)
+    return x.clone()
+
+
 @reverse.mistake("The way forward is changed as well: the value of the result must be x itself.")
 def _(x, strength):
     return -strength * x
@@ -232,7 +251,7 @@ def _moment(place):
     """A step of training, how many there are, and the largest strength."""
 
     def draw(g):
-        steps = whole(g, 20, 3000)
+        steps = whole(g, 20, 300)
         step = {"first": 0, "early": steps // 10, "any": whole(g, 1, steps), "last": steps - 1}
         return step[place], steps, power(g, -3, 3) * uniform(g, 1, 5)
 
@@ -246,7 +265,8 @@ def _moment(place):
     call=lambda answer, *args: scalar(answer(*args), "the strength"),
     grad=False,
     device=False,
-    rtol=1e-9,
+    rtol=5e-4,  # a float32 scalar will do
+    atol=1e-12,
     hints=(
         "What is p at the first step, and what must the formula give there?",
         "p = step / steps; then largest * (2 / (1 + e^(-10 p)) - 1).",
@@ -346,12 +366,23 @@ def _answers(kind):
     return draw
 
 
+def _floats(answer, *args):
+    """The shares as float64: any kind of float will do."""
+    shares = required(answer(*args))
+    shares = torch.as_tensor(shares)
+    if not shares.is_floating_point():
+        raise ValueError(f"The shares are to be floats; yours have dtype {shares.dtype}.")
+    return shares.double()
+
+
 # reference
 @exercise(
     [_answers("shift"), _answers("absent"), _answers("uneven source")],
     points=3,
     grad=False,
-    rtol=1e-5,
+    call=_floats,
+    rtol=1e-4,
+    atol=1e-5,
     hints=(
         "Suppose the target has q_j of class j. How often will the classifier answer i there, if it"
         " errs as on the source?",
@@ -421,8 +452,12 @@ shares_of_target.variants(
         "The matrix is turned over: row i is for what is said, column j for what is true.": {
             "table": lambda M: (M / M.sum(0)).T
         },
-        "The counts are divided by all examples, so that the result is q over the source's shares,"
-        " scaled: divide each column by its own sum.": {"table": lambda M: M / M.sum()},
+        "This is q over the source's shares, scaled: a weight per class, not a share."
+        " Each column of M sums to one.": {"table": lambda M: M / M.sum()},
+        "The matrix is counted turned over, and then its columns are divided by their sums:"
+        " row i is for what is said, column j for what is true.": {
+            "table": lambda M: M.T / M.T.sum(0).clamp(min=1)
+        },
         "A share may come out negative: it becomes 0, and the rest is scaled to sum to one.": {
             "after": lambda q: q
         },
@@ -469,7 +504,7 @@ def _domain(g, classes, centres, move, shares, n):
         y[:classes] = torch.arange(classes)
         y = y[torch.randperm(n, generator=g)]
         noise = torch.randn(n, 2, generator=g, dtype=torch.float64)
-        parts["x" + end] = centres[y] + move + 0.5 * noise
+        parts["x" + end] = centres[y] + move + 1.2 * noise
         parts["y" + end] = y
     return parts
 
@@ -478,9 +513,21 @@ def _case(kind):
     """Strengths, a source, a target and a rehearsal pair that disagree on which strength is best.
 
     kind: "uneven"; "over", where the best strength is above 1. The target's classes are uneven.
+    The rehearsal's other domain and its training part would choose another strength.
     """
 
     def draw(g):
+        while True:
+            case = drawn(g)
+            strengths, _, _, pair = case
+            right = _chosen(strengths, _nearest, pair, pair[1])
+            train = {"x_test": pair[1]["x"], "y_test": pair[1]["y"]}
+            others = [_chosen(strengths, _nearest, pair[::-1], pair[0])]
+            others += [_chosen(strengths, _nearest, pair, train)]
+            if right not in others:
+                return case
+
+    def drawn(g):
         classes, n = whole(g, 2, 4), whole(g, 24, 36)
         centres = 3 * torch.randn(classes, 2, generator=g, dtype=torch.float64)
         even, move = torch.ones(classes), torch.tensor([2.0, -1.5], dtype=torch.float64)
@@ -491,7 +538,7 @@ def _case(kind):
         )
         source = _domain(g, classes, centres, 0.0 * move, even, n)
         target = _domain(g, classes, centres, 2.2 * move, shares, n)
-        strengths = [0.0, 0.25, 0.5, 1.0, 1.5]
+        strengths = [0.0, 0.4, 0.8, 0.803, 1.6]  # two as good as equal
         strengths = [strengths[i] for i in torch.randperm(5, generator=g).tolist()]
         return strengths, source, target, (here, there)
 
@@ -536,7 +583,8 @@ def _leaky(strengths, fit, source, target, rehearsal):
 
     source, target: dicts of "x", "y" to train on and "x_test",
         "y_test". rehearsal: a pair of such dicts, a stand-in
-        for source and target whose labels may all be used.
+        for source and target whose labels may all be used;
+        judge a model on its "x_test", "y_test".
     fit(x, y, x_target, strength): gives a model; model(x)
         gives labels. Of equally good strengths take the first.
     The target's labels may be used ONCE: for the accuracy that
@@ -679,6 +727,25 @@ def _(strengths, fit, source, target, rehearsal):
 def _(strengths, fit, source, target, rehearsal):
     strength = _chosen(strengths, fit, rehearsal, rehearsal[0])
     return _reported(strength, fit, source, target)
+
+
+@choose_strength.mistake(
+    "The rehearsal runs the wrong way: its first domain stands for the source, its second for the"
+    " target."
+)
+def _(strengths, fit, source, target, rehearsal):
+    there, here = rehearsal
+    return _reported(_chosen(strengths, fit, (here, there), there), fit, source, target)
+
+
+@choose_strength.mistake(
+    "You choose on the examples that the rehearsal adapted to: judge on its test part, as the"
+    " target is judged."
+)
+def _(strengths, fit, source, target, rehearsal):
+    there = rehearsal[1]
+    test = {"x_test": there["x"], "y_test": there["y"]}
+    return _reported(_chosen(strengths, fit, rehearsal, test), fit, source, target)
 
 
 @choose_strength.mistake(
