@@ -557,11 +557,14 @@ def run(
 def gain_matrix(
     seeds: Sequence[Mapping], shots: str, which: str = "test", sources: Sequence[str] = SOURCES
 ) -> np.ndarray:
-    """Accuracy of every source minus that from scratch: [seeds, sources, targets]."""
+    """Accuracy of every source minus that from scratch: [seeds, sources, targets].
+
+    Sources and targets are in the order of SOURCES and TARGETS, whatever order a record has.
+    """
     rows = []
     for seed in seeds:
-        by_target = seed["results"][shots].values()
-        rows.append([[t[s][which] - t[SCRATCH][which] for t in by_target] for s in sources])
+        tried = _in_order(seed["results"][shots])
+        rows.append([[t[s][which] - t[SCRATCH][which] for t in tried] for s in sources])
     return np.array(rows)
 
 
@@ -571,9 +574,13 @@ def score_matrix(
     """A score of every source for every target: [seeds, sources, targets]; NaN for none."""
     rows = []
     for seed in seeds:
-        by_target = seed["results"][shots].values()
-        rows.append([[t[s]["scores"].get(name, np.nan) for t in by_target] for s in sources])
+        tried = _in_order(seed["results"][shots])
+        rows.append([[t[s]["scores"].get(name, np.nan) for t in tried] for s in sources])
     return np.array(rows, dtype=float)
+
+
+def _in_order(by_target: Mapping[str, dict]) -> list[dict]:
+    return [by_target[name] for name in TARGETS if name in by_target]
 
 
 RECORDS = {"longer": run_longer}

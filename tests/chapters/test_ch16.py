@@ -235,6 +235,21 @@ def test_run_gives_plain_json_and_a_seed_decides_it(monkeypatch):
     assert steps <= {2, 4, 8, 16}
 
 
+def test_matrices_have_the_order_of_the_text_whatever_order_a_record_has():
+    start = {"test": 0.5, "validation": 0.5, "scores": {}}
+    by_target = {
+        name: {ch16.SCRATCH: start}
+        | {s: {"test": 0.5 + i + 10 * j, "scores": {"LEEP": i}} for i, s in enumerate(ch16.SOURCES)}
+        for j, name in enumerate(ch16.TARGETS)
+    }
+    seed = json.loads(json.dumps({"results": {"5": by_target}}, sort_keys=True))
+    gains = ch16.gain_matrix([seed], "5")
+    np.testing.assert_allclose(gains[0], np.arange(8)[:, None] + 10 * np.arange(5))
+    np.testing.assert_allclose(ch16.score_matrix([seed], "5", "LEEP")[0, :, 2], np.arange(8))
+    del seed["results"]["5"]["MNIST"]
+    assert ch16.gain_matrix([seed], "5").shape == (1, 8, 4)
+
+
 # ------------------------------------------------------------------------------- record, benchmark
 def test_one_seed_of_the_record_is_within_its_spread():
     """Seed 0 again for one source and one target; the rest would take a minute."""
