@@ -577,9 +577,8 @@ def _watched(answer, strengths, source, target, rehearsal):
 
 # reference
 def _leaky(strengths, fit, source, target, rehearsal):
-    """Choose the strength of an adaptation, adapt, and report
-    the accuracy on the target's test part. Return
-    (strength, accuracy).
+    """Choose the strength of an adaptation, adapt, and return
+    (strength, accuracy on the target's test part).
 
     source, target: dicts of "x", "y" to train on and "x_test",
         "y_test". rehearsal: a pair of such dicts, a stand-in
