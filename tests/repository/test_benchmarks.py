@@ -326,3 +326,45 @@ def test_lora_ways_do_the_same_work_and_ours_is_not_slower_than_pefts(capsys):
         cells = bench.measure(kind, 9)
         assert cells[bench.OURS]["over PEFT"] < 1.1, "equal, or faster"
         assert cells[bench.FULL]["ratio"] == 1.0
+
+
+# ----------------------------------------------------------------------- attention, recurrent steps
+def test_attention_and_recurrent_steps_by_hand_do_the_work_of_torchs():
+    bench = load("attention")
+    cases = [bench.attentions(32), bench.recurrents(bench.GRU, torch.nn.GRU, 9)]
+    for ways in (*cases, bench.recurrents(bench.LSTM, torch.nn.LSTM, 9)):
+        assert list(ways) == ["by hand", "fused"]
+        hand, fused = (one() for one in ways.values())
+        assert float(hand) == pytest.approx(float(fused), rel=1e-5)
+
+
+def test_the_ratios_of_attention_are_taken_within_a_round(monkeypatch):
+    bench = load("attention")
+    rounds = [9, 9], [4, 2], [3, 9], [8, 2]  # the first warms up; then the order turns
+    ticks = iter([tick for took in rounds for end in took for tick in (0, end)])
+    monkeypatch.setattr(bench, "seconds", lambda: next(ticks))
+    cell = bench.measure({"by hand": lambda: None, "fused": lambda: None}, 3)
+    # rounds: fused 9, by hand 9; by hand 4, fused 2; fused 3, by hand 9; by hand 8, fused 2
+    assert cell == {"by hand": 8e3, "fused": 2e3, "by hand / fused": 3.0}
+
+
+# ---------------------------------------------------------------------------------------- loaders
+def test_the_loaders_that_are_timed_give_every_row():
+    bench = load("loaders")
+    labels = {"kind": torch.arange(100)}
+    rows = bench.Sequences(torch.ones(100, 5, dtype=torch.int64), labels)
+    assert bench.epoch(rows) == 2 and bench.train(rows) == 500
+    assert bench.median_seconds(lambda: None, 3) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["attention", "loaders"])
+def test_their_tables_are_whole(name, capsys, tmp_path):
+    bench, threads = load(name), torch.get_num_threads()
+    try:
+        bench.main(["--quick", "--out", str(tmp_path / "out.json")])
+    finally:
+        torch.set_num_threads(threads)
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["provenance"]["command"] == f"python benchmarks/{name}.py"
+    shown = capsys.readouterr().out
+    assert all(case in shown for case in written["results"]) and len(written["results"]) >= 7
