@@ -35,7 +35,8 @@ def _low_rank(answer, layer, x, A, B, alpha):
     module, other = answer(layer, len(A), alpha), answer(twin(layer), len(A), alpha)
     inputs.expect(isinstance(module, nn.Module), "an nn.Module", module)
     torch.default_generator.manual_seed(0)
-    wide = answer(nn.Linear(400, 20), 20, alpha)
+    wide = answer(nn.Linear(400, 20), 20, alpha).A.detach()
+    far = float((wide.abs() > 2 * wide.std()).double().mean())
     free = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not hasattr(module, "A") or not hasattr(module, "B"):
         raise ValueError("The module needs parameters called A and B: self.A = nn.Parameter(...).")
@@ -47,10 +48,8 @@ def _low_rank(answer, layer, x, A, B, alpha):
         "A is drawn: another one each time": bool(
             module.A.detach().any() and not torch.equal(module.A, other.A)
         ),
-        "A has a standard deviation of about 1 / sqrt(d_in)": bool(
-            abs(float(wide.A.detach().std()) * 20 - 1) < 0.1
-        )
-        or not module.A.detach().any(),
+        "A's standard deviation times sqrt(d_in), about": round(float(wide.std()) * 20, 1),
+        "A is drawn from a normal distribution": abs(far - 0.0455) < 0.015 or not wide.any(),
         "names of the trained parameters": sorted(name.rpartition(".")[2] for name in free),
     }
     if result["shapes of A and B"] != [list(A.shape), list(B.shape)]:
@@ -228,6 +227,8 @@ class _Named(nn.Module):
         self.unbiased = nn.Parameter(torch.zeros(width))
         self.bias = nn.Linear(width, width, bias=False)  # a module of this name
         self.debias_gain = nn.Parameter(torch.zeros(width + 1))
+        self.debias = nn.Parameter(torch.zeros(width + 2))
+        self.position_bias = nn.Parameter(torch.zeros(width, 3))  # of two sides
 
 
 def _networks(kind):
@@ -237,7 +238,7 @@ def _networks(kind):
             parts = [nn.Linear(a, b), nn.BatchNorm1d(b), nn.Sequential(nn.Conv1d(1, c, 2))]
             parts += [nn.Sequential(nn.LayerNorm(c), nn.Linear(c, a, bias=False))]
         elif kind == "names":
-            parts = [_Named(a), nn.ModuleDict({"bias": nn.Linear(b, c)})]
+            parts = [_Named(a), nn.ModuleDict({"bias": nn.Linear(b, c), "norm": nn.LayerNorm(c)})]
         elif kind == "shared":
             parts = [inputs.Repeated(nn.Linear(b, b)), nn.Linear(b, a)]
         else:
@@ -245,6 +246,7 @@ def _networks(kind):
         model = nn.Sequential(*parts)
         for p in model.parameters():  # some are frozen at first, biases too
             p.requires_grad_(bool(torch.rand((), generator=g) < 0.6))
+        parts[-1].eval()
         return (filled(model, g),)
 
     return draw
@@ -254,6 +256,7 @@ def _opened(answer, model):
     """Which parameters a step moves afterwards, and what came back."""
     model = twin(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    modes = [m.training for m in model.modules()]
     count = required(answer(model))
     if isinstance(count, torch.Tensor):
         count = count.item()
@@ -262,6 +265,7 @@ def _opened(answer, model):
         "trained parameters": [name for name, p in model.named_parameters() if p.requires_grad],
         "how many numbers": count,
         "values stay as they are": all(unchanged),
+        "each layer stays in its mode": modes == [m.training for m in model.modules()],
     }
 
 
@@ -386,7 +390,7 @@ def _fused(answer, parts, weights):
         )
     return {
         "what it adds, B A": B @ A,
-        "A has no more rows than the adapters together": len(A) <= rows,
+        "rows that A has more than the adapters together": max(0, len(A) - rows),
     }
 
 
@@ -487,8 +491,9 @@ def _(adapters, weights):
 def _models(count, integers=True, zero=False):
     def draw(g):
         a, b = different(g, 2, 2, 6)
-        like = {"1.weight": (b, a), "1.bias": (b,), "scale": ()}
+        like = {"1.weight": (b, a), "1.bias": (b,), "scale": (), "2.running_var": (a,)}
         base = {n: torch.randn(s, generator=g, dtype=torch.float64) for n, s in like.items()}
+        base["2.running_var"] *= 1e4
         tuned = {}
         for task in task_names(g, count):
             state = {n: p + torch.randn(p.shape, generator=g).double() for n, p in base.items()}
@@ -643,6 +648,12 @@ def _vectors(kind):
         elif kind == "opposite":
             v[1] = -v[0] * 1.5
             v[2:, : P // 2] *= 1e-3
+        elif kind == "cancel":  # the others keep what the first two, which cancel, do not
+            v[1] = -v[0]
+            v[2:] = v[2:].sign() * (1 + torch.rand(T - 2, 1, generator=g).double()) / v[0].abs()
+            return v, whole(g, 2, P // 2 + 1)
+        elif kind == "all":
+            v = v * 1e-6
         return v, (P if kind == "all" else whole(g, 1, P - 2))
 
     return draw
@@ -650,7 +661,7 @@ def _vectors(kind):
 
 # reference
 @exercise(
-    [_vectors("plain"), _vectors("uneven"), _vectors("opposite"), _vectors("all")],
+    [_vectors(kind) for kind in ("plain", "uneven", "opposite", "cancel", "all")],
     points=3,
     grad=False,
     rtol=1e-6,
@@ -719,6 +730,13 @@ def _ties(vectors, k, trim=None, elect=None, over=None, agree=None):
 
 def _whole_trim(v, k):
     return v * (v.abs() >= v.abs().flatten().topk(k * len(v)).values[-1])
+
+
+@ties_merge.mistake(
+    "A column whose trimmed entries cancel has no sign: its sum is 0, and so is the result."
+)
+def _(vectors, k):
+    return _ties(vectors, k, elect=lambda v, t: torch.where(t.sum(0) >= 0, 1.0, -1.0))
 
 
 ties_merge.variants(

@@ -169,10 +169,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "sign = trimmed.sum(0).sign()  =>  sign = trimmed.mean(0).sign()": (
             "a mean has the sign of the sum"
         ),
-        "agree = trimmed * sign > 0  =>  agree = trimmed / sign > 0": (
-            "a quotient has the sign of the product; over a sign of 0 trimmed is 0 almost surely,"
-            " and 0 / 0 is not above 0"
-        ),
         "least = size.topk(k, dim=1).values[:, -1:]  =>  least = size.topk(k).values[:, -1:]": (
             "topk takes the last dimension"
         ),
