@@ -1,7 +1,5 @@
 """Exercises of chapter 14: distillation and compression."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -427,51 +425,116 @@ def _(outputs, answers, labels, T):
 # ------------------------------------------------------------------- 4. which student? find the flaw
 # inputs
 class _Shift(nn.Module):
-    """Logits of another network, moved by a constant that depends on nothing."""
+    """Logits of another network, all of a row moved by one amount, which classes do not see."""
 
     def __init__(self, network, shift):
         super().__init__()
         self.network, self.shift = network, shift
 
     def forward(self, x):
-        return self.network(x) + self.shift
+        return self.network(x) + self.shift * (1 + x.sum(1, keepdim=True))
+
+
+def _agrees(student, teacher, x):
+    """Which rows of x both name alike."""
+    return student(x).argmax(1) == teacher(x).argmax(1)
+
+
+def _elsewhere(students, teacher, pools, real):
+    """Who is chosen by other measures than the agreement on `real`, one after the other."""
+    everywhere = torch.cat(list(pools.values()))
+    said = teacher(real).argmax(1)
+
+    def per_class(student):
+        same = _agrees(student, teacher, real).float()
+        return sum(same[said == c].mean() for c in said.unique())
+
+    def share(student, x):
+        return _agrees(student, teacher, x).float().mean()
+
+    measures = (
+        lambda name, s: share(s, pools[name]),
+        lambda name, s: share(s, everywhere),
+        lambda name, s: share(s, torch.cat([real, everywhere])),
+        lambda name, s: share(s, pools[name]) + 2 * share(s, real),
+        lambda name, s: share(s, real) - share(s, pools[name]),
+        lambda name, s: (s(real).argmax(0) == teacher(real).argmax(0)).float().mean(),
+        lambda name, s: len(pools[name]),
+        lambda name, s: -len(pools[name]),
+        lambda name, s: per_class(s),
+        lambda name, s: (s(real).argmin(1) == said).float().mean(),
+    )
+    return (_picked(students, measure) for measure in measures)
+
+
+def _sure(students, real):
+    """Whose largest probabilities are the largest."""
+    return _picked(students, lambda _, s: F.softmax(s(real), dim=1).amax(1).mean())
 
 
 def _candidates(kind):
     """A teacher, students that are more and less like it, and a pool for each.
 
-    The worst student agrees with the teacher on all of its own pool. "sure": its logits are the
-    largest, too. "close": the best student's logits are far away, and name the same classes.
+    One feature is 0 in all pools, another one in the real images: the best student has a fault that
+    shows in the pools, the others one that shows where they are to work. It also misses a rare
+    class. "plain": the others are surer than it. "close": its logits are far away, and name the
+    same classes.
     """
 
+    done = set()
+    found = {}  # seed -> where the search ended: modules are drawn again for every call
+
     def draw(g):
-        width, classes = different(g, 2, 3, 7)
-        count = whole(g, 3, 5)
+        seed = g.initial_seed()
+        g.set_state(found.get(seed, g.get_state()))
+        while True:
+            found[seed] = g.get_state()
+            students, teacher, pools, real = drawn(g)
+            if seed in done:
+                return students, teacher, inputs.shuffled(g, pools), real
+            agreement = {n: int(_agrees(s, teacher, real).sum()) for n, s in students.items()}
+            first, second = sorted(agreement, key=agreement.get, reverse=True)[:2]
+            if agreement[first] < agreement[second] + 2:
+                continue
+            sure = _sure(students, real) if kind == "plain" else None
+            if first != sure and first not in _elsewhere(students, teacher, pools, real):
+                done.add(seed)
+                return students, teacher, inputs.shuffled(g, pools), real
+
+    def drawn(g):
+        width, classes = different(g, 2, 4, 7)
+        count = whole(g, 4, 6)
         teacher = filled(nn.Linear(width, classes), g)
         names = inputs.task_names(g, count)
         real = torch.randn(80, width, generator=g)
-        best = whole(g, 0, count)
-        strengths = [1.0 + 0.7 * k for k in range(count)]
-        strengths[best] = 0.06
-        students = {}
-        for name, strength in zip(names, strengths):
-            student = copy.deepcopy(teacher)
-            for p in student.parameters():
-                p.data += strength * torch.randn(p.shape, generator=g)
-            students[name] = student
-        if kind == "close":
-            students[names[best]].weight.data *= 20
-            students[names[best]] = _Shift(students[names[best]], 9.0)
-        pools, wide = {}, 3 * torch.randn(300, width, generator=g)
-        with torch.no_grad():
-            for name in names:
-                same = students[name](wide).argmax(1) == teacher(wide).argmax(1)
-                pools[name] = wide[same][:20] if name != names[best] else wide[:25]
+        real[:, 0] = 0.0
+        best, odd = different(g, 2, 0, count)
+        named_so = teacher(real).argmax(1).bincount(minlength=classes)
+        rare = int(named_so.where(named_so > 0, 99).argmin())
+        students, pools, sizes = {}, {}, different(g, count, 15, 30)
+        for k, name in enumerate(names):
+            student = inputs.twin(teacher)
+            W, b = student.weight.data, student.bias.data
+            if k == best:
+                W[:, 0] += 1.5 * torch.randn(classes, generator=g)
+                W[rare], b[rare] = W[rare - 1], b[rare - 1] - 0.01
+            elif k == odd:
+                W[:, 0] += 30.0 * torch.randn(classes, generator=g)
+                W[:, 1] += 0.6 * torch.randn(classes, generator=g)
+            else:
+                W[:, 1] += 0.4 * torch.randn(classes, generator=g)
+            factor = 20.0 if k == best and kind == "close" else 2.0 if k != best else 1.0
+            W *= factor
+            b *= factor
+            students[name] = _Shift(student, 3.0 * (k == best))
+            x = torch.randn(sizes[k], width, generator=g)
+            x[:, 1] = 0.0
+            pools[name] = x
         for module in (teacher, *students.values()):
             module.eval()
-        return students, teacher, inputs.shuffled(g, pools), real
+        return students, teacher, pools, real
 
-    return draw
+    return torch.no_grad()(draw)
 
 
 def _chosen(answer, students, teacher, pools, real):
@@ -546,7 +609,7 @@ def _picked(students, score, choose=max):
 
 
 @best_student.mistake(
-    "Each student is still judged on its own pool, which it was taught on."
+    "The students are still judged on what they were taught on."
     " Judge them all where they are to work."
 )
 def _(students, teacher, pools, inputs):
@@ -572,7 +635,7 @@ def _(students, teacher, pools, inputs):
     "Largest probability is not agreement: a student may be sure and wrong. Ask the teacher."
 )
 def _(students, teacher, pools, inputs):
-    return _picked(students, lambda _, s: F.softmax(s(inputs), dim=1).amax(1).mean())
+    return _sure(students, inputs)
 
 
 # ------------------------------------------------------------------------------ 5. a byte per weight
@@ -591,14 +654,23 @@ def _units(g):
 
 
 def _one_sided(g):
-    """All entries negative, and the largest of each row is the same."""
+    """All entries negative, and the largest of each row is the same; float32, far from halves."""
+    out, into = different(g, 2, 2, 9)
+    W = torch.randint(0, 127, (out, into), generator=g) + 0.7 * torch.rand(out, into, generator=g)
+    W = (W - 0.35).clamp_min(0.0)
+    W[:, whole(g, 0, into)] = 127.0
+    return (-W / 127,)
+
+
+def _one_row(g):
+    """A single output."""
     (W,) = _weights(g)
-    return (-W.abs() / W.abs().amax(1, keepdim=True),)
+    return (W[:1],)
 
 
 # reference
 @exercise(
-    [_weights, _units, _one_sided],
+    [_weights, _units, _one_sided, _one_row],
     points=2,
     grad=False,
     parts=("q", "scale"),
@@ -642,7 +714,8 @@ def _(answer, W):
 @one_byte.law("a row in another unit has the same whole numbers")
 def _(answer, W):
     q, _ = answer(W)
-    return torch.equal(answer(2.0**-20 * W)[0], q)
+    units = (2.0**-20, 2.0**-60)
+    return all(torch.equal(answer(unit * W)[0], q) for unit in units)
 
 
 one_byte.law(LEAVES_NO_TRACE)(leaves_no_trace)
