@@ -26,16 +26,16 @@ __getattr__, __dir__, __all__ = exports(
         "nce": "transferability",  # what the source's classes leave open of the target's
         "leep": "transferability",  # labels guessed through the source's head
         "h_score": "transferability",  # spread between the classes, shrunk
-        "logme": "transferability",  # evidence of linear models on the features
-        "evidence": "transferability",  # the same, column by column
-        "Evidence": "transferability",  # what it returns
+        "logme": "linear_evidence",  # evidence of linear models on the features
+        "evidence": "linear_evidence",  # the same, column by column
+        "Evidence": "linear_evidence",  # what it returns
         "probe_score": "transferability",  # a linear probe, each example left out in turn
         "ledoit_wolf": "transferability",  # a covariance drawn towards the identity
         # which source: what a score is worth
-        "rank_per_target": "transferability",  # rank correlation with the gains
-        "regret": "transferability",  # what following the score costs
-        "task_bootstrap": "transferability",  # an interval over tasks
-        "permuted": "transferability",  # p-value with sources or targets exchanged
+        "rank_per_target": "ranking",  # rank correlation with the gains
+        "regret": "ranking",  # what following the score costs
+        "task_bootstrap": "ranking",  # an interval over tasks
+        "permuted": "ranking",  # p-value with sources or targets exchanged
         # a source without labels
         "nt_xent": "contrastive",  # find the other view of the same image
         # low-rank updates

@@ -9,7 +9,7 @@ from scipy.stats import kendalltau, multivariate_normal, spearmanr
 from sklearn.covariance import LedoitWolf
 
 from mtl_course import transfer
-from mtl_course.transfer import transferability
+from mtl_course.transfer import linear_evidence
 
 
 def draw(seed, N=40, d=6, classes=4, help=1.0):
@@ -269,14 +269,14 @@ def test_what_does_not_fit_is_named():
 def test_a_class_that_does_not_come_to_rest_is_named(monkeypatch):
     x, y = draw(14)
 
-    patient = transferability.evidence
+    patient = linear_evidence.evidence
 
     def hurried(features, targets):
         return patient(features, targets, steps=1)
 
-    monkeypatch.setattr(transferability, "evidence", hurried)
+    monkeypatch.setattr(linear_evidence, "evidence", hurried)
     with pytest.raises(FloatingPointError, match="evidence of class 7"):
-        transferability.logme(x, torch.tensor([7, 8, 9, 10])[y])
+        linear_evidence.logme(x, torch.tensor([7, 8, 9, 10])[y])
 
 
 # ------------------------------------------------------------------------- what a score is worth
