@@ -19,7 +19,9 @@ def bind(app, doctree, docname):
     if app.builder.format != "html":
         return
     for formula in list(doctree.findall(nodes.math)):
-        parent, place = formula.parent, formula.parent.index(formula)
+        parent = formula.parent
+        # By identity: docutils finds texts by equality, and two in a line may be equal.
+        place = next(i for i, one in enumerate(parent.children) if one is formula)
         beside = parent.children[max(place - 1, 0) : place], parent.children[place + 1 : place + 2]
         before, after = (
             one[0] if one and isinstance(one[0], nodes.Text) else None for one in beside
@@ -29,14 +31,14 @@ def bind(app, doctree, docname):
         if not opens and not closes:
             continue
         whole = nodes.inline("", "", classes=["unbroken"])
-        parent.replace(formula, whole)
+        parent[place] = whole
         if opens:
             whole += nodes.Text(opens[0])
-            parent.replace(before, nodes.Text(before.astext()[: opens.start()]))
+            parent[place - 1] = nodes.Text(before.astext()[: opens.start()])
         whole += formula
         if closes:
             whole += nodes.Text(closes[0])
-            parent.replace(after, nodes.Text(after.astext()[closes.end() :]))
+            parent[place + 1] = nodes.Text(after.astext()[closes.end() :])
 
 
 def setup(app):

@@ -48,6 +48,7 @@ def bound(module, *parts, builder="html"):
         (("the ", "$k$", "th step"), "the <kth> step"),
         (("the ", "$k$", "-dimensional one"), "the <k->dimensional one"),
         (("a pair ", "$a$", "/", "$b$", "; it"), "a pair <a/><b;> it"),
+        ((" (", "b) and", " (", "$x$", ")"), " (b) and <(x)>"),
         (("so ", "$x$", " and"), "so x and"),
         (("$x$",), "x"),
     ],
