@@ -188,9 +188,20 @@ def _far(generator):
     return features, y, alpha * power(generator, -2, 2), beta * power(generator, -1, 2)
 
 
+def _many(generator):
+    """So many examples with so little noise that the determinant is no float64 any more."""
+    features, _, alpha, beta = _regression((60, 70), (2, 5))(generator)
+    weights, noise = (
+        torch.randn(size, generator=generator, dtype=torch.float64)
+        for size in features.T.shape
+    )
+    beta = 1e8 * beta
+    return features, features @ weights / alpha**0.5 + noise / beta**0.5, alpha, beta
+
+
 # reference
 @exercise(
-    [_regression((8, 12), (2, 5)), _regression((3, 6), (7, 10)), _far],
+    [_regression((8, 12), (2, 5)), _regression((3, 6), (7, 10)), _far, _many],
     points=2,
     grad=False,
     call=_score,
@@ -227,7 +238,7 @@ def log_evidence(features, y, alpha, beta):
 def _(answer, features, y, alpha, beta):
     row = features[:1] / features[:1].norm()
     width = float((row.square().sum() / alpha + 1 / beta) ** 0.5)
-    grid = torch.linspace(-6 * width, 6 * width, 25, dtype=y.dtype, device=y.device)
+    grid = torch.linspace(-6 * width, 6 * width, 13, dtype=y.dtype, device=y.device)
     density = [math.exp(float(answer(row, t[None], alpha, beta))) for t in grid]
     return abs(np.trapezoid(density, grid.cpu().numpy()) - 1) < 1e-3
 
@@ -269,6 +280,15 @@ for _hint, _change in {
     "The sign of the log determinant is turned: a wider density is a lower one.": {"det": -0.5},
 }.items():
     log_evidence.mistake(_hint)(_changed(_change))
+
+
+@log_evidence.mistake(
+    "The determinant itself leaves the range of floats when there are many examples. Its logarithm"
+    " does not: take that without the determinant."
+)
+def _(F, y, alpha, beta):
+    C = torch.eye(len(y)).to(y) / beta + F @ F.T / alpha
+    return _density(F, y, alpha, beta, 1 / beta, 1 / alpha, det=0.0) - torch.det(C).log() / 2
 
 
 @log_evidence.mistake(
@@ -486,13 +506,20 @@ def _(scores, gains, draws):
 
 # --------------------------------------------------------------------------------------- 4. NT-Xent
 # inputs
-def _views(size, low=1.0):
-    """Two views of a few images, of any length, and a temperature."""
+def _views(size, low=1.0, cold=False):
+    """Two views of a few images, of any length, and a temperature.
+
+    cold: a temperature of 0.01, and one image whose views nearly agree: exp(cos / tau) overflows.
+    """
 
     def draw(generator):
         count, width = different(generator, 2, 2, 7)
         a, b = size * torch.randn(2, count, width, generator=generator)
         uneven = 1 + torch.arange(count)[:, None]
+        if cold:
+            b[0] = 2 * a[0] + 0.01 * size
+            b[1] = -a[1] + 0.5 * b[1]  # the loss is far from 0
+            return a * uneven, b, 0.01
         return a * uneven, b, low * (0.2 + float(torch.rand((), generator=generator)))
 
     return draw
@@ -500,7 +527,7 @@ def _views(size, low=1.0):
 
 # reference
 @exercise(
-    [_views(1.0), _views(1e-4), _views(1e3, low=3.0)],
+    [_views(1.0), _views(1e-4), _views(1e3, low=3.0), _views(1.0, cold=True)],
     points=3,
     hints=(
         "How many views are there in a batch of B images, and which of them is a view's partner?",
@@ -520,7 +547,7 @@ def contrastive_loss(a, b, temperature):
     a, b: [B, d], projections of two views of the same B images,
         row by row; B is at least 2, no row is zero. Their lengths
         do not count.
-    temperature: tau, a positive float.
+    temperature: tau, a positive float; 0.01 must do, too.
     Gradients reach both a and b.
     """
     ### BEGIN SOLUTION
@@ -606,6 +633,22 @@ def _(a, b, tau):
 
 
 @contrastive_loss.mistake(
+    "At a low temperature your exponentials overflow: exp(1 / 0.01) is no float32."
+    " Stay with logarithms, as logsumexp and cross_entropy do."
+)
+def _(a, b, tau):
+    z = F.normalize(torch.cat([a, b]), dim=1, eps=0.0)
+    e = (z @ z.T / tau).exp().masked_fill(torch.eye(len(z)).to(z) > 0, 0.0)
+    partner = torch.arange(len(z)).roll(len(a)).to(z.device)
+    return -(e.gather(1, partner[:, None])[:, 0] / e.sum(1)).log().mean()
+
+
+@contrastive_loss.mistake("The temperature has no effect: the cosines are to be divided by it.")
+def _(a, b, tau):
+    return _nt_xent(a, b, 1.0)
+
+
+@contrastive_loss.mistake(
     "Rows are made one long by their squared length. Divide by the length itself."
 )
 def _(a, b, tau):
@@ -620,22 +663,37 @@ def _(a, b, tau):
 def _shop(unscored=0, weak=False, short=False):
     """Scores of some sources, and what each start would reach if it were tried.
 
-    The score is right about half of the time. unscored: how many sources have none. weak: whether
-    scratch beats all sources on validation. short: whether k is more than there are scores.
+    The score is right about half of the time; as LEEP it is at most 0. unscored: how many sources
+    have none: whoever leaves them out after the list was cut takes another start, unless k is more
+    than there are scores (short). weak: whether scratch beats all sources on validation, of which
+    one is tried. Else whoever tries all, or none of score 0, takes another start.
     """
 
     def draw(generator):
+        while True:
+            scores, tried, k = drawn(generator)
+            best, others = _pick(scores, tried, k), []
+            if unscored and not short:
+                others = [_late(scores, tried, k)]
+            elif not weak and not short:
+                below = {name: score for name, score in scores.items() if score}
+                others = [_pick(scores, tried, len(scores)), _pick(below, tried, k)]
+            if best not in others:
+                return scores, tried, k
+
+    def drawn(generator):
         count = whole(generator, 5, 9)
         places = different(generator, count, 0, 12)
         names = [f"net {'qfzabkcumxel'[place]}" for place in places]
         reached = torch.rand(count + 1, 2, generator=generator, dtype=torch.float64)
         scores = (reached[:-1, 0] + 0.5 * torch.rand(count, generator=generator)).tolist()
+        scores = [score - max(scores) for score in scores]
         for place in different(generator, unscored, 0, count):
             scores[place] = math.nan
             reached[place, 0] = 2.0  # they would win, if they were paid for
         reached[-1, 0] = 3.0 if weak else -1.0
         tried = {n: tuple(r) for n, r in zip([*names, "scratch"], reached.tolist(), strict=True)}
-        k = count if short else whole(generator, 1, count - unscored)
+        k = count if short else 1 if weak else whole(generator, 1, count - unscored - 1)
         scores = shuffled(generator, dict(zip(names, scores, strict=True)))
         return scores, shuffled(generator, tried), k
 
@@ -744,7 +802,8 @@ pick_source.variants(
         "Scratch is left out. Where every source on the list hurts, only scratch tells you:"
         " it is always tried.": {"scratch": False},
         "The lowest scores are tried. Higher is better.": {"reverse": False},
-        "One source too many is tried: you can pay for k.": {"more": 1},
+        "More sources are tried than you can pay for: every entry of `tried` that is read counts,"
+        " and k is the limit.": {"more": 1},
     },
 )
 
@@ -753,7 +812,21 @@ pick_source.variants(
     "All sources are tried, not those with the k best scores: that is what you cannot pay for."
 )
 def _(scores, tried, k):
-    return _pick(dict.fromkeys(scores, 0.0), tried, len(scores))
+    return _pick(scores, tried, len(scores))
+
+
+def _late(scores, tried, k):
+    """Sources without a score are left out of the list that was cut already."""
+    shortlist = sorted(scores, key=scores.get, reverse=True)[:k]
+    names = ["scratch", *(name for name in shortlist if not math.isnan(scores[name]))]
+    best = max(names, key=lambda name: tried[name][0])
+    return best, tried[best][1]
+
+
+pick_source.mistake(
+    "Sources without a score are left out after the list was cut. They have used up tries by then,"
+    " and NaN has disturbed the order: leave them out first."
+)(_late)
 
 
 @pick_source.mistake(

@@ -109,11 +109,9 @@ def contrastive_loss(a, b, temperature):
     views = [v / v.norm() for v in [*a, *b]]
     B, total = len(a), 0
     for i in range(2 * B):
-        below = 0
-        for k in range(2 * B):
-            if k != i:
-                below = below + ((views[i] @ views[k]) / temperature).exp()
-        total = total - views[i] @ views[(i + B) % (2 * B)] / temperature + below.log()
+        logits = [views[i] @ views[k] / temperature for k in range(2 * B) if k != i]
+        below = torch.stack(logits).logsumexp(0)
+        total = total - views[i] @ views[(i + B) % (2 * B)] / temperature + below
     return total / (2 * B)
 """,
         """
