@@ -127,26 +127,28 @@ class Table:
         labels has each batch?
         """
         groups = _joined(_sizes(len(self), size), least)
-        shuffled = self._order(groups, order).to(self.x.device, non_blocking=True)
+        here = self._order(groups, order)
+        shuffled = here.to(self.x.device, non_blocking=True)
         places = {
             name: _places(mask[shuffled], size, len(groups)) for name, mask in self.labelled.items()
         }
-        for number, rows in enumerate(shuffled.split(groups)):
+        batches = zip(shuffled.split(groups), self._widths(here, groups), strict=True)
+        for number, (rows, width) in enumerate(batches):
             targets = {}
             for name, y in self.targets.items():
                 if name not in places:
                     targets[name] = (EVERY_ROW, y[rows])
                 elif len(labelled := places[name][number]):
                     targets[name] = (labelled, y[rows[labelled]])
-            yield Batch(self._inputs(rows), targets)
+            yield Batch(self.x[rows] if width is None else self.x[rows, :width], targets)
 
     def _order(self, groups: Sequence[int], generator: torch.Generator) -> Tensor:
         """The rows of an epoch in the order of its batches, whose sizes are `groups`."""
         return torch.randperm(len(self), generator=generator)
 
-    def _inputs(self, rows: Tensor) -> Tensor:
-        """The inputs of a batch."""
-        return self.x[rows]
+    def _widths(self, order: Tensor, groups: Sequence[int]) -> Sequence[int | None]:
+        """How much of its inputs' second dimension each batch takes; None for all of it."""
+        return [None] * len(groups)
 
 
 def _sizes(rows: int, size: int) -> list[int]:

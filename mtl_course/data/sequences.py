@@ -7,6 +7,7 @@ Texts are padded with 0, series with NaN, after the end: see `mtl_course.network
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -175,6 +176,7 @@ class Sequences(Table):
         batches = [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
         return torch.cat([*batches, rows[whole:]])
 
-    def _inputs(self, rows: Tensor) -> Tensor:
-        """These rows of x, as long as their longest."""
-        return self.x[rows, : int(self.lengths[rows.cpu()].max())]
+    def _widths(self, order: Tensor, groups: Sequence[int]) -> list[int]:
+        """The length of each batch's longest row."""
+        lengths, ends = self.lengths[order].tolist(), list(accumulate(groups, initial=0))
+        return [max(lengths[start:end]) for start, end in pairwise(ends)]

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from mtl_course.checks.devices import PretendedGPU
 from mtl_course.data import Sequences, pad, text_ids
 from mtl_course.multitask import HardSharing, fit_tasks
 from mtl_course.networks import GRU, LastState, WordPiece, present, vocabulary
-from mtl_course.training import classification
+from mtl_course.training import classification, syncs
 
 TOKENS = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "it", "fit", "##s"])
 
@@ -130,6 +131,17 @@ def test_a_last_row_joins_the_batch_before_it_and_partial_labels_stay_with_their
         assert (batch.x[places, 0] == labels + 1).all()
         seen += labels.tolist()
     assert sorted(seen) == list(range(0, 21, 3))
+
+
+def test_no_batch_waits_for_the_device():
+    gpu, (rows, _) = PretendedGPU(), table()
+    on_gpu = Sequences(gpu.take(rows.x), {"row": gpu.take(rows.targets["row"])})
+    with gpu:
+        with syncs.SyncCounter() as waits:
+            batches = list(on_gpu.batches(8, seeded()))
+        assert waits == {"tolist": 2}, "for numbers on the CPU, once an epoch"
+        assert len(batches) == 7
+        assert len({batch.x.shape[1] for batch in batches}) > 1
 
 
 def test_some_tasks_alone_and_everything_at_once():
