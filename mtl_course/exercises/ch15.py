@@ -509,6 +509,17 @@ def _domain(g, classes, centres, move, shares, n):
     return parts
 
 
+def _best(strengths, here, there, part):
+    """Where the best strength of `_nearest` stands, judged on a part of `there`; all at once."""
+    of_class = torch.arange(int(here["y"].max()) + 1)[:, None] == here["y"]
+    means = (of_class.double() @ here["x"]) / of_class.sum(1, keepdim=True)
+    move = there["x"].mean(0) - here["x"].mean(0)
+    means = means + torch.tensor(strengths, dtype=move.dtype)[:, None, None] * move
+    away = (there["x" + part][:, None] - means[:, None]).square().sum(-1)
+    rights = (away.argmin(2) == there["y" + part]).sum(1).tolist()
+    return rights.index(max(rights))
+
+
 def _case(kind):
     """Strengths, a source, a target and a rehearsal pair that disagree on which strength is best.
 
@@ -517,29 +528,22 @@ def _case(kind):
     """
 
     def draw(g):
-        while True:
-            case = drawn(g)
-            strengths, _, _, pair = case
-            right = _chosen(strengths, _nearest, pair, pair[1])
-            train = {"x_test": pair[1]["x"], "y_test": pair[1]["y"]}
-            others = [_chosen(strengths, _nearest, pair[::-1], pair[0])]
-            others += [_chosen(strengths, _nearest, pair, train)]
-            if right not in others:
-                return case
-
-    def drawn(g):
         classes, n = whole(g, 2, 4), whole(g, 24, 36)
         centres = 3 * torch.randn(classes, 2, generator=g, dtype=torch.float64)
         even, move = torch.ones(classes), torch.tensor([2.0, -1.5], dtype=torch.float64)
         shares = 0.15 + 2.0 * (torch.arange(classes) == whole(g, 0, classes))
-        here, there = (
-            _domain(g, classes, centres, factor * move, even, n)
-            for factor in (0.0, 1.6 if kind == "over" else 0.8)
-        )
-        source = _domain(g, classes, centres, 0.0 * move, even, n)
-        target = _domain(g, classes, centres, 2.2 * move, shares, n)
         strengths = [0.0, 0.4, 0.8, 0.803, 1.6]  # two as good as equal
         strengths = [strengths[i] for i in torch.randperm(5, generator=g).tolist()]
+        far = 1.6 if kind == "over" else 0.8
+        differ = False
+        while not differ:
+            here = _domain(g, classes, centres, 0.0 * move, even, n)
+            there = _domain(g, classes, centres, far * move, even, n)
+            right = _best(strengths, here, there, "_test")
+            differ = right != _best(strengths, here, there, "")
+            differ = differ and right != _best(strengths, there, here, "_test")
+        source = _domain(g, classes, centres, 0.0 * move, even, n)
+        target = _domain(g, classes, centres, 2.2 * move, shares, n)
         return strengths, source, target, (here, there)
 
     return draw
@@ -549,7 +553,8 @@ def _nearest(x, y, x_target, strength):
     """A classifier by the nearest class mean, moved with the domains' means. The harness's own."""
     move = strength * (x_target.mean(0) - x.mean(0))
     labels = y.unique()
-    means = torch.stack([x[y == c].mean(0) for c in labels]) + move
+    of_class = labels[:, None] == y
+    means = of_class.double() @ x / of_class.sum(1, keepdim=True) + move
     return lambda z: labels[torch.cdist(z, means).argmin(1)]
 
 

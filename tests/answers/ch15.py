@@ -52,6 +52,10 @@ def coral_loss(source, target):
     "strength_now": [
         """
 def strength_now(step, steps, largest):
+    return largest * torch.tanh(torch.tensor(5 * step / steps))
+""",
+        """
+def strength_now(step, steps, largest):
     import math
 
     return largest * math.tanh(5 * step / steps)
@@ -63,6 +67,14 @@ def strength_now(step, steps, largest):
 """,
     ],
     "shares_of_target": [
+        """
+def shares_of_target(labels, predicted, says, classes):
+    said = torch.nn.functional.one_hot(predicted, classes).float()
+    true = torch.nn.functional.one_hot(labels, classes).float()
+    s = torch.nn.functional.one_hot(says, classes).float().mean(0)
+    q = torch.linalg.solve(said.T @ true / true.sum(0), s).relu()
+    return q / q.sum()
+""",
         """
 def shares_of_target(labels, predicted, says, classes):
     columns = [
