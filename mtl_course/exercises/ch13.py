@@ -12,7 +12,7 @@ from .inputs import different, filled, shuffled, task_names, twin, uniform, whol
 from .outcomes import required
 
 
-# ------------------------------------------------------------------------- 1. a low-rank update
+# ---------------------------------------------------------------------------- 1. a low-rank update
 # inputs
 def _layer_and_update(bias):
     def draw(g):
@@ -354,7 +354,7 @@ biases_only.variants(
 )
 
 
-# --------------------------------------------------------------------------- 3. two adapters in one
+# -------------------------------------------------------------------------- 3. two adapters in one
 # inputs
 def _adapters(count, kind="plain"):
     def draw(g):
@@ -486,7 +486,7 @@ def _(adapters, weights):
     return torch.eye(total.shape[1], dtype=total.dtype, device=total.device), total
 
 
-# ---------------------------------------------------------------------- 4. task vectors with a sign
+# --------------------------------------------------------------------- 4. task vectors with a sign
 # inputs
 def _models(count, integers=True, zero=False):
     def draw(g):
@@ -637,7 +637,7 @@ def _(base, tuned, coefficients):
     return {n: full[n] - v if v.is_floating_point() else v.clone() for n, v in base.items()}
 
 
-# ---------------------------------------------------------------------------------- 5. TIES by hand
+# --------------------------------------------------------------------------------- 5. TIES by hand
 # inputs
 def _vectors(kind):
     def draw(g):

@@ -17,7 +17,7 @@ def _pair(g, scale=3.0):
     return tuple(scale * torch.randn(n, classes, generator=g, dtype=torch.float64) for _ in "zv")
 
 
-# ------------------------------------------------------------------------ 1. the loss at temperature
+# ---------------------------------------------------------------------- 1. the loss at temperature
 # inputs
 def _usual(g):
     z, v = _pair(g)
@@ -161,7 +161,7 @@ def _(z, v, T):
     return T**2 * F.kl_div(q.log(), p, reduction="sum")
 
 
-# ------------------------------------------------------------------------------ 2. the hottest teacher
+# -------------------------------------------------------------------------- 2. the hottest teacher
 # inputs
 def _any(g):
     return _pair(g)
@@ -268,7 +268,7 @@ def _(z, v):
     return (F.softmax(z, dim=1) - F.softmax(v, dim=1)) / len(z)
 
 
-# ----------------------------------------------------------------------- 3. a student of two teachers
+# -------------------------------------------------------------------- 3. a student of two teachers
 # inputs
 def _tasks(labelled):
     """Two or three tasks with classes of their own; `labelled`: all rows, none, or some."""
@@ -422,7 +422,7 @@ def _(outputs, answers, labels, T):
     return total
 
 
-# ------------------------------------------------------------------- 4. which student? find the flaw
+# ----------------------------------------------------------------- 4. which student? find the flaw
 # inputs
 class _Shift(nn.Module):
     """Logits of another network, all of a row moved by one amount, which classes do not see."""
@@ -638,7 +638,7 @@ def _(students, teacher, pools, inputs):
     return _sure(students, inputs)
 
 
-# ------------------------------------------------------------------------------ 5. a byte per weight
+# ---------------------------------------------------------------------------- 5. a byte per weight
 # inputs
 def _weights(g):
     out, into = different(g, 2, 2, 9)

@@ -9,7 +9,7 @@ from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, power, uniform,
 from .outcomes import named, required, scalar
 
 
-# ------------------------------------------------------------------------- 1. the reversed gradient
+# ------------------------------------------------------------------------ 1. the reversed gradient
 # inputs
 def _features(kind, strength):
     """Features of one to three sides and the strength of a reversal."""
@@ -121,7 +121,7 @@ def _(x, strength):
     return x.clone()
 
 
-# --------------------------------------------------------------------------------------- 2. CORAL
+# ---------------------------------------------------------------------------------------- 2. CORAL
 # inputs
 def _two_domains(kind, scale=None):
     """Features of two domains, of different sizes, means and spreads."""
@@ -245,7 +245,7 @@ def _(source, target):
     return gap.square().sum() / (4 * source.shape[1] ** 2)
 
 
-# ------------------------------------------------------------------------------- 3. the schedule
+# --------------------------------------------------------------------------------- 3. the schedule
 # inputs
 def _moment(place):
     """A step of training, how many there are, and the largest strength."""
@@ -489,7 +489,7 @@ def _(labels, predicted, says, classes):
     return q.to(says.device)
 
 
-# ------------------------------------------------------------------------------- 5. the two leaks
+# -------------------------------------------------------------------------------- 5. the two leaks
 # inputs
 def _share_right(model, x, y):
     """Share of the examples that a model names rightly."""

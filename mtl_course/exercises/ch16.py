@@ -15,7 +15,7 @@ def _score(answer, *args):
     return scalar(answer(*args), "the result")
 
 
-# ------------------------------------------------------------------------------------------ 1. LEEP
+# ----------------------------------------------------------------------------------------- 1. LEEP
 # inputs
 def _answers(sharp, unused=False):
     """What a source's head says of a target's examples, and their labels; a class is missing.
@@ -163,7 +163,7 @@ def _(theta, labels):
     return ((joint / joint.sum(0))[labels] * theta).sum(1).log().mean()
 
 
-# ---------------------------------------------------------------------------------- 2. the evidence
+# --------------------------------------------------------------------------------- 2. the evidence
 # inputs
 def _regression(rows, columns):
     """Features, a target, and the two precisions, of any size."""
@@ -327,7 +327,7 @@ def _(F, y, alpha, beta):
     return _density(F, y, alpha, beta, noise=1 / beta, prior=0.0)
 
 
-# -------------------------------------------------------------------------------- 3. ranks of tasks
+# ------------------------------------------------------------------------------- 3. ranks of tasks
 # inputs
 def _tasks(unit):
     """A score and gains of some sources for some targets, and draws of the targets.
@@ -504,7 +504,7 @@ def _(scores, gains, draws):
     return _interval(_cosine(a - a.mean(0), b - b.mean(0)), draws)
 
 
-# --------------------------------------------------------------------------------------- 4. NT-Xent
+# -------------------------------------------------------------------------------------- 4. NT-Xent
 # inputs
 def _views(size, low=1.0, cold=False):
     """Two views of a few images, of any length, and a temperature.
@@ -658,7 +658,7 @@ def _(a, b, tau):
     return F.cross_entropy(logits, torch.arange(len(z)).roll(len(a)).to(z.device))
 
 
-# ------------------------------------------------------------------------- 5. a shortlist, honestly
+# ------------------------------------------------------------------------ 5. a shortlist, honestly
 # inputs
 def _shop(unscored=0, weak=False, short=False):
     """Scores of some sources, and what each start would reach if it were tried.
