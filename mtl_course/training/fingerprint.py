@@ -245,7 +245,7 @@ def _names_of(code: types.CodeType) -> list[str]:
 def _is_kept(value: Any) -> bool:
     """Whether a value stays as it is while a run goes on: no list or dict that may grow."""
     if isinstance(value, Mapping):
-        return all(isinstance(item, Tensor | np.ndarray) for item in value.values())
+        return all(map(_is_tensors, value.values()))
     if isinstance(value, list):
         return bool(value) and all(isinstance(v, Tensor) or callable(v) for v in value)
     if isinstance(value, tuple):
@@ -255,6 +255,13 @@ def _is_kept(value: Any) -> bool:
     if isinstance(value, torch.Generator | torch.optim.Optimizer | types.ModuleType):
         return False
     return isinstance(value, kinds + functions) or _from_library(type(value))
+
+
+def _is_tensors(value: Any) -> bool:
+    """Whether this is a tensor or array, or a tuple of these, as a task's inputs and labels."""
+    if isinstance(value, tuple):
+        return all(map(_is_tensors, value))
+    return isinstance(value, Tensor | np.ndarray)
 
 
 def _from_library(thing: Any) -> bool:

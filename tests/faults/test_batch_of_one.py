@@ -72,7 +72,12 @@ LOOPS = {
     "learn": [learning(streams.learn)],
     "learn_jointly": [learning(streams.learn_jointly)],
 }
-NO_TRAINING = {"predict": "below"}
+NO_TRAINING = {
+    "predict": "below",
+    "teacher_outputs": "goes through predict",
+    "encode": "takes a SentenceEncoder, which has no BatchNorm",
+    "adapt_batchnorm": "refuses batches of one: tests/transfer/test_adaptation.py",
+}
 RUNS = [(name, run) for name, runs in LOOPS.items() for run in runs]
 EVERY = pytest.mark.parametrize("name, run", RUNS, ids=[name for name, _ in RUNS])
 NORMED = pytest.mark.parametrize("norm", BATCH_NORMS)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from mtl_course import meta, multitask, training
-from mtl_course.data import Table
+from mtl_course.data import Inputs, Separate, Sequences, Table, Unequal
 from mtl_course.dev.docstrings import ROOMS, public
 from mtl_course.multitask import balancing
 from mtl_course.training import classification, fingerprint, regression
@@ -387,6 +387,26 @@ def test_a_function_is_what_it_computes_with(monkeypatch):
     monkeypatch.setitem(SOURCE, "w", torch.zeros(3))
     assert fingerprint.of_function(scaled) != before[0]
     assert fingerprint.of_function(towards) != before[1]
+
+
+KINDS = {
+    "pair": lambda x, y: (x, y),
+    "Table": lambda x, y: Table(x, {"a": y}),
+    "Table of Inputs": lambda x, y: Table(Inputs({"left": x, "right": x}), {"a": y}),
+    "Sequences": lambda x, y: Sequences(x[:, :, None], {"a": y}),
+    "Separate": lambda x, y: Separate({"a": (x, y), "b": (x, y)}),
+    "Unequal": lambda x, y: Unequal({"a": (x, y), "b": (x[:, :1], y)}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_are_told_by_every_value(kind):
+    make, moved, other = KINDS[kind], X.clone(), Y.clone()
+    moved[7, 0] += 1
+    other[7] += 1
+    texts = [fingerprint.of_data(make(x, y)) for x, y in ((X, Y), (moved, Y), (X, other))]
+    assert len(set(texts)) == 3
+    assert fingerprint.of_data(make(X.clone(), Y.clone())) == texts[0]
 
 
 def test_what_a_run_changes_is_no_part_of_a_fingerprint():
