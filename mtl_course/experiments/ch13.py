@@ -26,6 +26,7 @@ from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..transfer import adapters, lora, merging
 from ..transfer.freezing import freeze, unfreeze
+from .ch13_text import run_text
 from .common import seeded, stacked
 
 TASKS = tuple(STRENGTHS)
@@ -630,3 +631,7 @@ def run(
         )
     whole = Classifier(nn.Sequential(nn.Flatten(), *mlp([196, *[plan.width] * 3])), plan.width, 10)
     return {"parameters": parameters(whole), "rates": list(plan.rates), "seeds": rows}
+
+
+# Written by ``python -m mtl_course.record 13 --part text``.
+RECORDS = {"text": run_text}
