@@ -202,7 +202,8 @@ def probe_score(features: ArrayLike, labels: ArrayLike, strength: float | None =
 
     Args:
         features: [N, d]. Columns are standardised first; constant ones play no part.
-        labels: int [N]. A class with one example cannot be right: without it, it is unknown.
+        labels: int [N]. A class with one example is hardly ever named: without it, nothing speaks
+            for that class.
         strength: of the ridge, in units of one example; d if None.
 
     Returns:
