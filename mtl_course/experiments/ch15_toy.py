@@ -37,5 +37,6 @@ def show_scores(ax, model: nn.Module, source: Labelled, target: Labelled) -> Non
         counts, _ = np.histogram(np.asarray(score), edges)
         ax.stairs(counts, edges, color=plots.ROLES[role], ls=style, lw=2, label=role)
     ax.axvline(0, color="black", ls="--", lw=1)
-    ax.set(xlim=(-1, 1), ylim=(0, 80), xlabel="score, from class 0 to class 1", ylabel="examples")
+    ax.set(xlim=(-1, 1), ylim=(0, 80), xticks=(-1, -0.5, 0, 0.5, 1), ylabel="examples")
+    ax.set_xlabel("score, from class 0 to class 1")
     ax.legend(fontsize=9, loc="upper center")
