@@ -179,7 +179,7 @@ def _one_image(g):
     grad=False,
     rtol=1e-3,
     hints=(
-        "Equation 3 has the gradient at T, and exp(u) is nearly 1 + u for small u: which are small?",
+        "Equation 3 has the gradient at T, and exp(u) is nearly 1 + u for small u: what is small?",
         (
             "p_i becomes (1 + v_i / T) / (C + sum of v / T), which is nearly"
             " 1 / C + (v_i - mean of v) / (C T). What is left of T (q - p)?"
@@ -403,7 +403,9 @@ several_teachers_loss.variants(
         },
         "The factor, T squared, is missing in the teachers' part.": {"factor": lambda T: 1.0},
         "The labels are met at temperature T; they are to be met at 1.": {"at": lambda z, T: z / T},
-        "You take the mean over the tasks; add them up.": {"over": lambda total, tasks: total / tasks},
+        "You take the mean over the tasks; add them up.": {
+            "over": lambda total, tasks: total / tasks
+        },
         "The values are right, but a gradient reaches the teachers: detach their logits.": {
             "constant": lambda v: v
         },
