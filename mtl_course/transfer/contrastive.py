@@ -22,7 +22,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float = 0.5) -> Tensor:
 
     Raises:
         ValueError: shapes that differ or are no [B, d], fewer than two images (one has nothing to
-            be told from), or a temperature that is not above 0.
+            be told from), a row of zeros (on a CPU), or a temperature that is not above 0.
 
     Source:
         Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual
@@ -44,6 +44,11 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float = 0.5) -> Tensor:
         raise ValueError(f"A batch of {B} has no other images to be told from; take two or more.")
     if not temperature > 0:
         raise ValueError(f"The temperature is {temperature}; it must be above 0.")
+    for name, view in (("first", a), ("second", b)):
+        # On a GPU the look would wait for the device; the loss is NaN there.
+        if view.device.type == "cpu" and (empty := ~view.any(dim=1)).any():
+            row = int(empty.nonzero()[0])
+            raise ValueError(f"Row {row} of the {name} view is zero: it points nowhere.")
     z = F.normalize(torch.cat([a, b]), dim=1, eps=0.0)
     logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # no view is its own partner
     partner = torch.arange(2 * B, device=a.device).roll(B)

@@ -20,6 +20,7 @@ MULTITASK = {"fit_tasks", "DWA", "SmoothChebyshev", "GradNorm", "FAMO", "lookahe
 MULTITASK |= {"relative_gain", "CrossStitch", "TaskHistory"}
 NAN, INF = float("nan"), float("inf")
 A = torch.tensor([[0.5, NAN], [0.25, 0.75]])
+ONE, TWO, ALIKE = torch.ones(1, 2), torch.eye(2), torch.ones(6, 2)
 
 
 def weigh(weighting, *losses):
@@ -85,6 +86,44 @@ REFUSED = {
         (lambda: streams.distillation_loss(torch.ones(0, 2), torch.ones(0, 2)), "rows"),
     ],
     "Rls": [(lambda: streams.Rls(np.zeros(1), ridge=0.0), "ridge")],
+    "soft_targets": [(lambda T=T: transfer.soft_targets(TWO, T), "temper") for T in (0.0, NAN)],
+    "kd_loss": [
+        (lambda: transfer.kd_loss(TWO, TWO, 0.0), "temperature"),
+        (lambda: transfer.kd_loss(TWO[:0], TWO[:0]), "no row"),
+    ],
+    "mixed_loss": [
+        (lambda: transfer.mixed_loss(TWO, TWO, torch.tensor([0, 1]), 0.0), "temperature"),
+    ],
+    "pooled_logits": [
+        (lambda: transfer.pooled_logits([TWO], 0.0), "temperature"),
+        (lambda: transfer.pooled_logits([TWO, TWO], weights=[0, 0]), "sum above 0"),
+    ],
+    "nce": [(lambda: transfer.nce([], []), "whole numbers")],
+    "leep": [(lambda: transfer.leep(TWO[:0], []), "at least 1")],
+    "ledoit_wolf": [(lambda: transfer.ledoit_wolf(ONE), "at least 2")],
+    "h_score": [(lambda: transfer.h_score(ALIKE[:3], [0, 1, 1]), "same for all")],
+    "evidence": [
+        (lambda: transfer.evidence(TWO, [0.0, 0.0]), "Column 0"),
+        (lambda: transfer.evidence(0 * TWO, [0.0, 1.0]), "all zero"),
+    ],
+    "probe_score": [(lambda: transfer.probe_score(TWO, [0, 0]), "only class 0")],
+    "coral": [(lambda: transfer.coral(ONE, TWO), "at least 2")],
+    "mmd": [
+        (lambda: transfer.mmd(ONE, TWO), "at least 2"),
+        (lambda: transfer.mmd(ALIKE, ALIKE), "no median"),
+    ],
+    "proxy_a_distance": [(lambda: transfer.proxy_a_distance(ONE, ONE), "at least 4")],
+    "target_shares": [(lambda: transfer.target_shares([], [], [], 2), "at least one")],
+    "nt_xent": [
+        (lambda: transfer.nt_xent(TWO, TWO, 0.0), "temperature"),
+        (lambda: transfer.nt_xent(ONE, ONE), "no other images"),
+        (lambda: transfer.nt_xent(TWO, 0 * TWO), "Row 0 of the second view is zero"),
+    ],
+    "average": [
+        (lambda: transfer.average([{"w": ONE}, {"w": ONE}], [0.0, 0.0]), "sum of 1"),
+        (lambda: transfer.average([]), "no model"),
+    ],
+    "LoRALayer": [(lambda: transfer.LoRALayer(nn.Linear(3, 2)).add("a", r=0), "rank")],
 }
 # Means over tasks, which are quotients too.
 SCORES = {
@@ -119,6 +158,9 @@ SAFE = {
     "CosineHead": "the square root of its number of inputs",
     "OnlineSgd": "1 + a square",
     "CrossStitch": "max(..., 1)",
+    "attention": "the square root of the width of a head",
+    "ties": "counts of at least 1; no entry left gives 0",
+    "quantize": "a channel of zeros gets the scale 1 (tests/transfer/test_compression.py)",
 }
 
 
