@@ -214,3 +214,8 @@ def test_calls_take_turns_in_evaluation_mode_and_the_median_counts(monkeypatch):
     assert all(model.training for model in models.values())
     with pytest.raises(ValueError, match="rounds is 0"):
         call_seconds(models, torch.zeros(1), rounds=0)
+
+
+def test_a_channel_of_zeros_stays_zero():
+    q, scale = quantize(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
+    assert scale[0] == 1 and not dequantize(q, scale)[0].any()
