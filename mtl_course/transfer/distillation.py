@@ -110,7 +110,8 @@ def mixed_loss(
         Scalar. The cross-entropy is a mean over the rows with a label, 0 where there is none.
 
     Raises:
-        ValueError: alpha outside [0, 1], or what `kd_loss` refuses.
+        ValueError: alpha outside [0, 1], another number of labels than of rows, or what `kd_loss`
+            refuses.
         TypeError: as in `kd_loss`.
         FloatingPointError: as in `kd_loss`.
 
@@ -126,6 +127,11 @@ def mixed_loss(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it is the teacher's share, from 0 to 1.")
     soft = kd_loss(logits, teacher_logits, temperature)
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"The student answers {len(logits)} rows and the labels have shape"
+            f" {tuple(labels.shape)}: one class per row."
+        )
     count = (labels != -100).sum().clamp_min(1)
     hard = F.cross_entropy(_exact(logits), labels, reduction="sum") / count
     return alpha * soft + (1 - alpha) * hard
@@ -408,6 +414,8 @@ def _require_fitting(logits: Tensor, teacher_logits: Tensor) -> None:
             f"The student answers {len(logits)} rows and the teacher {len(teacher_logits)}:"
             " ask both the same inputs."
         )
+    if len(logits) == 0:
+        raise ValueError("There is no row to learn from: leave the empty batch out.")
 
 
 def _require_finite(logits: Tensor, what: str) -> None:

@@ -5,6 +5,7 @@ networks that were trained from different beginnings do not mean the same, place
 weights look unrelated these functions refuse to mix them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -248,6 +249,7 @@ def ties(vectors: Sequence[State], keep: float = 0.2) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if there is no vector, names or shapes differ, or `keep` is out of range.
+        FloatingPointError: for a vector with a NaN or inf, which has no rank among sizes; names it.
 
     Source:
         Yadav et al., "TIES-Merging: resolving interference when merging models", NeurIPS 2023,
@@ -262,6 +264,8 @@ def ties(vectors: Sequence[State], keep: float = 0.2) -> dict[str, Tensor]:
         raise ValueError(f"keep is a share above 0 and at most 1; it is {keep}.")
     keys = _checked(vectors, [f"vector {n.split()[1]}" for n in _numbered(vectors)], ())
     flat = torch.stack([torch.cat([v[key].flatten() for key in keys]) for v in vectors])
+    if (bad := ~flat.isfinite().all(dim=1)).any():
+        raise FloatingPointError(f"Vector {int(bad.nonzero()[0])} is not finite: it diverged.")
     # Trim: whatever is as large as the k-th largest stays.
     k = max(1, round(keep * flat.shape[1]))
     threshold = flat.abs().topk(k, dim=1).values[:, -1:]
@@ -292,6 +296,11 @@ def greedy_soup(
     Returns:
         The soup, and the numbers of the models in it, in the order of their joining.
 
+    Raises:
+        ValueError: if there is no model, or what `average` refuses.
+        FloatingPointError: for a score that is NaN, which is neither higher nor lower than another;
+            it names the model or the soup.
+
     Source:
         Wortsman et al., "Model soups", ICML 2022, recipe 1.
 
@@ -301,13 +310,22 @@ def greedy_soup(
         >>> soup, chosen
         ({'w': tensor([2.5000])}, [0, 1])
     """
-    _numbered(states)
-    scores = [score(dict(state)) for state in states]
+    scores = [
+        _ordered(score(dict(state)), name)
+        for state, name in zip(states, _numbered(states), strict=True)
+    ]
     order = sorted(range(len(states)), key=lambda i: -scores[i])
     chosen, best = order[:1], scores[order[0]]
     soup = average([states[order[0]]])
     for i in order[1:]:
         trial = average([states[j] for j in (*chosen, i)], skip=skip, related=related)
-        if (value := score(trial)) >= best:
+        if (value := _ordered(score(trial), f"the soup with model {i}")) >= best:
             soup, best, chosen = trial, value, [*chosen, i]
     return soup, chosen
+
+
+def _ordered(score: float, name: str) -> float:
+    """The score itself; FloatingPointError if it is NaN."""
+    if math.isnan(score):
+        raise FloatingPointError(f"The score of {name} is NaN: leave out models that diverged.")
+    return score

@@ -120,8 +120,8 @@ def permuted(
     independent. Exchanging whole rows or whole columns of the scores keeps that dependence.
 
     Args:
-        scores: [S, T].
-        gains: [S, T].
+        scores: [S, T]; NaN as in `rank_per_target`.
+        gains: [S, T]; NaN as well.
         what: "sources" exchanges the rows: does the score know anything of the sources? "targets"
             exchanges the columns: does it know which source fits *this* target, or would the scores
             of another target have served as well?
@@ -129,7 +129,9 @@ def permuted(
         seed: of the draws.
 
     Returns:
-        The share of exchanges with a mean correlation at least as high; at least 1 / rounds.
+        The share of exchanges with a mean correlation at least as high; at least 1 / rounds. An
+        exchange that leaves no target with an order counts as at least as high. NaN if the
+        observed scores have no order for any target.
 
     Raises:
         ValueError: matrices of different shapes, or another `what`.
@@ -154,13 +156,19 @@ def permuted(
     if np.isfinite(scores).all() and np.isfinite(gains).all():
         # a column keeps its ranks wherever its entries go, so they are found once
         a, b = _unit_ranks(scores), _unit_ranks(gains)
-        means = [np.nanmean((np.take(a, order, axis=axis) * b).sum(axis=0)) for order in orders]
+        means = [_mean((np.take(a, order, axis=axis) * b).sum(axis=0)) for order in orders]
     else:
         means = [
-            np.nanmean(rank_per_target(np.take(scores, order, axis=axis), gains))
-            for order in orders
+            _mean(rank_per_target(np.take(scores, order, axis=axis), gains)) for order in orders
         ]
-    return float(np.mean(np.array(means) >= means[0] - 1e-12))
+    if np.isnan(means[0]):
+        return float("nan")
+    return float(np.mean(~(np.array(means) < means[0] - 1e-12)))
+
+
+def _mean(values: NDArray) -> float:
+    """Mean of the values that are no NaN; NaN if there is none."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _unit_ranks(values: NDArray) -> NDArray:

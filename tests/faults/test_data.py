@@ -18,6 +18,7 @@ from mtl_course.training import regression
 NAN = float("nan")
 X, Y = rows()
 FLOATS = torch.ones(12, 3)
+SAYS = F.one_hot(Y, 3).float()  # probabilities, or logits
 WITH_NAN = torch.where(torch.arange(12)[:, None] == 5, NAN, FLOATS)
 EMPTY = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 NUMBERS = {"a": regression("a"), "b": regression("b")}
@@ -111,6 +112,19 @@ def of_episodes(run):
     ]
 
 
+def of_a_score(score, name, values):
+    """Rows for a score of transferability: what it takes beside the labels, and the labels."""
+    with_nan = torch.where(WITH_NAN[:, :1].isnan(), NAN, values)
+    return [
+        (lambda: score(with_nan, Y), f"{name} is nan in row 5"),
+        (lambda: score(values[:11], Y), f"{name} has 11 rows, but there are 12 labels"),
+        (lambda: score(values, Y[:11]), f"{name} has 12 rows, but there are 11 labels"),
+        (lambda: score(values[:0], Y), f"{name} has shape"),
+        (lambda: score(values, Y[:0]), "labels has shape"),
+        (lambda: score(values, torch.full((12,), NAN)), "labels .* whole numbers"),
+    ]
+
+
 mse = F.mse_loss
 REFUSED = {
     "fit": of_one_task(fit),
@@ -141,6 +155,29 @@ REFUSED = {
         for n, m in ((3, 2), (2, 3), (0, 0))
     ],
     "fisher_diagonal": [(lambda: streams.fisher_diagonal(Net(), X[:0]), "no input")],
+    "mixed_loss": [
+        (lambda: transfer.mixed_loss(SAYS, SAYS, Y[:11]), r"12 rows and the labels .*\(11,\)"),
+        (lambda: transfer.mixed_loss(SAYS, SAYS[:11], Y), "12 rows and the teacher 11"),
+        (lambda: transfer.mixed_loss(SAYS[:11], SAYS, Y), "11 rows and the teacher 12"),
+    ],
+    "nce": [
+        (lambda: transfer.nce(Y[:11], Y), "source_labels has 11 rows, but there are 12 labels"),
+        (lambda: transfer.nce(Y, Y[:11]), "source_labels has 12 rows, but there are 11 labels"),
+        (lambda: transfer.nce(Y[:0], Y), "source_labels has shape"),
+        (lambda: transfer.nce(Y, Y[:0]), "^labels has shape"),
+        (lambda: transfer.nce(Y, torch.full((12,), NAN)), "^labels .* whole numbers"),
+    ],
+    "leep": of_a_score(transfer.leep, "probabilities", SAYS),
+    "h_score": of_a_score(transfer.h_score, "features", X),
+    "probe_score": of_a_score(transfer.probe_score, "features", X),
+    "logme": of_a_score(transfer.logme, "features", X),
+    "target_shares": [
+        (lambda: transfer.target_shares(Y[:11], Y, Y, 3), "11 labels but 12 predictions"),
+        (lambda: transfer.target_shares(Y, Y[:11], Y, 3), "12 labels but 11 predictions"),
+        (lambda: transfer.target_shares(Y[:0], Y[:0], Y, 3), "at least one example"),
+        (lambda: transfer.target_shares(Y, Y, Y[:0], 3), "at least one example"),
+        (lambda: transfer.target_shares(Y * 0, Y, Y, 3), r"none of the classes \[1, 2\]"),
+    ],
     "label_map": [
         (lambda: transfer.label_map(torch.ones(3, 2) / 2, torch.tensor([0, 1]), 2), "2 labels")
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import meta, multitask, networks, streams, training
+from mtl_course import data, meta, multitask, networks, streams, training, transfer
 from mtl_course.dev.docstrings import ROOMS, public
 from mtl_course.multitask import balancing
 from mtl_course.training import Trial
@@ -54,8 +54,24 @@ def accuracy_matrix():
     return A
 
 
+def diverged():
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(layer.weight, NAN)
+    return layer
+
+
+def cell(gates):
+    """Weights and biases of a recurrent cell of two inputs and two states."""
+    return *torch.ones(2, 2 * gates, 2), *torch.zeros(2, 2 * gates)
+
+
 LOGITS = torch.tensor([[1.0, NAN], [NAN, NAN], [2.0, 1.0]])
 CLASSES = torch.tensor([1, 0, 0])
+FEATURES = torch.tensor([[NAN, 1.0], [0.0, 2.0], [1.0, 0.0], [2.0, 1.0]])
+LABELS = torch.tensor([0, 1, 0, 1])
+SOUND = torch.arange(8.0).view(4, 2)
+SCORES, GAINS = [[NAN], [2.0], [3.0]], [[0.1], [0.2], [0.3]]
+MODELS = [{"w": torch.tensor([value])} for value in (1.0, NAN, 3.0)]
 MULTI, SINGLE, HIGHER = {"a": NAN, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": True, "b": False}
 
 # function -> a call with a NaN among what it compares
@@ -79,6 +95,43 @@ ROWS = {
     "average_accuracy": lambda: streams.average_accuracy(accuracy_matrix()),
     "backward_transfer": lambda: streams.backward_transfer(accuracy_matrix()),
     "forward_transfer": lambda: streams.forward_transfer(accuracy_matrix().T, torch.zeros(3)),
+    # Scores of transferability, and what they are worth.
+    "nce": lambda: transfer.nce(LABELS, FEATURES[:, 0]),
+    "leep": lambda: transfer.leep(FEATURES, LABELS),
+    "ledoit_wolf": lambda: transfer.ledoit_wolf(FEATURES),
+    "h_score": lambda: transfer.h_score(FEATURES, LABELS),
+    "probe_score": lambda: transfer.probe_score(FEATURES, LABELS),
+    "evidence": lambda: transfer.evidence(FEATURES, SOUND),
+    "logme": lambda: transfer.logme(FEATURES, LABELS),
+    "rank_per_target": lambda: transfer.rank_per_target(SCORES, GAINS),  # two sources are left
+    "regret": lambda: transfer.regret(SCORES[:1], GAINS[:1]),
+    "permuted": lambda: transfer.permuted(SCORES, GAINS, "sources", 20),
+    # Models that are weighed against each other, weight by weight or by a score.
+    "ties": lambda: transfer.ties(MODELS, keep=1.0),
+    "greedy_soup": lambda: transfer.greedy_soup(MODELS, lambda s: float(s["w"])),
+    "quantize": lambda: transfer.quantize(FEATURES),
+    "quantized": lambda: transfer.quantized(diverged()),
+    # Students and teachers, which agree on the largest logit.
+    "agreement": lambda: transfer.agreement(FEATURES, SOUND),
+    "kd_loss": lambda: transfer.kd_loss(SOUND, FEATURES),
+    "kd_losses": lambda: transfer.kd_losses({"a": SOUND}, {"a": FEATURES}),
+    "mixed_loss": lambda: transfer.mixed_loss(SOUND, FEATURES, LABELS),
+    "teacher_outputs": lambda: transfer.teacher_outputs(diverged(), SOUND),
+    "nt_xent": lambda: transfer.nt_xent(FEATURES, SOUND),
+    # Two domains, told apart by distances and by a classifier.
+    "coral": lambda: transfer.coral(SOUND, FEATURES),
+    "mmd": lambda: transfer.mmd(SOUND, FEATURES),
+    "proxy_a_distance": lambda: transfer.proxy_a_distance(SOUND, FEATURES),
+    "domain_loss": lambda: transfer.domain_loss(SOUND, FEATURES, torch.nn.Linear(2, 1)),
+    "adapt_batchnorm": lambda: transfer.adapt_batchnorm(torch.nn.BatchNorm1d(2), FEATURES),
+    "gradient_reversal": lambda: transfer.gradient_reversal(SOUND, NAN),
+    "reversal_schedule": lambda: transfer.reversal_schedule(NAN),
+    # Rows in the order of their time.
+    "split_in_time": lambda: data.split_in_time([0.0, NAN, 2.0], [1.0]),
+    "rolling_origins": lambda: list(data.rolling_origins([0.0, 1.0, 2.0], [1.0, NAN])),
+    "windows": lambda: data.windows(range(4), 1, [1], [0.0, 1.0, NAN, 3.0]),
+    "pad": lambda: data.pad([[1.0], [1.0, NAN]]),  # the longest sets the length
+    "present": lambda: networks.present(torch.tensor([[[1.0], [NAN], [2.0]]])),  # a gap
     "widest": lambda: networks.widest(lambda width: torch.nn.Linear(width, 1), NAN),
 }
 # They rank nothing themselves: they make, move or train, and the losses that they compare are held
@@ -103,6 +156,16 @@ RANK_NOTHING = {
     *("class_stream", "single_task", "learn", "learn_jointly", "accuracies"),
     *("fisher_diagonal", "ewc_penalty"),
     *("distillation_loss", "prequential"),
+    # counts, labels and ids, which are whole numbers
+    *("target_shares", "attention_mask", "text_ids", "vocabulary", "encode", "minilm"),
+    *("stored_bytes", "sparse_bytes", "working_bytes", "call_seconds"),
+    # what they are given goes through sums, products and softmaxes: a NaN stays one
+    *("gru_cell", "lstm_cell", "attention", "soft_targets", "pooled_logits", "dequantize"),
+    *("average", "interpolate", "task_vector", "add_vectors"),
+    # layers are put in, taken out, chosen by name, copied
+    *("add_lora", "use_lora", "merge_lora", "unmerge_lora", "remove_lora", "lora_layers"),
+    *("lora_state", "load_lora", "lora_delta", "add_adapters", "bitfit", "trainable_state"),
+    "distilled_tasks",
 }
 
 
@@ -168,8 +231,33 @@ def test_what_does_not_rank_lets_nan_through():
         meta.interval(torch.tensor([0.5, NAN, 0.4]))[0],
         training.rmse(torch.tensor([NAN, 1.0]), torch.zeros(2)),
         training.r2(torch.tensor([NAN, 1.0]), torch.tensor([0.0, 1.0])),
+        transfer.soft_targets(FEATURES)[0, 1],
+        transfer.pooled_logits([SOUND, FEATURES])[0, 1],
+        transfer.dequantize(torch.ones(1, 2, dtype=torch.int8), torch.tensor([NAN]))[0, 0],
+        transfer.average(MODELS)["w"],
+        transfer.interpolate(*MODELS[:2], 0.5)["w"],
+        transfer.task_vector(*MODELS[:2])["w"],
+        transfer.add_vectors(MODELS[0], MODELS[1:])["w"],
+        networks.attention(FEATURES[None], SOUND[None], SOUND[None])[0][0, 0, 0],
+        networks.gru_cell(FEATURES, SOUND, *cell(3))[0, 0],
+        networks.lstm_cell(FEATURES, SOUND, SOUND, *cell(4))[0][0, 0],
     ):
         assert math.isnan(result)
+
+
+def test_scores_without_an_order_are_no_evidence():
+    """No correlation at all is NaN, and an exchange that has none is no less than the observed."""
+    gains = np.arange(8.0).reshape(4, 2)
+    with_holes = np.array([[NAN, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, NAN]])  # three a target
+    for what in ("sources", "targets"):
+        assert math.isnan(transfer.permuted(np.ones((4, 2)), gains, what, 20))
+    assert transfer.permuted(with_holes, with_holes, "targets", 20) == 1
+
+
+def test_a_soup_without_a_score_is_no_worse_soup():
+    models = [{"w": torch.tensor([value])} for value in (1.0, 3.0)]
+    with pytest.raises(FloatingPointError, match="the soup with model 0 is NaN"):
+        transfer.greedy_soup(models, lambda s: NAN if s["w"] == 2 else float(s["w"]))
 
 
 def test_one_group_at_least():
