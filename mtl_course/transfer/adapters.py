@@ -106,9 +106,10 @@ def add_adapters(
             )
     if width < 1:
         raise ValueError(f"An adapter's width is at least 1; it is {width}.")
+    modes = {path: layer.training for path, layer in chosen.items()}
     freeze(model)
-    for layer in chosen.values():
-        put(model, layer, AdapterLayer(layer, width, activation))
+    for path, layer in chosen.items():
+        put(model, layer, AdapterLayer(layer, width, activation).train(modes[path]))
     return model
 
 

@@ -135,8 +135,8 @@ def quantized(model: nn.Module, bits: int = 8) -> nn.Module:
     """A copy of a model whose linear layers and convolutions store their weights in 8 bits.
 
     Biases, norms, embeddings and whatever else there is stay in floats. A layer that occurs twice
-    is one layer in the copy, too. Subclasses of these layers (as in nn.MultiheadAttention) and
-    transposed convolutions are left alone.
+    is one layer in the copy, too, and layers that share a weight share its numbers. Subclasses of
+    these layers (as in nn.MultiheadAttention) and transposed convolutions are left alone.
 
     Args:
         model: any module; left as it is.
@@ -159,6 +159,7 @@ def quantized(model: nn.Module, bits: int = 8) -> nn.Module:
     if type(copy) in (nn.Linear, *CONVOLUTIONS):
         return Int8Layer(copy, bits).eval()
     made: dict[int, Int8Layer] = {}
+    numbers: dict[int, Int8Layer] = {}  # of each weight, which layers may share
     for path, parent in list(copy.named_modules()):
         for name, child in list(parent._modules.items()):
             if type(child) not in (nn.Linear, *CONVOLUTIONS):
@@ -169,6 +170,9 @@ def quantized(model: nn.Module, bits: int = 8) -> nn.Module:
                 except FloatingPointError as error:
                     where = f"{path}.{name}" if path else name
                     raise FloatingPointError(f"Layer {where}: {error}") from None
+                first = numbers.setdefault(id(child.weight), made[id(child)])
+                made[id(child)].weight_int8 = first.weight_int8
+                made[id(child)].scale = first.scale
             setattr(parent, name, made[id(child)])
     if not made:
         raise ValueError(

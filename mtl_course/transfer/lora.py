@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..training.modes import places
 from ._names import matching, put
 from .freezing import freeze
 
@@ -213,10 +214,11 @@ def add_lora(
             )
         if base is not layer and name in layer.A:
             raise ValueError(f"Layer {path!r} has an adapter {name!r} already: take another name.")
+    modes = {path: layer.training for path, layer in chosen.items()}
     freeze(model)
-    for layer in chosen.values():
+    for path, layer in chosen.items():
         if not isinstance(layer, LoRALayer):
-            fresh = LoRALayer(layer)
+            fresh = LoRALayer(layer).train(modes[path])
             put(model, layer, fresh)
             layer = fresh
         layer.add(name, r, alpha)
@@ -255,6 +257,10 @@ def merge_lora(model: nn.Module) -> None:
     Args:
         model: with LoRA layers. While it is merged, its updates want no gradients.
 
+    Raises:
+        ValueError: if a layer shares its weight with another layer, which would get the update as
+            well; the model is as it was then.
+
     Example:
         >>> model = add_lora(nn.Sequential(nn.Linear(4, 3)), "*", r=1)
         >>> _ = nn.init.ones_(model[0].B["default"])
@@ -264,7 +270,20 @@ def merge_lora(model: nn.Module) -> None:
         >>> torch.allclose(model(x), before, atol=1e-6)
         True
     """
-    for layer in lora_layers(model).values():
+    layers = lora_layers(model)
+    weights: dict[str, list[str]] = {}
+    for place, name in places(model).items():
+        weights.setdefault(name, []).append(place)
+    for path, layer in layers.items():
+        own = f"{path}.base.weight" if path else "base.weight"
+        others = next((spots for spots in weights.values() if own in spots), [])
+        if layer.active is not None and len(others) > 1:
+            other = next(spot for spot in others if spot != own)
+            raise ValueError(
+                f"Layer {path!r} shares its weight with {other!r}, which a merged update would"
+                " change as well: leave it unmerged, or untie them."
+            )
+    for layer in layers.values():
         layer.merge()
 
 

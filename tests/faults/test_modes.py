@@ -20,7 +20,7 @@ from mtl_course.data import Episodes, Table
 from mtl_course.meta import Functional
 from mtl_course.streams import Distillation, Ewc, Replay, Stream
 from mtl_course.training.evaluation import predict
-from mtl_course.transfer import freeze, open_top, unfreeze
+from mtl_course.transfer import add_adapters, add_lora, bitfit, freeze, open_top, unfreeze
 
 X, Y = rows()
 SGD = torch.optim.SGD
@@ -179,6 +179,45 @@ def adapted(model):
     meta.adapted_logits(functional(model), episodes(), steps=1, rate=0.1)
 
 
+def adapt_and_restore(model):
+    """BatchNorm's statistics move on purpose, and come back; nothing else ever moves."""
+    names = [f"{n}." for n, m in model.named_modules() if isinstance(m, nn.BatchNorm1d)]
+    if not names or bare(model):
+        with pytest.raises(ValueError, match="nothing to adapt"):
+            transfer.adapt_batchnorm(model, X)
+        return
+    values, modes = state(model)
+    restore = transfer.adapt_batchnorm(model, X)
+    values_now, modes_now = state(model)
+    moved = {n for n in values if not torch.equal(values[n], values_now[n])}
+    assert moved == {f"{names[0]}running_mean", f"{names[0]}running_var"} and modes == modes_now
+    restore()
+
+
+def with_lora(call):
+    """On a copy that carries LoRA, whose norm is open and in the mode that it came with."""
+
+    def run(model):
+        carries = add_lora(copy.deepcopy(model), ["trunk.0", "head"], r=2)
+        nn.init.ones_(carries.head.B["default"])
+        unfreeze(carries.trunk[1])
+        modes = {name: module.training for name, module in carries.named_modules()}
+        assert modes["trunk.1"] == model.trunk[1].training
+        buffers = {name: buffer.clone() for name, buffer in carries.named_buffers()}
+        call(carries)
+        for name, module in carries.named_modules():
+            assert module.training == modes[name], name
+        assert {n for n, _ in carries.named_buffers()} == set(buffers)
+        assert all(torch.equal(b, buffers[n]) for n, b in carries.named_buffers())
+
+    return run
+
+
+def merge_and_unmerge(model):
+    transfer.merge_lora(model)
+    transfer.unmerge_lora(model)
+
+
 LOOKS = {
     "evaluate": lambda model: training.evaluate(model, (X, Y), CE),
     "predict": lambda model: predict(model, X, batch=5),
@@ -208,6 +247,20 @@ LOOKS = {
     "mixed_losses": mixed,
     "adapted_logits": adapted,
     "fine_tuned_logits": fine_tuned,
+    "teacher_outputs": lambda model: transfer.teacher_outputs({"a": model, "b": model}, X),
+    "call_seconds": lambda model: transfer.call_seconds({"a": model, "b": model}, X, rounds=1),
+    "adapt_batchnorm": adapt_and_restore,
+    "quantized": transfer.quantized,
+    "stored_bytes": transfer.stored_bytes,
+    "sparse_bytes": transfer.sparse_bytes,
+    "working_bytes": lambda model: transfer.working_bytes(model, X),
+    "trainable_state": transfer.trainable_state,
+    "lora_layers": with_lora(transfer.lora_layers),
+    "lora_state": with_lora(transfer.lora_state),
+    "lora_delta": with_lora(transfer.lora_delta),
+    "use_lora": with_lora(lambda model: transfer.use_lora(model, None)),
+    "merge_lora": with_lora(transfer.merge_lora),
+    "unmerge_lora": with_lora(merge_and_unmerge),
 }
 MEMORIES = {
     "Ewc": lambda model: end_of_task(Ewc(1.0))(model) if not bare(model) else None,
@@ -223,11 +276,17 @@ ON_PURPOSE = {
     "unfreeze": "opens",
     "replace_head": "a new head",
     "load_source": "other values",
+    "encode": "a forward pass in the caller's mode",
+    "add_lora": "freezes",
+    "load_lora": "freezes",
+    "add_adapters": "freezes",
+    "bitfit": "freezes",
+    "remove_lora": "other layers, in the mode that they are frozen in",
 }
 
 
 def test_everything_that_takes_a_model_has_a_row():
-    found = that_take("model", "module", "f", "head", "parameters")
+    found = that_take("model", "module", "f", "head", "parameters", "encoder", "teacher", "models")
     require_every_row(found, LOOPS, LOOKS, ON_PURPOSE)
 
 
@@ -391,6 +450,48 @@ def test_a_frozen_trunk_is_the_same_after_every_loop(name, run, norm):
     run(model)
     assert same(before, state(model.trunk))
     assert not torch.equal(head.weight, model.head.weight)
+
+
+def load_lora(model):
+    source = add_lora(copy.deepcopy(model), "trunk.0", r=2)
+    transfer.load_lora(model, transfer.lora_state(source))
+
+
+def remove_lora(model):
+    transfer.remove_lora(add_lora(model, "trunk.0", r=2))
+
+
+ADDED = {
+    "add_lora": lambda model: add_lora(model, "trunk.0", r=2),
+    "load_lora": load_lora,
+    "remove_lora": remove_lora,
+    "add_adapters": lambda model: add_adapters(model, "trunk.0", width=2),
+    "bitfit": bitfit,
+}
+
+
+@NORMED
+@pytest.mark.parametrize("name", ADDED)
+def test_what_is_added_to_a_model_leaves_the_rest_frozen(name, norm):
+    """No statistic moves and nothing drops, however often the model is put into training mode."""
+    model = network(norm)
+    expected = copy.deepcopy(model).eval()(X)
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    ADDED[name](model)
+    for _ in range(2):
+        assert torch.allclose(model.train()(X), expected, atol=1e-6)
+    assert not model.trunk[1].training and not model.head.training
+    assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers())
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", ["add_lora", "load_lora", "add_adapters"])
+def test_a_new_layer_has_the_mode_of_the_one_that_it_stands_for(name, mode):
+    model = network("dropout").train(mode)
+    ADDED[name](model)
+    fresh = model.trunk[0]
+    new = [module for module in fresh.modules() if module is not fresh.base]
+    assert {module.training for module in new} == {mode}
 
 
 def test_what_is_opened_inside_a_frozen_part_trains():

@@ -15,7 +15,7 @@ from mtl_course.data import Episodes, Table
 from mtl_course.meta import Functional
 from mtl_course.multitask import GradNorm, HardSharing, balanced_backward
 from mtl_course.streams import Distillation, Ewc, Stream
-from mtl_course.transfer import freeze, layers, open_top, replace_head
+from mtl_course.transfer import add_lora, bitfit, freeze, layers, open_top, replace_head
 
 X, Y = rows()
 SGD = torch.optim.SGD
@@ -164,6 +164,27 @@ def lookahead(model):
     multitask.lookahead(losses, shared, 0.1)
 
 
+def adapt_and_restore(model):
+    stack = Net(head=model)
+    stack.trunk = stack.again = nn.BatchNorm1d(4)
+    restore = transfer.adapt_batchnorm(stack, X)
+    assert torch.allclose(stack.trunk.running_mean, X.mean(0), atol=1e-6)
+    assert torch.allclose(stack.trunk.running_var, X.var(0), atol=1e-6)
+    restore()
+
+
+def with_lora(call):
+    """On a copy that carries LoRA in its whole trunk."""
+
+    def run(model):
+        carries = add_lora(copy.deepcopy(model), "trunk.*", r=2)
+        before = shape(carries)
+        call(carries)
+        assert shape(carries) == before
+
+    return run
+
+
 CALLS = {
     "fit": [fit],
     "evaluate": [lambda model: training.evaluate(model, (X, Y), CE)],
@@ -212,6 +233,17 @@ CALLS = {
     "mixed_losses": [mixed],
     "adapted_logits": [lambda model: meta.adapted_logits(Functional(model), episodes(), 1, 0.1)],
     "fine_tuned_logits": [fine_tuned],
+    "teacher_outputs": [lambda model: transfer.teacher_outputs({"a": model, "b": model}, X)],
+    "call_seconds": [lambda model: transfer.call_seconds({"a": model, "b": model}, X, rounds=1)],
+    "adapt_batchnorm": [adapt_and_restore],
+    "quantized": [transfer.quantized],
+    "stored_bytes": [transfer.stored_bytes],
+    "sparse_bytes": [transfer.sparse_bytes],
+    "working_bytes": [lambda model: transfer.working_bytes(model, X)],
+    "trainable_state": [transfer.trainable_state],
+    "lora_layers": [with_lora(transfer.lora_layers)],
+    "lora_state": [with_lora(transfer.lora_state)],
+    "lora_delta": [with_lora(transfer.lora_delta)],
 }
 # What changes which parts learn, or the parts themselves, on purpose: below.
 ON_PURPOSE = {
@@ -222,6 +254,14 @@ ON_PURPOSE = {
     "gradual_unfreezing": "the same",
     "replace_head": "another head",
     "load_source": "other values, all or none",
+    "add_lora": "freezes, and puts other layers in",
+    "load_lora": "the same",
+    "add_adapters": "the same",
+    "use_lora": "opens one update and freezes the others",
+    "merge_lora": "freezes the update, and changes the weights",
+    "unmerge_lora": "undoes that",
+    "remove_lora": "puts the plain layers back",
+    "bitfit": "freezes all but biases",
 }
 ALL_CALLS = [(name, call) for name, calls in CALLS.items() for call in calls]
 EVERY_CALL = pytest.mark.parametrize("name, call", ALL_CALLS, ids=[name for name, _ in ALL_CALLS])
@@ -230,7 +270,8 @@ REFUSED_WITHOUT_TRUNK = (*BALANCING, CALLS["fit_tasks"][2])
 
 
 def test_everything_that_takes_a_model_has_a_row():
-    found = that_take("model", "module", "f", "head", "parameters", "shared")
+    parameters = ("model", "module", "f", "head", "parameters", "shared", "teacher", "models")
+    found = that_take(*parameters)
     require_every_row(found, CALLS, ON_PURPOSE)
 
 
@@ -399,3 +440,136 @@ def test_trunk_and_heads_that_share_are_refused_before_the_first_step():
     optimizer = SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"share a parameter \(heads\.a\.weight"):
         multitask.fit_tasks(model, TASKS, data, data, optimizer, multitask.upgrad, progress=False)
+
+
+# --------------------------------------------------------- a few numbers beside the frozen weights
+SHARING = pytest.mark.parametrize(
+    "make", [twice, two_names, tied, trunk_and_head], ids=lambda make: make.__name__
+)
+ONE_LAYER = pytest.mark.parametrize("make", [twice, two_names], ids=lambda make: make.__name__)
+
+
+def carrying(make):
+    """The model with an update of its trunk that is not zero, and the plain layers of the trunk."""
+    torch.manual_seed(0)
+    model = make()
+    plain = {id(m): m for m in model.trunk if isinstance(m, nn.Linear)}
+    add_lora(model, "trunk.*", r=2)
+    for layer in transfer.lora_layers(model).values():
+        nn.init.normal_(layer.B["default"])
+    return model, list(plain.values())
+
+
+@SHARING
+def test_lora_gives_each_layer_one_update_under_every_name(make):
+    torch.manual_seed(0)
+    model = make()
+    expected, count = model(X), len({m for m in model.trunk if isinstance(m, nn.Linear)})
+    add_lora(model, "trunk.*", r=2)
+    assert torch.allclose(model(X), expected, atol=1e-6)
+    assert len(transfer.lora_layers(model)) == count
+    assert sum(p.requires_grad for p in model.parameters()) == 2 * count
+    assert not any(isinstance(m, nn.Linear) for m in model.trunk)
+    if make is twice:
+        assert model.trunk[1] is model.trunk[3]
+    if make is two_names:
+        assert model.again is model.trunk[2]
+
+
+@SHARING
+def test_lora_is_stored_once_and_loaded_under_every_name(make):
+    model, plain = carrying(make)
+    state = transfer.lora_state(model)
+    assert len(state) == 3 * len(plain) and len(transfer.lora_delta(model)) == len(plain)
+    torch.manual_seed(0)
+    other = transfer.load_lora(make(), state)
+    assert torch.allclose(other(X), model(X), atol=1e-6)
+
+
+@SHARING
+def test_lora_is_switched_off_and_removed_under_every_name(make):
+    torch.manual_seed(0)
+    model = make()
+    before = [(n, id(p)) for n, p in model.named_parameters(remove_duplicate=False)]
+    expected = model(X)
+    add_lora(model, "trunk.*", r=2)
+    for layer in transfer.lora_layers(model).values():
+        nn.init.normal_(layer.B["default"])
+    assert not torch.allclose(model(X), expected)
+    transfer.use_lora(model, None)
+    assert torch.equal(model(X), expected)
+    assert not any(p.requires_grad for p in model.parameters())
+    transfer.remove_lora(model)
+    assert torch.equal(model(X), expected)
+    assert [(n, id(p)) for n, p in model.named_parameters(remove_duplicate=False)] == before
+
+
+@ONE_LAYER
+def test_an_update_of_a_layer_with_two_names_is_merged_once(make):
+    model, plain = carrying(make)
+    expected, weights = model(X), [layer.weight.clone() for layer in plain]
+    transfer.merge_lora(model)
+    assert torch.allclose(model(X), expected, atol=1e-5)
+    transfer.unmerge_lora(model)
+    assert torch.allclose(model(X), expected, atol=1e-5)
+    for layer, weight in zip(plain, weights, strict=True):
+        assert torch.allclose(layer.weight, weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [tied, trunk_and_head], ids=lambda make: make.__name__)
+def test_an_update_is_not_merged_into_a_weight_that_another_layer_has_too(make):
+    model, _ = carrying(make)
+    expected, before = model(X), shape(model)
+    with pytest.raises(ValueError, match=r"shares its weight with '(trunk|head)"):
+        transfer.merge_lora(model)
+    assert torch.equal(model(X), expected) and shape(model) == before
+    transfer.use_lora(model, None)
+    transfer.merge_lora(model)  # nothing to merge
+
+
+@SHARING
+def test_an_adapter_stands_behind_each_layer_once_under_every_name(make):
+    torch.manual_seed(0)
+    model = make()
+    expected, count = model(X), len({m for m in model.trunk if isinstance(m, nn.Linear)})
+    transfer.add_adapters(model, "trunk.*", width=2)
+    assert torch.allclose(model(X), expected, atol=1e-6)
+    assert sum(isinstance(m, transfer.AdapterLayer) for m in model.modules()) == count
+    assert len(transfer.trainable_state(model)) == 4 * count
+    if make is twice:
+        assert model.trunk[1] is model.trunk[3]
+    if make is two_names:
+        assert model.again is model.trunk[2]
+
+
+def tied_biases():
+    model = tied()
+    model.trunk[3].bias = model.trunk[1].bias
+    return model
+
+
+@pytest.mark.parametrize("make", [twice, two_names, tied_biases], ids=lambda make: make.__name__)
+def test_a_bias_with_two_names_is_opened_and_stored_once(make):
+    model = make()
+    names = bitfit(model)
+    assert set(names) == set(transfer.trainable_state(model)) and len(names) == 3
+    for name, p in model.named_parameters(remove_duplicate=False):
+        assert p.requires_grad == name.endswith("bias"), name
+    other = make()
+    other.load_state_dict(transfer.trainable_state(model), strict=False)
+    named = dict(other.named_parameters())
+    assert all(torch.equal(named[name], model.get_parameter(name)) for name in names)
+
+
+@SHARING
+def test_what_is_shared_is_rounded_and_counted_once(make):
+    torch.manual_seed(0)
+    model = make()
+    kept = {p: p.ndim for p in model.parameters()}
+    numbers = {n: sum(p.numel() for p in kept if kept[p] == n) for n in (1, 2)}
+    assert transfer.stored_bytes(model) == 4 * (numbers[1] + numbers[2])
+    assert transfer.sparse_bytes(model) == transfer.stored_bytes(model)
+    small = transfer.quantized(model)
+    scales = sum(len(p) for p in kept if kept[p] == 2)
+    assert transfer.stored_bytes(small) == numbers[2] + 4 * (scales + numbers[1])
+    assert torch.allclose(small(X), model(X), atol=0.1)
