@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.overrides import BaseTorchFunctionMode
 
 from ..checks.exercise import exercise
 from .inputs import LEAVES_NO_TRACE, different, leaves_no_trace, power, uniform, vectors, whole
@@ -80,7 +81,9 @@ def _(answer, x, strength):
 def _(answer, x, strength):
     x = x.detach().clone().requires_grad_()
     y = 1 * x
-    turned = answer(y, strength)
+    # A hook on y is seen only where the answer runs: with this mode the grader judges there.
+    with BaseTorchFunctionMode():
+        turned = answer(y, strength)
     (3 * y + turned).sum().backward()
     return torch.allclose(x.grad, torch.full_like(x, 3 - strength))
 
