@@ -65,7 +65,8 @@ def kd_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) ->
         Scalar in nats x T^2, 0 where both have the same probabilities.
 
     Raises:
-        ValueError: a temperature that is not above 0 and finite; another number of rows or classes.
+        ValueError: a temperature that is not above 0 and finite; no rows; another number of rows
+            or classes.
         TypeError: integers as teacher's logits, such as labels.
         FloatingPointError: a NaN or inf among the teacher's logits, where they lie on the CPU. (On
             a GPU the look would wait for the device in every step; `teacher_outputs` has looked.)
@@ -148,7 +149,7 @@ def agreement(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         Scalar in [0, 1]; NaN if a logit is.
 
     Raises:
-        ValueError: another number of rows or classes.
+        ValueError: no rows; another number of rows or classes.
         TypeError: integers as teacher's logits, such as labels.
 
     Example:
