@@ -48,7 +48,9 @@ def evidence(
     evidence, the density of y with w integrated out, is that of N(0, I / beta + F F^T / alpha). A
     fixed-point iteration finds the alpha and beta that make it largest. With the singular values
     s_k of F everything depends on their ratio r = alpha / beta alone, so one number per column is
-    iterated and a step costs O(d).
+    iterated and a step costs O(d). It begins at the best ratio of a grid, since the evidence may
+    have two maxima, and every third step it goes ahead to where the steps lead, if that is better:
+    alone they may need thousands.
 
     Args:
         features: [N, d].
@@ -100,13 +102,23 @@ def evidence(
 
 def _iterate(s2, z2, outside, N, size, scales, tolerance, steps):
     """The fixed-point iteration of `evidence`, for all columns at once; shapes as there."""
+
+    def at(ratio):
+        """What a ratio [..., 1, K] leaves unexplained [..., k, K], and the evidence [..., K]."""
+        rest = ratio / (ratio + s2)
+        beta = N / ((rest * z2).sum(dim=-2) + outside)  # the best one for this ratio
+        return rest, (rest.log().sum(dim=-2) / N + beta.log() - np.log(2 * np.pi) - 1) / 2
+
     fits = (len(s2) < N) & (outside <= 1e-24 * N)  # exactly, and with directions to spare
-    ratio, log = s2.mean().expand(len(outside)), torch.full_like(outside, -torch.inf)
+    # The evidence may have two maxima: begin near the larger one. Beyond these ends it is flat.
+    ends = float(1e-9 * s2.min()), float(1e9 * s2.max())
+    grid = torch.logspace(*np.log10(ends), 60, dtype=s2.dtype)
+    log = torch.full_like(outside, -torch.inf)
+    ratio = grid[at(grid[:, None, None])[1].nan_to_num(-torch.inf).argmax(dim=0)]
     taken, converged = torch.zeros(len(outside), dtype=torch.int64), fits.clone()
+    last = []
     for step in range(1, steps + 1):
-        rest = ratio / (ratio + s2)  # the share of each direction that stays unexplained, [k, K]
-        beta = N / ((rest * z2).sum(dim=0) + outside)  # the best one for this ratio
-        now = (rest.log().sum(dim=0) / N + beta.log() - np.log(2 * np.pi) - 1) / 2
+        rest, now = at(ratio)
         moving = ~converged
         taken[moving] = step
         converged |= (now - log).abs() < tolerance
@@ -115,10 +127,16 @@ def _iterate(s2, z2, outside, N, size, scales, tolerance, steps):
             break
         error = (rest.square() * z2).sum(dim=0) + outside
         weights = (s2 * z2 / (ratio + s2).square()).sum(dim=0)  # squared length of the mean w
-        used = (1 - rest).sum(dim=0)  # effective number of weights
+        used = (s2 / (ratio + s2)).sum(dim=0)  # effective number of weights
         free = rest.sum(dim=0) + (N - len(s2))  # N - used, without its rounding
         new = torch.where(weights > 0, used / weights * (error / free), torch.inf)
-        ratio = torch.where(converged, ratio, new.clamp(1e-290, 1e290))
+        new = new.clamp(1e-290, 1e290)
+        last = [*last[-2:], new.log()]
+        if step % 3 == 0:  # small steps may go on for long: go where they lead, if it is better
+            for ahead in (_limit(*last), last[-1] + 10 * (last[-1] - last[-2])):
+                far = ahead.exp().clamp(*ends)
+                new = torch.where(at(far)[1] > at(new)[1], far, new)
+        ratio = torch.where(converged, ratio, new)
     beta = torch.where(fits, torch.inf, N / ((ratio / (ratio + s2) * z2).sum(dim=0) + outside))
     # back to the units of the features and targets that were given
     return Evidence(
@@ -128,6 +146,14 @@ def _iterate(s2, z2, outside, N, size, scales, tolerance, steps):
         steps=taken,
         converged=converged,
     )
+
+
+def _limit(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """Where three values of sequences lead, if their steps shrink by one factor (Aitken)."""
+    step = third - second
+    change = step - (second - first)
+    limit = third - step.square() / torch.where(change == 0, torch.inf, change)
+    return torch.where(limit.isfinite(), limit, third)
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:

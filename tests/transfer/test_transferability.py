@@ -176,6 +176,37 @@ def test_evidence_with_fewer_rows_than_columns_is_the_best_on_a_grid():
     assert bool(best.converged) and float(best.log) >= highest - 1e-6
 
 
+def best_on_a_grid(F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The largest log evidence of each column over 20 decades of ratios, with the best beta."""
+    values, vectors = torch.linalg.eigh(F @ F.T)
+    values, parts = values.clamp_min(0), (vectors.T @ y).square()
+    ratios = torch.logspace(-8, 12, 401, dtype=F.dtype)[:, None] * values.max()
+    spread = values / ratios + 1
+    noise = (parts / spread[..., None]).sum(1) / len(F)
+    logs = -(noise.log() + spread.log().sum(1, keepdim=True) / len(F) + math.log(2 * math.pi) + 1)
+    return (logs / 2).max(dim=0).values
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_the_iteration_rests_soon_and_at_the_larger_of_two_maxima(one_hot):
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        N, d = (int(torch.randint(*ends, (1,), generator=g)) for ends in ((6, 60), (1, 80)))
+        scales = torch.rand(d, generator=g, dtype=torch.float64) ** 4
+        F = torch.randn(N, d, generator=g, dtype=torch.float64) * scales
+        y = torch.randn(N, 6, generator=g, dtype=torch.float64) + F.mean(1, keepdim=True) * seed
+        found = transfer.evidence(F, torch.eye(N, dtype=torch.float64)[:, :6] if one_hot else y)
+        assert found.converged.all() and int(found.steps.max()) <= 60, seed
+        highest = best_on_a_grid(F, torch.eye(N, dtype=torch.float64)[:, :6] if one_hot else y)
+        assert (found.log >= highest - 1e-4).all(), seed
+
+
+def test_one_example_of_each_class_has_its_evidence_in_a_few_steps():
+    x = torch.randn(45, 64, generator=torch.Generator().manual_seed(0)).relu()
+    found = transfer.evidence(x, torch.eye(45))
+    assert found.converged.all() and int(found.steps.max()) <= 60
+
+
 def test_features_of_no_use_leave_the_evidence_of_noise_alone():
     F, t = np.array([[1.0], [1.0], [-1.0], [-1.0]]), np.array([1.0, -1.0, 1.0, -1.0])
     useless = transfer.evidence(F, t)
