@@ -126,9 +126,13 @@ def test_a_file_that_is_there_is_not_overwritten(copy):
     there.unlink()
 
 
-@pytest.mark.parametrize("number", ["00", "09", "13", "99"])
+@pytest.mark.parametrize("number", ["00", "02", "13", "99"])
 def test_the_entry_stands_in_its_order(number):
-    text = (ROOT / "mtl_course" / "chapters.py").read_text(encoding="utf-8")
+    lines = (ROOT / "mtl_course" / "chapters.py").read_text(encoding="utf-8").splitlines(True)
+    for there, _, call in new.entries("".join(lines)):
+        if there == number:  # as if the chapter had not been written yet
+            del lines[call.lineno - 1 : call.end_lineno]
+    text = "".join(lines)
     chapter = chapters.Chapter(number, "a_slug", 'Its "title"', "Where?", 35, 1, None)
     entries = new.entries(new.entered(text, chapter))
     numbers = [entry[0] for entry in entries]
