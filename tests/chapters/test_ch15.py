@@ -297,6 +297,26 @@ def test_one_seed_of_the_record_is_within_its_spread():
         assert abs(reached - rows[method]["target"][0]) < 4 * spread, method
 
 
+def test_baselines_set_on_source_data_at_tiny_size_are_plain_json_with_one_value_per_seed():
+    results = ch15.run_on_source(
+        range(2), lambda line: None, plan=replace(ch15.tiny(PLAN), steps=5)
+    )
+    assert json.loads(json.dumps(results)) and results["rate"] in ch15.RATES_ON_SOURCE
+    for row in results["methods"].values():
+        assert all(len(values) == 2 for values in row.values())
+
+
+def test_one_seed_of_the_baselines_set_on_source_data_is_within_its_spread():
+    record = records.load("15", "source")
+    rows, seed = record.results["methods"], record.provenance["seeds"][0]
+    source, target = ch15_digits.domains(PLAN.source, PLAN.unlabelled, PLAN.held_out)
+    setting = ch15.Setting(ch15.SOURCE, record.results["rate"], ch15.DECAY_ON_SOURCE)
+    model = ch15.train(source.x, source.y, target.x, setting, seed, PLAN)
+    for name, value in ch15.told(model, source, target, ch15_digits.shifted(target, 0.1)).items():
+        seen = rows[ch15.SOURCE][name]
+        assert abs(value - seen[0]) < 4 * max(np.std(seen, ddof=1), 0.01), name
+
+
 def test_one_piece_of_the_record_of_unseen_kinds_is_within_its_spread():
     record = records.load("15", "unseen")
     row = record.results["gaussian_noise"]
