@@ -298,9 +298,7 @@ def test_one_seed_of_the_record_is_within_its_spread():
 
 
 def test_baselines_set_on_source_data_at_tiny_size_are_plain_json_with_one_value_per_seed():
-    results = ch15.run_on_source(
-        range(2), lambda line: None, plan=replace(ch15.tiny(PLAN), steps=5)
-    )
+    results = ch15.run_on_source(range(2), lambda line: None, plan=replace(PLAN, steps=60))
     assert json.loads(json.dumps(results)) and results["rate"] in ch15.RATES_ON_SOURCE
     for row in results["methods"].values():
         assert all(len(values) == 2 for values in row.values())
