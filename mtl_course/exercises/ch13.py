@@ -256,6 +256,8 @@ def _opened(answer, model):
     """Which parameters a step moves afterwards, and what came back."""
     model = twin(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():  # as after a backward pass whose step is still to come
+        p.grad = torch.ones_like(p)
     modes = [m.training for m in model.modules()]
     count = required(answer(model))
     if isinstance(count, torch.Tensor):
@@ -265,6 +267,9 @@ def _opened(answer, model):
         "trained parameters": [name for name, p in model.named_parameters() if p.requires_grad],
         "how many numbers": count,
         "values stay as they are": all(unchanged),
+        "gradients stay as they are": all(
+            p.grad is not None and bool((p.grad == 1).all()) for p in model.parameters()
+        ),
         "each layer stays in its mode": modes == [m.training for m in model.modules()],
     }
 

@@ -469,9 +469,17 @@ def _elsewhere(students, teacher, pools, real):
     return (_picked(students, measure) for measure in measures)
 
 
-def _sure(students, real):
-    """Whose largest probabilities are the largest."""
-    return _picked(students, lambda _, s: F.softmax(s(real), dim=1).amax(1).mean())
+def _sure(students, teacher, real):
+    """Whose largest probabilities are the largest: of all images, or where the teacher agrees."""
+    said = teacher(real).argmax(1)
+
+    def agreed(student):
+        chances, named = F.softmax(student(real), dim=1).max(1)
+        return (chances * (named == said)).mean()
+
+    yield _picked(students, lambda _, s: F.softmax(s(real), dim=1).amax(1).mean())
+    yield _picked(students, lambda _, s: agreed(s))
+    yield _picked(students, lambda _, s: F.softmax(s(real), 1)[range(len(said)), said].mean())
 
 
 def _candidates(kind):
@@ -489,7 +497,7 @@ def _candidates(kind):
     def draw(g):
         seed = g.initial_seed()
         g.set_state(found.get(seed, g.get_state()))
-        while True:
+        for _ in range(1000):
             found[seed] = g.get_state()
             students, teacher, pools, real = drawn(g)
             if seed in done:
@@ -498,10 +506,13 @@ def _candidates(kind):
             first, second = sorted(agreement, key=agreement.get, reverse=True)[:2]
             if agreement[first] < agreement[second] + 2:
                 continue
-            sure = _sure(students, real) if kind == "plain" else None
-            if first != sure and first not in _elsewhere(students, teacher, pools, real):
+            others = set(_elsewhere(students, teacher, pools, real))
+            if kind == "plain":
+                others |= set(_sure(students, teacher, real))
+            if first not in others:
                 done.add(seed)
                 return students, teacher, inputs.shuffled(g, pools), real
+        raise RuntimeError(f"no students for seed {seed} tell right answers from wrong ones")
 
     def drawn(g):
         width, classes = different(g, 2, 4, 7)
@@ -525,7 +536,7 @@ def _candidates(kind):
                 W[:, 1] += 0.6 * torch.randn(classes, generator=g)
             else:
                 W[:, 1] += 0.4 * torch.randn(classes, generator=g)
-            factor = 20.0 if k == best and kind == "close" else 2.0 if k != best else 1.0
+            factor = 20.0 if k == best and kind == "close" else 3.0 if k != best else 0.7
             W *= factor
             b *= factor
             students[name] = _Shift(student, 3.0 * (k == best))
@@ -637,7 +648,21 @@ def _(students, teacher, pools, inputs):
     "Largest probability is not agreement: a student may be sure and wrong. Ask the teacher."
 )
 def _(students, teacher, pools, inputs):
-    return _sure(students, inputs)
+    return next(_sure(students, teacher, inputs))
+
+
+@best_student.mistake(
+    "An agreement counts for more where the student is surer: count the images that both name"
+    " alike."
+)
+def _(students, teacher, pools, inputs):
+    said = teacher(inputs).argmax(1)
+
+    def agreed(student):
+        chances, named = F.softmax(student(inputs), dim=1).max(1)
+        return (chances * (named == said)).mean()
+
+    return _picked(students, lambda _, s: agreed(s))
 
 
 # ---------------------------------------------------------------------------- 5. a byte per weight
