@@ -83,7 +83,7 @@ class Plan:
         (MMD, (10.0, 3.0, 30.0, 100.0)),
         (DANN, (0.3, 0.1, 1.0, 3.0)),
     )
-    rehearsals: int = 1
+    rehearsals: int = 3
     rare: float = 0.1
 
 
