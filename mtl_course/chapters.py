@@ -119,6 +119,15 @@ CHAPTERS = {
             None,
         ),
         Chapter(
+            number="09",
+            slug="experts_recommendation",
+            title="Experts recommendation",
+            question="Which question does this chapter answer?",
+            read=35,
+            cpu=1,
+            gpu=None,
+        ),
+        Chapter(
             "12",
             "fine_tuning",
             "Fine-tuning a network",
