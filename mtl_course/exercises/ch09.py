@@ -13,6 +13,7 @@ from .inputs import (
     uniform,
     whole,
 )
+from .outcomes import scalar
 
 
 # ----------------------------------------------------------------------- 1. the product of chances
@@ -24,13 +25,13 @@ def _offers(kind):
         n = 1 if kind == "one" else whole(g, 5, 12)
         scale = 60.0 if kind == "sure" else 1.5
         a, b = scale * torch.randn(2, n, generator=g, dtype=torch.float64)
-        seen = (torch.rand(n, generator=g) < 0.6).double()
-        liked = (torch.rand(n, generator=g) < 0.5).double()
+        seen = (torch.rand(n, generator=g) < 0.6).long()
+        liked = (torch.rand(n, generator=g) < 0.5).long()
         if n > 1:  # every kind of row, in places that are drawn
             places = torch.randperm(n, generator=g)
-            seen[places[:3]] = torch.tensor([1.0, 1.0, 0.0]).double()
-            liked[places[:3]] = torch.tensor([1.0, 0.0, 0.0]).double()
-        return a, b, seen, torch.where(seen == 1, liked, -1.0)
+            seen[places[:3]] = torch.tensor([1, 1, 0])
+            liked[places[:3]] = torch.tensor([1, 0, 0])
+        return a, b, seen, torch.where(seen == 1, liked, -1)
 
     return draw
 
@@ -57,8 +58,8 @@ def product_loss(a, b, seen, liked):
     "seen and liked", each a mean over all N rows.
 
     a, b: logits [N] of P(seen) and of P(liked | seen).
-    seen: [N], 0 or 1. liked: [N], 0 or 1, and -1 where it is not
-        known, because the row was not seen.
+    seen: int64 [N], 0 or 1. liked: int64 [N], 0 or 1, and -1 where
+        it is not known, because the row was not seen.
     Return a scalar. It is exact for logits of any size: a chance
     may round to 0 or 1, its log must not.
     """
@@ -67,7 +68,7 @@ def product_loss(a, b, seen, liked):
     log_p = F.logsigmoid(a) + F.logsigmoid(b)
     rest = F.logsigmoid(a) + F.logsigmoid(-b)
     log_not = torch.logaddexp(F.logsigmoid(-a), rest)
-    first = F.binary_cross_entropy_with_logits(a, seen)
+    first = F.binary_cross_entropy_with_logits(a, seen.to(a))
     return first - (both * log_p + (1 - both) * log_not).mean()
     ### END SOLUTION
 
@@ -75,7 +76,7 @@ def product_loss(a, b, seen, liked):
 # laws
 @product_loss.law("what stands for `liked` in rows that were not seen does not matter")
 def _(answer, a, b, seen, liked):
-    other = torch.where(seen == 1, liked, 1.0)
+    other = torch.where(seen == 1, liked, 1)
     return torch.allclose(answer(a, b, seen, other), answer(a, b, seen, liked), rtol=1e-6)
 
 
@@ -102,7 +103,7 @@ def _two(a, b, seen, liked, both=lambda s, y: s * y, first=1.0, combine=torch.me
     each = -(target * log_p + (1 - target) * log_not)
     if rows is not None:
         each = each[rows(seen)]
-    seeing = F.binary_cross_entropy_with_logits(a, seen, reduction="none")
+    seeing = F.binary_cross_entropy_with_logits(a, seen.to(a), reduction="none")
     return first * combine(seeing) + combine(each)
 
 
@@ -128,7 +129,7 @@ def _(a, b, seen, liked):
     log_p, log_not = _terms(a, b)
     both = seen * liked
     each = -(both * log_p + (1 - both) * log_not) * seen
-    return F.binary_cross_entropy_with_logits(a, seen) + each.sum() / seen.sum().clamp(min=1)
+    return F.binary_cross_entropy_with_logits(a, seen.to(a)) + each.sum() / seen.sum().clamp(min=1)
 
 
 @product_loss.mistake(
@@ -136,8 +137,8 @@ def _(a, b, seen, liked):
     " says whether a pair was seen *and* liked."
 )
 def _(a, b, seen, liked):
-    first = F.binary_cross_entropy_with_logits(a, seen)
-    return first + F.binary_cross_entropy_with_logits(b, seen * liked)
+    first = F.binary_cross_entropy_with_logits(a, seen.to(a))
+    return first + F.binary_cross_entropy_with_logits(b, (seen * liked).to(b))
 
 
 @product_loss.mistake(
@@ -145,8 +146,8 @@ def _(a, b, seen, liked):
     " sigmoid(a) sigmoid(b) is not sigmoid(a + b)."
 )
 def _(a, b, seen, liked):
-    first = F.binary_cross_entropy_with_logits(a, seen)
-    return first + F.binary_cross_entropy_with_logits(a + b, seen * liked)
+    first = F.binary_cross_entropy_with_logits(a, seen.to(a))
+    return first + F.binary_cross_entropy_with_logits(a + b, (seen * liked).to(b))
 
 
 @product_loss.mistake(
@@ -154,8 +155,8 @@ def _(a, b, seen, liked):
     " Here the second loss is that of the product, over all rows."
 )
 def _(a, b, seen, liked):
-    first = F.binary_cross_entropy_with_logits(a, seen)
-    each = F.binary_cross_entropy_with_logits(b, liked.clamp(min=0), reduction="none") * seen
+    first = F.binary_cross_entropy_with_logits(a, seen.to(a))
+    each = F.binary_cross_entropy_with_logits(b, liked.clamp(min=0).to(b), reduction="none") * seen
     return first + each.sum() / seen.sum().clamp(min=1)
 
 
@@ -165,8 +166,8 @@ def _(a, b, seen, liked):
 )
 def _(a, b, seen, liked):
     p = torch.sigmoid(a) * torch.sigmoid(b)
-    first = F.binary_cross_entropy_with_logits(a, seen)
-    return first + F.binary_cross_entropy(p, seen * liked)
+    first = F.binary_cross_entropy_with_logits(a, seen.to(a))
+    return first + F.binary_cross_entropy(p, (seen * liked).to(p))
 
 
 # ------------------------------------------------------------------------- 2. a gate that collapses
@@ -283,13 +284,24 @@ def _said(kind):
         chances = (0.02 + 0.96 * chances**3) if kind == "uneven" else chances
         place = chances * bins  # none on a border between two bins
         chances = (place.floor() + 0.1 + 0.8 * (place - place.floor())) / bins
-        labels = (torch.rand(n, generator=g, dtype=torch.float64) < 0.2 + 0.5 * chances).double()
+        labels = (torch.rand(n, generator=g, dtype=torch.float64) < 0.2 + 0.5 * chances).long()
         if kind == "edges":
             first, last = different(g, 2, 0, n)
             chances[first], chances[last] = 0.0, 1.0
+            labels[last] = 0
+            other = next(row for row in range(n) if row not in (first, last))
+            # a gap of the other sign in the last bin, and another in the one before
+            chances[other], labels[other] = 1 - 0.2 / bins, 1
+            if bins > 2:
+                before = (place.floor() == bins - 2).nonzero()[:, 0]
+                labels[before] = 0
         return chances, labels, bins
 
     return draw
+
+
+def _number(answer, *args):
+    return {"gap": scalar(answer(*args), "the gap")}
 
 
 # reference
@@ -297,6 +309,7 @@ def _said(kind):
     [_said("plain"), _said("edges"), _said("uneven"), _said("one")],
     points=2,
     grad=False,
+    call=_number,
     hints=(
         "Which rows share a bin? And what do you compare within one?",
         (
@@ -308,7 +321,7 @@ def _said(kind):
 def calibration_gap(chances, labels, bins):
     """The calibration error of equation 6, in equal-width bins.
 
-    chances: [N] in [0, 1], labels: [N], 0 or 1; both float.
+    chances: [N] in [0, 1]. labels: int64 [N], 0 or 1.
     bins: how many; bin k has the chances from k / bins up to
         (k + 1) / bins, and the last one has 1, too. No other
         chance lies on a border. A bin may be empty.
@@ -320,7 +333,7 @@ def calibration_gap(chances, labels, bins):
     total = 0.0
     for k in place.unique():
         here = place == k
-        gap = chances[here].mean() - labels[here].mean()
+        gap = (chances[here] - labels[here]).mean()
         total = total + here.sum() / len(chances) * gap.abs()
     return total
     ### END SOLUTION
@@ -329,7 +342,7 @@ def calibration_gap(chances, labels, bins):
 # laws
 @calibration_gap.law("is 0 for the share of ones as everybody's chance")
 def _(answer, chances, labels, bins):
-    same = torch.full_like(chances, float(labels.mean()))
+    same = torch.full_like(chances, float(labels.double().mean()))
     return abs(float(answer(same, labels, bins))) < 1e-9
 
 
@@ -352,7 +365,7 @@ def _gap(chances, labels, bins, size=torch.abs, weigh=True, middle=False, last=T
         here = place == k
         if here.any():
             said = (k + 0.5) / bins if middle else chances[here].mean()
-            gaps.append(size(said - labels[here].mean()))
+            gaps.append(size(said - labels[here].double().mean()))
             counts.append(here.sum() / len(chances) if weigh else torch.tensor(1.0))
     if not gaps:
         return torch.zeros(())
@@ -384,7 +397,7 @@ calibration_gap.variants(
     " cancel: compare bin by bin."
 )
 def _(chances, labels, bins):
-    return (chances.mean() - labels.mean()).abs()
+    return (chances - labels).mean().abs()
 
 
 @calibration_gap.mistake(
@@ -395,7 +408,7 @@ def _(chances, labels, bins):
     total = chances.new_zeros(())
     for k in range(bins):
         here = place == k
-        gap = chances[here].mean() - labels[here].mean()
+        gap = (chances[here] - labels[here]).mean()
         total = total + here.sum() / len(chances) * gap.abs()
     return total
 
@@ -411,15 +424,15 @@ def _partial(kind):
         logits = {t: 2 * torch.randn(n, generator=g, dtype=torch.float64) for t in names}
         labels = {}
         for place, name in enumerate(names):
-            y = (torch.rand(n, generator=g) < 0.5).double()
+            y = (torch.rand(n, generator=g) < 0.5).long()
             unknown = torch.rand(n, generator=g) < 0.25 + 0.15 * place
             if n > 1:
                 kept, lost = different(g, 2, 0, n)
                 unknown[kept], unknown[lost] = False, True
-            labels[name] = torch.where(unknown, -1.0, y)
+            labels[name] = torch.where(unknown, -1, y)
         if kind == "none":
             name = names[whole(g, 0, len(names))]
-            labels[name] = torch.full_like(labels[name], -1.0)
+            labels[name] = torch.full_like(labels[name], -1)
         weights = {name: uniform(g, 0.2, 1.0) * 10.0 ** whole(g, -1, 2) for name in names}
         return logits, shuffled(g, labels), shuffled(g, weights)
 
@@ -441,8 +454,8 @@ def _partial(kind):
 def partial_cross_entropy(logits, labels, weights):
     """Weighted sum over tasks of each one's mean cross-entropy.
 
-    logits: dict task -> [N]. labels: dict task -> float [N], 0 or
-        1, or -1 where the label is not known. weights: dict task
+    logits: dict task -> [N]. labels: dict task -> int64 [N], 0
+        or 1, or -1 where the label is not known. weights: dict task
         -> float. The dicts have the same tasks, in any order.
     Return the scalar sum_t weights[t] * mean, where the mean is
     over the rows whose label for task t is known. A task without
@@ -454,7 +467,7 @@ def partial_cross_entropy(logits, labels, weights):
         y = labels[name]
         known = y >= 0
         each = F.binary_cross_entropy_with_logits(
-            z[known], y[known], reduction="sum")
+            z[known], y[known].to(z), reduction="sum")
         total = total + weights[name] * each / max(int(known.sum()), 1)
     return total
     ### END SOLUTION
@@ -485,7 +498,7 @@ def _sum_of_means(logits, labels, weights, rows="known", weigh=True, one=False):
     for name, z in logits.items():
         y = labels[name]
         known = y >= 0
-        part = F.binary_cross_entropy_with_logits(z[known], y[known], reduction="sum")
+        part = F.binary_cross_entropy_with_logits(z[known], y[known].to(z), reduction="sum")
         by = {"known": max(int(known.sum()), 1), "all": len(z), "none": 1}[rows]
         by, count = (1, count + int(known.sum())) if one else (by, count)
         total = total + (weights[name] if weigh else 1.0) * part / by
@@ -510,9 +523,8 @@ partial_cross_entropy.variants(
     "-1 is taken for a label, so unknown rows pull the logit down without end. Leave them out."
 )
 def _(logits, labels, weights):
-    return sum(
-        weights[t] * F.binary_cross_entropy_with_logits(z, labels[t]) for t, z in logits.items()
-    )
+    losses = F.binary_cross_entropy_with_logits
+    return sum(weights[t] * losses(z, labels[t].to(z)) for t, z in logits.items())
 
 
 @partial_cross_entropy.mistake(
@@ -520,7 +532,7 @@ def _(logits, labels, weights):
 )
 def _(logits, labels, weights):
     return sum(
-        weights[t] * F.binary_cross_entropy_with_logits(z, labels[t].clamp(min=0))
+        weights[t] * F.binary_cross_entropy_with_logits(z, labels[t].clamp(min=0).to(z))
         for t, z in logits.items()
     )
 
@@ -533,7 +545,7 @@ def _(logits, labels, weights):
     total = 0.0
     for z, y, w in zip(logits.values(), labels.values(), weights.values(), strict=True):
         known = y >= 0
-        each = F.binary_cross_entropy_with_logits(z[known], y[known], reduction="sum")
+        each = F.binary_cross_entropy_with_logits(z[known], y[known].to(z), reduction="sum")
         total = total + w * each / max(int(known.sum()), 1)
     return total
 
@@ -543,16 +555,18 @@ def _(logits, labels, weights):
     " task adds 0."
 )
 def _(logits, labels, weights):
-    return sum(
-        weights[t] * F.binary_cross_entropy_with_logits(z[labels[t] >= 0], labels[t][labels[t] >= 0])
-        for t, z in logits.items()
-    )
+    total = 0.0
+    for t, z in logits.items():
+        known = labels[t] >= 0
+        y = labels[t][known].to(z)
+        total = total + weights[t] * F.binary_cross_entropy_with_logits(z[known], y)
+    return total
 
 
 # ------------------------------------------------------------------------ 5. the leaked popularity
 # inputs
 def _log(g):
-    """A log of ratings in no order of time; some films have one rating, some rows are for a test."""
+    """Ratings in no order of time; some films have one rating, some rows are for a test."""
     n = whole(g, 14, 26)
     film = torch.randint(0, whole(g, 3, 6), (n,), generator=g)
     film[0] = int(film.max()) + 1
@@ -576,7 +590,7 @@ def _leaky(film, liked, time, train):
     many ratings of this film could be known at that time, and the
     mean of their `liked`, 0.5 if there are none.
     """
-    features = torch.full((len(film), 2), 0.5, dtype=liked.dtype)
+    features = liked.new_full((len(film), 2), 0.5)
     for row in range(len(film)):
         known = film == film[row]
         features[row, 0] = known.sum()
@@ -599,7 +613,7 @@ def _leaky(film, liked, time, train):
     ),
 )
 def film_features(film, liked, time, train):
-    features = torch.full((len(film), 2), 0.5, dtype=liked.dtype)
+    features = liked.new_full((len(film), 2), 0.5)
     for row in range(len(film)):
         known = (film == film[row]) & train & (time < time[row])
         features[row, 0] = known.sum()
@@ -640,7 +654,7 @@ film_features.law(LEAVES_NO_TRACE)(leaves_no_trace)
 # mistakes
 def _features(film, liked, time, train, past=True, allowed=True, equal=False, none=0.5, rows=False):
     """The features with one thing changed."""
-    features = torch.full((len(film), 2), none, dtype=liked.dtype)
+    features = liked.new_full((len(film), 2), none)
     for row in range(len(film)):
         known = film == film[row]
         if rows:
@@ -686,7 +700,7 @@ def _(film, liked, time, train):
     "The row itself is left out, but later and test rows still count. Could you have known them?"
 )
 def _(film, liked, time, train):
-    features = torch.full((len(film), 2), 0.5, dtype=liked.dtype)
+    features = liked.new_full((len(film), 2), 0.5)
     for row in range(len(film)):
         known = film == film[row]
         known[row] = False

@@ -50,7 +50,7 @@ class Plan:
     width: int = 16
     steps: int = 600
     every: int = 40
-    batch: int = 1024
+    batch: int = 512
     alone: tuple[tuple[float, float], ...] = tuple(
         (rate, decay) for rate in (0.001, 0.002, 0.005, 0.01, 0.02) for decay in (0.1, 1.0)
     )
@@ -61,7 +61,7 @@ class Plan:
     shrink: tuple[float, ...] = (1, 3, 10, 30)
     popular: tuple[float, ...] = (0, 0.01, 0.03, 0.1, 0.2)
     mixed: tuple[float, ...] = (0, 1, 2, 4, 8)
-    pairs: int = 4096
+    pairs: int = 2048
     whole_steps: int = 400
     whole_rates: tuple[float, ...] = (0.003, 0.01, 0.03)
 

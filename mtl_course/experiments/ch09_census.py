@@ -51,7 +51,7 @@ class CensusPlan:
     vector: int = 4
     steps: int = 250
     stops: int = 10
-    batch: int = 512
+    batch: int = 256
     rates: tuple[float, ...] = (0.001, 0.003, 0.01)
     balance: float = 0.1
 

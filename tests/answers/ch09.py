@@ -99,7 +99,7 @@ def partial_cross_entropy(logits, labels, weights):
         rows = (labels[t] >= 0).nonzero()[:, 0]
         if len(rows):
             total = total + w * F.binary_cross_entropy_with_logits(
-                logits[t][rows], labels[t][rows])
+                logits[t][rows], labels[t][rows].to(logits[t]))
     return total
 """,
     ],
@@ -132,4 +132,34 @@ def film_features(film, liked, time, train):
 
 LAST_AXIS = "the last axis of a matrix is axis 1"
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "product_loss": {
+        "log_not = torch.logaddexp(F.logsigmoid(-a), rest)  =>  log_not = torch.logaddexp(rest, F.logsigmoid(-a))": (
+            "a sum commutes"
+        )
+    },
+    "balance_penalty": {
+        "chances = logits.softmax(1)  =>  chances = logits.softmax(-1)": LAST_AXIS,
+        "shares = torch.bincount(logits.argmax(1), minlength=E) / B  =>  shares = torch.bincount(logits.argmax(-1), minlength=E) / B": (
+            LAST_AXIS
+        ),
+    },
+    "calibration_gap": {
+        "gap = (chances[here] - labels[here]).mean()  =>  gap = (labels[here] - chances[here]).mean()": (
+            "its absolute value is taken"
+        )
+    },
+    "partial_cross_entropy": {
+        "total = total + weights[name] * each / max(int(known.sum()), 1)  =>  total = total + weights[name] * each / max(1, int(known.sum()))": (
+            "the larger of two numbers is the same in either order"
+        ),
+        "total = total + weights[name] * each / max(int(known.sum()), 1)  =>  total = total + weights[name] * each / max(known.sum(), 1)": (
+            "a count as a tensor divides as the number does"
+        ),
+    },
+    "film_features": {
+        "features[row, 1] = liked[known].mean()  =>  features[row, -1] = liked[known].mean()": (
+            "the last of two columns is column 1"
+        )
+    },
+}
