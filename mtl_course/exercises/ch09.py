@@ -289,12 +289,11 @@ def _said(kind):
             first, last = different(g, 2, 0, n)
             chances[first], chances[last] = 0.0, 1.0
             labels[last] = 0
-            other = next(row for row in range(n) if row not in (first, last))
-            # a gap of the other sign in the last bin, and another in the one before
-            chances[other], labels[other] = 1 - 0.2 / bins, 1
-            if bins > 2:
-                before = (place.floor() == bins - 2).nonzero()[:, 0]
-                labels[before] = 0
+            low, high = [row for row in range(n) if row not in (first, last)][:2]
+            # gaps of the other sign: one in the last bin, and all in the bin before it
+            chances[high], labels[high] = 1 - 0.2 / bins, 1
+            chances[low] = (bins - 1.5) / bins
+            labels[(chances * bins).long() == bins - 2] = 1
         return chances, labels, bins
 
     return draw
