@@ -48,22 +48,22 @@ class Plan:
 
     sizes: tuple[int, ...] = (1_000, 3_000, 10_000, 50_000)
     width: int = 16
-    steps: int = 600
-    every: int = 40
-    batch: int = 512
+    steps: int = 400
+    every: int = 20
+    batch: int = 2048
     alone: tuple[tuple[float, float], ...] = tuple(
-        (rate, decay) for rate in (0.001, 0.002, 0.005, 0.01, 0.02) for decay in (0.1, 1.0)
+        (rate, decay) for rate in (0.0005, 0.002, 0.008) for decay in (0.1, 1.0)
     )
     joint: tuple[tuple[float, float], ...] = tuple(
-        (weight, decay) for weight in (0.003, 0.01, 0.03, 0.1, 0.3) for decay in (0.1, 1.0)
+        (weight, decay) for weight in (0.003, 0.03, 0.3) for decay in (0.1, 0.5)
     )
-    joint_rate: float = 0.01
+    joint_rate: float = 0.02
     shrink: tuple[float, ...] = (1, 3, 10, 30)
     popular: tuple[float, ...] = (0, 0.01, 0.03, 0.1, 0.2)
     mixed: tuple[float, ...] = (0, 1, 2, 4, 8)
     pairs: int = 2048
-    whole_steps: int = 400
-    whole_rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    whole_steps: int = 300
+    whole_rates: tuple[float, ...] = (0.005, 0.015)
 
 
 PLANS = {"cpu": Plan(), "gpu": Plan(width=32, steps=2000, every=100)}
