@@ -49,10 +49,10 @@ class CensusPlan:
     test: int = 20_000
     budget: int = 12_000
     vector: int = 4
-    steps: int = 250
+    steps: int = 200
     stops: int = 10
     batch: int = 256
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01)
+    rates: tuple[float, ...] = (0.002, 0.006)
     balance: float = 0.1
 
 
