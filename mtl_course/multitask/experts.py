@@ -38,7 +38,13 @@ def mix(logits: Tensor, outputs: Sequence[Tensor]) -> Tensor:
             f"A gate has {logits.shape[1]} outputs for {len(outputs)} experts;"
             " it needs one for each."
         )
-    return torch.einsum("be,be...->b...", logits.softmax(dim=1), torch.stack(list(outputs), dim=1))
+    shape = (-1, *[1] * (outputs[0].dim() - 1))
+    chances = [p.view(shape) for p in logits.softmax(dim=1).unbind(dim=1)]
+    mixture = chances[0] * outputs[0]
+    # one after the other: a stack would copy all outputs, and again on the way back
+    for p, output in zip(chances[1:], outputs[1:], strict=True):
+        mixture = torch.addcmul(mixture, p, output)
+    return mixture
 
 
 class MMoE(nn.Module):
