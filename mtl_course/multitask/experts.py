@@ -208,7 +208,7 @@ class PLE(nn.Module):
 
 
 class TopOne(nn.Module):
-    """Sparse experts: each task sends a row to its best expert alone, z_t = p_e(x) expert_e(x).
+    """Sparse experts: a row goes to each task's best expert alone, z_t = p_e(x) expert_e(x).
 
     e is the expert with the largest chance p of gate_t(x); its factor p is how the gate learns. An
     expert runs once, on the rows that at least one task sends to it, and not at all without any:
@@ -283,7 +283,7 @@ class TopOne(nn.Module):
 
 
 def balance_loss(chances: Tensor) -> Tensor:
-    """How unevenly a gate uses its experts: E sum_e share_e mean_e; 1 where all are used alike.
+    """How unevenly a gate uses its experts: E sum_e share_e mean_e; 1 where all are alike.
 
     share_e is the share of the rows whose best expert is e, mean_e the mean chance of e. The first
     has no gradient: the loss lowers the chances of experts that many rows go to.

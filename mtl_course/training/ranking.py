@@ -70,7 +70,7 @@ class Cut(NamedTuple):
 
 
 def precision_recall_f1(predicted: Tensor, labels: Tensor) -> Cut:
-    """Of what is called yes, how much is; of what is yes, how much is called so; and both in one.
+    """How much of what is called yes is; how much of what is yes is called so; both in one.
 
     Args:
         predicted: [N], bool, or 0 and 1: what is called yes.
@@ -104,14 +104,14 @@ def precision_recall_f1(predicted: Tensor, labels: Tensor) -> Cut:
 
 
 class Bins(NamedTuple):
-    """Rows with like chances, bin by bin: see `reliability`."""
+    """Rows with like chances, bin by bin: see `calibration_curve`."""
 
     counts: Tensor
     chances: Tensor
     shares: Tensor
 
 
-def reliability(chances: Tensor, labels: Tensor, bins: int = 10) -> Bins:
+def calibration_curve(chances: Tensor, labels: Tensor, bins: int = 10) -> Bins:
     """Bin by bin what a network says and what comes true: a reliability diagram.
 
     Args:
@@ -127,7 +127,8 @@ def reliability(chances: Tensor, labels: Tensor, bins: int = 10) -> Bins:
         ValueError: as `auc`, for a chance outside of [0, 1], or fewer than one bin.
 
     Example:
-        >>> found = reliability(torch.tensor([0.1, 0.1, 0.8, 0.6]), torch.tensor([0, 1, 1, 1]), 2)
+        >>> chances, labels = torch.tensor([0.1, 0.1, 0.8, 0.6]), torch.tensor([0, 1, 1, 1])
+        >>> found = calibration_curve(chances, labels, bins=2)
         >>> found.counts.tolist(), found.shares.tolist()
         ([2, 2], [0.5, 1.0])
     """
@@ -154,8 +155,8 @@ def calibration_error(chances: Tensor, labels: Tensor, bins: int = 10) -> Tensor
     """Expected calibration error: by how much chances miss what comes true, on average.
 
     The mean over all rows of |mean chance - share of yes| in the row's bin, with the bins of
-    `reliability`. 0 is calibrated. It says nothing of the order: the same chance for all rows,
-    if it is the share of yes, has no error.
+    `calibration_curve`. 0 is calibrated. It says nothing of the order: the same chance for all
+    rows, if it is the share of yes, has no error.
 
     Args:
         chances: [N], between 0 and 1.
@@ -166,7 +167,7 @@ def calibration_error(chances: Tensor, labels: Tensor, bins: int = 10) -> Tensor
         Scalar in [0, 1], float64.
 
     Raises:
-        ValueError: as `reliability`.
+        ValueError: as `calibration_curve`.
 
     Source:
         Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017,
@@ -177,5 +178,5 @@ def calibration_error(chances: Tensor, labels: Tensor, bins: int = 10) -> Tensor
         >>> round(calibration_error(chances, labels, bins=2).item(), 3)
         0.35
     """
-    counts, said, true = reliability(chances, labels, bins)
+    counts, said, true = calibration_curve(chances, labels, bins)
     return (counts * (said - true).abs()).sum() / counts.sum()
