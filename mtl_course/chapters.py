@@ -119,6 +119,15 @@ CHAPTERS = {
             None,
         ),
         Chapter(
+            "09",
+            "experts_recommendation",
+            "Experts for recommendation and tables",
+            "Two targets of one user: does one network serve both, and does it need experts?",
+            35,
+            1,
+            None,
+        ),
+        Chapter(
             "12",
             "fine_tuning",
             "Fine-tuning a network",

@@ -27,6 +27,11 @@ __getattr__, __dir__, __all__ = exports(
         "CGC": "experts",  # one level of `PLE`
         "PLE": "experts",  # pattern: levels of private and shared experts
         "mix": "experts",  # what a gate does: a weighted mean of experts
+        "TopOne": "experts",  # pattern: each row to the best expert of each task
+        "balance_loss": "experts",  # how unevenly a gate uses its experts
+        # one event that needs another
+        "esmm_loss": "whole_space",  # seen, and seen and liked, over all rows
+        "log_product": "whole_space",  # the log of a product of two chances
         # weightings: T losses to one
         "Weighting": "weighting",  # the base of all
         "EqualWeights": "weighting",  # the plain sum

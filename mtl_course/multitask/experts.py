@@ -3,6 +3,9 @@
 They are patterns in the sense of `mtl_course.multitask.sharing`: modules from x to a dict task ->
 features. A gate is a module that gives one logit per expert: ``nn.Linear(d, experts)`` for rows of
 d numbers, and for images any small network that ends like that.
+
+`MMoE` and `PLE` run every expert on every row. `TopOne` runs for each row only the experts that
+some task's gate puts first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +38,13 @@ def mix(logits: Tensor, outputs: Sequence[Tensor]) -> Tensor:
             f"A gate has {logits.shape[1]} outputs for {len(outputs)} experts;"
             " it needs one for each."
         )
-    return torch.einsum("be,be...->b...", logits.softmax(dim=1), torch.stack(list(outputs), dim=1))
+    shape = (-1, *[1] * (outputs[0].dim() - 1))
+    chances = [p.view(shape) for p in logits.softmax(dim=1).unbind(dim=1)]
+    mixture = chances[0] * outputs[0]
+    # one after the other: a stack would copy all outputs, and again on the way back
+    for p, output in zip(chances[1:], outputs[1:], strict=True):
+        mixture = torch.addcmul(mixture, p, output)
+    return mixture
 
 
 class MMoE(nn.Module):
@@ -196,3 +205,113 @@ class PLE(nn.Module):
         """Weights of the last level's gates: task -> [B, E_t + E_s], rows that sum to 1."""
         z, _ = self._into_the_last(x)
         return {name: gate(z[name]).softmax(dim=1) for name, gate in self.levels[-1].gates.items()}
+
+
+class TopOne(nn.Module):
+    """Sparse experts: a row goes to each task's best expert alone, z_t = p_e(x) expert_e(x).
+
+    e is the expert with the largest chance p of gate_t(x); its factor p is how the gate learns. An
+    expert runs once, on the rows that at least one task sends to it, and not at all without any:
+    the cost per row is that of one expert per task, however many there are.
+
+    Nothing keeps a gate from sending all rows to one expert. Add a multiple of `balance(x)` to the
+    losses against that. Experts must not look at the whole batch, as BatchNorm does: theirs may
+    have one row.
+
+    Args:
+        experts: E modules from x to features of one shape.
+        gates: task -> module from x [B, ...] to logits [B, E].
+
+    Raises:
+        ValueError: when called, if a gate has not one logit for each expert, or without rows.
+
+    Source:
+        Fedus, Zoph and Shazeer, "Switch Transformers", JMLR 23, 2022, equations 1 and 2, here with
+        a gate for each task.
+
+    Example:
+        >>> gates = {"price": nn.Linear(5, 4), "kind": nn.Linear(5, 4)}
+        >>> pattern = TopOne([nn.Linear(5, 8) for _ in range(4)], gates)
+        >>> {task: list(z.shape) for task, z in pattern(torch.randn(1, 5)).items()}
+        {'price': [1, 8], 'kind': [1, 8]}
+        >>> pattern.balance(torch.randn(64, 5)).item() >= 1
+        True
+    """
+
+    def __init__(self, experts: Sequence[nn.Module], gates: Mapping[str, nn.Module]):
+        super().__init__()
+        self.experts, self.gates = nn.ModuleList(experts), nn.ModuleDict(gates)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Task -> the output of each row's best expert, times its chance."""
+        best = {name: chances.max(dim=1) for name, chances in self.weights(x).items()}
+        chosen = torch.stack([indices for _, indices in best.values()])
+        outputs, start, places = [], 0, torch.zeros_like(chosen)
+        for e, expert in enumerate(self.experts):
+            here = chosen == e
+            rows = here.any(dim=0)
+            where = rows.nonzero().squeeze(1)
+            if not len(where):
+                continue
+            outputs.append(expert(x[where]))
+            # where each row's output will stand once they are all in one tensor
+            places = torch.where(here, start + rows.cumsum(dim=0) - 1, places)
+            start += len(where)
+        together = torch.cat(outputs)
+        features = {}
+        for (name, (chance, _)), place in zip(best.items(), places, strict=True):
+            z = together[place]
+            features[name] = z * chance.view(-1, *[1] * (z.dim() - 1))
+        return features
+
+    def weights(self, x: Tensor) -> dict[str, Tensor]:
+        """What each gate gives to each expert before the best is taken: task -> [B, E]."""
+        if not len(x):
+            raise ValueError("There are no rows.")
+        chances = {name: gate(x).softmax(dim=1) for name, gate in self.gates.items()}
+        for name, p in chances.items():
+            if p.shape[1] != len(self.experts):
+                raise ValueError(
+                    f"The gate of {name!r} has {p.shape[1]} outputs for {len(self.experts)}"
+                    " experts; it needs one for each."
+                )
+        return chances
+
+    def balance(self, x: Tensor) -> Tensor:
+        """The mean over tasks of `balance_loss`, with the graph of the gates."""
+        return torch.stack([balance_loss(p) for p in self.weights(x).values()]).mean()
+
+
+def balance_loss(chances: Tensor) -> Tensor:
+    """How unevenly a gate uses its experts: E sum_e share_e mean_e; 1 where all are alike.
+
+    share_e is the share of the rows whose best expert is e, mean_e the mean chance of e. The first
+    has no gradient: the loss lowers the chances of experts that many rows go to.
+
+    Args:
+        chances: [B, E], rows that sum to 1.
+
+    Returns:
+        Scalar; E where all rows go to one expert with certainty.
+
+    Raises:
+        ValueError: if it is not a matrix with at least one row, or has a NaN; it names the row.
+
+    Source:
+        Fedus, Zoph and Shazeer, "Switch Transformers", JMLR 23, 2022, equations 4 to 6.
+
+    Example:
+        >>> balance_loss(torch.tensor([[0.75, 0.25], [0.25, 0.75]])).item()
+        1.0
+        >>> balance_loss(torch.tensor([[0.75, 0.25], [0.75, 0.25]])).item()
+        1.5
+    """
+    if chances.dim() != 2 or not len(chances):
+        raise ValueError(
+            f"Chances must be [B, E] with at least one row; they are {list(chances.shape)}."
+        )
+    if (bad := chances.isnan().any(dim=1)).any():
+        raise ValueError(f"Row {int(bad.nonzero()[0])} of the chances has a NaN.")
+    experts = chances.shape[1]
+    shares = torch.bincount(chances.argmax(dim=1), minlength=experts) / len(chances)
+    return experts * (shares.to(chances) * chances.mean(dim=0)).sum()

@@ -21,6 +21,11 @@ __getattr__, __dir__, __all__ = exports(
         "rmse": "tasks",  # root mean squared error
         "r2": "tasks",  # coefficient of determination
         "delta_m": "tasks",  # mean relative gain over single-task models
+        # a yes or no: order, size of chances, cuts
+        "auc": "ranking",  # how often a yes has a higher score than a no
+        "precision_recall_f1": "ranking",  # what a cut finds and misses
+        "calibration_curve": "ranking",  # bin by bin, what is said and what comes true
+        "calibration_error": "ranking",  # by how much chances miss what comes true
         # numbers of 16 bits, and waits for the GPU
         "Precision": "precision",  # forward passes in bfloat16 or float16
         "default_precision": "precision",  # what a full-size run computes in

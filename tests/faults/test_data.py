@@ -125,6 +125,17 @@ def of_a_score(score, name, values):
     ]
 
 
+def of_a_judge(judge):
+    """Rows for what judges yes and no: scores and labels of the same rows."""
+    said, truth = torch.ones(12), (Y > 0).float()
+    return [
+        (lambda: judge(said[:11], truth), r"\[11\] and labels of \[12\]"),
+        (lambda: judge(said[:0], truth[:0]), "no rows"),
+        (lambda: judge(torch.where(torch.arange(12) == 5, NAN, said), truth), "Row 5 .* is NaN"),
+        (lambda: judge(said, torch.where(torch.arange(12) == 5, NAN, truth)), "Row 5 .* label nan"),
+    ]
+
+
 mse = F.mse_loss
 REFUSED = {
     "fit": of_one_task(fit),
@@ -178,6 +189,10 @@ REFUSED = {
         (lambda: transfer.target_shares(Y, Y, Y[:0], 3), "at least one example"),
         (lambda: transfer.target_shares(Y * 0, Y, Y, 3), r"none of the classes \[1, 2\]"),
     ],
+    "auc": of_a_judge(training.auc),
+    "precision_recall_f1": of_a_judge(training.precision_recall_f1),
+    "calibration_curve": of_a_judge(training.calibration_curve),
+    "calibration_error": of_a_judge(training.calibration_error),
     "label_map": [
         (lambda: transfer.label_map(torch.ones(3, 2) / 2, torch.tensor([0, 1]), 2), "2 labels")
     ],

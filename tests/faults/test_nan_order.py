@@ -70,6 +70,7 @@ CLASSES = torch.tensor([1, 0, 0])
 FEATURES = torch.tensor([[NAN, 1.0], [0.0, 2.0], [1.0, 0.0], [2.0, 1.0]])
 LABELS = torch.tensor([0, 1, 0, 1])
 SOUND = torch.arange(8.0).view(4, 2)
+SAID = torch.tensor([0.2, NAN, 0.9, 0.4])  # chances
 SCORES, GAINS = [[NAN], [2.0], [3.0]], [[0.1], [0.2], [0.3]]
 MODELS = [{"w": torch.tensor([value])} for value in (1.0, NAN, 3.0)]
 MULTI, SINGLE, HIGHER = {"a": NAN, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": True, "b": False}
@@ -90,6 +91,11 @@ ROWS = {
     "random_search": lambda: best_of(training.random_search),
     "accuracy": lambda: training.accuracy(LOGITS, CLASSES),
     "delta_m": lambda: training.delta_m(MULTI, SINGLE, HIGHER),
+    "auc": lambda: training.auc(SAID, LABELS),
+    "precision_recall_f1": lambda: training.precision_recall_f1(SAID > 0.5, SAID),
+    "calibration_curve": lambda: training.calibration_curve(SAID, LABELS),
+    "calibration_error": lambda: training.calibration_error(SAID, LABELS),
+    "balance_loss": lambda: multitask.balance_loss(FEATURES.softmax(1)),
     "query_accuracy": lambda: meta.query_accuracy(LOGITS[None], CLASSES[None]),
     "forgetting": lambda: streams.forgetting(accuracy_matrix()),
     "average_accuracy": lambda: streams.average_accuracy(accuracy_matrix()),
@@ -146,7 +152,7 @@ RANK_NOTHING = {
     *("fit_tasks", "step", "evaluate_tasks", "mix", "parameter_groups", "gram"),
     *("balanced_backward", "normal_equations", "ridge", "mean_regularised", "related_ridge"),
     *("complete", "relation", "learn_relation", "closeness", "cosines", "lookahead"),
-    *("relative_gain", "both_ways", "partitions"),
+    *("relative_gain", "both_ways", "partitions", "esmm_loss", "log_product"),
     *("load_source", "freeze", "unfreeze", "replace_head", "l2_sp", "label_map", "layers"),
     *("layer_groups", "open_top", "lp_ft", "gradual_unfreezing"),
     *("adapt", "objective", "meta_losses", "meta_backward", "mixed_losses", "learned_rates"),

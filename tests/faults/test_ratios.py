@@ -77,6 +77,17 @@ REFUSED = {
             "dec",
         )
     ],
+    "auc": [
+        (lambda y=y: training.auc(torch.ones(2), y), "alike")
+        for y in (torch.zeros(2), torch.ones(2))
+    ],
+    "precision_recall_f1": [
+        (lambda: training.precision_recall_f1(torch.zeros(2), torch.ones(2)), "no precision"),
+        (lambda: training.precision_recall_f1(torch.ones(2), torch.zeros(2)), "no recall"),
+    ],
+    "calibration_error": [
+        (lambda: training.calibration_error(torch.ones(0), torch.ones(0)), "no rows"),
+    ],
     "prototypes": [
         (lambda: meta.prototypes(torch.ones(2, 1), torch.tensor([0, 0]), 2), "class 1"),
     ],
@@ -160,6 +171,7 @@ SAFE = {
     "CrossStitch": "max(..., 1)",
     "attention": "the square root of the width of a head",
     "ties": "counts of at least 1; no entry left gives 0",
+    "calibration_curve": "counts of the bins that have rows",
     "quantize": "a channel of zeros gets the scale 1 (tests/transfer/test_compression.py)",
 }
 
