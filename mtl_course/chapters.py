@@ -119,6 +119,15 @@ CHAPTERS = {
             None,
         ),
         Chapter(
+            number="10",
+            slug="rnn_finance",
+            title="Recurrent networks: several series, several horizons",
+            question="When do several series, or several questions of one series, share a recurrent network with profit?",
+            read=35,
+            cpu=1,
+            gpu=None,
+        ),
+        Chapter(
             "12",
             "fine_tuning",
             "Fine-tuning a network",

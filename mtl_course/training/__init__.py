@@ -21,6 +21,9 @@ __getattr__, __dir__, __all__ = exports(
         "rmse": "tasks",  # root mean squared error
         "r2": "tasks",  # coefficient of determination
         "delta_m": "tasks",  # mean relative gain over single-task models
+        # forecasts
+        "means_ahead": "forecasts",  # the mean of the next h values, NaN where not yet known
+        "diebold_mariano": "forecasts",  # does one forecast lose less, beyond chance?
         # numbers of 16 bits, and waits for the GPU
         "Precision": "precision",  # forward passes in bfloat16 or float16
         "default_precision": "precision",  # what a full-size run computes in
