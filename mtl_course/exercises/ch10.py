@@ -554,20 +554,20 @@ def _leaky(series, cut, steps, ahead, width):
     Return a dict of x_train, y_train, x_test, y_test, in the
     order of t. This code leaks in six places. Mend it.
     """
-    import numpy as np
+    import numpy
     filled = series.copy()
     for t in range(len(filled) - 2, -1, -1):
-        if np.isnan(filled[t]):
+        if numpy.isnan(filled[t]):
             filled[t] = filled[t + 1]
-    smooth = np.empty(len(filled))
+    smooth = numpy.empty(len(filled))
     for t in range(len(filled)):
         first = max(0, t - width // 2)
         smooth[t] = filled[first:t + width // 2 + 1].mean()
     scaled = (smooth - smooth.mean()) / smooth.std()
-    rows = np.arange(steps - 1, len(filled) - ahead)
-    window = rows[:, None] + np.arange(1 - steps, 1) + ahead
+    rows = numpy.arange(steps - 1, len(filled) - ahead)
+    window = rows[:, None] + numpy.arange(1 - steps, 1) + ahead
     x, y = scaled[window], filled[rows + ahead]
-    order = np.random.default_rng(0).permutation(len(rows))
+    order = numpy.random.default_rng(0).permutation(len(rows))
     count = (rows < cut).sum()
     train, test = order[:count], order[count:]
     return {"x_train": x[train], "y_train": y[train],
@@ -596,7 +596,6 @@ def _leaky(series, cut, steps, ahead, width):
     ),
 )
 def make_parts(series, cut, steps, ahead, width):
-    import numpy as np
     filled = series.copy()
     for t in range(1, len(filled)):
         if np.isnan(filled[t]):
