@@ -13,7 +13,7 @@ from ..records.pieces import kept
 from . import ch10_stocks, ch10_vowels
 from .ch10_vowels import Plan
 
-PLANS = {"cpu": Plan(), "gpu": Plan(features=64, shots=(1, 2, 4, 8, 16))}
+PLANS = {"cpu": Plan(), "gpu": Plan(features=64, shots=(1, 2, 4, 8, 16), stops=(50, 100, 200, 400))}
 STOCKS = ch10_stocks.Plan()
 
 

@@ -7,7 +7,7 @@ history and sixteen a long one: a network of the sixteen is used as it is, and f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,15 +46,15 @@ class Plan:
     features: int = 16
     window: int = 12
     horizons: tuple[int, ...] = (1, 4, 12)
-    history: tuple[int, ...] = (52, 104, 208, 416)
+    history: tuple[int, ...] = (52, 104, 416)
     new: tuple[int, ...] = (26, 52, 104)
     source: int = 416
     newcomers: int = 4
     test: int = 52
     long: int = 572
     batch: int = 64
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
-    stops: tuple[int, ...] = (0, 10, 25, 50, 100, 200)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    stops: tuple[int, ...] = (0, 10, 25, 50, 100)
     strengths: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
@@ -410,8 +410,3 @@ def one_seed(plan: Plan, seed: int) -> dict:
         study.__name__: study(plan, series, seed)
         for study in (everyone, newcomers, long_run, returns)
     }
-
-
-def smaller(plan: Plan) -> Plan:
-    """A plan for a quick look: half of the search."""
-    return replace(plan, rates=plan.rates[1:3], stops=(0, 25, 100))

@@ -37,13 +37,13 @@ class Plan:
     """
 
     features: int = 32
-    shots: tuple[int, ...] = (1, 2, 4, 8)
+    shots: tuple[int, ...] = (1, 2, 8)
     validation: int = 10
     labelled: int = 16
     unlabelled: int = 32
     weight: float = 1.0
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    stops: tuple[int, ...] = (50, 100, 200, 300)
+    rates: tuple[float, ...] = (0.005, 0.015, 0.05)
+    stops: tuple[int, ...] = (50, 100, 200)
 
 
 @dataclass(frozen=True)
