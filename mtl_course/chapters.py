@@ -119,13 +119,14 @@ CHAPTERS = {
             None,
         ),
         Chapter(
-            number="10",
-            slug="rnn_finance",
-            title="Recurrent networks: several series, several horizons",
-            question="When do several series, or several questions of one series, share a recurrent network with profit?",
-            read=35,
-            cpu=1,
-            gpu=None,
+            "10",
+            "rnn_finance",
+            "Recurrent networks: several series, several horizons",
+            "When do several series, or several questions of one series, share a recurrent network"
+            " with profit?",
+            40,
+            1,
+            None,
         ),
         Chapter(
             "12",
