@@ -2,7 +2,7 @@
 
 import math
 
-import numpy as np
+import numpy
 import torch
 from scipy import stats
 
@@ -377,7 +377,7 @@ def _pair(low, high, most):
     def draw(generator):
         N = whole(generator, low, high)
         shared, a, b = torch.rand(3, N, generator=generator, dtype=torch.float64).numpy()
-        trend = np.convolve(a - b, np.ones(3) / 3, "same")
+        trend = numpy.convolve(a - b, numpy.ones(3) / 3, "same")
         unit = power(generator, -3, 3)
         first, second = unit * (shared + a + trend), unit * (shared + b + 0.2)
         return first, second, whole(generator, 1, most + 1)
@@ -445,18 +445,18 @@ def _(answer, first, second, horizon):
 @dm_test.law("at one step it is the t test of the differences")
 def _(answer, first, second, horizon):
     there = stats.ttest_1samp(first - second, 0.0)
-    return np.allclose(
+    return numpy.allclose(
         list(_both(answer, first, second, 1).values()), [there.statistic, there.pvalue]
     )
 
 
 @dm_test.law("a week that is hard for both does not matter: only differences count")
 def _(answer, first, second, horizon):
-    hard = np.abs(first).max() * (np.arange(len(first)) % 3)
+    hard = numpy.abs(first).max() * (numpy.arange(len(first)) % 3)
     here, there = (
         _both(answer, first + extra, second + extra, horizon) for extra in (0 * hard, hard)
     )
-    return np.allclose(list(here.values()), list(there.values()), rtol=1e-6)
+    return numpy.allclose(list(here.values()), list(there.values()), rtol=1e-6)
 
 
 dm_test.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -472,7 +472,7 @@ def _dm(first, second, horizon, lags=None, weight=None, correct=True, sides=2, l
         bartlett = 1 - k / h if weight is None else weight(k, h)
         total = total + twice * bartlett * (apart[k:] @ apart[:-k]) / N
     factor = (N + 1 - 2 * h + h * (h - 1) / N) / N if correct else 1.0
-    statistic = d.mean() / np.sqrt(max(total, 1e-300) / N) * np.sqrt(factor)
+    statistic = d.mean() / numpy.sqrt(max(total, 1e-300) / N) * numpy.sqrt(factor)
     tail = stats.t.sf(abs(statistic), N - 1) if law == "t" else stats.norm.sf(abs(statistic))
     return statistic, sides * tail
 
@@ -520,7 +520,7 @@ def _market(gaps):
             missing = torch.rand(T, generator=generator).numpy() < 0.25
             missing[[0, cut - 2]] = False
             missing[[1, cut - 1]] = True  # a gap right before the cut, and the first there can be
-            series[missing] = np.nan
+            series[missing] = numpy.nan
         return series, cut, steps, ahead, width
 
     return draw
@@ -531,47 +531,34 @@ _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 def _prepared(answer, *args):
     """The four parts of what an answer returns, by name."""
-    result = answer(*args)
-    if not isinstance(result, dict) or set(result) != set(_PARTS):
-        raise ValueError(f"Return a dict with the keys {', '.join(_PARTS)}.")
-    return {name: np.asarray(result[name], dtype=np.float64) for name in _PARTS}
+    parts = named(answer(*args), *_PARTS)
+    return {name: numpy.asarray(value, dtype=numpy.float64) for name, value in parts.items()}
 
 
 # reference
 def _leaky(series, cut, steps, ahead, width):
-    """Windows and labels of a series, to train on and to test on.
+    """Windows and labels of series [T]; NaN is a gap, not in row 0.
 
-    series: array [T]; NaN where nothing was traded, not in row 0.
-    cut: rows from here on are the future of whoever trains.
-    Wanted: fill gaps with the last value; smooth, the mean of a
-        row and of the width - 1 before it (of all there are, at
-        the start); scale the smoothed series by mean and
-        deviation (np.std) of the rows before the cut. Then
-        x: the `steps` smoothed, scaled values up to row t;
-        y: the filled, unsmoothed value of row t + ahead.
-    Train: all t whose window exists and whose label is from
-        before the cut. Test: all t from the cut on, with a label.
-    Return a dict of x_train, y_train, x_test, y_test, in the
-    order of t. This code leaks in six places. Mend it.
-    """
-    import numpy
+    Fill a gap with the last value. Smooth: the mean of a row and of
+    the width - 1 before it, or all there are. Scale by its mean and
+    np.std before row `cut`. x: `steps` scaled values up to row t;
+    y: the filled value of row t + ahead. Train: labels before `cut`.
+    Test: t from `cut` on. Return x_train, y_train, x_test, y_test."""
+    import numpy as np
     filled = series.copy()
     for t in range(len(filled) - 2, -1, -1):
-        if numpy.isnan(filled[t]):
+        if np.isnan(filled[t]):
             filled[t] = filled[t + 1]
-    smooth = numpy.empty(len(filled))
-    for t in range(len(filled)):
-        first = max(0, t - width // 2)
-        smooth[t] = filled[first:t + width // 2 + 1].mean()
-    scaled = (smooth - smooth.mean()) / smooth.std()
-    rows = numpy.arange(steps - 1, len(filled) - ahead)
-    window = rows[:, None] + numpy.arange(1 - steps, 1) + ahead
-    x, y = scaled[window], filled[rows + ahead]
-    order = numpy.random.default_rng(0).permutation(len(rows))
-    count = (rows < cut).sum()
-    train, test = order[:count], order[count:]
-    return {"x_train": x[train], "y_train": y[train],
-            "x_test": x[test], "y_test": y[test]}
+    smooth = np.array([
+        filled[max(0, t - width // 2):t + width // 2 + 1].mean()
+        for t in range(len(filled))])
+    z = (smooth - smooth.mean()) / smooth.std()
+    rows = np.arange(steps - 1, len(z) - ahead)
+    window = rows[:, None] + np.arange(1 - steps, 1) + ahead
+    order = np.random.default_rng(0).permutation(len(rows))
+    train, test = np.split(order, [(rows < cut).sum()])
+    x, y = z[window], filled[rows + ahead]
+    return x[train], y[train], x[test], y[test]
 
 
 @exercise(
@@ -596,32 +583,31 @@ def _leaky(series, cut, steps, ahead, width):
     ),
 )
 def make_parts(series, cut, steps, ahead, width):
+    import numpy as np
     filled = series.copy()
     for t in range(1, len(filled)):
         if np.isnan(filled[t]):
             filled[t] = filled[t - 1]
-    smooth = np.empty(len(filled))
-    for t in range(len(filled)):
-        first = max(0, t - width + 1)
-        smooth[t] = filled[first:t + 1].mean()
+    smooth = np.array([
+        filled[max(0, t - width + 1):t + 1].mean()
+        for t in range(len(filled))])
     past = smooth[:cut]
-    scaled = (smooth - past.mean()) / past.std()
-    rows = np.arange(steps - 1, len(filled) - ahead)
+    z = (smooth - past.mean()) / past.std()
+    rows = np.arange(steps - 1, len(z) - ahead)
     window = rows[:, None] + np.arange(1 - steps, 1)
-    x, y = scaled[window], filled[rows + ahead]
     train, test = rows + ahead < cut, rows >= cut
-    return {"x_train": x[train], "y_train": y[train],
-            "x_test": x[test], "y_test": y[test]}
+    x, y = z[window], filled[rows + ahead]
+    return x[train], y[train], x[test], y[test]
 
 
 # laws
 @make_parts.law("another future changes nothing in the training part")
 def _(answer, series, cut, steps, ahead, width):
     other = series.copy()
-    other[cut:] = 100.0 - 3 * np.nan_to_num(other[cut:])
+    other[cut:] = 100.0 - 3 * numpy.nan_to_num(other[cut:])
     here, there = (_prepared(answer, s, cut, steps, ahead, width) for s in (series, other))
     return all(
-        here[name].shape == there[name].shape and np.allclose(here[name], there[name])
+        here[name].shape == there[name].shape and numpy.allclose(here[name], there[name])
         for name in ("x_train", "y_train")
     )
 
@@ -629,21 +615,21 @@ def _(answer, series, cut, steps, ahead, width):
 @make_parts.law("the last input that is tested does not know its own label")
 def _(answer, series, cut, steps, ahead, width):
     other = series.copy()
-    other[-1] = np.nan_to_num(other[-1]) + 1000.0
+    other[-1] = numpy.nan_to_num(other[-1]) + 1000.0
     here, there = (
         _prepared(answer, s, cut, steps, ahead, width)["x_test"][-1] for s in (series, other)
     )
-    return np.allclose(here, there)
+    return numpy.allclose(here, there)
 
 
 @make_parts.law("no input of the test part changes with what comes after it")
 def _(answer, series, cut, steps, ahead, width):
     other = series.copy()
-    other[cut + 1 :] = 50.0 - 2 * np.nan_to_num(other[cut + 1 :])
+    other[cut + 1 :] = 50.0 - 2 * numpy.nan_to_num(other[cut + 1 :])
     here, there = (
         _prepared(answer, s, cut, steps, ahead, width)["x_test"][0] for s in (series, other)
     )
-    return np.allclose(here, there)
+    return numpy.allclose(here, there)
 
 
 make_parts.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -657,24 +643,24 @@ def _pipeline(
     """The pipeline with one leak left in, or another thing changed."""
     T, filled = len(series), series.copy()
     for t in range(T - 2, -1, -1) if back else range(1, T):
-        if np.isnan(filled[t]):
+        if numpy.isnan(filled[t]):
             filled[t] = filled[t + 1 if back else t - 1]
     starts = [
         (max(0, t - width // 2), t + width // 2 + 1) if centred else (max(0, t - width + 1), t + 1)
         for t in range(T)
     ]
-    smooth = np.array([filled[a:b].mean() for a, b in starts])
+    smooth = numpy.array([filled[a:b].mean() for a, b in starts])
     past = smooth if whole_scale else smooth[:cut]
     scaled = (smooth - past.mean()) / past.std()
-    rows = np.arange(steps - 1, T - ahead)
+    rows = numpy.arange(steps - 1, T - ahead)
     end = ahead if inside else 0
-    x = np.stack([scaled[t + end - steps + 1 : t + end + 1] for t in rows])
+    x = numpy.stack([scaled[t + end - steps + 1 : t + end + 1] for t in rows])
     y = (filled if labels is None else labels(smooth, scaled, filled, past))[rows + ahead]
     train, test = rows + (0 if overlap else ahead) < cut, rows >= cut
     if shuffled:
-        order = np.random.default_rng(0).permutation(len(rows))
+        order = numpy.random.default_rng(0).permutation(len(rows))
         train, test = order[: train.sum()], order[-test.sum() :]
-    return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+    return x[train], y[train], x[test], y[test]
 
 
 make_parts.variants(

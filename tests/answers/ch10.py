@@ -99,24 +99,24 @@ def dm_test(first, second, horizon):
     "make_parts": [
         """
 def make_parts(series, cut, steps, ahead, width):
-    series = np.array(series)
-    seen = np.where(np.isnan(series), 0, np.arange(len(series)))
-    filled = series[np.maximum.accumulate(seen)]
-    total = np.concatenate([[0.0], np.cumsum(filled)])
-    ends = np.arange(1, len(series) + 1)
-    starts = np.maximum(ends - width, 0)
+    series = numpy.array(series)
+    seen = numpy.where(numpy.isnan(series), 0, numpy.arange(len(series)))
+    filled = series[numpy.maximum.accumulate(seen)]
+    total = numpy.concatenate([[0.0], numpy.cumsum(filled)])
+    ends = numpy.arange(1, len(series) + 1)
+    starts = numpy.maximum(ends - width, 0)
     smooth = (total[ends] - total[starts]) / (ends - starts)
     z = (smooth - smooth[:cut].mean()) / smooth[:cut].std()
-    views = np.lib.stride_tricks.sliding_window_view(z, steps)
+    views = numpy.lib.stride_tricks.sliding_window_view(z, steps)
     T = len(filled)
     last = range(steps - 1, cut - ahead)
     later = range(cut, T - ahead)
     def parts(rows):
-        rows = np.array(rows)
+        rows = numpy.array(rows)
         return views[rows - steps + 1].copy(), filled[rows + ahead]
     x_train, y_train = parts(last)
     x_test, y_test = parts(later)
-    return dict(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return x_train, y_train, x_test, y_test
 """,
         """
 def make_parts(series, cut, steps, ahead, width):
@@ -136,7 +136,7 @@ def make_parts(series, cut, steps, ahead, width):
             window = smooth[t - steps + 1:t + 1]
             out["x_" + part].append([(s - mean) / deviation for s in window])
             out["y_" + part].append(values[t + ahead])
-    return out
+    return list(out.values())
 """,
     ],
 }
@@ -177,6 +177,8 @@ EQUIVALENT = {
             "row 0 is no gap, and a gap in row -1, the last, gets the value that it would get later,"
             " or that is still a gap and is then filled in its turn"
         ),
-        "first = max(0, t - width + 1)  =>  first = max(t - width + 1, 0)": "max is symmetric",
+        "smooth = np.array([filled[max(0, t - width + 1):t + 1].mean() for t in range(len(filled))])"
+        "  =>  smooth = np.array([filled[max(t - width + 1, 0):t + 1].mean()"
+        " for t in range(len(filled))])": "max is symmetric",
     },
 }
