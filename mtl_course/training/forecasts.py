@@ -50,7 +50,7 @@ def means_ahead(series: ArrayLike, horizons: Sequence[int]) -> NDArray:
 
 
 def diebold_mariano(first: ArrayLike, second: ArrayLike, horizon: int = 1) -> tuple[float, float]:
-    """Does the first forecast lose less than the second, beyond chance?
+    """Test whether the first forecast loses less than the second, beyond chance.
 
     The mean of the differences over its standard error. Forecasts h steps ahead made at
     neighbouring times share h - 1 steps of the future, so the error counts the differences'
