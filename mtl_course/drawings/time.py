@@ -9,9 +9,9 @@ def unrolled_heads() -> Pen:
         "unrolled_heads", 440, 330, "One recurrent cell, unrolled, with several heads",
         """Four copies of the same cell in a row, shared weights. Each reads a frame below it and
         the state of the cell before, and hands its own state on to the right. Above every cell but
-        the last, a green head guesses the next frame: a dashed arrow shows that the frame which
-        then comes is its label. From the last state alone a red head names the speaker. All heads
-        send their gradients through the same cell.""",
+        the last, a green head guesses the next frame, which needs no label. Above the last cell
+        alone a red head names the speaker, for which there are few labels. All heads train the
+        same cell.""",
     )  # fmt: skip
     xs = (24.0, 128.0, 232.0, 336.0)
     y, wide = 168.0, 66.0
