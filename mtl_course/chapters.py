@@ -128,6 +128,16 @@ CHAPTERS = {
             None,
         ),
         Chapter(
+            "10",
+            "rnn_finance",
+            "Recurrent networks: several series, several horizons",
+            "When do several series, or several questions of one series, share a recurrent network"
+            " with profit?",
+            40,
+            1,
+            None,
+        ),
+        Chapter(
             "12",
             "fine_tuning",
             "Fine-tuning a network",

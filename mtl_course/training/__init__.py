@@ -26,6 +26,9 @@ __getattr__, __dir__, __all__ = exports(
         "precision_recall_f1": "ranking",  # what a cut finds and misses
         "calibration_curve": "ranking",  # bin by bin, what is said and what comes true
         "calibration_error": "ranking",  # by how much chances miss what comes true
+        # forecasts
+        "means_ahead": "forecasts",  # the mean of the next h values, NaN where not yet known
+        "diebold_mariano": "forecasts",  # does one forecast lose less, beyond chance?
         # numbers of 16 bits, and waits for the GPU
         "Precision": "precision",  # forward passes in bfloat16 or float16
         "default_precision": "precision",  # what a full-size run computes in

@@ -96,6 +96,7 @@ ROWS = {
     "calibration_curve": lambda: training.calibration_curve(SAID, LABELS),
     "calibration_error": lambda: training.calibration_error(SAID, LABELS),
     "balance_loss": lambda: multitask.balance_loss(FEATURES.softmax(1)),
+    "diebold_mariano": lambda: training.diebold_mariano([0.1, NAN, 0.4], [0.2, 0.3, 0.1]),
     "query_accuracy": lambda: meta.query_accuracy(LOGITS[None], CLASSES[None]),
     "forgetting": lambda: streams.forgetting(accuracy_matrix()),
     "average_accuracy": lambda: streams.average_accuracy(accuracy_matrix()),
@@ -146,6 +147,7 @@ RANK_NOTHING = {
     *("load", "load_or_partial", "names", "info", "per_class", "split_per_task", "flip", "crop"),
     *("cutout", "compose", "corrupt", "sinusoids", "split_classes", "require_disjoint"),
     *("mlp", "cnn", "conv4", "resnet", "parameters", "flops"),
+    "means_ahead",
     *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
     *("default_precision", "short_type"),
     *("search", "optuna_search"),  # one of them is `random_search`; the other is tried below

@@ -44,6 +44,12 @@ REFUSED = {
         (lambda: training.delta_m({"t": NAN}, {"t": 1.0}, {"t": True}), "'t'"),
         (lambda: training.delta_m({}, {}, {}), "no task"),
     ],
+    "diebold_mariano": [
+        (lambda: training.diebold_mariano([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]), "the same"),
+        (lambda: training.diebold_mariano([1.0, NAN, 3.0], [2.0, 3.0, 5.0]), "Row 1"),
+        (lambda: training.diebold_mariano([1.0, INF, 3.0], [2.0, 3.0, 5.0]), "Row 1"),
+        (lambda: training.diebold_mariano([1.0], [2.0]), "two or more"),
+    ],
     "relative_gain": [
         (lambda base=base: multitask.relative_gain([1.0, base], [1.0, 1.0]), r"\[1\]")
         for base in (0.0, -1.3, NAN)
