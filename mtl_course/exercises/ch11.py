@@ -12,7 +12,6 @@ from .inputs import (
     leaves_no_trace,
     shuffled,
     task_names,
-    uniform,
     whole,
 )
 from .outcomes import named, required
@@ -307,8 +306,8 @@ def _pools(rows=None):
     hints=(
         "What would a padded place add to a mean, and what might it do to a maximum?",
         (
-            "Fill padding with 0 before the sum and divide by the number of words that are there;"
-            " fill it with minus infinity before the maximum."
+            "`words.masked_fill(~there[..., None], 0.0)` before the sum, which is divided by"
+            " `there.sum(1, keepdim=True)`; minus infinity in place of 0 before the maximum."
         ),
     ),
 )
@@ -405,7 +404,10 @@ def _rows(modalities, share=None):
         lots = torch.stack([torch.randperm(M, generator=generator) for _ in range(B)]).float()
         lots = (lots + 0.5) / M
         u = torch.rand(B, generator=generator)
-        return there, lots, u, uniform(generator, 0.3, 0.7) if share is None else share
+        if share is None:  # some row's u is the share itself: it loses nothing
+            u[0], there[0] = u.median(), True
+            return there, lots, u, float(u[0])
+        return there, lots, u, share
 
     return draw
 
@@ -577,8 +579,8 @@ def _leaky(tasks, held_out):
             " and a text of the test may come with another task's answer."
         ),
         (
-            "Skip tasks whose kind is that of the held-out one, and rows whose text is among the"
-            " held-out task's texts."
+            "A row may be trained on if `task[\"kind\"] != kind and text not in known`, with the"
+            " held-out task's kind, and the set of its texts."
         ),
     ),
 )

@@ -379,6 +379,9 @@ def one_seed(plan: Plan, seed: int) -> dict:
             for task in TASKS
         }
     n = max(plan.alone)
+    found["pair"] = search(
+        plan, trunks[MASKED], ids, targets, rows[n], parts, seed, {"stars": 1.0, "recommend": 1.0}
+    )
     for weight in plan.priorities:
         weights = dict.fromkeys(TASKS, weight) | {"recommend": 1.0}
         found["priorities"][str(weight)] = search(

@@ -119,4 +119,26 @@ def unseen_task(tasks, held_out):
     ],
 }
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+LAST_AXIS = "the last axis of a matrix is axis 1"
+
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "hide_modality": {
+        "chosen = (lots * there).argmax(1)  =>  chosen = (lots * there).argmax(-1)": LAST_AXIS,
+        "lost = torch.nn.functional.one_hot(chosen, lots.shape[1])  =>  lost = torch.nn.functional.one_hot(chosen, lots.shape[-1])": (
+            LAST_AXIS
+        ),
+        "hit = (u < share) & (there.sum(1) > 1)  =>  hit = (u < share) & (there.sum(-1) > 1)": (
+            LAST_AXIS
+        ),
+    },
+    "pooled": {
+        "kinds = {'first': words[:, 0], 'mean': each.sum(1) / there.sum(1, keepdim=True), 'max': words.masked_fill(hole, -torch.inf).amax(1), 'each': each}  =>  kinds = {'first': words[:, 0], 'mean': each.sum(1) / there.sum(-1, keepdim=True), 'max': words.masked_fill(hole, -torch.inf).amax(1), 'each': each}": (
+            LAST_AXIS
+        ),
+    },
+    "task_token_features": {
+        "weights = scores.masked_fill(~there, -torch.inf).softmax(1)  =>  weights = scores.masked_fill(~there, -torch.inf).softmax(-1)": (
+            LAST_AXIS
+        ),
+    },
+}
