@@ -3,10 +3,10 @@
 Three tasks read the same reviews of clothes: the stars (a number), whether the customer recommends
 the piece (yes or no), and the department (six classes). Each has a task token that looks at the
 words. The trunk begins from scratch or from masked words of reviews whose labels nobody looks at.
-Beside it stand a bag of words and one network per task. `one_seed` makes all of it for one seed.
+Beside it stand a bag of words (`one_seed`) and one network per task (`one_priority`).
 
-Chapter 11's other records: `ch11_fusion` (emoji as pictures with names) and `ch11_encoder`
-(a pretrained encoder of sentences). Needs no Jupyter.
+Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names) and `ch11_encoder` (a
+pretrained encoder of sentences). Needs no Jupyter.
 """
 
 import copy
@@ -17,7 +17,6 @@ from functools import cache
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,13 +26,12 @@ from ..networks.sentence_encoder import WordPiece, vocabulary
 from ..networks.transformer import TaskTokens, Transformer
 from ..records.pieces import kept
 from .ch11_encoder import run_encoder
-from .ch11_fusion import run_emoji
-from .ch11_tasks import TASKS, class_logits, labels_of, score, task_loss
+from .ch11_fusion import run_emoji, run_naming
+from .ch11_tasks import TASKS, labels_of, score, task_loss
 from .common import seeded
 
 SCRATCH, MASKED = "scratch", "masked words"
 JOINT, WORDS = "joint", "bag of words"
-RECORDS = {"emoji": run_emoji, "encoder": run_encoder}
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Plan:
         width: features per word.
         layers: of the trunk.
         labels: reviews with labels to train on; each set contains the smaller ones.
-        alone: of these, the sizes at which there is one network per task as well.
+        alone: labels where ways to share are compared with one network per task.
         validation: reviews that choose rate and stop.
         test: reviews that are scored once.
         masked: share of the words that pretraining asks for.
@@ -58,27 +56,26 @@ class Plan:
         steps: of Adam on the tasks.
         looks: how often validation looks, evenly spread.
         batch: reviews per step.
-        priorities: weights of the other two tasks' losses beside "recommend", tried at the largest
-            size of `alone`.
+        priority: weight of the other two tasks' losses beside that of "recommend".
     """
 
-    length: int = 40
+    length: int = 32
     pieces: int = 2500
-    width: int = 64
-    layers: int = 2
+    width: int = 48
+    layers: int = 1
     labels: tuple[int, ...] = (100, 300, 1000)
-    alone: tuple[int, ...] = (300,)
-    validation: int = 400
-    test: int = 1500
+    alone: int = 300
+    validation: int = 300
+    test: int = 1200
     masked: float = 0.2
-    pretrain_steps: int = 800
+    pretrain_steps: int = 700
     pretrain_batch: int = 64
     pretrain_rate: float = 3e-3
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     steps: int = 100
     looks: int = 5
     batch: int = 32
-    priorities: tuple[float, ...] = (0.2,)
+    priority: float = 0.2
 
 
 PLANS = {
@@ -101,7 +98,8 @@ def reviews(
         and the pieces of the vocabulary, which comes from the texts alone.
     """
     rows = data.load("reviews")
-    texts = [str(text) for text in rows.text[:most]]
+    # a word is a piece at least: what comes later is cut anyway
+    texts = [" ".join(str(text).split()[: length + 1]) for text in rows.text[:most]]
     names = vocabulary(texts, pieces)
     targets = {name: y[:most] for name, y in labels_of(rows).items()}
     ids = WordPiece(names)(texts, length + 1)
@@ -115,7 +113,7 @@ def reviews(
 def bags(pieces: int) -> object:
     """All reviews as bags of words: counts of one or two words, weighted by rarity, sparse."""
     texts = [str(text) for text in data.load("reviews").text]
-    return TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit_transform(texts)
+    return TfidfVectorizer(ngram_range=(1, 2), min_df=5, sublinear_tf=True).fit_transform(texts)
 
 
 def split(plan: Plan, whole: Tensor, seed: int) -> dict[str, Tensor]:
@@ -324,27 +322,29 @@ def search(
 def bag_of_words(
     plan: Plan, targets: Mapping[str, Tensor], rows: Tensor, parts: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Task -> test score of a linear model on words and pairs of words, strength by validation.
+    """Task -> test score of ridge regression on words and pairs of words, strength by validation.
 
-    How rare a word is was counted in all texts, as pretraining may see them.
+    How rare a word is was counted in all texts, as pretraining may see them. Classes are regressed
+    on as ones and zeros.
     """
     x = bags(plan.pieces)
-    validation, test = parts["validation"].numpy(), parts["test"].numpy()
+    known = x[rows.numpy()]
+    inside = torch.from_numpy((known @ known.T).toarray())
+    across = {name: torch.from_numpy((x[parts[name].numpy()] @ known.T).toarray()) for name in
+              ("validation", "test")}  # fmt: skip
     results = {}
     for name, y in targets.items():
-        y, best = y.numpy(), None
+        wanted = F.one_hot(y, TASKS[name]) if name == "department" else y[:, None]
+        wanted = wanted.double()[rows]
+        mean, best = wanted.mean(0), None
         for strength in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0):
-            if name == "stars":
-                model = Ridge(alpha=strength).fit(x[rows.numpy()], y[rows.numpy()])
-                guess = model.predict
-            else:
-                model = LogisticRegression(C=10 * strength, max_iter=200)
-                model.fit(x[rows.numpy()], y[rows.numpy()].astype(int))
-                guess = class_logits(model, TASKS[name])
-            value = score(name, guess(x[validation]), y[validation])
+            pull = strength * torch.eye(len(rows), dtype=torch.float64)
+            dual = torch.linalg.solve(inside + pull, wanted - mean)
+            guess = {part: (k @ dual + mean).squeeze(1).numpy() for part, k in across.items()}
+            value = score(name, guess["validation"], y[parts["validation"]].numpy())
             if best is None or value > best[0]:
-                best = value, guess
-        results[name] = score(name, best[1](x[test]), y[test])
+                best = value, guess["test"]
+        results[name] = score(name, best[1], y[parts["test"]].numpy())
     return results
 
 
@@ -359,12 +359,12 @@ def prepared(plan: Plan, seed: int) -> tuple[Tensor, dict[str, Tensor], list[str
 
 
 def one_seed(plan: Plan, seed: int) -> dict:
-    """All starts, sizes and ways of one seed, as plain JSON."""
+    """Both starts and a bag of words at all sizes, of one seed, as plain JSON."""
     ids, targets, pieces, parts = prepared(plan, seed)
     trunks = {SCRATCH: new_trunk(plan, len(pieces), seed)}
     trunks[MASKED], loss = pretrain(plan, ids[parts["unlabelled"]], pieces, seed)
     rows = {n: parts["train"][:n] for n in plan.labels}
-    found = {"pretraining loss": loss, WORDS: {}, "joint": {}, "alone": {}, "priorities": {}}
+    found = {"pretraining loss": loss, WORDS: {}, "joint": {}}
     for n in plan.labels:
         found[WORDS][str(n)] = bag_of_words(plan, targets, rows[n], parts)
     everything = dict.fromkeys(TASKS, 1.0)
@@ -373,21 +373,49 @@ def one_seed(plan: Plan, seed: int) -> dict:
             str(n): search(plan, trunk, ids, targets, rows[n], parts, seed, everything)
             for n in plan.labels
         }
-    for n in plan.alone:
-        found["alone"][str(n)] = {
-            task: search(plan, trunks[MASKED], ids, targets, rows[n], parts, seed, {task: 1.0})
-            for task in TASKS
-        }
-    n = max(plan.alone)
-    found["pair"] = search(
-        plan, trunks[MASKED], ids, targets, rows[n], parts, seed, {"stars": 1.0, "recommend": 1.0}
-    )
-    for weight in plan.priorities:
-        weights = dict.fromkeys(TASKS, weight) | {"recommend": 1.0}
-        found["priorities"][str(weight)] = search(
-            plan, trunks[MASKED], ids, targets, rows[n], parts, seed, weights
-        )
     return found
+
+
+def one_priority(plan: Plan, seed: int) -> dict:
+    """Ways to share the trunk of masked words among the tasks, at one size, as plain JSON.
+
+    "together", "pair" (stars and recommend), "priority" (the other two count `plan.priority`
+    beside recommend), and "alone": task -> a network of its own.
+    """
+    ids, targets, pieces, parts = prepared(plan, seed)
+    trunk, _ = pretrain(plan, ids[parts["unlabelled"]], pieces, seed)
+    rows = parts["train"][: plan.alone]
+
+    def searched(weights):
+        return search(plan, trunk, ids, targets, rows, parts, seed, weights)
+
+    return {
+        "together": searched(dict.fromkeys(TASKS, 1.0)),
+        "pair": searched({"stars": 1.0, "recommend": 1.0}),
+        "priority": searched(dict.fromkeys(TASKS, plan.priority) | {"recommend": 1.0}),
+        "alone": {task: searched({task: 1.0}) for task in TASKS},
+    }
+
+
+def run_priorities(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
+) -> dict:
+    """Three tasks together, with priorities, and each alone, for every seed. Plain JSON.
+
+    Args:
+        seeds: of splits, pretraining, heads and batches.
+        report: takes a line of progress.
+        plan: sizes; None takes those of the record.
+
+    Returns:
+        "labels", how many there were, and "seeds": what `one_priority` gives, for each.
+    """
+    plan, rows = plan or PLANS["cpu"], []
+    for seed in seeds:
+        rows.append(kept(f"{plan}, priorities, seed {seed}", one_priority, plan, seed))
+        scores = rows[-1]["together"]["test"].values()
+        report(f"seed {seed}, together: " + " ".join(f"{v:.3f}" for v in scores))
+    return {"labels": plan.alone, "seeds": rows}
 
 
 def run(
@@ -421,3 +449,11 @@ def run(
             )
         )
     return {"seeds": rows}
+
+
+RECORDS = {
+    "priorities": run_priorities,
+    "encoder": run_encoder,
+    "emoji": run_emoji,
+    "naming": run_naming,
+}

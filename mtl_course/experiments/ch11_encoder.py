@@ -1,8 +1,8 @@
 """Chapter 11, a pretrained encoder of sentences, several heads: frozen, then its top fine-tuned.
 
-Three tasks over reviews with few labels. The network is all-MiniLM-L6-v2. Its lower four layers
-stay as they are, so their outputs are computed once; the upper two are trained with a head for each
-task, all tasks together or each for itself. Beside it stand linear probes on the frozen features.
+Three tasks over reviews with few labels. The network is all-MiniLM-L6-v2. Its lower five layers
+stay as they are, so their outputs are computed once; the last is trained with a head for each task,
+all tasks together or each for itself. Beside it stand linear probes on the frozen features.
 Needs no Jupyter.
 """
 
@@ -43,11 +43,11 @@ class Plan:
         strengths: of the probes' pull to zero.
     """
 
-    pool: int = 1600
-    length: int = 40
+    pool: int = 1400
+    length: int = 32
     labels: int = 300
     validation: int = 300
-    frozen_layers: int = 4
+    frozen_layers: int = 5
     steps: int = 30
     batch: int = 16
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)

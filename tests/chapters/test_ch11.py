@@ -21,7 +21,7 @@ TINY = ch11.Plan(
     width=8,
     layers=1,
     labels=(20, 40),
-    alone=(20,),
+    alone=20,
     validation=40,
     test=60,
     pretrain_steps=4,
@@ -175,9 +175,34 @@ def test_run_gives_plain_json_and_a_seed_decides_it(few_reviews):
     first = results["seeds"][0]
     assert set(first["joint"]) == {"scratch", "masked words"}
     assert set(first["joint"]["scratch"]["20"]["test"]) == set(ch11.TASKS)
-    assert set(first["alone"]["20"]) == set(ch11.TASKS) and "0.2" in first["priorities"]
-    assert set(first["pair"]["test"]) == {"stars", "recommend"}
+    assert set(first["bag of words"]["40"]) == set(ch11.TASKS)
     assert json.loads(json.dumps(ch11.one_seed(plan, 0))) == first
+    shared = json.loads(json.dumps(ch11.run_priorities([0], lines.append, plan=plan)))
+    row = shared["seeds"][0]
+    assert shared["labels"] == 20 and set(row["alone"]) == set(ch11.TASKS)
+    assert set(row["pair"]["test"]) == {"stars", "recommend"}
+    assert row["together"] == first["joint"]["masked words"]["20"], "the same run as in the first"
+    assert row["together"]["test"] != row["priority"]["test"]
+
+
+def test_the_bag_of_words_is_ridge_regression(few_reviews):
+    from sklearn.linear_model import Ridge
+
+    plan = replace(TINY, length=30, labels=(40, 60))
+    _, targets, _, parts = ch11.prepared(plan, 0)
+    found = ch11.bag_of_words(plan, targets, parts["train"], parts)
+    x, best = ch11.bags(plan.pieces), None
+    for strength in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0):
+        y = targets["stars"].numpy()
+        fit = Ridge(alpha=strength, fit_intercept=False)
+        mean = y[parts["train"]].mean()
+        fit.fit(x[parts["train"].numpy()], y[parts["train"]] - mean)
+        scores = [
+            ch11.score("stars", fit.predict(x[parts[n].numpy()]) + mean, y[parts[n]])
+            for n in ("validation", "test")
+        ]
+        best = max(best or scores, scores, key=lambda pair: pair[0])
+    assert found["stars"] == pytest.approx(best[1], abs=1e-4)
 
 
 def test_every_task_may_stop_where_validation_is_best(few_reviews):
@@ -298,9 +323,11 @@ def test_the_record_of_emoji_runs_in_small(monkeypatch):
     monkeypatch.setattr(
         ch11_fusion, "WordPiece", lambda v: lambda names, length: torch.randint(2, 50, (60, 4))
     )
-    results = json.loads(
-        json.dumps(ch11_fusion.run_emoji([0], lambda line: None, plan=replace(SMALL, steps=3)))
-    )
+    plan = replace(SMALL, steps=3)
+    results = {}
+    for run in (ch11_fusion.run_emoji, ch11_fusion.run_naming):
+        results |= json.loads(json.dumps(run([0], lambda line: None, plan=plan)))
+    ch11_fusion.read_by_minilm.cache_clear()
     fusion, naming = results["fusion"][0], results["naming"][0]
     assert set(fusion["shares"]) == {"0.0", "0.5"} and fusion["test"] == 15
     assert set(fusion["results"]["late, dropout"]) == set(ch11_fusion.SITUATIONS)
