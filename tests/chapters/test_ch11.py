@@ -128,7 +128,7 @@ def test_a_fresh_trunk_guesses_words_evenly():
     assert loss.item() == pytest.approx(math.log(2500), abs=0.3)
 
 
-def test_no_review_is_on_two_sides_and_the_unlabelled_leave_test_and_validation_out():
+def test_no_review_is_on_two_sides_and_all_fit_whole():
     whole = torch.rand(900, generator=torch.Generator().manual_seed(0)) < 0.5
     plan = replace(TINY, labels=(30, 60))
     parts = ch11.split(plan, whole, 1)
@@ -136,8 +136,17 @@ def test_no_review_is_on_two_sides_and_the_unlabelled_leave_test_and_validation_
     assert len(sets["train"]) == 60 and len(sets["test"]) == 60 and len(sets["validation"]) == 40
     assert not sets["train"] & (sets["test"] | sets["validation"])
     assert not sets["test"] & sets["validation"]
-    assert sets["unlabelled"] == set(range(900)) - sets["test"] - sets["validation"]
-    assert all(whole[parts[name]].all() for name in ("train", "test", "validation"))
+    assert all(whole[rows].all() for rows in parts.values())
+
+
+def test_the_trunk_of_masked_words_has_read_no_review_that_is_labelled(monkeypatch):
+    ids = torch.randint(5, 20, (50, 12))
+    whole = torch.arange(50) < 20
+    monkeypatch.setattr(ch11, "reviews", lambda length, pieces: (ids, whole, {}, ["x"] * 20))
+    seen = []
+    monkeypatch.setattr(ch11, "pretrain", lambda plan, ids, pieces: seen.append(ids))
+    ch11.pretrained.__wrapped__(TINY)
+    assert torch.equal(seen[0], ids[~whole])
 
 
 def test_scores_and_losses_are_what_the_text_says():
@@ -158,6 +167,7 @@ def few_reviews(monkeypatch):
     """The first 2,500 reviews in place of all."""
     plain = ch11.reviews
     monkeypatch.setattr(ch11, "reviews", lambda length, pieces: plain(30, pieces, 2500))
+    ch11.pretrained.cache_clear()
     rows = data.load("reviews")
     texts = [str(text) for text in rows.text[:2500]]
     monkeypatch.setattr(
