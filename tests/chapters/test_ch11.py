@@ -166,7 +166,7 @@ def test_scores_and_losses_are_what_the_text_says():
 def few_reviews(monkeypatch):
     """The first 2,500 reviews in place of all."""
     plain = ch11.reviews
-    monkeypatch.setattr(ch11, "reviews", lambda length, pieces: plain(30, pieces, 2500))
+    monkeypatch.setattr(ch11, "reviews", lambda length, pieces: plain(30, 1500, 2500))
     ch11.pretrained.cache_clear()
     rows = data.load("reviews")
     texts = [str(text) for text in rows.text[:2500]]
