@@ -138,6 +138,15 @@ CHAPTERS = {
             None,
         ),
         Chapter(
+            number="11",
+            slug="transformer_multimodal",
+            title="Transformers: several tasks, two modalities",
+            question="One encoder for text and pictures: what if one of them is missing?",
+            read=35,
+            cpu=1,
+            gpu=None,
+        ),
+        Chapter(
             "12",
             "fine_tuning",
             "Fine-tuning a network",

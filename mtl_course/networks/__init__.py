@@ -34,6 +34,13 @@ __getattr__, __dir__, __all__ = exports(
         "TableEmbedding": "tables",  # numbers and categories to features
         # inputs of several kinds
         "Entries": "entries",  # pattern: an entrance for each task, one trunk
+        # several kinds of input about the same row
+        "WordTokens": "fusion",  # an entrance for texts
+        "PictureCells": "fusion",  # an entrance for pictures
+        "OneToken": "fusion",  # an entrance for what a module makes one vector of
+        "modality_dropout": "fusion",  # hide one kind in some rows
+        "LateFusion": "fusion",  # they meet at the end
+        "CrossAttentionFusion": "fusion",  # each looks at the others first
         # a pretrained encoder of sentences
         "minilm": "sentence_encoder",  # all-MiniLM-L6-v2 as a torch module
         "SentenceEncoder": "sentence_encoder",  # tokens to the mean of their features

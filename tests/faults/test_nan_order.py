@@ -125,6 +125,7 @@ ROWS = {
     "mixed_loss": lambda: transfer.mixed_loss(SOUND, FEATURES, LABELS),
     "teacher_outputs": lambda: transfer.teacher_outputs(diverged(), SOUND),
     "nt_xent": lambda: transfer.nt_xent(FEATURES, SOUND),
+    "pair_loss": lambda: transfer.pair_loss(FEATURES, SOUND),
     # Two domains, told apart by distances and by a classifier.
     "coral": lambda: transfer.coral(SOUND, FEATURES),
     "mmd": lambda: transfer.mmd(SOUND, FEATURES),
@@ -148,6 +149,7 @@ RANK_NOTHING = {
     *("cutout", "compose", "corrupt", "sinusoids", "split_classes", "require_disjoint"),
     *("mlp", "cnn", "conv4", "resnet", "parameters", "flops"),
     "means_ahead",
+    "modality_dropout",  # a share that is NaN is refused
     *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
     *("default_precision", "short_type"),
     *("search", "optuna_search"),  # one of them is `random_search`; the other is tried below

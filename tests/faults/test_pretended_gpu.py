@@ -514,6 +514,7 @@ CONSTANTS = {
 # Chapters that are left out, and why.
 LEFT_OUT: dict[str, str] = {
     "ch10": "its networks stay on the CPU: many small ones side by side, whose data lie there",
+    "ch11": "its networks stay on the CPU, whatever the profile",
     "ch14": "its networks stay on the CPU, whatever the profile: what it times are CPUs",
     "ch15": "only the whole plan of its profile goes to a GPU, which takes minutes",
     "ch16": "its scores are computed on the CPU, and its trainings are not tried on another device",

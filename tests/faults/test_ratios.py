@@ -136,6 +136,11 @@ REFUSED = {
         (lambda: transfer.nt_xent(ONE, ONE), "no other images"),
         (lambda: transfer.nt_xent(TWO, 0 * TWO), "Row 0 of the second view is zero"),
     ],
+    "pair_loss": [
+        (lambda: transfer.pair_loss(TWO, TWO, 0.0), "temperature"),
+        (lambda: transfer.pair_loss(ONE, ONE), "no other pair"),
+        (lambda: transfer.pair_loss(TWO, 0 * TWO), "Row 0 of the second side is zero"),
+    ],
     "average": [
         (lambda: transfer.average([{"w": ONE}, {"w": ONE}], [0.0, 0.0]), "sum of 1"),
         (lambda: transfer.average([]), "no model"),
