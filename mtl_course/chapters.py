@@ -193,6 +193,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            number="20",
+            slug="in_context",
+            title="In context",
+            question="Which question does this chapter answer?",
+            read=35,
+            cpu=1,
+            gpu=None,
+        ),
     ]
 }
 
