@@ -126,6 +126,11 @@ class InContext(nn.Module):
         return said if self.classes else said[..., 0]
 
     def _require(self, x: Tensor, y: Tensor, new: Tensor) -> None:
+        if x.dim() != 3 or new.dim() != 3 or len(x) != len(new):
+            raise ValueError(
+                "Examples are [T, n, features] and questions [T, q, features], of the same T tasks;"
+                f" these are {list(x.shape)} and {list(new.shape)}."
+            )
         if x.shape[1] < 1:
             raise ValueError("A context needs at least one labelled example; this one has none.")
         if y.shape != x.shape[:2]:
