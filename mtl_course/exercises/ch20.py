@@ -124,16 +124,23 @@ line_answer.variants(
 
 # --------------------------------------------------------------------- 2. the episode as a sequence
 # inputs
-def _places(generator):
-    """Embedded inputs and targets of the examples, and embedded questions; all sizes differ."""
-    n, q, width = different(generator, 3, 1, 7)
-    x, y = torch.randn(2, n, width, generator=generator)
-    return x, y, torch.randn(q, width, generator=generator)
+def _places(tasks=0):
+    """Embedded inputs and targets of the examples, and embedded questions; all sizes differ.
+
+    tasks: how many leading dimensions there are.
+    """
+
+    def draw(generator):
+        n, q, width, *lead = different(generator, 3 + tasks, 1, 7)
+        x, y = torch.randn(2, *lead, n, width, generator=generator)
+        return x, y, torch.randn(*lead, q, width, generator=generator)
+
+    return draw
 
 
 # reference
 @exercise(
-    [_places],
+    [_places(1), _places(0), _places(2)],
     points=2,
     parts=("sequence", "mask"),
     hints=(
@@ -141,10 +148,10 @@ def _places(generator):
         " be seen by anyone?",
         (
             "A place is the sum of input and target for an example, the input alone for a"
-            " question. Stack them with torch.cat."
+            " question. Stack them with torch.cat, along the dimension before the last."
         ),
         (
-            "Number the places: `places < len(x)` says which are examples. Each row of the mask is"
+            "`torch.arange(n + q) < n` says which places are examples. Each row of the mask is"
             " just that; `expand` repeats it."
         ),
     ),
@@ -152,18 +159,20 @@ def _places(generator):
 def episode(x, y, new):
     """The places of an episode, and who may look at whom.
 
-    x, y: [n, width], the embedded inputs and targets of the n
-        examples. new: [q, width], the embedded questions.
+    x, y: [..., n, width], the embedded inputs and targets of the
+        n examples. new: [..., q, width], the embedded questions.
+        The dots are any number of dimensions: none, or tasks.
     Return (sequence, mask): the examples first, each the sum of
-    its input and its target, then the questions, [n + q, width];
-    and bool [n + q, n + q], True where the place of the row may
-    look at the place of the column. All look at the examples. No
-    one looks at a question, not even the question itself.
+    its input and its target, then the questions,
+    [..., n + q, width]; and bool [n + q, n + q], True where the
+    place of the row may look at the place of the column. All look
+    at the examples. No one looks at a question, not even the
+    question itself.
     """
     ### BEGIN SOLUTION
-    sequence = torch.cat([x + y, new])
-    places = torch.arange(len(sequence), device=x.device)
-    mask = (places < len(x)).expand(len(sequence), len(sequence))
+    sequence = torch.cat([x + y, new], dim=-2)
+    n, length = x.shape[-2], sequence.shape[-2]
+    mask = (torch.arange(length, device=x.device) < n).expand(length, length)
     return sequence, mask
     ### END SOLUTION
 
@@ -171,12 +180,11 @@ def episode(x, y, new):
 # laws
 @episode.law("another question changes nothing but its own place")
 def _(answer, x, y, new):
-    one, other = (
-        named(answer(x, y, v), "sequence", "mask")
-        for v in (new, torch.cat([new[:-1], new[-1:] + 1]))
-    )
-    return torch.equal(one["sequence"][:-1], other["sequence"][:-1]) and torch.equal(
-        one["mask"], other["mask"]
+    other = new.clone()
+    other[..., -1, :] += 1
+    one, two = (named(answer(x, y, v), "sequence", "mask") for v in (new, other))
+    return torch.equal(one["sequence"][..., :-1, :], two["sequence"][..., :-1, :]) and torch.equal(
+        one["mask"], two["mask"]
     )
 
 
@@ -186,8 +194,8 @@ episode.law(LEAVES_NO_TRACE)(leaves_no_trace)
 # mistakes
 def _episode(x, y, new, own=False, causal=False, turned=False, apart=False, first=True):
     """The answer with one thing changed."""
-    sequence = torch.cat([x + y, new] if first else [new, x + y])
-    n, places = len(x), torch.arange(len(sequence), device=x.device)
+    sequence = torch.cat([x + y, new] if first else [new, x + y], dim=-2)
+    n, places = x.shape[-2], torch.arange(sequence.shape[-2], device=x.device)
     there = places < n
     mask = there.expand(len(places), len(places))
     if own:
@@ -229,9 +237,9 @@ def _(x, y, new):
     "The targets are places of their own. Here an example is one place: input and target added."
 )
 def _(x, y, new):
-    sequence = torch.cat([x, y, new])
-    places = torch.arange(len(sequence), device=x.device)
-    return sequence, (places < 2 * len(x)).expand(len(sequence), len(sequence))
+    sequence = torch.cat([x, y, new], dim=-2)
+    places = torch.arange(sequence.shape[-2], device=x.device)
+    return sequence, (places < 2 * x.shape[-2]).expand(len(places), len(places))
 
 
 # --------------------------------------------------------------------------- 3. a prior of your own
@@ -269,14 +277,14 @@ def _spoiled(x, w, noise, examples):
     where the score is above the middle, the mean score, else 0.
     Return scaled x [T, rows, d] and labels [T, rows], int64.
 
-    A network trained on such tasks shall learn from the examples
-    and from nothing else, and work for a table of which only the
-    examples are known.
+    A network trained on such tasks shall have to read the
+    examples, and shall work for a table of which only these are
+    known.
     """
     mean = x.mean(1, keepdim=True)
     spread = x.std(1, keepdim=True, correction=0)
     x = (x - mean) / spread
-    score = x @ w[0] + noise
+    score = (x @ w.abs()[:, :, None])[..., 0] + noise
     middle = score.mean(1, keepdim=True)
     return x, (score > middle).long()
 
@@ -291,12 +299,12 @@ def _spoiled(x, w, noise, examples):
         "Which of these numbers could you not compute for a real table, whose questions come later?"
         " And what could a network learn by heart, without reading a single example?",
         (
-            "Mean, spread and middle are taken over all rows of a task, questions too. And one"
-            " weight vector serves all tasks."
+            "Mean, spread and middle are taken over all rows of a task, questions too. And in every"
+            " task, more of any column makes class 1 likelier."
         ),
         (
-            "Take the three from the first `examples` rows alone, and each task's own weights:"
-            " `(x @ w[:, :, None])[..., 0]`."
+            "Take the three from the first `examples` rows alone, such as"
+            " `x[:, :examples].mean(1, keepdim=True)`, and leave the weights their signs."
         ),
     ),
 )
@@ -318,24 +326,24 @@ def _(answer, x, w, noise, examples):
     return all(torch.equal(one[k][:, :examples], two[k][:, :examples]) for k in one)
 
 
-@plane_tasks.law("a task stays as it is among other tasks")
+@plane_tasks.law("weights that push the other way exchange the classes")
 def _(answer, x, w, noise, examples):
-    all_of_them = named(answer(x, w, noise, examples), "x", "labels")
-    last = named(answer(x[-1:], w[-1:], noise[-1:], examples), "x", "labels")
-    return torch.allclose(all_of_them["x"][-1:], last["x"]) and torch.equal(
-        all_of_them["labels"][-1:], last["labels"]
+    one, other = (
+        named(answer(x, sign * w, sign * noise, examples), "x", "labels")["labels"]
+        for sign in (1, -1)
     )
+    return not (one * other).any()
 
 
 plane_tasks.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
 # mistakes
-def _planes(x, w, noise, n, scale=True, cut=True, own=True, questions=False):
+def _planes(x, w, noise, n, scale=True, cut=True, signs=True, questions=False):
     """The prior with one thing as it was."""
     part = x[:, n:] if questions else x[:, :n] if scale else x
     x = (x - part.mean(1, keepdim=True)) / part.std(1, keepdim=True, correction=0)
-    score = ((x @ w[:, :, None])[..., 0] if own else x @ w[0]) + noise
+    score = (x @ (w if signs else w.abs())[:, :, None])[..., 0] + noise
     middle = (score[:, :n] if cut else score).mean(1, keepdim=True)
     return x, (score > middle).long()
 
@@ -345,8 +353,8 @@ plane_tasks.variants(
     {
         "The columns are still scaled with the questions' help.": {"scale": False},
         "The middle is still taken over the questions, too.": {"cut": False},
-        "All tasks still share the first task's weights. A network would learn these by heart, and"
-        " need no example.": {"own": False},
+        "Every column still pushes towards class 1. A network would learn that by heart, and real"
+        " columns push either way.": {"signs": False},
         "You scale by the questions. For a real table, the examples are what is known.": {
             "questions": True
         },
@@ -363,8 +371,8 @@ def _(x, w, noise, n):
 
 
 @plane_tasks.mistake(
-    "Nothing is mended yet. Ask of each line: does it use a row that is a question, or another"
-    " task's numbers?"
+    "Nothing is mended yet. Ask of each line: does it use a row that is a question? Is it the same"
+    " in every task?"
 )
 def _(x, w, noise, n):
     return _spoiled(x, w, noise, n)

@@ -79,20 +79,20 @@ class Plan:
     width: int = 48
     layers: int = 3
     steps: int = 2000
-    tasks: int = 32
+    tasks: int = 20
     most: int = 60
     questions: int = 24
     rate: float = 2e-3
     orders: int = 8
     labels: tuple[int, ...] = (20, 50)
-    draws: int = 3
+    draws: int = 2
     test: int = 300
     trees: int = 1
     hidden: int = 32
     maml_steps: int = 2000
-    inner: tuple[int, ...] = (1, 3, 10, 30, 100)
-    inner_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    line_steps: int = 1500
+    inner: tuple[int, ...] = (3, 10, 30, 100)
+    inner_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    line_steps: int = 1000
     noises: tuple[float, ...] = (0.5, 1.0)
 
 
@@ -292,10 +292,10 @@ def after_steps(
 
 
 def choose_inner(plan: Plan, model: Classifier, labels: int) -> tuple[int, float]:
-    """Steps and rate with the least loss on a hundred validation tasks of the prior."""
+    """Steps and rate with the least loss on sixty validation tasks of the prior."""
     generator = torch.Generator().manual_seed(10_000 + labels)
     episodes = [
-        meta.table_tasks(20, labels, 50, generator, features=plan.features) for _ in range(5)
+        meta.table_tasks(20, labels, 50, generator, features=plan.features) for _ in range(3)
     ]
     losses = {}
     for rate in plan.inner_rates:

@@ -26,17 +26,17 @@ def line_answer(x, y, new, noise, spread):
     "episode": [
         """
 def episode(x, y, new):
-    n, q = len(x), len(new)
+    n, q = x.shape[-2], new.shape[-2]
     mask = torch.zeros(n + q, n + q, dtype=torch.bool, device=x.device)
     mask[:, :n] = True
-    return torch.vstack((x.add(y), new)), mask
+    return torch.cat((x.add(y), new), -2), mask
 """,
         """
 def episode(x, y, new):
-    rows = [a + b for a, b in zip(x, y)] + list(new)
-    n = x.shape[0]
-    mask = [[column < n for column in range(len(rows))] for _ in rows]
-    return torch.stack(rows), torch.tensor(mask, device=x.device)
+    places = [a + b for a, b in zip(x.unbind(-2), y.unbind(-2))] + list(new.unbind(-2))
+    n = x.shape[-2]
+    mask = [[column < n for column in range(len(places))] for _ in places]
+    return torch.stack(places, dim=-2), torch.tensor(mask, device=x.device)
 """,
     ],
     "plane_tasks": [
