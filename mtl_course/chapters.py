@@ -194,13 +194,13 @@ CHAPTERS = {
             None,
         ),
         Chapter(
-            number="20",
-            slug="in_context",
-            title="In context",
-            question="Which question does this chapter answer?",
-            read=35,
-            cpu=1,
-            gpu=None,
+            "20",
+            "in_context",
+            "Learning in context",
+            "Can a network learn a new task while it reads, with no inner loop?",
+            35,
+            1,
+            None,
         ),
     ]
 }

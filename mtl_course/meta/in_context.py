@@ -234,7 +234,7 @@ def scaled_columns(x: Tensor, new: Tensor, features: int) -> tuple[Tensor, Tenso
     size = torch.where(size > 0, size, 1.0)
     x, new = x / size, new / size
     mean, spread = x.mean(-2, keepdim=True), x.std(-2, keepdim=True, correction=0)
-    constant = spread <= 1e-6
+    constant = spread <= 16 * torch.finfo(spread.dtype).eps
     scaled = (((v - mean) / spread).clamp(-LIMIT, LIMIT) for v in (x, new))
     a, b = (F.pad(v.masked_fill(constant, 0.0), (0, features - v.shape[-1])) for v in scaled)
     return a, b
