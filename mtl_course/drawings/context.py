@@ -39,6 +39,7 @@ def episode_sequence() -> Pen:
             pen.box(start + size * column, top + size * row, size, size, "",
                     "source" if seen else "soft", fill=0.45 if seen else 0, rx=0)  # fmt: skip
     pen.text(start - 40, top + 2.5 * size, "looks", 14, "end")
-    pen.text(start + 5 * size + 14, top + size * 1.5, "everyone looks\nat the examples", 14, "start")
-    pen.text(start + 5 * size + 14, top + size * 4, "no one looks\nat a question", 14, "start")
+    right = start + 5 * size + 14
+    pen.text(right, top + size * 1.5, "everyone looks\nat the examples", 14, "start")
+    pen.text(right, top + size * 4, "no one looks\nat a question", 14, "start")
     return pen
