@@ -221,6 +221,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            "20",
+            "in_context",
+            "Learning in context",
+            "Can a network learn a new task while it reads, with no inner loop?",
+            35,
+            1,
+            None,
+        ),
     ]
 }
 

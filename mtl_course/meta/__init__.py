@@ -31,5 +31,14 @@ __getattr__, __dir__, __all__ = exports(
         "adapted_logits": "few_shot",  # MAML at test time
         "episode_accuracy": "few_shot",  # accuracy on many episodes, the same for all
         "interval": "few_shot",  # mean over tasks and its 95 % interval
+        # a network that reads the examples, and no inner loop
+        "InContext": "in_context",  # a Transformer from examples and questions to answers
+        "episode_mask": "in_context",  # everyone looks at the examples, no one at a question
+        "episode_losses": "in_context",  # how far the answers are off, per task
+        "scaled_columns": "in_context",  # a table in units that its examples give
+        "answer": "in_context",  # a table that the network has never seen
+        "linear_tasks": "in_context",  # a prior of lines
+        "ridge": "in_context",  # and its best answer, in closed form
+        "table_tasks": "in_context",  # a prior of small tables with two classes
     },
 )

@@ -224,6 +224,7 @@ LOOKED_AT = {
     "single_task": "by learn and accuracies",
     "adapt": "one task inside vmap: looks at no value",
     "fine_tuned_logits": "features of Episodes",
+    "episode_losses": "Episodes",
 }
 
 

@@ -282,6 +282,8 @@ ON_PURPOSE = {
     "add_adapters": "freezes",
     "bitfit": "freezes",
     "remove_lora": "other layers, in the mode that they are frozen in",
+    "episode_losses": "a forward pass in the caller's mode",
+    "answer": "the same, without gradients (tests/meta/test_in_context.py)",
 }
 
 

@@ -134,6 +134,9 @@ ROWS = {
     "adapt_batchnorm": lambda: transfer.adapt_batchnorm(torch.nn.BatchNorm1d(2), FEATURES),
     "gradient_reversal": lambda: transfer.gradient_reversal(SOUND, NAN),
     "reversal_schedule": lambda: transfer.reversal_schedule(NAN),
+    # A table that is read in context.
+    "scaled_columns": lambda: meta.scaled_columns(FEATURES, SOUND, 2),
+    "answer": lambda: meta.answer(meta.InContext(2, 2, 8, 1, 2), SOUND, LABELS, FEATURES),
     # Rows in the order of their time.
     "split_in_time": lambda: data.split_in_time([0.0, NAN, 2.0], [1.0]),
     "rolling_origins": lambda: list(data.rolling_origins([0.0, 1.0, 2.0], [1.0, NAN])),
@@ -176,6 +179,8 @@ RANK_NOTHING = {
     *("add_lora", "use_lora", "merge_lora", "unmerge_lora", "remove_lora", "lora_layers"),
     *("lora_state", "load_lora", "lora_delta", "add_adapters", "bitfit", "trainable_state"),
     "distilled_tasks",
+    # tasks are drawn, and read in a forward pass
+    *("episode_mask", "episode_losses", "linear_tasks", "table_tasks"),
 }
 
 

@@ -262,6 +262,8 @@ ON_PURPOSE = {
     "unmerge_lora": "undoes that",
     "remove_lora": "puts the plain layers back",
     "bitfit": "freezes all but biases",
+    "episode_losses": "takes an InContext: tests/meta/test_in_context.py",
+    "answer": "the same",
 }
 ALL_CALLS = [(name, call) for name, calls in CALLS.items() for call in calls]
 EVERY_CALL = pytest.mark.parametrize("name, call", ALL_CALLS, ids=[name for name, _ in ALL_CALLS])

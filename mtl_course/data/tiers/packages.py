@@ -63,6 +63,7 @@ def read(info: Info, archive: Path) -> dict:
         "penbased": keel.penbased,
         "optdigits": keel.optdigits,
         "letter": keel.letter,
+        "uci_tables": keel.uci_tables,
         "minilm": weights.minilm,
         "reviews": texts.reviews,
         "vader": texts.vader,
