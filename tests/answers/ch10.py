@@ -174,11 +174,11 @@ EQUIVALENT = {
     },
     "make_parts": {
         "for t in range(1, len(filled)):  =>  for t in range(-1, len(filled)):": (
-            "row 0 is no gap, and a gap in row -1, the last, gets the value that it would get later,"
-            " or that is still a gap and is then filled in its turn"
+            "row 0 is no gap, and a gap in row -1, the last, gets the value that it would get"
+            " later, or that is still a gap and is then filled in its turn"
         ),
-        "smooth = np.array([filled[max(0, t - width + 1):t + 1].mean() for t in range(len(filled))])"
-        "  =>  smooth = np.array([filled[max(t - width + 1, 0):t + 1].mean()"
+        "smooth = np.array([filled[max(0, t - width + 1):t + 1].mean()"
+        " for t in range(len(filled))])  =>  smooth = np.array([filled[max(t - width + 1, 0):t + 1].mean()"
         " for t in range(len(filled))])": "max is symmetric",
     },
 }

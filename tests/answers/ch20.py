@@ -16,7 +16,8 @@ def line_answer(x, y, new, noise, spread):
         """
 def line_answer(x, y, new, noise, spread):
     # the covariance of the weights, given the examples
-    precision = x.T @ x / noise**2 + torch.eye(x.shape[1], dtype=x.dtype, device=x.device) / spread**2
+    prior = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) / spread**2
+    precision = x.T @ x / noise**2 + prior
     covariance = torch.linalg.inv(precision)
     w = covariance @ x.T @ y / noise**2
     variance = torch.stack([row @ covariance @ row for row in new]) + noise**2

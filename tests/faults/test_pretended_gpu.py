@@ -513,6 +513,7 @@ CONSTANTS = {
 }
 # Chapters that are left out, and why.
 LEFT_OUT: dict[str, str] = {
+    "ch09": "its networks stay on the CPU, whatever the profile",
     "ch10": "its networks stay on the CPU: many small ones side by side, whose data lie there",
     "ch11": "its networks stay on the CPU, whatever the profile",
     "ch14": "its networks stay on the CPU, whatever the profile: what it times are CPUs",
