@@ -145,6 +145,7 @@ def _forecasts(unknown=False):
         unit = power(generator, -3, 3)
         missing = torch.rand(B, H, generator=generator) < 0.4
         missing[0], missing[1, 0] = False, True
+        y[0, whole(generator, 0, H)] = 0.0  # a label of 0 is known
         if unknown:
             missing[:, whole(generator, 0, H)] = True
         return unit * guess, (unit * y).masked_fill(missing, math.nan)
@@ -162,7 +163,8 @@ def _single(generator):
 @exercise(
     [_forecasts(), _forecasts(unknown=True), _single],
     points=2,
-    call=lambda answer, guess, y: answer(guess, y),
+    # whether a gradient reaches the labels is left open
+    call=lambda answer, guess, y: answer(guess, y.detach()),
     hints=(
         "What is NaN times zero? And what is the gradient of an error that was NaN and then"
         " thrown away?",
@@ -187,7 +189,7 @@ def known_losses(guess, y):
     """
     ### BEGIN SOLUTION
     known = ~y.isnan()
-    truth = y.detach().nan_to_num(0.0)
+    truth = y.nan_to_num(0.0)
     error = (guess - truth).square() * known
     return error.sum(0) / known.sum(0).clamp_min(1)
     ### END SOLUTION
@@ -216,7 +218,7 @@ known_losses.law(LEAVES_NO_TRACE)(leaves_no_trace)
 def _losses(guess, y, count=None, dim=0, power=2):
     """The losses with one thing changed."""
     known = ~y.isnan()
-    truth = torch.where(known, y.detach(), 0.0)
+    truth = torch.where(known, y, 0.0)
     error = ((guess - truth) * known).abs() ** power
     number = known.sum(dim) if count is None else count(known)
     return error.sum(dim) / torch.as_tensor(number).clamp_min(1)
@@ -252,7 +254,16 @@ def _(guess, y):
 )
 def _(guess, y):
     known = ~y.isnan()
-    return (guess - y.detach().nan_to_num(0.0)).square().sum(0) / known.sum(0).clamp_min(1)
+    return (guess - y.nan_to_num(0.0)).square().sum(0) / known.sum(0).clamp_min(1)
+
+
+@known_losses.mistake(
+    "A label that is 0 is taken for one that is not known. Ask `isnan` of the labels themselves."
+)
+def _(guess, y):
+    truth = y.nan_to_num(0.0)
+    known = truth != 0
+    return ((guess - truth).square() * known).sum(0) / known.sum(0).clamp_min(1)
 
 
 @known_losses.mistake(
@@ -260,7 +271,7 @@ def _(guess, y):
 )
 def _(guess, y):
     known = ~y.isnan()
-    error = (guess - y.detach().nan_to_num(0.0)).square() * known
+    error = (guess - y.nan_to_num(0.0)).square() * known
     return error.sum(0) / known.sum(0)
 
 
@@ -537,12 +548,12 @@ def _prepared(answer, *args):
 
 # reference
 def _leaky(series, cut, steps, ahead, width):
-    """Windows and labels of series [T]; NaN is a gap, not in row 0.
+    """Windows and labels of series [T], in the order of t. NaN: a gap.
 
-    Fill a gap with the last value. Smooth: the mean of a row and of
-    the width - 1 before it, or all there are. Scale by its mean and
-    np.std before row `cut`. x: `steps` scaled values up to row t;
-    y: the filled value of row t + ahead. Train: labels before `cut`.
+    Fill it with the last value (row 0 has one). Smooth: mean of a row
+    and the width - 1 before it, or all there are. Scale that by its
+    mean and np.std before row `cut`. x: `steps` scaled values up to t;
+    y: the filled value of t + ahead. Train: labels before `cut`.
     Test: t from `cut` on. Return x_train, y_train, x_test, y_test."""
     import numpy as np
     filled = series.copy()
