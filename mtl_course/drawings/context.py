@@ -6,7 +6,7 @@ from .pen import Pen, drawing
 @drawing
 def episode_sequence() -> Pen:
     pen = Pen(
-        "episode_sequence", 500, 340, "An episode as a sequence",
+        "episode_sequence", 448, 340, "An episode as a sequence",
         """Above: five places in a row. Three are examples, each an input x with its target y; two
         are questions, each an x alone. All five go through the same Transformer, whose weights are
         frozen, and out of the two questions come two answers. Below: the mask as a grid of five
@@ -14,7 +14,7 @@ def episode_sequence() -> Pen:
         two columns of the questions are empty: everyone looks at the examples, no one looks at a
         question.""",
     )  # fmt: skip
-    left, step, wide = 66, 84, 70
+    left, step, wide = 16, 86, 70
     centres = [left + wide / 2 + step * k for k in range(5)]
     labels = ["*x*_1 , *y*_1", "*x*_2 , *y*_2", "*x*_3 , *y*_3", "*x* ?", "*x*' ?"]
     pen.text((centres[0] + centres[2]) / 2, 10, "examples", 15)
@@ -29,7 +29,7 @@ def episode_sequence() -> Pen:
         pen.text(x, 156, label, 15)
 
     # the mask
-    size, top, start = 26, 196, 190
+    size, top, start = 26, 196, 160
     pen.text(start + 2.5 * size, 180, "is seen", 14)
     names = ["1", "2", "3", "*x*", "*x*'"]
     for row in range(5):
