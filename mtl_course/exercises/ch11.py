@@ -284,7 +284,7 @@ def _(tokens, words, there):
 WAYS = ("mean", "max", "first", "each")
 
 
-def _pools(rows=None):
+def _pools(scale=1.0, rows=None):
     """Words, where they are, and how each task wants them: every way occurs."""
 
     def draw(generator):
@@ -294,14 +294,14 @@ def _pools(rows=None):
         ways = {name: WAYS[k % 4] for k, name in enumerate(names)}
         words = torch.randn(B, L, d, generator=generator, dtype=torch.float64)
         words = words - 3 * (torch.rand(B, 1, d, generator=generator) < 0.5)  # all below zero
-        return words, _padding(generator, B, L), shuffled(generator, ways)
+        return scale * words, _padding(generator, B, L), shuffled(generator, ways)
 
     return draw
 
 
 # reference
 @exercise(
-    [_pools(), _pools(rows=1)],
+    [_pools(), _pools(scale=1e6), _pools(rows=1)],
     points=1,
     hints=(
         "What would a padded place add to a mean, and what might it do to a maximum?",
@@ -459,6 +459,13 @@ def _(answer, there, lots, u, share):
 def _(answer, there, lots, u, share):
     kept = answer(there, lots, u, 1.0)
     return torch.equal(kept.sum(1), (there.sum(1) - 1).clamp_min(1))
+
+
+@hide_modality.law("what it returns is new, also where nothing is lost")
+def _(answer, there, lots, u, share):
+    mine = there.clone()
+    answer(mine, lots, u, 0.0).fill_(False)
+    return torch.equal(mine, there)
 
 
 hide_modality.law(LEAVES_NO_TRACE)(leaves_no_trace)
