@@ -36,6 +36,8 @@ def _partial(kind):
         if kind == "none":
             name = names[whole(g, 0, len(names))]
             labels[name] = torch.full_like(labels[name], -1)
+        if all(bool((y < 0).all()) for y in labels.values()):
+            labels[names[0]][0] = 1  # without any label the loss is a constant, and has no gradient
         weights = {name: uniform(g, 0.2, 1.0) * 10.0 ** whole(g, -1, 2) for name in names}
         return logits, shuffled(g, labels), shuffled(g, weights)
 
@@ -182,6 +184,8 @@ def _offers(kind):
             places = torch.randperm(n, generator=g)
             seen[places[:3]] = torch.tensor([1, 1, 0])
             liked[places[:3]] = torch.tensor([1, 0, 0])
+            if kind == "sure":  # both chances round to 1, and exp(-logit) to 0; the label is 0
+                a[places[1]], b[places[1]] = (uniform(g, 800, 2000) for _ in range(2))
         return a, b, seen, torch.where(seen == 1, liked, -1)
 
     return draw

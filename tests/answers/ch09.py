@@ -94,12 +94,12 @@ import torch.nn.functional as F
 
 
 def partial_cross_entropy(logits, labels, weights):
-    total = next(iter(logits.values())).sum() * 0
-    for t, w in weights.items():
-        rows = (labels[t] >= 0).nonzero()[:, 0]
-        if len(rows):
-            total = total + w * F.binary_cross_entropy_with_logits(
-                logits[t][rows], labels[t][rows].to(logits[t]))
+    total = 0.0
+    for t, z in logits.items():
+        known = labels[t] >= 0
+        if known.any():
+            y = labels[t][known].double()
+            total += weights[t] * F.binary_cross_entropy_with_logits(z[known], y)
     return total
 """,
     ],
