@@ -229,6 +229,7 @@ def test_every_learner_edition_as_it_is_earns_nothing(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_solved_chapter_earns_everything(tmp_path):
     (chapter, path), *_ = notebooks.find(["02"])
     solved = solve.solved(notebooks.read(path), COURSE)
@@ -284,6 +285,7 @@ def test_an_answer_that_does_not_run_is_told_why(samples, no_process, tmp_path, 
     assert told["score"] == 0 and words in told["output"] and "<script>" not in told["output"]
 
 
+@pytest.mark.slow
 def test_a_variable_called_open_does_no_harm(samples, tmp_path):
     told = graded(tmp_path, "open = print = json = 3\n" + RIGHT, ["open = 3"])
     assert told["score"] == told["max_score"]
@@ -408,6 +410,7 @@ def command(folder, source: str, *flags) -> dict:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("guard", ["guarded", "its guard killed"])
 def test_nothing_outlives_the_command(tmp_path, guard):
@@ -433,6 +436,7 @@ def _read(path: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize(
     "greed",
@@ -444,6 +448,7 @@ def test_memory_is_limited(samples, tmp_path, greed):
     assert told["score"] == 0 and "took too long" not in told["output"]
 
 
+@pytest.mark.slow
 def test_the_whole_run_has_an_end(samples, tmp_path):
     slow = "import time\ndef project(g_i, g_j):\n    time.sleep(2.5)\n    return g_i\n"
     path = submitted(tmp_path, {"project": slow, "centred": SAMPLES["centred"].solution})
@@ -453,6 +458,7 @@ def test_the_whole_run_has_an_end(samples, tmp_path):
     assert "centred" in results["tests"][2]["output"], "the teacher is told what was not checked"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["-P"], []], ids=["-P", "without"])
 def test_nothing_in_the_submissions_folder_is_imported(tmp_path, flags):
     for module in ("nbclient", "torch", "json", "argparse", "nbformat", "numpy"):
@@ -602,6 +608,7 @@ def test_nbgrader_export_marks_solutions_and_points(samples):
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solved,points", [(True, 3.0), (False, 0.0)])
 def test_an_exported_check_cell_ends_in_its_points(samples, tmp_path, solved, points):
     source = export.to_nbgrader(learner_notebook(), SAMPLES)

@@ -98,6 +98,7 @@ def test_every_method_gets_as_many_trials():
         } == {plan.rates[-1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [TINY, replace(TINY, size=36, channels=(4, 8), features=16, pairs=(192, 64, 64))],
@@ -277,6 +278,7 @@ def test_the_floor_of_the_approximate_step_walks_the_trunk_and_every_head_once(m
     assert cell["ratio"] == len(bench.APPROXIMATE) / len("sum of losses")
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, monkeypatch):
     bench = load("balanced_step")
     bench.main(["--quick"])

@@ -259,6 +259,7 @@ def test_one_pass_and_two_passes_agree_where_there_is_no_batch_norm(monkeypatch)
 
 
 # ------------------------------------------------------------------------------------ both profiles
+@pytest.mark.slow
 def test_the_cpu_profile_runs_at_a_tiny_size():
     tiny, lines = {"widths": (2, 4), "epochs": 1, "rates": (0.1,), "side": 8}, []
     plan = {
@@ -353,6 +354,7 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
     assert held.classes == {"cifar10": 10, "cifar100": 100} and set(held.parts) == set(ch08.PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "MTL_COURSE_DATA" not in os.environ,
     reason="no data root on this machine: MTL_COURSE_DATA is not set",
@@ -404,6 +406,7 @@ def test_one_seed_of_the_record_is_within_its_spread():
             assert abs(found[name] - recorded[2]) < 3 * recorded.std(ddof=1) + 0.01, (method, name)
 
 
+@pytest.mark.slow
 def test_one_further_seed_is_within_its_spread():
     record = records.load("08", "further")
     found = ch08.further(record.results["rates"], ch08.SETS, record.provenance["seeds"][0])

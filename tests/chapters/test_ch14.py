@@ -225,6 +225,7 @@ def near(value, recorded):
     return abs(value - recorded[0]) < 3 * recorded.std(ddof=1) + 0.01
 
 
+@pytest.mark.slow
 def test_one_seed_of_the_record_is_within_its_spread():
     record = records.load("14", "cpu")
     rows, seed = record.results["images"]["10"], record.provenance["seeds"][0]
@@ -237,6 +238,7 @@ def test_one_seed_of_the_record_is_within_its_spread():
         assert near(room.judged([lesson])[lesson.name]["test"], row["test"]), side
 
 
+@pytest.mark.slow
 def test_one_seed_of_the_record_with_two_teachers_is_within_its_spread():
     record = records.load("14", "two")
     seed, way = record.provenance["seeds"][0], "two teachers"

@@ -213,6 +213,7 @@ def test_trying_is_fine_tuning_and_chooses_by_validation_alone(monkeypatch):
         assert result[name] == pytest.approx(float(right.float().mean()), abs=0.006)
 
 
+@pytest.mark.slow
 def test_run_gives_plain_json_and_a_seed_decides_it(monkeypatch):
     monkeypatch.setattr(ch16, "TARGETS", ("UCI digits", "Greek"))
     monkeypatch.setattr(ch16.one_seed, "__defaults__", (("UCI digits", "Greek"),))

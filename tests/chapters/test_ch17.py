@@ -375,6 +375,7 @@ def test_rates_at_the_end_of_a_grid_are_those_that_the_text_names():
     )
 
 
+@pytest.mark.slow
 def test_one_seed_of_the_record_is_within_its_spread():
     record, plan = records.load("17", "cpu"), ch17.PLANS["cpu"]
     at, seed = ch17.COUNTS.index(5), 0

@@ -104,6 +104,7 @@ def test_anil_with_features_computed_once_is_anil():
         torch.testing.assert_close(p.grad, g, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu, data_root):
     need("omniglot_small")
     found = ch18.run("cpu", [0, 1], lambda line: None, plan=tiny(ch18.CPU))
@@ -116,6 +117,7 @@ def test_the_cpu_profile_runs_at_a_tiny_size(on_cpu, data_root):
     assert all(0 <= a <= 1 for row in table.values() for s in row.values() for a in s["accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["omniglot", "cifar_fs"])
 def test_the_gpu_profile_runs_at_a_tiny_size(name, on_cpu, data_root):
     """Four convolutions with BatchNorm, on what the data root has of the sets."""

@@ -148,6 +148,7 @@ def test_the_record_of_further_orders_has_the_first_ones_settings_and_comes_out_
 
 
 # -------------------------------------------------------------------------------------- photographs
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ch19.GPU, ids=lambda plan: plan.source)
 def test_full_size_experiment_runs_at_tiny_size_on_the_data_roots_pictures(
     plan, monkeypatch, data_root

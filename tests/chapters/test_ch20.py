@@ -206,6 +206,7 @@ def test_inner_steps_are_gradient_descent():
         torch.testing.assert_close(two[t], net(new), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_experiment_is_plain_json_and_a_seed_fixes_it():
     load_or_skip("uci_tables")
     told = []

@@ -263,6 +263,7 @@ def test_what_an_answer_started_ends_with_its_check(short):
     assert sum(seconds.encode() in line for line in running) <= 1
 
 
+@pytest.mark.slow
 def test_of_fifty_checks_one_process_at_most_is_on_its_way_out():
     weighted = written(SAMPLES["weighted"].solution, "weighted")
     child.collect()
@@ -341,6 +342,7 @@ def test_use_does_not_take_what_does_not_come_back(short, capsys):
     assert "course's weighted" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_results_are_the_same_as_in_the_kernel(monkeypatch):
     for name, own in SAMPLES.items():
         answers = [written(own.solution, name), written(own.stub, name), lambda *args: 1 / 0]
@@ -516,6 +518,7 @@ DEADLOCK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tries", [2, 99])
 def test_a_child_that_waits_for_a_lock_of_c_is_made_anew_and_in_the_end_spared(
     tries, monkeypatch, tmp_path

@@ -86,6 +86,7 @@ def test_a_timer_of_somebody_else_is_put_back():
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sandboxed")
 def test_slow_answers_are_stopped_by_the_time_of_the_whole_check(monkeypatch):
     own = Exercise(

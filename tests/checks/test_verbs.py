@@ -75,6 +75,7 @@ def test_binding_the_result_of_use_does_not_solve_the_exercise():
     assert project and result.state == "missing" and "course's own" in result.hint
 
 
+@pytest.mark.slow
 def test_modes(monkeypatch):
     blank = written(SAMPLES["project"].stub, "project")
     right = written(SAMPLES["project"].solution, "project")

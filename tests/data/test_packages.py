@@ -453,6 +453,7 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} did not appear")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
 def test_a_killed_fetch_leaves_nothing_that_could_be_taken_for_data(

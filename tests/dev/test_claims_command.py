@@ -48,6 +48,7 @@ def course(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_true_of_its_own_seeds_only_is_found(course, capsys):
     assert claims.main(["01", "02", "--seeds", "1000:1005"]) == 1
     said = capsys.readouterr().out
@@ -58,6 +59,7 @@ def test_a_claim_that_is_true_of_its_own_seeds_only_is_found(course, capsys):
     assert "chapter 02: 1 of 1 claims hold (" in said
 
 
+@pytest.mark.slow
 def test_a_claim_planted_in_a_chapter_of_the_course_is_found():
     [(_, path)] = notebooks.find(["01"])
     nb = notebooks.read(path)
@@ -69,6 +71,7 @@ def test_a_claim_planted_in_a_chapter_of_the_course_is_found():
     assert {claim.place for claim in result.claims} == {"live"}
 
 
+@pytest.mark.slow
 def test_a_cell_that_raises_is_said_and_the_next_runs():
     nb = notebook("{}['no such key']", PLANTED)
     result = claims.run(nb, range(5), report=print)
@@ -102,6 +105,7 @@ def test_what_is_no_range_of_seeds_is_refused(course, capsys, text):
     assert "seeds are given as A:B" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_claim_on_the_record_is_asked_on_other_seeds_only_with_record(
     course, tmp_path, monkeypatch, capfd
 ):

@@ -397,6 +397,7 @@ def test_execute_reports_long_cells(tmp_path):
     assert any("cell  1 of 2" in line and "import time" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     ["1 / 0", "import os\nos._exit(3)", "import time\ntime.sleep(60)"],

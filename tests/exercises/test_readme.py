@@ -35,6 +35,7 @@ def example(tmp_path, monkeypatch):
         yield REGISTRY["relative_loss"]
 
 
+@pytest.mark.slow
 def test_the_reference_passes_and_the_stub_is_not_started(example):
     answer = answer_from(example, example.solution)
     for seed in range(30):
@@ -43,6 +44,7 @@ def test_the_reference_passes_and_the_stub_is_not_started(example):
     assert example.chapter == "99"
 
 
+@pytest.mark.slow
 def test_every_mistake_gets_its_own_hint(example):
     assert len(example.mistakes) == 4
     for wrong, hint in example.mistakes:

@@ -209,6 +209,7 @@ def test_the_laplacian_is_that_of_the_graph():
         words.remove(str(value).replace("-", "−"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.missing() is not None, reason=f"{browser.missing()}")
 def test_on_a_page_it_fits_a_phone_and_turns_dark():
     look = """() => [...document.querySelectorAll("svg")].map(svg => {

@@ -198,6 +198,7 @@ def test_an_empty_picture_and_another_size_are_refused():
         output(lambda slope: line(slope, (4, 3) if slope == 2 else (4, 2)))
 
 
+@pytest.mark.slow
 def test_too_large_says_how_large_and_what_to_do():
     noise = np.random.default_rng(0)
 

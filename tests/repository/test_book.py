@@ -123,6 +123,7 @@ def small_book(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_broken_reference_stops_the_build_each_time(small_book):
     page = small_book / "two.md"
     whole = page.read_text(encoding="utf-8")
@@ -142,6 +143,7 @@ def test_a_page_taken_out_of_the_contents_leaves_the_book(small_book):
     assert book.html_pages(book.build(small_book)) == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_a_changed_style_reaches_the_book(small_book):
     config = small_book / "_config.yml"
     sphinx = "sphinx: {config: {html_css_files: [a.css], html_static_path: [book/_static]}}\n"

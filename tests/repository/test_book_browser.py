@@ -389,6 +389,7 @@ def test_panels_stand_below_each_other_on_a_phone_and_only_there(chromium, built
     assert reader.wrong == []
 
 
+@pytest.mark.slow
 def test_a_lean_drawing_looks_the_same(chromium):
     """On a page of the book a drawing says the same in fewer words."""
     spec = spec_from_file_location("book_ext_drawings", book.ROOT / "book/_ext/drawings.py")
