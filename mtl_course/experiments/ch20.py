@@ -196,6 +196,8 @@ def rival_answers(name: str, some: Draw) -> np.ndarray:
 
     It sees the columns as the network does, scaled by the labelled rows and cut at four deviations.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     x, new = (
         v.numpy()
         for v in meta.scaled_columns(
@@ -204,7 +206,8 @@ def rival_answers(name: str, some: Draw) -> np.ndarray:
     )
     folds = int(min(4, np.bincount(some.y).min()))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fold of few rows may not converge at C = 100
+        # The solver stops early on some folds of few rows at the largest C.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return rivals()[name](folds).fit(x, some.y).predict_proba(new)
 
 
@@ -252,8 +255,8 @@ def trained(plan: Plan, seed: int) -> meta.InContext:
 # ------------------------------------------------------------------------------ with an inner loop
 def inner_network(plan: Plan, seed: int) -> Classifier:
     """A network whose parameters move: two hidden layers and a head."""
-    trunk = lambda: mlp([plan.features, plan.hidden, plan.hidden])  # noqa: E731
-    return seeded(lambda: Classifier(trunk(), plan.hidden, 2), seed)
+    sizes = [plan.features, plan.hidden, plan.hidden]
+    return seeded(lambda: Classifier(mlp(sizes), plan.hidden, 2), seed)
 
 
 def meta_train(plan: Plan, seed: int) -> Classifier:
@@ -283,9 +286,8 @@ def after_steps(
     params = {name: p.expand(len(episodes), *p.shape) for name, p in start.items()}
     done, said = 0, []
     for stop in stops:
-        params = vmap(lambda p, x, y: meta.adapt(value, p, (x, y), stop - done, rate))(  # noqa: B023
-            params, *episodes.support
-        )
+        more = partial(meta.adapt, value, steps=stop - done, rate=rate)
+        params = vmap(lambda p, x, y, more=more: more(p, (x, y)))(params, *episodes.support)
         done = stop
         said.append(vmap(f)(params, episodes.query[0]).detach())
     return said
@@ -500,6 +502,11 @@ def train_lines(plan: Plan, noise: float, seed: int, steps: int | None = None) -
     return train(model, prior, small, seed, steps=steps or plan.line_steps, least=1)
 
 
+def mean_square(values: Tensor) -> float:
+    """The mean of the squares."""
+    return float(values.square().mean())
+
+
 def against_ridge(model: meta.InContext, noise: float, seed: int, tasks: int = 2000) -> dict:
     """A network's error and that of ridge regression on new lines, by the number of examples.
 
@@ -520,15 +527,14 @@ def against_ridge(model: meta.InContext, noise: float, seed: int, tasks: int = 2
         x, y, new = x.double(), y.double(), new.double()
         best = meta.ridge(x, y, new, noise**2)
         least = meta.ridge(x, y, new, 1e-6)
-        square = lambda v: float(v.square().mean())  # noqa: E731
-        results["network"].append(square(said - truth) - noise**2)
-        results["ridge"].append(square(best - truth) - noise**2)
-        results["least squares"].append(square(least - truth) - noise**2)
-        results["apart"].append(square(said - best))
-        results["mean"].append(square(truth) - noise**2)
+        results["network"].append(mean_square(said - truth) - noise**2)
+        results["ridge"].append(mean_square(best - truth) - noise**2)
+        results["least squares"].append(mean_square(least - truth) - noise**2)
+        results["apart"].append(mean_square(said - best))
+        results["mean"].append(mean_square(truth) - noise**2)
         if count == 4:
             grid = np.geomspace(0.01, 10, 61)
-            far = [square(meta.ridge(x, y, new, float(s)) - said) for s in grid]
+            far = [mean_square(meta.ridge(x, y, new, float(s)) - said) for s in grid]
             strength = float(grid[int(np.argmin(far))])
     return results | {"strength": strength}
 

@@ -38,7 +38,7 @@ __getattr__, __dir__, __all__ = exports(
         "permuted": "ranking",  # p-value with sources or targets exchanged
         # a source without labels
         "nt_xent": "contrastive",  # find the other view of the same image
-        "pair_loss": "pairs",  # which text belongs to which picture (CLIP)
+        "pair_loss": "contrastive",  # which text belongs to which picture (CLIP)
         # low-rank updates
         "LoRALayer": "lora",  # a frozen layer with low-rank updates
         "add_lora": "lora",  # onto layers by name pattern

@@ -360,7 +360,7 @@ def test_one_seed_of_the_fusion_record_is_within_its_spread():
     try:
         emoji = ch11_fusion.emoji_sets()
     except data.DataError as error:
-        pytest.skip(str(error)[:80])
+        pytest.skip(f"the emoji cannot be had here, they need npm: {error}")
     record = records.load("11", "emoji")
     runs = [seed["results"]["late"]["both"]["category"] for seed in record.results["fusion"]]
     plan, first = ch11_fusion.Plan(), record.results["fusion"][0]

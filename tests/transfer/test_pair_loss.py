@@ -56,9 +56,9 @@ def test_its_gradients():
 @pytest.mark.parametrize(
     "a,b,tau,words",
     [
-        (torch.ones(3, 2), torch.ones(2, 2), 0.1, "a picture and its text in the same row"),
+        (torch.ones(3, 2), torch.ones(2, 2), 0.1, "two sides have shapes"),
         (torch.ones(3), torch.ones(3), 0.1, "both are"),
-        (torch.ones(1, 2), torch.ones(1, 2), 0.1, "no other pair"),
+        (torch.ones(1, 2), torch.ones(1, 2), 0.1, "no other pairs"),
         (torch.ones(2, 2), torch.ones(2, 2), 0.0, "temperature"),
         (torch.ones(2, 2), torch.ones(2, 2), math.nan, "temperature"),
         (torch.ones(2, 2), torch.zeros(2, 2), 0.1, "Row 0 of the second side is zero"),
