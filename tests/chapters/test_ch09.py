@@ -327,6 +327,14 @@ def test_one_piece_of_the_record_is_within_its_spread():
         assert again == pytest.approx(there[0][way]["test"], abs=1e-6)
 
 
+def test_longer_training_is_plain_json_and_the_record_has_a_thousand_steps():
+    results = ch09.run_longer([3], lambda line: None, plan=TINY)
+    assert json.loads(json.dumps(results)) == results and results["steps"] == 2
+    assert set(results["seeds"][0]) == {"two losses", "ESMM"}
+    record = records.load("09", "longer")
+    assert record.results["steps"] == 1000 and len(record.results["seeds"]) >= 5
+
+
 def test_one_piece_of_the_census_record_is_within_its_spread():
     seeds = records.load("09", "census").results["seeds"]
     there = seeds[0]["500"]["shared"]
