@@ -36,7 +36,7 @@ WAYS = (
     "by inputs",
     "by gradients",
     "by own weights",
-    "true",
+    "the kinds",
 )
 NETWORKS = ("one network", "by own weights", "a network each")
 
