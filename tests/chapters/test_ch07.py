@@ -266,24 +266,24 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile):
 
 
 # ------------------------------------------------------------------------------------------ clients
-TINY = ch07_clients.Plan(
+FEW = ch07_clients.Plan(
     images=(5,), validation=4, components=6, networks=(5,), hidden=4, steps=20, rates=(0.01, 0.03)
 )
 
 
 def test_no_image_belongs_to_two_clients_and_answers_are_those_of_the_question():
-    c = ch07_clients.clients(3, 8, TINY)
+    c = ch07_clients.clients(3, 8, FEW)
     every = torch.cat([c.x, c.validation[0]], 1).reshape(-1, c.x.shape[-1])
     assert len(torch.unique(every, dim=0)) == len(every) == 12 * 12
     for t, kind in enumerate(ch07_clients.KIND):
         yes = list(ch07_clients.QUESTIONS.values())[kind]
         assert ((c.y[t] > 0).numpy() == np.isin(c.digits[t], yes)).all()
-    _, digits, pool, test = ch07_clients.described(TINY.components, TINY.test)
-    assert not set(pool) & set(test) and (np.bincount(digits[test]) == TINY.test).all()
+    _, digits, pool, test = ch07_clients.described(FEW.components, FEW.test)
+    assert not set(pool) & set(test) and (np.bincount(digits[test]) == FEW.test).all()
 
 
 def test_clients_tied_firmly_are_one_model_per_group():
-    c, plan = ch07_clients.clients(0, 30, TINY), replace(TINY, ties=(1e9,), alone=(0.1,))
+    c, plan = ch07_clients.clients(0, 30, FEW), replace(FEW, ties=(1e9,), alone=(0.1,))
     W, _ = ch07_clients.tied(c, [[0, 1], list(range(2, 12))], plan)
     a, b = normal_equations(c.x[:2].reshape(-1, 7), c.y[:2].reshape(-1))
     # Two clients bring their mu along.
@@ -309,8 +309,8 @@ def test_one_draw_of_the_clients_is_the_records():
 
 def test_a_client_network_does_not_see_other_groups():
     """With other data in the second group, the first group's accuracy stays what it was."""
-    c = ch07_clients.clients(1, 8, TINY)
-    groups, plan = [[0, 1, 2], list(range(3, 12))], replace(TINY, rates=(0.03,))
+    c = ch07_clients.clients(1, 8, FEW)
+    groups, plan = [[0, 1, 2], list(range(3, 12))], replace(FEW, rates=(0.03,))
     x = c.x.clone()
     x[3:] = torch.randn(x[3:].shape, generator=torch.Generator().manual_seed(0))
     seen = []
@@ -325,6 +325,6 @@ def test_a_client_network_does_not_see_other_groups():
 
 
 def test_the_experiment_with_clients_runs_at_a_tiny_size():
-    results = json.loads(json.dumps(ch07_clients.run([0, 1], lambda _: None, plan=TINY)))
+    results = json.loads(json.dumps(ch07_clients.run([0, 1], lambda _: None, plan=FEW)))
     assert len(results["5"]["linear"]) == len(results["5"]["networks"]) == 2
     assert set(results["5"]["linear"][0]["accuracy"]) == set(ch07_clients.WAYS)
