@@ -3,7 +3,7 @@
 On schools with linear models (`ch07_schools`) and on rivers with networks (`ch07_rivers`). Both
 experiments keep one fixed test set; a seed draws who trains, and how networks start. Affinities see
 training data only, groups and strengths are chosen on validation data, gains are measured on the
-test data, once. Needs no Jupyter.
+test data, once. `ch07_clients` is a third one, with tasks of three kinds. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ import torch
 from ..data.river import GAUGES
 from ..multitask import affinity
 from ..runtime import device as fastest
-from . import ch07_rivers
+from . import ch07_clients, ch07_rivers
 from .ch07_rivers import CPU, river_study
 from .ch07_schools import (
     STRUCTURES,
@@ -31,6 +31,7 @@ __all__ = [
     "CPU",
     "GAUGES",
     "PLANS",
+    "RECORDS",
     "STRUCTURES",
     "Plan",
     "hub",
@@ -124,3 +125,6 @@ def _agreement(affinities: Mapping[str, np.ndarray], gains: np.ndarray) -> dict[
         name: [affinity.rank_correlation(s, g) for s, g in zip(S, gains, strict=True)]
         for name, S in affinities.items()
     }
+
+
+RECORDS = {"clients": ch07_clients.run}

@@ -2,6 +2,7 @@
 ways against each other.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from promises import KEPT, PROMISES
 
 from mtl_course import data, records
 from mtl_course.data import two_digits
-from mtl_course.experiments import ch06
+from mtl_course.experiments import ch06, ch06_digits, ch06_scale
 from mtl_course.multitask.balancing import METHODS
 from mtl_course.networks.cost import parameters
 
@@ -302,3 +303,58 @@ def test_the_benchmark_prints_its_tables_and_writes_a_record(capsys, tmp_path, m
     record = records.load("06", "timing", tmp_path)
     assert record.provenance["command"] == "python benchmarks/balanced_step.py"
     assert record.results["memory"]["MLP"]["torchjd"] == used
+
+
+# --------------------------------------------------------------------- a loss in an unknown unit
+SMALL_SCALE = ch06_scale.ScalePlan(digits=TINY, factors=(1.0, 100.0), weights=(0.01, 1.0))
+
+
+def test_the_first_losses_carry_the_factor():
+    parts = ch06.tables(TINY, 0)
+    once, more = (ch06_scale.first_losses(SMALL_SCALE, 0, parts, f) for f in (1.0, 100.0))
+    assert more[0] == pytest.approx(100 * once[0]) and more[1] == once[1]
+    divided = ch06_scale.combination("by the first loss", SMALL_SCALE, 0, parts, 100.0)
+    assert float(divided(torch.tensor(more))) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("method", ["by the first loss", "geometric mean", "nash_mtl", "imtl_g"])
+def test_a_method_without_a_unit_trains_the_same_network_whatever_the_factor(method):
+    parts, models = ch06.tables(TINY, 0), []
+    for factor in (1.0, 64.0):
+        combine = ch06_scale.combination(method, SMALL_SCALE, 0, parts, factor)
+        models.append(ch06_digits.fit(combine, 1e-3, TINY, 0, parts, factor)[0])
+    for a, b in zip(models[0].trunk.parameters(), models[1].trunk.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_the_parameters_of_a_weighting_are_trained():
+    parts, combine = (
+        ch06.tables(TINY, 0),
+        ch06_scale.combination("uncertainty", SMALL_SCALE, 0, {}, 1),
+    )
+    ch06_digits.fit(combine, 1e-2, TINY, 0, parts)
+    assert all(p.detach().abs().sum() > 0 for p in combine.parameters())
+
+
+def test_the_unknown_scale_runs_at_a_tiny_size():
+    found = ch06_scale.run([0], lambda _: None, plan=SMALL_SCALE)
+    assert found.keys() == {"1", "100"} and found == json.loads(json.dumps(found))
+    row = found["100"][0]
+    assert row["weight"] in SMALL_SCALE.weights
+    assert row["accuracy"].keys() == {
+        ch06_scale.SEARCH,
+        *ch06_scale.WEIGHTINGS,
+        *ch06_scale.SURGERY,
+    }
+
+
+def test_one_seed_of_the_unknown_scale_is_within_its_spread():
+    record, plan = records.load("06", "scale"), ch06_scale.ScalePlan()
+    seed = record.provenance["seeds"][0]
+    parts = ch06.tables(plan.digits, seed)
+    for method in ("sum", "geometric mean", "nash_mtl"):
+        combine = ch06_scale.combination(method, plan, seed, parts, 30.0)
+        model, _ = ch06_digits.fit(combine, plan.rate, plan.digits, seed, parts, 30.0)
+        mean = 100 * np.mean(list(ch06.test_accuracy(model, parts).values()))
+        rows = [row["accuracy"][method]["mean"] for row in record.results["30"]]
+        assert abs(mean - rows[0]) < 3 * np.std(rows, ddof=1) + 1

@@ -9,7 +9,7 @@ import torch
 
 from mtl_course import check, records
 from mtl_course.exercises import ch07 as exercises
-from mtl_course.experiments import ch07, ch07_rivers, ch07_schools
+from mtl_course.experiments import ch07, ch07_clients, ch07_rivers, ch07_schools
 from mtl_course.multitask import affinity, grouping, linear, task_graph
 from mtl_course.multitask.linear import mean_regularised, normal_equations, ridge
 
@@ -263,3 +263,68 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile):
         for groups in splits:
             assert sorted(t for g in groups for t in g) == list(range(8)) and len(groups) <= 3, way
     json.dumps(found)
+
+
+# ------------------------------------------------------------------------------------------ clients
+FEW = ch07_clients.Plan(
+    images=(5,), validation=4, components=6, networks=(5,), hidden=4, steps=20, rates=(0.01, 0.03)
+)
+
+
+def test_no_image_belongs_to_two_clients_and_answers_are_those_of_the_question():
+    c = ch07_clients.clients(3, 8, FEW)
+    every = torch.cat([c.x, c.validation[0]], 1).reshape(-1, c.x.shape[-1])
+    assert len(torch.unique(every, dim=0)) == len(every) == 12 * 12
+    for t, kind in enumerate(ch07_clients.KIND):
+        yes = list(ch07_clients.QUESTIONS.values())[kind]
+        assert ((c.y[t] > 0).numpy() == np.isin(c.digits[t], yes)).all()
+    _, digits, pool, test = ch07_clients.described(FEW.components, FEW.test)
+    assert not set(pool) & set(test) and (np.bincount(digits[test]) == FEW.test).all()
+
+
+def test_clients_tied_firmly_are_one_model_per_group():
+    c, plan = ch07_clients.clients(0, 30, FEW), replace(FEW, ties=(1e9,), alone=(0.1,))
+    W, _ = ch07_clients.tied(c, [[0, 1], list(range(2, 12))], plan)
+    a, b = normal_equations(c.x[:2].reshape(-1, 7), c.y[:2].reshape(-1))
+    # Two clients bring their mu along.
+    torch.testing.assert_close(W[0], ridge(a, b, 0.2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(W[0], W[1], atol=1e-5, rtol=1e-5)
+
+
+def test_kinds_are_found_where_labels_tell_them_and_not_by_inputs():
+    row = ch07_clients.compare(0, 80, ch07_clients.Plan(alone=(1.0, 3.0, 10.0), ties=(100.0,)))
+    assert row["rand"]["by gradients"] > 0.8 and row["rand"]["by own weights"] > 0.8
+    assert row["rand"]["by inputs"] < 0.3
+    assert sorted(t for group in row["groups"] for t in group) == list(range(12))
+
+
+def test_one_draw_of_the_clients_is_the_records():
+    record = records.load("07", "clients")
+    seed, plan = record.provenance["seeds"][0], ch07_clients.Plan()
+    old = record.results["10"]["linear"][0]
+    new = ch07_clients.compare(seed, 10, plan)
+    assert new["groups"] == old["groups"]
+    assert new["accuracy"] == pytest.approx(old["accuracy"], abs=0.5)
+
+
+def test_a_client_network_does_not_see_other_groups():
+    """With other data in the second group, the first group's accuracy stays what it was."""
+    c = ch07_clients.clients(1, 8, FEW)
+    groups, plan = [[0, 1, 2], list(range(3, 12))], replace(FEW, rates=(0.03,))
+    x = c.x.clone()
+    x[3:] = torch.randn(x[3:].shape, generator=torch.Generator().manual_seed(0))
+    seen = []
+    answers, stops = torch.zeros_like(c.test[1]), torch.zeros_like(c.validation[1])
+    # An answer of 0 is never right and tells no rate from another: only the first group counts.
+    answers[:3], stops[:3] = c.test[1][:3], c.validation[1][:3]
+    for inputs in (c.x, x):
+        same = replace(c, x=inputs, test=(c.test[0], answers))
+        same = replace(same, validation=(c.validation[0], stops))
+        seen.append(ch07_clients.network(same, groups, 0, plan))
+    assert seen[0] == seen[1] and seen[0][0] > 5
+
+
+def test_the_experiment_with_clients_runs_at_a_tiny_size():
+    results = json.loads(json.dumps(ch07_clients.run([0, 1], lambda _: None, plan=FEW)))
+    assert len(results["5"]["linear"]) == len(results["5"]["networks"]) == 2
+    assert set(results["5"]["linear"][0]["accuracy"]) == set(ch07_clients.WAYS)
