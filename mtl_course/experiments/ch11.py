@@ -5,12 +5,13 @@ the piece (yes or no), and the department (six classes). Each has a task token t
 words. The trunk begins from scratch or from masked words of other reviews, without their labels.
 Beside it stand a bag of words (`one_seed`) and one network per task (`one_priority`).
 
-Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names) and `ch11_encoder` (a
-pretrained encoder of sentences). Needs no Jupyter.
+Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names), and on a pretrained
+encoder of sentences `ch11_encoder` (several heads), `ch11_domains` (four kinds of text) and
+`ch11_words` (names, word by word). Needs no Jupyter.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,9 +26,12 @@ from ..multitask.sharing import Network, Parallel
 from ..networks.sentence_encoder import WordPiece, vocabulary
 from ..networks.transformer import TaskTokens, Transformer
 from ..records.pieces import kept
+from ..runtime import device as fastest
+from .ch11_domains import run_domains
 from .ch11_encoder import run_encoder
 from .ch11_fusion import run_emoji, run_naming
 from .ch11_tasks import TASKS, labels_of, score, task_loss
+from .ch11_words import run_words
 from .common import seeded
 
 SCRATCH, MASKED = "scratch", "masked words"
@@ -181,8 +185,8 @@ def pretrain(
     plan: Plan, ids: Tensor, pieces: list[str], seed: int = 0
 ) -> tuple[Transformer, float]:
     """A trunk that has guessed masked words, and the mean loss of its last hundred steps."""
-    trunk = new_trunk(plan, len(pieces), seed)
-    bias = nn.Parameter(torch.zeros(len(pieces)))
+    trunk = new_trunk(plan, len(pieces), seed).to(ids.device)
+    bias = nn.Parameter(torch.zeros(len(pieces), device=ids.device))
     optimizer = torch.optim.Adam([*trunk.parameters(), bias], plan.pretrain_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
@@ -203,22 +207,25 @@ def pretrain(
 
 
 @cache
-def pretrained(plan: Plan) -> tuple[Transformer, float]:
+def pretrained(plan: Plan, device: str = "cpu") -> tuple[Transformer, float]:
     """The trunk of masked words that all seeds begin from, and its last loss.
 
     It has read the beginnings of the reviews that are too long to be labelled here, and so no text
     that any seed trains on, validates on or tests on.
     """
     ids, whole, _, pieces = reviews(plan.length, plan.pieces)
-    return pretrain(plan, ids[~whole], pieces)
+    return pretrain(plan, ids[~whole].to(device), pieces)
 
 
 # ---------------------------------------------------------------------------------------- the tasks
+Turn = Callable[[int, Mapping], Collection[str]]
+
+
 @torch.no_grad()
 def outputs_of(model: nn.Module, ids: Tensor) -> dict[str, np.ndarray]:
     """Task -> outputs for many reviews, [N] or [N, classes]."""
     rows = [model(part) for part in ids.split(250)]
-    outputs = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+    outputs = {name: torch.cat([row[name] for row in rows]).cpu().numpy() for name in rows[0]}
     return {name: y[:, 0] if y.shape[1] == 1 else y for name, y in outputs.items()}
 
 
@@ -226,7 +233,7 @@ def network(plan: Plan, trunk: Transformer, tasks: Sequence[str], seed: int) -> 
     """A copy of the trunk with a token and a head for each task."""
     heads = seeded(lambda: {n: nn.Linear(plan.width, TASKS[n]) for n in tasks}, seed)
     tokens = seeded(lambda: TaskTokens(copy.deepcopy(trunk), tasks, plan.width, heads=2), seed)
-    return Network(tokens, Parallel(heads))
+    return Network(tokens, Parallel(heads)).to(trunk.embed.weight.device)
 
 
 def train(
@@ -239,6 +246,7 @@ def train(
     rate: float,
     seed: int,
     weights: Mapping[str, float],
+    turn: Turn | None = None,
 ) -> dict:
     """One network at one rate. Task -> its best validation score and the network as it was then.
 
@@ -252,6 +260,7 @@ def train(
         rate: the highest; it falls to zero.
         seed: of heads, tokens and batches.
         weights: task -> what its loss counts; these are the tasks.
+        turn: (step, best so far) -> the tasks whose losses count at this step; None: all, always.
 
     Returns:
         Task, and "all" for the mean over tasks -> (score, step, outputs' state).
@@ -265,8 +274,11 @@ def train(
     for step in range(1, plan.steps + 1):
         some = rows[torch.randint(len(rows), (plan.batch,), generator=g)]
         outputs = model(ids[some])
+        on = weights if turn is None else turn(step, best)
         loss = sum(
-            w * task_loss(name, outputs[name], targets[name][some]) for name, w in weights.items()
+            w * task_loss(name, outputs[name], targets[name][some])
+            for name, w in weights.items()
+            if name in on
         )
         optimizer.zero_grad()
         loss.backward()
@@ -275,7 +287,7 @@ def train(
         if step % (plan.steps // plan.looks) == 0:
             guesses = outputs_of(model, ids[validation])
             scores = {
-                name: score(name, y, targets[name][validation].numpy())
+                name: score(name, y, targets[name][validation].cpu().numpy())
                 for name, y in guesses.items()
             }
             scores["all"] = float(np.mean(list(scores.values())))
@@ -295,6 +307,7 @@ def search(
     parts: Mapping[str, Tensor],
     seed: int,
     weights: Mapping[str, float],
+    turn: Turn | None = None,
 ) -> dict:
     """Every rate; then the test, once for each task, of what validation chose.
 
@@ -304,7 +317,7 @@ def search(
         "rate", "step": of the first; "own rate", "own step": task -> those of the second.
     """
     tried = {
-        rate: train(plan, trunk, ids, targets, rows, parts["validation"], rate, seed, weights)
+        rate: train(plan, trunk, ids, targets, rows, parts["validation"], rate, seed, weights, turn)
         for rate in plan.rates
     }
     test = parts["test"]
@@ -318,7 +331,7 @@ def search(
     found |= {key: {} for key in ("test", "own stop", "own rate", "own step")}
     for name in weights:
         own_rate, own_step, own_model = winner(name)
-        y = targets[name][test].numpy()
+        y = targets[name][test].cpu().numpy()
         found["test"][name] = score(name, guesses[name], y)
         found["own stop"][name] = score(name, outputs_of(own_model, ids[test])[name], y)
         found["own rate"][name], found["own step"][name] = own_rate, own_step
@@ -355,24 +368,31 @@ def bag_of_words(
 
 
 # -------------------------------------------------------------------------------------- experiments
-def prepared(plan: Plan, seed: int) -> tuple[Tensor, dict[str, Tensor], list[str], dict]:
-    """Tokens, labels with the stars standardised by the training rows, pieces, and the split."""
+def prepared(
+    plan: Plan, seed: int, device: str = "cpu"
+) -> tuple[Tensor, dict[str, Tensor], list[str], dict]:
+    """Tokens, labels with the stars standardised by the training rows, pieces, and the split.
+
+    Tokens and labels are on the device, the numbers of rows are not.
+    """
     ids, whole, targets, pieces = reviews(plan.length, plan.pieces)
     parts = split(plan, whole, seed)
     stars = targets["stars"]
     known = stars[parts["train"][: min(plan.labels)]]
-    return ids, targets | {"stars": (stars - known.mean()) / known.std()}, pieces, parts
+    targets = targets | {"stars": (stars - known.mean()) / known.std()}
+    return ids.to(device), {name: y.to(device) for name, y in targets.items()}, pieces, parts
 
 
-def one_seed(plan: Plan, seed: int) -> dict:
+def one_seed(plan: Plan, seed: int, device: str = "cpu") -> dict:
     """Both starts and a bag of words at all sizes, of one seed, as plain JSON."""
-    ids, targets, pieces, parts = prepared(plan, seed)
-    trunks = {SCRATCH: new_trunk(plan, len(pieces), seed)}
-    trunks[MASKED], loss = pretrained(plan)
+    ids, targets, pieces, parts = prepared(plan, seed, device)
+    trunks = {SCRATCH: new_trunk(plan, len(pieces), seed).to(device)}
+    trunks[MASKED], loss = pretrained(plan, device)
+    labels = {name: y.cpu() for name, y in targets.items()}
     rows = {n: parts["train"][:n] for n in plan.labels}
     found = {"pretraining loss": loss, WORDS: {}, "joint": {}}
     for n in plan.labels:
-        found[WORDS][str(n)] = bag_of_words(plan, targets, rows[n], parts)
+        found[WORDS][str(n)] = bag_of_words(plan, labels, rows[n], parts)
     everything = dict.fromkeys(TASKS, 1.0)
     for start, trunk in trunks.items():
         found["joint"][start] = {
@@ -401,6 +421,60 @@ def one_priority(plan: Plan, seed: int) -> dict:
         "priority": searched(dict.fromkeys(TASKS, plan.priority) | {"recommend": 1.0}),
         "alone": {task: searched({task: 1.0}) for task in TASKS},
     }
+
+
+def turns(plan: Plan) -> dict[str, Turn]:
+    """Orders in which the three tasks count, and a stop for each: name -> `Turn`.
+
+    With a stop per task, a loss counts no more after a look that did not better the task's score.
+    It counts again if a later look does, and all count when none is left.
+    """
+    half, look = plan.steps // 2, plan.steps // plan.looks
+
+    def first(step, best):
+        return ("recommend",) if step <= half else TASKS
+
+    def last(step, best):
+        return TASKS if step <= half else ("recommend",)
+
+    def resting(step, best):
+        seen = (step - 1) // look * look  # the last look
+        left = [name for name in TASKS if name not in best or best[name][1] == seen]
+        return left or TASKS
+
+    return {"recommend first": first, "recommend last": last, "a stop per task": resting}
+
+
+def one_order(plan: Plan, seed: int) -> dict:
+    """Name of `turns` -> what `search` gives, with the trunk and labels of `one_priority`."""
+    ids, targets, _, parts = prepared(plan, seed)
+    trunk, _ = pretrained(plan)
+    rows, weights = parts["train"][: plan.alone], dict.fromkeys(TASKS, 1.0)
+    return {
+        name: search(plan, trunk, ids, targets, rows, parts, seed, weights, turn)
+        for name, turn in turns(plan).items()
+    }
+
+
+def run_order(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
+) -> dict:
+    """Three tasks in turns, for every seed. Plain JSON.
+
+    Args:
+        seeds: of splits, heads and batches.
+        report: takes a line of progress.
+        plan: sizes; None takes those of the record.
+
+    Returns:
+        "labels", how many there were, and "seeds": what `one_order` gives, for each.
+    """
+    plan, rows = plan or PLANS["cpu"], []
+    for seed in seeds:
+        rows.append(kept(f"{plan}, order, seed {seed}", one_order, plan, seed))
+        told = {name: round(row["own stop"]["recommend"], 3) for name, row in rows[-1].items()}
+        report(f"seed {seed}, recommend at its own stop: {told}")
+    return {"labels": plan.alone, "seeds": rows}
 
 
 def run_priorities(
@@ -443,8 +517,9 @@ def run(
         "seeds": what `one_seed` gives, for each.
     """
     plan, rows = plan or PLANS[profile], []
+    device = str(fastest()) if profile == "gpu" else "cpu"
     for seed in seeds:
-        rows.append(kept(f"{plan}, seed {seed}", one_seed, plan, seed))
+        rows.append(kept(f"{plan}, seed {seed}", one_seed, plan, seed, device))
         joint = rows[-1]["joint"]
         middle = str(plan.labels[len(plan.labels) // 2])
         report(
@@ -459,7 +534,10 @@ def run(
 
 RECORDS = {
     "priorities": run_priorities,
+    "order": run_order,
     "encoder": run_encoder,
+    "domains": run_domains,
+    "words": run_words,
     "emoji": run_emoji,
     "naming": run_naming,
 }
