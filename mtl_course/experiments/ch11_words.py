@@ -1,9 +1,9 @@
 """Chapter 11, names word by word beside the feeling of a sentence, in one trunk.
 
 A token-level task: which words of a tweet are a name, and of what (the set "wnut17")? Two
-sentence-level ones, on other tweets: how positive is it, and how far do its raters differ (the set
-"vader")? The trunk, one Transformer layer, reads the frozen features of a pretrained encoder, word
-by word. Needs no Jupyter.
+sentence-level ones: how positive is another tweet, or a sentence about a film (the set "vader")?
+The trunk, one Transformer layer, reads the frozen features of a pretrained encoder, word by word.
+Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,9 @@ from ..records.pieces import kept
 from .ch11_tasks import class_logits
 from .common import seeded
 
-NAMES, RATING, SPREAD = "names", "rating", "spread"
-TASKS = (NAMES, RATING, SPREAD)
+NAMES = "names"
+RATED = ("tweets", "films")
+TASKS = (NAMES, *RATED)
 PROBES, ALONE, TOGETHER = "frozen, probes", "each alone", "one trunk"
 WAYS = (PROBES, ALONE, TOGETHER)
 
@@ -34,43 +35,43 @@ class Plan:
     """Sizes and settings.
 
     Args:
-        pool: tweets of each of the two sets that all splits are drawn from, drawn once.
+        pool: texts of each task that all splits are drawn from, drawn once.
         words: of the longest of them; they are read whole.
-        labels: tweets of each set to train on; each set contains the smaller ones.
-        validation: tweets of each set that choose settings.
+        labels: texts of each task to train on; each set contains the smaller ones.
+        validation: texts of each task that choose settings.
         width: features per word of the trunk.
         rates: of Adam, that every network may try.
         steps: of Adam.
         looks: how often validation looks, evenly spread.
-        batch: tweets of each set per step.
+        batch: texts of each task per step.
         strengths: of the probes' pull to zero.
     """
 
-    pool: int = 1400
+    pool: int = 1200
     words: int = 28
     labels: tuple[int, ...] = (100, 400)
     validation: int = 200
     width: int = 48
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     steps: int = 200
-    looks: int = 5
+    looks: int = 4
     batch: int = 16
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True)
-class Tweets:
-    """Tweets of one set, as frozen features of their words.
+class Texts:
+    """The texts of one task, as frozen features of their words.
 
     Args:
         z: [N, W, 384], 0 after the end.
         there: bool [N, W], False after the end.
-        targets: task -> tags int64 [N, W], -1 after the end, or numbers [N].
+        y: tags int64 [N, W], -1 after the end, or ratings [N].
     """
 
     z: Tensor
     there: Tensor
-    targets: dict[str, Tensor]
+    y: Tensor
 
 
 # ------------------------------------------------------------------------------------ entities
@@ -126,20 +127,17 @@ def word_features(
 
 
 @cache
-def tweets(pool: int, words: int) -> tuple[Tweets, Tweets, list[str]]:
-    """Tweets with names, tweets with ratings, and the names of the tags.
+def texts_of(pool: int, words: int) -> tuple[dict[str, Texts], list[str]]:
+    """The texts of each task, and the names of the tags.
 
-    DataError without the data root, which has the first.
+    DataError without the data root, which has those with names.
     """
     named, rated, files = data.load("wnut17"), data.load("vader"), data.load("minilm")
     tokens, encoder = WordPiece(files.vocabulary), minilm(files)
     inside = np.array(named.part) == 0
-    text, tag = np.array(named.text)[inside], np.array(named.tag)[inside]
-    starts = np.flatnonzero(np.diff(text, prepend=-1))
-    said = np.split(np.array(named.word)[inside], starts[1:])
-    tags = np.split(tag, starts[1:])
-    rows = np.flatnonzero(np.array(rated.domain) == list(rated.domain_names).index("tweets"))
-    others = [str(rated.text[row]).split(" ") for row in rows]
+    starts = np.flatnonzero(np.diff(np.array(named.text)[inside], prepend=-1))[1:]
+    said = [[str(w) for w in row] for row in np.split(np.array(named.word)[inside], starts)]
+    tags = np.split(np.array(named.tag)[inside], starts)
 
     def chosen(texts):
         """Rows of a pool of texts that are short enough and whose words all have pieces."""
@@ -147,30 +145,31 @@ def tweets(pool: int, words: int) -> tuple[Tweets, Tweets, list[str]]:
         fit = (r for r in order if len(texts[r]) <= words and all(map(tokens.pieces, texts[r])))
         return [row for row, _ in zip(fit, range(pool), strict=False)]
 
-    sets = []
-    for texts in ([[str(w) for w in row] for row in said], others):
-        some = chosen(texts)
-        texts = [texts[row] for row in some]
-        lengths = torch.tensor([len(row) for row in texts])
-        there = torch.arange(words) < lengths[:, None]
-        sets.append((some, word_features(encoder, tokens, texts, words), there))
-    scale = sets[0][1][sets[0][2]].std()
-    (some, z, there), (also, z_rated, there_rated) = sets
+    def read(texts):
+        there = torch.arange(words) < torch.tensor([len(row) for row in texts])[:, None]
+        return word_features(encoder, tokens, texts, words), there
+
+    some = chosen(said)
+    z, there = read([said[row] for row in some])
     y = torch.full(there.shape, -1)
     y[there] = torch.from_numpy(np.concatenate([tags[row] for row in some]))
-    numbers = {
-        task: torch.from_numpy(np.array(rated[key])[rows[also]]).float()
-        for task, key in ((RATING, "rating"), (SPREAD, "spread"))
-    }
-    first = Tweets(z / scale, there, {NAMES: y})
-    return first, Tweets(z_rated / scale, there_rated, numbers), list(map(str, named.tag_names))
+    tasks = {NAMES: (z, there, y)}
+    for name in RATED:
+        rows = np.flatnonzero(np.array(rated.domain) == list(rated.domain_names).index(name))
+        texts = [str(rated.text[row]).split(" ") for row in rows]
+        some = chosen(texts)
+        ratings = torch.from_numpy(np.array(rated.rating)[rows[some]]).float()
+        tasks[name] = *read([texts[row] for row in some]), ratings
+    scale = z[there].std()
+    found = {name: Texts(z / scale, there, y) for name, (z, there, y) in tasks.items()}
+    return found, list(map(str, named.tag_names))
 
 
 # ------------------------------------------------------------------------------------- networks
 class Trunk(nn.Module):
     """A Transformer layer on the features of words, and a head for each task.
 
-    Names are read from each word, numbers from the mean of the words.
+    Names are read from each word, ratings from the mean of the words.
     """
 
     def __init__(self, inputs: int, width: int, outputs: Mapping[str, int]):
@@ -179,14 +178,12 @@ class Trunk(nn.Module):
         self.layer = EncoderLayer(width, 2, 2 * width)
         self.heads = nn.ModuleDict({task: nn.Linear(width, n) for task, n in outputs.items()})
 
-    def forward(self, z: Tensor, there: Tensor) -> dict[str, Tensor]:
-        """Task -> scores [B, W, tags] of each word, or numbers [B]."""
+    def forward(self, task: str, z: Tensor, there: Tensor) -> Tensor:
+        """Scores [B, W, tags] of each word, or ratings [B]."""
         h = self.layer(self.enter(z), attention_mask(there))
-        mean = mean_of(h, there)
-        return {
-            task: head(h) if task == NAMES else head(mean)[:, 0]
-            for task, head in self.heads.items()
-        }
+        if task == NAMES:
+            return self.heads[task](h)
+        return self.heads[task](mean_of(h, there))[:, 0]
 
 
 def task_loss(task: str, output: Tensor, y: Tensor) -> Tensor:
@@ -197,7 +194,7 @@ def task_loss(task: str, output: Tensor, y: Tensor) -> Tensor:
 
 
 def score(task: str, output: Tensor, y: Tensor, tag_names: Sequence[str]) -> float:
-    """F1 by entity of the names, from scores [N, W, tags]; R2 of a number."""
+    """F1 by entity of the names, from scores [N, W, tags]; R2 of ratings."""
     if task != NAMES:
         return float(1 - (output - y).square().mean() / y.var(unbiased=False))
     both = [
@@ -208,53 +205,50 @@ def score(task: str, output: Tensor, y: Tensor, tag_names: Sequence[str]) -> flo
 
 
 class Study:
-    """Two sets of tweets, split by a seed.
+    """The texts of each task, split by a seed.
 
     Args:
         plan: sizes.
-        labels: tweets of each set to train on.
+        labels: texts of each task to train on.
         seed: of splits, starts and batches.
-        sets: as from `tweets`.
+        texts: as from `texts_of`.
+        tag_names: the same.
     """
 
-    def __init__(self, plan: Plan, labels: int, seed: int, sets: tuple[Tweets, Tweets, list[str]]):
-        self.plan, self.seed = plan, seed
-        *self.sets, self.tag_names = sets
-        self.rows, self.of, self.targets = [], {}, {}
-        for number, given in enumerate(self.sets):
-            g = torch.Generator().manual_seed(2 * seed + number)
+    def __init__(
+        self,
+        plan: Plan,
+        labels: int,
+        seed: int,
+        texts: Mapping[str, Texts],
+        tag_names: Sequence[str],
+    ):
+        self.plan, self.seed, self.texts, self.tag_names = plan, seed, texts, tag_names
+        self.rows, self.y = {}, {}
+        held = plan.validation + max(plan.labels)
+        for number, (task, given) in enumerate(texts.items()):
+            g = torch.Generator().manual_seed(3 * seed + number)
             order = torch.randperm(len(given.z), generator=g)
-            held = plan.validation + max(plan.labels)
-            self.rows.append({
-                "validation": order[: plan.validation],
-                "train": order[plan.validation : held][:labels],
-                "test": order[held:],
-            })  # fmt: skip
-            known = self.rows[number]["train"]
-            for task, y in given.targets.items():
-                self.of[task] = number
-                if task != NAMES:
-                    y = (y - y[known].mean()) / y[known].std()
-                self.targets[task] = y
+            known = order[plan.validation : held][:labels]
+            parts = {"validation": order[: plan.validation], "train": known, "test": order[held:]}
+            self.rows[task], y = parts, given.y
+            self.y[task] = y if task == NAMES else (y - y[known].mean()) / y[known].std()
 
     @torch.no_grad()
     def judged(self, model: nn.Module, part: str) -> dict[str, float]:
         """Task -> score of a network on one part."""
         scores = {}
-        for number, given in enumerate(self.sets):
-            rows = self.rows[number][part]
-            outputs = [model(given.z[r], given.there[r]) for r in rows.split(200)]
-            for task in model.heads:
-                if self.of[task] == number:
-                    output = torch.cat([each[task] for each in outputs])
-                    scores[task] = score(task, output, self.targets[task][rows], self.tag_names)
+        for task in model.heads:
+            given, rows = self.texts[task], self.rows[task][part]
+            outputs = [model(task, given.z[r], given.there[r]) for r in rows.split(200)]
+            scores[task] = score(task, torch.cat(outputs), self.y[task][rows], self.tag_names)
         return scores
 
     def network(self, tasks: Sequence[str]) -> dict:
         """One network for some tasks: its test scores, rate and step by its validation mean."""
         plan, best = self.plan, None
         sizes = {task: len(self.tag_names) if task == NAMES else 1 for task in tasks}
-        inputs = self.sets[0].z.shape[2]
+        inputs = self.texts[tasks[0]].z.shape[2]
         for rate in plan.rates:
             model = seeded(lambda: Trunk(inputs, plan.width, sizes), self.seed)
             optimizer = torch.optim.Adam(model.parameters(), rate)
@@ -264,15 +258,11 @@ class Study:
             g = torch.Generator().manual_seed(self.seed)
             for step in range(1, plan.steps + 1):
                 loss = 0.0
-                for number, given in enumerate(self.sets):
-                    known = self.rows[number]["train"]
+                for task in tasks:
+                    given, known = self.texts[task], self.rows[task]["train"]
                     some = known[torch.randint(len(known), (plan.batch,), generator=g)]
-                    mine = [task for task in tasks if self.of[task] == number]
-                    if mine:
-                        outputs = model(given.z[some], given.there[some])
-                        loss = loss + sum(
-                            task_loss(t, outputs[t], self.targets[t][some]) for t in mine
-                        )
+                    output = model(task, given.z[some], given.there[some])
+                    loss = loss + task_loss(task, output, self.y[task][some])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -285,8 +275,8 @@ class Study:
 
     def probe(self, task: str, strength: float) -> Callable[[Tensor], Tensor]:
         """Rows -> what a linear model on the frozen features says, trained to the end."""
-        given, train = self.sets[self.of[task]], self.rows[self.of[task]]["train"]
-        y = self.targets[task][train]
+        given, train = self.texts[task], self.rows[task]["train"]
+        y = self.y[task][train]
         if task != NAMES:
             x = mean_of(given.z, given.there).double()
             model = Ridge(alpha=strength).fit(x[train], y)
@@ -302,8 +292,8 @@ class Study:
     def probes(self) -> dict[str, float]:
         """Task -> test score of the probe whose strength is best in validation."""
         found = {}
-        for task, y in self.targets.items():
-            rows, best = self.rows[self.of[task]], None
+        for task, y in self.y.items():
+            rows, best = self.rows[task], None
             for strength in self.plan.strengths:
                 said = self.probe(task, strength)
                 value, test = (
@@ -318,7 +308,7 @@ class Study:
 
 def one_size(plan: Plan, labels: int, seed: int) -> dict:
     """Probes, each task alone, and all in one trunk, as plain JSON."""
-    study = Study(plan, labels, seed, tweets(plan.pool, plan.words))
+    study = Study(plan, labels, seed, *texts_of(plan.pool, plan.words))
     results = {PROBES: study.probes(), ALONE: {}, "chosen": {}}
     joint = study.network(TASKS)
     results[TOGETHER] = joint.pop("test")
@@ -333,7 +323,7 @@ def one_size(plan: Plan, labels: int, seed: int) -> dict:
 def run_words(
     seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
 ) -> dict:
-    """Names, ratings and their spread, for every seed. Plain JSON.
+    """Names and ratings, for every seed. Plain JSON.
 
     Args:
         seeds: of splits, starts and batches.
@@ -341,7 +331,7 @@ def run_words(
         plan: sizes; None takes those of the record.
 
     Returns:
-        "seeds": for each seed labels of each set -> what `one_size` gives.
+        "seeds": for each seed labels of each task -> what `one_size` gives.
     """
     plan, rows = plan or Plan(), []
     for seed in seeds:
