@@ -6,12 +6,12 @@ words. The trunk begins from scratch or from masked words of other reviews, with
 Beside it stand a bag of words (`one_seed`) and one network per task (`one_priority`).
 
 Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names), and on a pretrained
-encoder of sentences `ch11_encoder` (several heads), `ch11_domains` (four kinds of text) and
-`ch11_words` (names, word by word). Needs no Jupyter.
+encoder of sentences `ch11_encoder` (several heads), `ch11_turns` (priorities), `ch11_domains` (four
+kinds of text) and `ch11_words` (names, word by word). Needs no Jupyter.
 """
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,6 +31,7 @@ from .ch11_domains import run_domains
 from .ch11_encoder import run_encoder
 from .ch11_fusion import run_emoji, run_naming
 from .ch11_tasks import TASKS, labels_of, score, task_loss
+from .ch11_turns import run_turns
 from .ch11_words import run_words
 from .common import seeded
 
@@ -218,9 +219,6 @@ def pretrained(plan: Plan, device: str = "cpu") -> tuple[Transformer, float]:
 
 
 # ---------------------------------------------------------------------------------------- the tasks
-Turn = Callable[[int, Mapping], Collection[str]]
-
-
 @torch.no_grad()
 def outputs_of(model: nn.Module, ids: Tensor) -> dict[str, np.ndarray]:
     """Task -> outputs for many reviews, [N] or [N, classes]."""
@@ -246,7 +244,6 @@ def train(
     rate: float,
     seed: int,
     weights: Mapping[str, float],
-    turn: Turn | None = None,
 ) -> dict:
     """One network at one rate. Task -> its best validation score and the network as it was then.
 
@@ -260,7 +257,6 @@ def train(
         rate: the highest; it falls to zero.
         seed: of heads, tokens and batches.
         weights: task -> what its loss counts; these are the tasks.
-        turn: (step, best so far) -> the tasks whose losses count at this step; None: all, always.
 
     Returns:
         Task, and "all" for the mean over tasks -> (score, step, outputs' state).
@@ -274,11 +270,8 @@ def train(
     for step in range(1, plan.steps + 1):
         some = rows[torch.randint(len(rows), (plan.batch,), generator=g)]
         outputs = model(ids[some])
-        on = weights if turn is None else turn(step, best)
         loss = sum(
-            w * task_loss(name, outputs[name], targets[name][some])
-            for name, w in weights.items()
-            if name in on
+            w * task_loss(name, outputs[name], targets[name][some]) for name, w in weights.items()
         )
         optimizer.zero_grad()
         loss.backward()
@@ -307,7 +300,6 @@ def search(
     parts: Mapping[str, Tensor],
     seed: int,
     weights: Mapping[str, float],
-    turn: Turn | None = None,
 ) -> dict:
     """Every rate; then the test, once for each task, of what validation chose.
 
@@ -317,7 +309,7 @@ def search(
         "rate", "step": of the first; "own rate", "own step": task -> those of the second.
     """
     tried = {
-        rate: train(plan, trunk, ids, targets, rows, parts["validation"], rate, seed, weights, turn)
+        rate: train(plan, trunk, ids, targets, rows, parts["validation"], rate, seed, weights)
         for rate in plan.rates
     }
     test = parts["test"]
@@ -423,60 +415,6 @@ def one_priority(plan: Plan, seed: int) -> dict:
     }
 
 
-def turns(plan: Plan) -> dict[str, Turn]:
-    """Orders in which the three tasks count, and a stop for each: name -> `Turn`.
-
-    With a stop per task, a loss counts no more after a look that did not better the task's score.
-    It counts again if a later look does, and all count when none is left.
-    """
-    half, look = plan.steps // 2, plan.steps // plan.looks
-
-    def first(step, best):
-        return ("recommend",) if step <= half else TASKS
-
-    def last(step, best):
-        return TASKS if step <= half else ("recommend",)
-
-    def resting(step, best):
-        seen = (step - 1) // look * look  # the last look
-        left = [name for name in TASKS if name not in best or best[name][1] == seen]
-        return left or TASKS
-
-    return {"recommend first": first, "recommend last": last, "a stop per task": resting}
-
-
-def one_order(plan: Plan, seed: int) -> dict:
-    """Name of `turns` -> what `search` gives, with the trunk and labels of `one_priority`."""
-    ids, targets, _, parts = prepared(plan, seed)
-    trunk, _ = pretrained(plan)
-    rows, weights = parts["train"][: plan.alone], dict.fromkeys(TASKS, 1.0)
-    return {
-        name: search(plan, trunk, ids, targets, rows, parts, seed, weights, turn)
-        for name, turn in turns(plan).items()
-    }
-
-
-def run_order(
-    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
-) -> dict:
-    """Three tasks in turns, for every seed. Plain JSON.
-
-    Args:
-        seeds: of splits, heads and batches.
-        report: takes a line of progress.
-        plan: sizes; None takes those of the record.
-
-    Returns:
-        "labels", how many there were, and "seeds": what `one_order` gives, for each.
-    """
-    plan, rows = plan or PLANS["cpu"], []
-    for seed in seeds:
-        rows.append(kept(f"{plan}, order, seed {seed}", one_order, plan, seed))
-        told = {name: round(row["own stop"]["recommend"], 3) for name, row in rows[-1].items()}
-        report(f"seed {seed}, recommend at its own stop: {told}")
-    return {"labels": plan.alone, "seeds": rows}
-
-
 def run_priorities(
     seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
 ) -> dict:
@@ -534,9 +472,9 @@ def run(
 
 RECORDS = {
     "priorities": run_priorities,
-    "order": run_order,
     "encoder": run_encoder,
     "domains": run_domains,
+    "turns": run_turns,
     "words": run_words,
     "emoji": run_emoji,
     "naming": run_naming,

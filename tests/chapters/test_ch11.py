@@ -18,6 +18,7 @@ from mtl_course.experiments import (
     ch11_encoder,
     ch11_fusion,
     ch11_tasks,
+    ch11_turns,
     ch11_words,
 )
 from mtl_course.networks.sentence_encoder import SentenceEncoder
@@ -286,43 +287,61 @@ def test_the_encoders_experiment_runs_in_small(monkeypatch):
 
 
 # ------------------------------------------------------------------------------- tasks in turns
+TURNS = ch11_turns.Plan(
+    pool=60, labels=20, validation=20, features=4, rates=(1e-2,), steps=8, looks=4, batch=6
+)
+
+
+def made_up_reviews():
+    """Features of sixty reviews, and labels that hang on them."""
+    z = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    return z, {
+        "stars": z[:, 0] + z[:, 1],
+        "recommend": (z[:, 0] > 0).float(),
+        "department": (z[:, 2:4].argmax(1) + 3 * (z[:, 4] > 0)).long(),
+    }
+
+
 def test_turns_are_orders_and_a_rest_for_a_task_that_no_longer_gains():
-    plan = replace(TINY, steps=8, looks=4)
-    turns, all_tasks = ch11.turns(plan), tuple(ch11.TASKS)
+    turns, all_tasks = ch11_turns.turns(TURNS), tuple(ch11.TASKS)
     assert tuple(turns["recommend first"](4, {})) == ("recommend",)
     assert tuple(turns["recommend first"](5, {})) == all_tasks
     assert tuple(turns["recommend last"](4, {})) == all_tasks
     assert tuple(turns["recommend last"](5, {})) == ("recommend",)
-    stop = turns["a stop per task"]
-    best = {"stars": (0.5, 2, None), "recommend": (0.7, 4, None), "department": (0.3, 4, None)}
+    stop, best = turns["a stop per task"], {"stars": 2, "recommend": 4, "department": 4}
     assert tuple(stop(1, {})) == tuple(stop(2, {})) == all_tasks
-    assert tuple(stop(4, best | dict.fromkeys(all_tasks, (0, 2, None)))) == all_tasks
+    assert tuple(stop(4, dict.fromkeys(all_tasks, 2))) == all_tasks
     assert stop(5, best) == stop(6, best) == ["recommend", "department"]
     assert tuple(stop(7, best)) == all_tasks, "none is left, so all count"
 
 
-def test_a_task_whose_turn_it_is_not_moves_nothing(few_reviews, monkeypatch):
-    """Without the turn of `recommend` its head and its token stay where they began."""
-    plan = replace(TINY, length=30, looks=1)
-    ids, targets, pieces, parts = ch11.prepared(plan, 0)
-    trunk = ch11.new_trunk(plan, len(pieces), 0)
+def test_a_task_whose_turn_it_is_not_moves_nothing_of_its_own():
+    z, targets = made_up_reviews()
+    rows = {"train": torch.arange(20), "validation": torch.arange(20, 40)}
     weights = dict.fromkeys(ch11.TASKS, 1.0)
-    begun = ch11.network(plan, trunk, list(weights), 0).state_dict()
-    others = ("stars", "department")
-    best = ch11.train(
-        plan, trunk, ids, targets, parts["train"], parts["validation"], 1e-2, 0, weights,
-        lambda step, best: others,
-    )  # fmt: skip
-    ended = best["all"][2].state_dict()
-    heads = {name: [k for k in begun if f"heads.{name}." in k] for name in ch11.TASKS}
-    assert all(heads.values())
-    for name, keys in heads.items():
-        same = [torch.equal(begun[key], ended[key]) for key in keys]
-        assert all(same) if name == "recommend" else not any(same)
-    monkeypatch.setattr(ch11, "pretrained", lambda plan: (trunk, 0.0))
-    plan = replace(plan, rates=(1e-2,))
-    row = json.loads(json.dumps(ch11.run_order([0], lambda line: None, plan=plan)))["seeds"][0]
-    assert set(row) == set(ch11.turns(plan)) and set(row["a stop per task"]["test"]) == {*weights}
+    best = ch11_turns.train(
+        TURNS, z, targets, rows, 1e-2, 0, weights, lambda step, best: ("stars", "department")
+    )
+    model = best["recommend"][2]
+    assert not any(p.any() for p in model.heads["recommend"].parameters())
+    assert all(p.any() for p in best["stars"][2].heads["stars"].parameters())
+    heavy = ch11_turns.train(TURNS, z, targets, rows, 1e-2, 0, weights | {"stars": 50.0})
+    assert heavy["stars"][0] != best["stars"][0]
+
+
+def test_each_task_keeps_its_own_best_look_and_turns_run_in_small(monkeypatch):
+    z, targets = made_up_reviews()
+    rows = {"train": torch.arange(20), "validation": torch.arange(20, 40)}
+    best = ch11_turns.train(TURNS, z, targets, rows, 1e-2, 0, dict.fromkeys(ch11.TASKS, 1.0))
+    held = {n: y[20:40] for n, y in targets.items()}
+    for name, (value, step, model) in best.items():
+        assert ch11_turns.scores(model, z[20:40], held)[name] == pytest.approx(value)
+        assert step in (2, 4, 6, 8)
+    monkeypatch.setattr(ch11_turns, "features_of", lambda *_: made_up_reviews())
+    found = json.loads(json.dumps(ch11_turns.run_turns([0], lambda line: None, plan=TURNS)))
+    assert found["labels"] == 20 and set(found["seeds"][0]) == set(ch11_turns.WAYS)
+    for row in found["seeds"][0].values():
+        assert set(row["test"]) == set(row["rate"]) == set(row["step"]) == set(ch11.TASKS)
 
 
 # -------------------------------------------------------------------------- four kinds of texts
