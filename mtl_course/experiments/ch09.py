@@ -112,18 +112,20 @@ class Pairs(nn.Module):
         return self.heads[task](torch.cat([u, v, u * v], dim=1)).squeeze(1)
 
 
-def seen_loss(model: Pairs, known: Tensor, batch: int, g: torch.Generator) -> Tensor:
+def seen_loss(
+    model: Pairs, known: Tensor, batch: int, g: torch.Generator, device: str = "cpu"
+) -> Tensor:
     """Cross-entropy of pairs that were seen against as many drawn at random.
 
     Args:
         model: the network.
         known: rows of `ratings` of which it is known that they were seen.
         batch: how many of either kind.
-        g: generator of the draws.
+        g: generator of the draws, on the CPU.
+        device: where the network is.
     """
-    device = model.users.weight.device
     rows = known[torch.randint(len(known), (batch,), generator=g)]
-    table, pair = ratings(str(device)), {}
+    table, pair = ratings(device), {}
     for name, count in (("user", USERS), ("film", FILMS)):
         drawn = torch.randint(count, (batch,), generator=g).to(device)
         pair[name] = torch.cat([table[name][rows], drawn])
@@ -164,7 +166,7 @@ def train(
         logits = model(table["user"][few], table["film"][few], "liked")
         loss = weight * F.binary_cross_entropy_with_logits(logits, table["liked"][few])
         if known is not None:
-            loss = loss + seen_loss(model, known, plan.batch, g)
+            loss = loss + seen_loss(model, known, plan.batch, g, device)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
