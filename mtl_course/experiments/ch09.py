@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .. import data, multitask
 from ..records.pieces import kept
+from ..runtime import device as fastest
 from ..training.ranking import auc, calibration_error
 from .ch09_census import census_seed
 from .common import seeded
@@ -70,8 +71,10 @@ PLANS = {"cpu": Plan(), "gpu": Plan(width=32, steps=2000, every=100)}
 
 
 @cache
-def ratings() -> dict[str, Tensor]:
+def ratings(device: str = "cpu") -> dict[str, Tensor]:
     """ "user", "film" int64 [100000], "liked" float [100000]: 1 for 4 or 5 stars."""
+    if device != "cpu":
+        return {name: column.to(device) for name, column in ratings().items()}
     ds = data.load("movielens")
     return {
         "user": torch.from_numpy(np.array(ds["user"])),
@@ -109,19 +112,25 @@ class Pairs(nn.Module):
         return self.heads[task](torch.cat([u, v, u * v], dim=1)).squeeze(1)
 
 
-def seen_loss(model: Pairs, known: Tensor, batch: int, g: torch.Generator) -> Tensor:
+def seen_loss(
+    model: Pairs, known: Tensor, batch: int, g: torch.Generator, device: str = "cpu"
+) -> Tensor:
     """Cross-entropy of pairs that were seen against as many drawn at random.
 
     Args:
         model: the network.
         known: rows of `ratings` of which it is known that they were seen.
         batch: how many of either kind.
-        g: generator of the draws.
+        g: generator of the draws, on the CPU.
+        device: where the network is.
     """
     rows = known[torch.randint(len(known), (batch,), generator=g)]
-    user = torch.cat([ratings()["user"][rows], torch.randint(USERS, (batch,), generator=g)])
-    film = torch.cat([ratings()["film"][rows], torch.randint(FILMS, (batch,), generator=g)])
-    seen = torch.cat([torch.ones(batch), torch.zeros(batch)])
+    table, pair = ratings(device), {}
+    for name, count in (("user", USERS), ("film", FILMS)):
+        drawn = torch.randint(count, (batch,), generator=g).to(device)
+        pair[name] = torch.cat([table[name][rows], drawn])
+    user, film = pair["user"], pair["film"]
+    seen = torch.cat([torch.ones(batch), torch.zeros(batch)]).to(device)
     return F.binary_cross_entropy_with_logits(model(user, film, "seen"), seen)
 
 
@@ -132,6 +141,7 @@ def train(
     seed: int,
     judge: Callable[[Pairs], object],
     known: Tensor | None = None,
+    device: str = "cpu",
 ) -> None:
     """A network on few ratings, alone or together with what was seen.
 
@@ -142,9 +152,10 @@ def train(
         seed: of the network and of the draws.
         judge: called with the network every `plan.every` steps.
         known: rows of which it is known that they were seen; None trains on ratings alone.
+        device: where to train.
     """
-    table = ratings()
-    model = seeded(lambda: Pairs(plan.width), seed)
+    table = ratings(device)
+    model = seeded(lambda: Pairs(plan.width), seed).to(device)
     rate, weight = (setting[0], 1.0) if known is None else (plan.joint_rate, setting[0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=setting[1])
     g = torch.Generator().manual_seed(seed)
@@ -155,7 +166,7 @@ def train(
         logits = model(table["user"][few], table["film"][few], "liked")
         loss = weight * F.binary_cross_entropy_with_logits(logits, table["liked"][few])
         if known is not None:
-            loss = loss + seen_loss(model, known, plan.batch, g)
+            loss = loss + seen_loss(model, known, plan.batch, g, device)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -164,24 +175,29 @@ def train(
 
 
 def searched(
-    plan: Plan, rows: Tensor, seed: int, settings: Sequence, known: Tensor | None = None
+    plan: Plan,
+    rows: Tensor,
+    seed: int,
+    settings: Sequence,
+    known: Tensor | None = None,
+    device: str = "cpu",
 ) -> dict:
     """The best setting and stop by validation AUC.
 
     Returns:
         "validation", its AUC; "setting"; "stop", its step; "logits" of the validation and "scores"
-        of the test ratings.
+        of the test ratings, both on the CPU.
     """
-    table = ratings()
+    table = ratings(device)
     _, validation, test = parts(seed)
     best = {"validation": -1.0}
 
     @torch.no_grad()
     def judge(model, setting, step):
-        logits = model(table["user"][validation], table["film"][validation], "liked")
-        value = float(auc(logits, table["liked"][validation]))
+        logits = model(table["user"][validation], table["film"][validation], "liked").cpu()
+        value = float(auc(logits, ratings()["liked"][validation]))
         if value > best["validation"]:
-            scores = model(table["user"][test], table["film"][test], "liked")
+            scores = model(table["user"][test], table["film"][test], "liked").cpu()
             best.update(
                 validation=value, setting=setting, stop=step, logits=logits.clone(), scores=scores
             )
@@ -195,6 +211,7 @@ def searched(
             seed,
             lambda m, s=setting, steps=steps: judge(m, s, next(steps)),
             known,
+            device,
         )
     return best
 
@@ -249,7 +266,7 @@ def roc(scores: Tensor, labels: Tensor) -> list[float]:
     return np.interp(GRID, false, found).tolist()
 
 
-def few_ratings(plan: Plan, size: int, seed: int) -> dict[str, dict]:
+def few_ratings(plan: Plan, size: int, seed: int, device: str = "cpu") -> dict[str, dict]:
     """Every way to say who likes what from `size` ratings: AUC on 20,000 others, and more.
 
     Returns:
@@ -277,7 +294,7 @@ def few_ratings(plan: Plan, size: int, seed: int) -> dict[str, dict]:
         ("alone", plan.alone, None),
         ("joint", plan.joint, everything),
     ):
-        best = searched(plan, rows, seed, settings, known)
+        best = searched(plan, rows, seed, settings, known, device)
         more = {"setting": list(best["setting"]), "stop": best["stop"]}
         keep(name, best["logits"], best["scores"], **more)
         share = max(
@@ -292,20 +309,23 @@ def few_ratings(plan: Plan, size: int, seed: int) -> dict[str, dict]:
     return results
 
 
-def unseen_pairs(plan: Plan, size: int, seed: int) -> dict:
+def unseen_pairs(plan: Plan, size: int, seed: int, device: str = "cpu") -> dict:
     """The joint network if nothing is known of the test pairs, not even that they were seen."""
     pool, validation, test = parts(seed)
-    best = searched(plan, pool[:size], seed, plan.joint, torch.cat([pool, validation]))
+    known = torch.cat([pool, validation])
+    best = searched(plan, pool[:size], seed, plan.joint, known, device)
     return {"test": float(auc(best["scores"], ratings()["liked"][test]))}
 
 
 # ------------------------------------------------------------------------------- seen and liked
 @cache
-def everything() -> dict[str, Tensor]:
+def everything(device: str = "cpu") -> dict[str, Tensor]:
     """All pairs of a user and a film: "user", "film" [P], "seen", "liked" float [P].
 
     A pair that was not seen counts as not liked.
     """
+    if device != "cpu":
+        return {name: column.to(device) for name, column in everything().items()}
     table = ratings()
     place = table["user"] * FILMS + table["film"]
     seen, liked = torch.zeros(USERS * FILMS), torch.zeros(USERS * FILMS)
@@ -333,7 +353,7 @@ def whole_step(way: str, model: Pairs, pairs: Tensor, rated: Tensor) -> Tensor:
         pairs: numbers of pairs, drawn from all.
         rated: numbers of pairs that were seen.
     """
-    all_pairs = everything()
+    all_pairs = everything(str(model.users.weight.device))
     user, film, seen, liked = (all_pairs[key][pairs] for key in ("user", "film", "seen", "liked"))
     cross_entropy = F.binary_cross_entropy_with_logits
     if way == "one head":
@@ -356,7 +376,7 @@ def chances(way: str, model: Pairs, pairs: Tensor) -> dict[str, Tensor]:
 
     "seen only" has no other chance than that of liking, and so takes it for both.
     """
-    all_pairs = everything()
+    all_pairs = everything(str(model.users.weight.device))
     user, film = all_pairs["user"][pairs], all_pairs["film"][pairs]
     liked = model(user, film, "liked").sigmoid()
     if way == "one head":
@@ -366,7 +386,7 @@ def chances(way: str, model: Pairs, pairs: Tensor) -> dict[str, Tensor]:
     return {"both": model(user, film, "seen").sigmoid() * liked, "liked": liked}
 
 
-def whole_one(plan: Plan, way: str, seed: int, rates: Sequence[float]) -> dict:
+def whole_one(plan: Plan, way: str, seed: int, rates: Sequence[float], device: str = "cpu") -> dict:
     """The best rate by validation AUC of seen and liked, judged on all test pairs.
 
     Returns:
@@ -380,7 +400,7 @@ def whole_one(plan: Plan, way: str, seed: int, rates: Sequence[float]) -> dict:
     seen_pool = pool[all_pairs["seen"][pool] == 1]
     best = {"validation": -1.0}
     for rate in rates:
-        model = seeded(lambda: Pairs(plan.width), seed)
+        model = seeded(lambda: Pairs(plan.width), seed).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
         g = torch.Generator().manual_seed(seed)
         for _ in range(plan.whole_steps):
@@ -391,10 +411,11 @@ def whole_one(plan: Plan, way: str, seed: int, rates: Sequence[float]) -> dict:
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            said = chances(way, model, validation)["both"]
+            said = chances(way, model, validation)["both"].cpu()
             value = float(auc(said, all_pairs["liked"][validation]))
             if value > best["validation"]:
-                best = {"validation": value, "rate": rate, "said": chances(way, model, test)}
+                said = {name: chance.cpu() for name, chance in chances(way, model, test).items()}
+                best = {"validation": value, "rate": rate, "said": said}
     said, liked = best.pop("said"), all_pairs["liked"][test]
     seen = all_pairs["seen"][test] == 1
     first = said["both"].topk(len(test) // 100).indices
@@ -413,12 +434,12 @@ def whole_one(plan: Plan, way: str, seed: int, rates: Sequence[float]) -> dict:
     return results
 
 
-def whole_space(plan: Plan, seed: int) -> dict[str, dict]:
+def whole_space(plan: Plan, seed: int, device: str = "cpu") -> dict[str, dict]:
     """Way -> what `whole_one` gives; and under "truth" the shares in the test pairs."""
     all_pairs = everything()
     _, _, test = whole_parts(seed)
     seen, liked = all_pairs["seen"][test], all_pairs["liked"][test]
-    results = {way: whole_one(plan, way, seed, plan.whole_rates) for way in WAYS}
+    results = {way: whole_one(plan, way, seed, plan.whole_rates, device) for way in WAYS}
     shares = {"seen": float(seen.mean()), "both": float(liked.mean())}
     return results | {"truth": shares | {"liked": shares["both"] / shares["seen"]}}
 
@@ -437,19 +458,21 @@ def run(
         "few": a list, seed by seed, of number of ratings -> what `few_ratings` gives; "unseen": the
         AUC of `unseen_pairs` at the smallest size, seed by seed; "whole": what `whole_space` gives.
     """
-    plan = plan or PLANS[profile]
+    plan, device = plan or PLANS[profile], str(fastest()) if profile == "gpu" else "cpu"
     results = {"few": [], "unseen": [], "whole": []}
     for seed in seeds:
         row = {}
         for size in plan.sizes:
             key = f"{profile}, {size} ratings, seed {seed}"
-            row[str(size)] = kept(key, few_ratings, plan, size, seed)
+            row[str(size)] = kept(key, few_ratings, plan, size, seed, device)
             shown = {way: round(r["test"], 3) for way, r in row[str(size)].items()}
             report(f"seed {seed}, {size} ratings: {shown}")
         results["few"].append(row)
         key = f"{profile}, unseen, seed {seed}"
-        results["unseen"].append(kept(key, unseen_pairs, plan, min(plan.sizes), seed)["test"])
-        results["whole"].append(kept(f"{profile}, whole, seed {seed}", whole_space, plan, seed))
+        unseen = kept(key, unseen_pairs, plan, min(plan.sizes), seed, device)
+        results["unseen"].append(unseen["test"])
+        key = f"{profile}, whole, seed {seed}"
+        results["whole"].append(kept(key, whole_space, plan, seed, device))
         shown = {way: round(results["whole"][-1][way]["both"], 3) for way in WAYS}
         report(f"seed {seed}, all pairs: {shown}")
     return results

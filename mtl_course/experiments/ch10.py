@@ -2,7 +2,8 @@
 
 `run` is speech: who speaks, from few labelled utterances, with the next frame as a second task
 (`ch10_vowels`). The part "stocks" is finance: the volatility of twenty stocks over 1, 4 and 12
-weeks (`ch10_stocks`). Both train many small GRUs side by side (`ch10_many`).
+weeks (`ch10_stocks`); the part "heads" asks one network for level, direction and volatility
+(`ch10_heads`). All train small GRUs side by side (`ch10_many`).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..records.pieces import kept
-from . import ch10_stocks, ch10_vowels
+from . import ch10_heads, ch10_stocks, ch10_vowels
 from .ch10_vowels import Plan
 
 PLANS = {"cpu": Plan(), "gpu": Plan(features=64, shots=(1, 2, 4, 8, 16), stops=(50, 100, 200, 400))}
@@ -70,4 +71,28 @@ def run_stocks(
     return results
 
 
-RECORDS = {"stocks": run_stocks}
+def run_heads(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: ch10_stocks.Plan | None = None,
+) -> dict:
+    """Level, direction and volatility, as plain JSON.
+
+    Returns:
+        "seeds": a list of what `ch10_heads.three_heads` gives.
+    """
+    plan, series, results = plan or STOCKS, ch10_stocks.weeks(), {"seeds": []}
+    for seed in seeds:
+        row = kept(f"heads, seed {seed}", ch10_heads.three_heads, plan, series, seed)
+        results["seeds"].append(row)
+        told = {
+            f"{way}, {weeks}": [round(v) for v in each[way][ch10_heads.VOLATILITY]]
+            for weeks, each in row.items()
+            for way in ("joint", "alone")
+        }
+        report(f"seed {seed}: error of the volatility, last 12 weeks = 100: {told}")
+    return results
+
+
+RECORDS = {"stocks": run_stocks, "heads": run_heads}

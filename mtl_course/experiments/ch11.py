@@ -5,8 +5,9 @@ the piece (yes or no), and the department (six classes). Each has a task token t
 words. The trunk begins from scratch or from masked words of other reviews, without their labels.
 Beside it stand a bag of words (`one_seed`) and one network per task (`one_priority`).
 
-Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names) and `ch11_encoder` (a
-pretrained encoder of sentences). Needs no Jupyter.
+Chapter 11's other experiments: `ch11_fusion` (emoji as pictures with names), and on a pretrained
+encoder of sentences `ch11_encoder` (several heads), `ch11_turns` (priorities), `ch11_domains` (four
+kinds of text) and `ch11_words` (names, word by word). Needs no Jupyter.
 """
 
 import copy
@@ -25,9 +26,13 @@ from ..multitask.sharing import Network, Parallel
 from ..networks.sentence_encoder import WordPiece, vocabulary
 from ..networks.transformer import TaskTokens, Transformer
 from ..records.pieces import kept
+from ..runtime import device as fastest
+from .ch11_domains import run_domains
 from .ch11_encoder import run_encoder
 from .ch11_fusion import run_emoji, run_naming
 from .ch11_tasks import TASKS, labels_of, score, task_loss
+from .ch11_turns import run_turns
+from .ch11_words import run_words
 from .common import seeded
 
 SCRATCH, MASKED = "scratch", "masked words"
@@ -181,8 +186,8 @@ def pretrain(
     plan: Plan, ids: Tensor, pieces: list[str], seed: int = 0
 ) -> tuple[Transformer, float]:
     """A trunk that has guessed masked words, and the mean loss of its last hundred steps."""
-    trunk = new_trunk(plan, len(pieces), seed)
-    bias = nn.Parameter(torch.zeros(len(pieces)))
+    trunk = new_trunk(plan, len(pieces), seed).to(ids.device)
+    bias = nn.Parameter(torch.zeros(len(pieces), device=ids.device))
     optimizer = torch.optim.Adam([*trunk.parameters(), bias], plan.pretrain_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
@@ -203,14 +208,14 @@ def pretrain(
 
 
 @cache
-def pretrained(plan: Plan) -> tuple[Transformer, float]:
+def pretrained(plan: Plan, device: str = "cpu") -> tuple[Transformer, float]:
     """The trunk of masked words that all seeds begin from, and its last loss.
 
     It has read the beginnings of the reviews that are too long to be labelled here, and so no text
     that any seed trains on, validates on or tests on.
     """
     ids, whole, _, pieces = reviews(plan.length, plan.pieces)
-    return pretrain(plan, ids[~whole], pieces)
+    return pretrain(plan, ids[~whole].to(device), pieces)
 
 
 # ---------------------------------------------------------------------------------------- the tasks
@@ -218,7 +223,7 @@ def pretrained(plan: Plan) -> tuple[Transformer, float]:
 def outputs_of(model: nn.Module, ids: Tensor) -> dict[str, np.ndarray]:
     """Task -> outputs for many reviews, [N] or [N, classes]."""
     rows = [model(part) for part in ids.split(250)]
-    outputs = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+    outputs = {name: torch.cat([row[name] for row in rows]).cpu().numpy() for name in rows[0]}
     return {name: y[:, 0] if y.shape[1] == 1 else y for name, y in outputs.items()}
 
 
@@ -226,7 +231,7 @@ def network(plan: Plan, trunk: Transformer, tasks: Sequence[str], seed: int) -> 
     """A copy of the trunk with a token and a head for each task."""
     heads = seeded(lambda: {n: nn.Linear(plan.width, TASKS[n]) for n in tasks}, seed)
     tokens = seeded(lambda: TaskTokens(copy.deepcopy(trunk), tasks, plan.width, heads=2), seed)
-    return Network(tokens, Parallel(heads))
+    return Network(tokens, Parallel(heads)).to(trunk.embed.weight.device)
 
 
 def train(
@@ -275,7 +280,7 @@ def train(
         if step % (plan.steps // plan.looks) == 0:
             guesses = outputs_of(model, ids[validation])
             scores = {
-                name: score(name, y, targets[name][validation].numpy())
+                name: score(name, y, targets[name][validation].cpu().numpy())
                 for name, y in guesses.items()
             }
             scores["all"] = float(np.mean(list(scores.values())))
@@ -318,7 +323,7 @@ def search(
     found |= {key: {} for key in ("test", "own stop", "own rate", "own step")}
     for name in weights:
         own_rate, own_step, own_model = winner(name)
-        y = targets[name][test].numpy()
+        y = targets[name][test].cpu().numpy()
         found["test"][name] = score(name, guesses[name], y)
         found["own stop"][name] = score(name, outputs_of(own_model, ids[test])[name], y)
         found["own rate"][name], found["own step"][name] = own_rate, own_step
@@ -355,24 +360,31 @@ def bag_of_words(
 
 
 # -------------------------------------------------------------------------------------- experiments
-def prepared(plan: Plan, seed: int) -> tuple[Tensor, dict[str, Tensor], list[str], dict]:
-    """Tokens, labels with the stars standardised by the training rows, pieces, and the split."""
+def prepared(
+    plan: Plan, seed: int, device: str = "cpu"
+) -> tuple[Tensor, dict[str, Tensor], list[str], dict]:
+    """Tokens, labels with the stars standardised by the training rows, pieces, and the split.
+
+    Tokens and labels are on the device, the numbers of rows are not.
+    """
     ids, whole, targets, pieces = reviews(plan.length, plan.pieces)
     parts = split(plan, whole, seed)
     stars = targets["stars"]
     known = stars[parts["train"][: min(plan.labels)]]
-    return ids, targets | {"stars": (stars - known.mean()) / known.std()}, pieces, parts
+    targets = targets | {"stars": (stars - known.mean()) / known.std()}
+    return ids.to(device), {name: y.to(device) for name, y in targets.items()}, pieces, parts
 
 
-def one_seed(plan: Plan, seed: int) -> dict:
+def one_seed(plan: Plan, seed: int, device: str = "cpu") -> dict:
     """Both starts and a bag of words at all sizes, of one seed, as plain JSON."""
-    ids, targets, pieces, parts = prepared(plan, seed)
-    trunks = {SCRATCH: new_trunk(plan, len(pieces), seed)}
-    trunks[MASKED], loss = pretrained(plan)
+    ids, targets, pieces, parts = prepared(plan, seed, device)
+    trunks = {SCRATCH: new_trunk(plan, len(pieces), seed).to(device)}
+    trunks[MASKED], loss = pretrained(plan, device)
+    labels = {name: y.cpu() for name, y in targets.items()}
     rows = {n: parts["train"][:n] for n in plan.labels}
     found = {"pretraining loss": loss, WORDS: {}, "joint": {}}
     for n in plan.labels:
-        found[WORDS][str(n)] = bag_of_words(plan, targets, rows[n], parts)
+        found[WORDS][str(n)] = bag_of_words(plan, labels, rows[n], parts)
     everything = dict.fromkeys(TASKS, 1.0)
     for start, trunk in trunks.items():
         found["joint"][start] = {
@@ -443,8 +455,9 @@ def run(
         "seeds": what `one_seed` gives, for each.
     """
     plan, rows = plan or PLANS[profile], []
+    device = str(fastest()) if profile == "gpu" else "cpu"
     for seed in seeds:
-        rows.append(kept(f"{plan}, seed {seed}", one_seed, plan, seed))
+        rows.append(kept(f"{plan}, seed {seed}", one_seed, plan, seed, device))
         joint = rows[-1]["joint"]
         middle = str(plan.labels[len(plan.labels) // 2])
         report(
@@ -460,6 +473,9 @@ def run(
 RECORDS = {
     "priorities": run_priorities,
     "encoder": run_encoder,
+    "domains": run_domains,
+    "turns": run_turns,
+    "words": run_words,
     "emoji": run_emoji,
     "naming": run_naming,
 }

@@ -46,6 +46,8 @@ def class_logits(model: LogisticRegression, classes: int) -> Callable:
         logits = model.decision_function(x)
         if classes == 1:
             return logits
+        if logits.ndim == 1:  # of two classes scikit-learn gives the second one's alone
+            logits = np.stack([np.zeros_like(logits), logits], axis=1)
         whole = np.full((len(logits), classes), -np.inf)
         whole[:, model.classes_] = logits
         return whole

@@ -223,9 +223,8 @@ def told(model: Classifier, source: Domain, target: Domain, few: Domain) -> dict
     }
 
 
-def one_seed(plan: Plan, chosen: dict, seed: int) -> dict:
+def one_seed(plan: Plan, chosen: dict, seed: int, device: torch.device | None = None) -> dict:
     """All methods on one seed: target accuracy, and what tells of the domains. Plain JSON."""
-    device = fastest() if plan == PLANS["gpu"] else None
     source, target = domains(plan.source, plan.unlabelled, plan.held_out, device)
     few = shifted(target, plan.rare)
     rows: dict[str, dict] = {}
@@ -304,10 +303,11 @@ def run(
     few of some digits, trained there), lists with one value per seed, and more of some.
     """
     plan = plan or PLANS[profile]
+    device = fastest() if profile == "gpu" else None
     chosen, methods = rehearse(plan, seeds, report), {}
     settings = {m: (row["rate"], row["strength"]) for m, row in chosen.items()}
     for seed in seeds:
-        rows = kept(f"{plan}, {settings}, seed {seed}", one_seed, plan, chosen, seed)
+        rows = kept(f"{plan}, {settings}, seed {seed}", one_seed, plan, chosen, seed, device)
         for method, row in rows.items():
             whole = methods.setdefault(method, {name: [] for name in row})
             for name, value in row.items():

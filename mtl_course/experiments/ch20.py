@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from .. import data, meta
 from ..networks.trunks import Classifier, mlp
 from ..records.pieces import kept
+from ..runtime import device as fastest
 from .common import seeded
 
 # real tables, of which the two most frequent classes are asked for
@@ -225,31 +226,40 @@ def train(
     *,
     steps: int | None = None,
     least: int = 8,
+    device: str = "cpu",
 ) -> meta.InContext:
     """Train it on new tasks of the prior at every step; nothing else is seen. Returns the model.
 
-    The last parameters are taken: every step sees new tasks, so there is nothing to overfit.
+    The last parameters are taken: every step sees new tasks, so there is nothing to overfit. It is
+    trained on the device, and given back on the CPU, where its tasks are drawn and tables are read.
     """
     steps = steps or plan.steps
+    model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         examples = int(torch.randint(least, plan.most + 1, (), generator=generator))
-        episodes = prior(plan.tasks, examples, plan.questions, generator)
+        episodes = on(prior(plan.tasks, examples, plan.questions, generator), device)
         loss = meta.episode_losses(model, episodes).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return model.eval()
+    return model.eval().cpu()
 
 
-def trained(plan: Plan, seed: int) -> meta.InContext:
+def on(episodes: data.Episodes, device: str) -> data.Episodes:
+    """The same episodes on a device."""
+    parts = (tuple(t.to(device) for t in part) for part in (episodes.support, episodes.query))
+    return data.Episodes(*parts)
+
+
+def trained(plan: Plan, seed: int, device: str = "cpu") -> meta.InContext:
     """The network of a seed."""
     prior = partial(meta.table_tasks, features=plan.features)
-    return train(seeded(lambda: network(plan), seed), prior, plan, seed)
+    return train(seeded(lambda: network(plan), seed), prior, plan, seed, device=device)
 
 
 # ------------------------------------------------------------------------------ with an inner loop
@@ -259,9 +269,9 @@ def inner_network(plan: Plan, seed: int) -> Classifier:
     return seeded(lambda: Classifier(mlp(sizes), plan.hidden, 2), seed)
 
 
-def meta_train(plan: Plan, seed: int) -> Classifier:
+def meta_train(plan: Plan, seed: int, device: str = "cpu") -> Classifier:
     """MAML on the network's own prior: three inner steps of rate 0.1, with second derivatives."""
-    model = inner_network(plan, seed)
+    model = inner_network(plan, seed).to(device)
     f, generator = meta.Functional(model), torch.Generator().manual_seed(seed)
     params = f.parameters()
     optimizer = torch.optim.Adam(params.values(), lr=plan.rate)
@@ -271,9 +281,9 @@ def meta_train(plan: Plan, seed: int) -> Classifier:
             plan.tasks, examples, plan.questions, generator, features=plan.features
         )
         optimizer.zero_grad()
-        meta.meta_backward(f, params, episodes, F.cross_entropy, steps=3, rate=0.1)
+        meta.meta_backward(f, params, on(episodes, device), F.cross_entropy, steps=3, rate=0.1)
         optimizer.step()
-    return model
+    return model.cpu()
 
 
 def after_steps(
@@ -332,7 +342,7 @@ def compare(
     model: meta.InContext,
     starts: Mapping[str, Classifier],
     seed: int,
-    names: Sequence[str] = TABLES,
+    names: Sequence[str] | None = None,
 ) -> dict:
     """Everything about real tables of two classes, for one seed.
 
@@ -345,7 +355,7 @@ def compare(
         choices = {name: choose_inner(plan, start, labels) for name, start in starts.items()}
         inner[str(labels)] = choices
         rows = results[str(labels)] = {}
-        for number, name in enumerate(names):
+        for number, name in enumerate(names or TABLES):
             x, y = two_classes(name)
             found: dict[str, list] = {}
             for k in range(plan.draws):
@@ -473,12 +483,12 @@ def outside(plan: Plan, model: meta.InContext, seed: int) -> dict:
     return {"wide": wide, "classes": classes, "units": units, "long": long}
 
 
-def one_seed(plan: Plan, seed: int) -> dict:
+def one_seed(plan: Plan, seed: int, device: str = "cpu") -> dict:
     """A network out of the prior, MAML out of the same, and what they and the rivals answer."""
     began = time.process_time()
-    model = trained(plan, seed)
+    model = trained(plan, seed, device)
     middle = time.process_time()
-    starts = {"MAML": meta_train(plan, seed), "from scratch": inner_network(plan, seed)}
+    starts = {"MAML": meta_train(plan, seed, device), "from scratch": inner_network(plan, seed)}
     end = time.process_time()
     results = compare(plan, model, starts, seed)
     training = {OURS: middle - began, "MAML": end - middle}
@@ -494,12 +504,15 @@ def line_network() -> meta.InContext:
     return meta.InContext(1, None, width=32, layers=2)
 
 
-def train_lines(plan: Plan, noise: float, seed: int, steps: int | None = None) -> meta.InContext:
+def train_lines(
+    plan: Plan, noise: float, seed: int, steps: int | None = None, device: str = "cpu"
+) -> meta.InContext:
     """A network for lines with this noise, trained on 1 to 16 examples."""
     small = Plan(tasks=64, most=16, questions=8, rate=3e-3)
     prior = partial(meta.linear_tasks, noise=noise)
     model = seeded(line_network, seed)
-    return train(model, prior, small, seed, steps=steps or plan.line_steps, least=1)
+    steps = steps or plan.line_steps
+    return train(model, prior, small, seed, steps=steps, least=1, device=device)
 
 
 def mean_square(values: Tensor) -> float:
@@ -539,10 +552,10 @@ def against_ridge(model: meta.InContext, noise: float, seed: int, tasks: int = 2
     return results | {"strength": strength}
 
 
-def lines(plan: Plan, seed: int) -> dict:
+def lines(plan: Plan, seed: int, device: str = "cpu") -> dict:
     """Noise -> what `against_ridge` says of a network for lines of that noise."""
     return {
-        str(noise): against_ridge(train_lines(plan, noise, seed), noise, seed)
+        str(noise): against_ridge(train_lines(plan, noise, seed, device=device), noise, seed)
         for noise in plan.noises
     }
 
@@ -561,13 +574,13 @@ def run(
         "tables": names; "seeds": a list of what `one_seed` gives; "lines": a list of what `lines`
         gives.
     """
-    plan = plan or PLANS[profile]
+    plan, device = plan or PLANS[profile], str(fastest()) if profile == "gpu" else "cpu"
     results = {"tables": list(TABLES), "wide": list(WIDE), "seeds": [], "lines": []}
     for seed in seeds:
-        results["lines"].append(kept(f"{profile}, lines, seed {seed}", lines, plan, seed))
+        results["lines"].append(kept(f"{profile}, lines, seed {seed}", lines, plan, seed, device))
         strengths = [row["strength"] for row in results["lines"][-1].values()]
         report(f"seed {seed}: lines like ridge of strength {strengths}")
-        results["seeds"].append(kept(f"{profile}, seed {seed}", one_seed, plan, seed))
+        results["seeds"].append(kept(f"{profile}, seed {seed}", one_seed, plan, seed, device))
         for labels in plan.labels:
             shown = {
                 m: round(float(method_scores(results["seeds"][-1:], labels, m).mean()), 3)

@@ -164,7 +164,7 @@ def test_both_networks_have_the_same_tries_and_start(monkeypatch):
     assert len(plan.alone) == len(plan.joint)
     calls = []
 
-    def watched(plan, rows, setting, seed, judge, known=None):
+    def watched(plan, rows, setting, seed, judge, known=None, device="cpu"):
         calls.append((setting, len(rows), seed, known is None))
 
     monkeypatch.setattr(ch09, "train", watched)
@@ -188,7 +188,7 @@ def test_validation_chooses_and_the_test_only_judges(monkeypatch):
     turned = dict(table)
     turned["liked"] = table["liked"].clone()
     turned["liked"][ch09.parts(1)[2]] = 1 - table["liked"][ch09.parts(1)[2]]
-    monkeypatch.setattr(ch09, "ratings", lambda: turned)
+    monkeypatch.setattr(ch09, "ratings", lambda device="cpu": turned)
     again = ch09.searched(TINY, rows, 1, settings)
     assert (first["setting"], first["stop"]) == (again["setting"], again["stop"])
     assert torch.equal(first["scores"], again["scores"])

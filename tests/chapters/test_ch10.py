@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mtl_course import data, records
 from mtl_course.dev import notebooks
 from mtl_course.exercises import ch10 as exercises
-from mtl_course.experiments import ch10, ch10_many, ch10_stocks, ch10_vowels
+from mtl_course.experiments import ch10, ch10_heads, ch10_many, ch10_stocks, ch10_vowels
 from mtl_course.experiments.common import seeded
 from mtl_course.networks import GRU
 
@@ -268,6 +268,67 @@ def test_no_step_is_the_past_mean_or_the_source_as_it_is(series):
     tuned, _, _ = ch10_stocks.gru(still, given, 0, source)
     spread = {name: p.expand(2, *p.shape[1:]) for name, p in source.items()}
     torch.testing.assert_close(tuned, ch10_stocks.network(spread, given.new))
+
+
+def test_three_heads_ask_what_the_text_says(series):
+    """Level: the mean return ahead; direction: its sign; volatility: as in the rest of the part."""
+    origin, weeks = 400, 60
+    tasks = ch10_heads.three_tasks(SMALL, series, origin, weeks)
+    last = origin - 1  # the first week that a forecast is made in
+    for k, h in enumerate(SMALL.horizons):
+        ahead = series.returns[last + 1 : last + 1 + h].mean(0)
+        past = series.returns[origin - weeks : origin]
+        level = (ahead - past.mean(0)) / past.std(0)
+        stocks = len(series.names)
+        first = tasks["level"].truth[0].view(stocks, -1, 3)[:, 0, k]
+        np.testing.assert_allclose(first, level, rtol=1e-4, atol=1e-5)
+        up = tasks["direction"].truth[0].view(stocks, -1, 3)[:, 0, k]
+        assert np.array_equal(up.numpy(), (ahead > 0).astype(np.float32))
+    assert torch.equal(tasks["level"].x, tasks["volatility"].x)
+    assert torch.equal(
+        tasks["volatility"].truth,
+        ch10_stocks.volatility(
+            SMALL, series, origin, weeks, range(len(series.names))
+        ).together.truth,
+    )
+
+
+def test_a_joint_loss_is_the_sum_and_unknown_labels_do_not_count(series):
+    tasks = ch10_heads.three_tasks(SMALL, series, 400, 60)
+    heads = dict.fromkeys(tasks, len(SMALL.horizons))
+    parameters = ch10_many.copies(2, 4, heads, 0, 2)
+    x = tasks["level"].x[:, -5:].expand(2, -1, -1, -1)
+    y = {name: each.y[:, -5:].clone() for name, each in tasks.items()}
+    masks = {name: each.known[-5:] for name, each in tasks.items()}
+    assert not all(mask.all() for mask in masks.values()), "the last weeks have unknown labels"
+    losses = ch10_heads.head_losses(parameters, tasks, x, y, masks)
+    h = ch10_many.states(parameters, x)[:, :, -1]
+    for name, mask in masks.items():
+        guess = ch10_many.head(parameters, name, h)
+        for g in range(2):
+            said, label = guess[g][mask], y[name][0][mask]
+            if name == "direction":
+                want = F.binary_cross_entropy_with_logits(said, label)
+            else:
+                want = F.mse_loss(said, label)
+            assert losses[name][g].item() == pytest.approx(want.item(), rel=1e-5)
+        y[name][:, ~mask] = 7.0
+    again = ch10_heads.head_losses(parameters, tasks, x, y, masks)
+    assert all(torch.equal(losses[name], again[name]) for name in losses)
+
+
+def test_the_heads_run_in_small_and_no_step_says_the_past_mean(series, monkeypatch):
+    plan = replace(SMALL, stops=(0,))
+    rows = json.loads(json.dumps(ch10_heads.three_heads(plan, series, 0, (52,))))["52"]
+    assert set(rows["joint"]) == set(rows["alone"]) == set(ch10_heads.HEADS)
+    assert rows["joint"] == rows["alone"] and rows["joint"]["level"] == pytest.approx([0] * 3)
+    tasks = ch10_heads.three_tasks(SMALL, series, 400, 60)
+    said, chosen = ch10_heads.network(replace(SMALL, stops=(4,)), tasks, 0)
+    assert chosen["steps"] == 4 and all(each.shape == (160, 3) for each in said.values())
+    perfect = {name: each.truth[0] - 0.5 * (name == "direction") for name, each in tasks.items()}
+    scores = ch10_heads.judged(tasks, perfect)
+    assert scores["level"] == scores["direction"] == [100.0] * 3
+    assert scores["volatility"] == [0.0] * 3
 
 
 def test_runs_give_plain_json_and_a_seed_decides_them(series, monkeypatch):

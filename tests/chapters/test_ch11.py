@@ -12,7 +12,15 @@ from torch.nn import functional as F
 
 from mtl_course import data, networks, records, transfer
 from mtl_course.exercises import ch11 as exercises
-from mtl_course.experiments import ch11, ch11_encoder, ch11_fusion, ch11_tasks
+from mtl_course.experiments import (
+    ch11,
+    ch11_domains,
+    ch11_encoder,
+    ch11_fusion,
+    ch11_tasks,
+    ch11_turns,
+    ch11_words,
+)
 from mtl_course.networks.sentence_encoder import SentenceEncoder
 
 TINY = ch11.Plan(
@@ -161,6 +169,16 @@ def test_scores_and_losses_are_what_the_text_says():
     assert two == pytest.approx((math.log(1 + math.exp(0.3)) + math.log(1 + math.exp(-2))) / 2)
 
 
+@pytest.mark.parametrize("present", [(1, 4), (0, 2, 5)])
+def test_a_class_without_an_example_is_never_said(present):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.array(present)[np.arange(60) % len(present)]
+    model = ch11_tasks.LogisticRegression().fit(x, y)
+    logits = ch11_tasks.class_logits(model, 6)(x)
+    assert logits.shape == (60, 6) and np.isinf(np.delete(logits, present, axis=1)).all()
+    assert np.array_equal(logits.argmax(1), model.predict(x))
+
+
 # ------------------------------------------------------------------------------- runs, in small
 @pytest.fixture
 def few_reviews(monkeypatch):
@@ -266,6 +284,233 @@ def test_the_encoders_experiment_runs_in_small(monkeypatch):
     row = results["seeds"][0]
     for way in (ch11_encoder.FROZEN, ch11_encoder.TOGETHER, ch11_encoder.ALONE):
         assert set(row[way]) == set(ch11.TASKS)
+
+
+# ------------------------------------------------------------------------------- tasks in turns
+TURNS = ch11_turns.Plan(
+    pool=60, labels=20, validation=20, features=4, rates=(1e-2,), steps=8, looks=4, batch=6
+)
+
+
+def made_up_reviews():
+    """Features of sixty reviews, and labels that hang on them."""
+    z = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    return z, {
+        "stars": z[:, 0] + z[:, 1],
+        "recommend": (z[:, 0] > 0).float(),
+        "department": (z[:, 2:4].argmax(1) + 3 * (z[:, 4] > 0)).long(),
+    }
+
+
+def test_turns_are_orders_and_a_rest_for_a_task_that_no_longer_gains():
+    turns, all_tasks = ch11_turns.turns(TURNS), tuple(ch11.TASKS)
+    assert tuple(turns["recommend first"](4, {})) == ("recommend",)
+    assert tuple(turns["recommend first"](5, {})) == all_tasks
+    assert tuple(turns["recommend last"](4, {})) == all_tasks
+    assert tuple(turns["recommend last"](5, {})) == ("recommend",)
+    stop, best = turns["a stop per task"], {"stars": 2, "recommend": 4, "department": 4}
+    assert tuple(stop(1, {})) == tuple(stop(2, {})) == all_tasks
+    assert tuple(stop(4, dict.fromkeys(all_tasks, 2))) == all_tasks
+    assert stop(5, best) == stop(6, best) == ["recommend", "department"]
+    assert tuple(stop(7, best)) == all_tasks, "none is left, so all count"
+
+
+def test_a_task_whose_turn_it_is_not_moves_nothing_of_its_own():
+    z, targets = made_up_reviews()
+    rows = {"train": torch.arange(20), "validation": torch.arange(20, 40)}
+    weights = dict.fromkeys(ch11.TASKS, 1.0)
+    best = ch11_turns.train(
+        TURNS, z, targets, rows, 1e-2, 0, weights, lambda step, best: ("stars", "department")
+    )
+    model = best["recommend"][2]
+    assert not any(p.any() for p in model.heads["recommend"].parameters())
+    assert all(p.any() for p in best["stars"][2].heads["stars"].parameters())
+    heavy = ch11_turns.train(TURNS, z, targets, rows, 1e-2, 0, weights | {"stars": 50.0})
+    assert heavy["stars"][0] != best["stars"][0]
+
+
+def test_each_task_keeps_its_own_best_look_and_turns_run_in_small(monkeypatch):
+    z, targets = made_up_reviews()
+    rows = {"train": torch.arange(20), "validation": torch.arange(20, 40)}
+    best = ch11_turns.train(TURNS, z, targets, rows, 1e-2, 0, dict.fromkeys(ch11.TASKS, 1.0))
+    held = {n: y[20:40] for n, y in targets.items()}
+    for name, (value, step, model) in best.items():
+        assert ch11_turns.scores(model, z[20:40], held)[name] == pytest.approx(value)
+        assert step in (2, 4, 6, 8)
+    monkeypatch.setattr(ch11_turns, "features_of", lambda *_: made_up_reviews())
+    found = json.loads(json.dumps(ch11_turns.run_turns([0], lambda line: None, plan=TURNS)))
+    assert found["labels"] == 20 and set(found["seeds"][0]) == set(ch11_turns.WAYS)
+    for row in found["seeds"][0].values():
+        assert set(row["test"]) == set(row["rate"]) == set(row["step"]) == set(ch11.TASKS)
+
+
+# -------------------------------------------------------------------------- four kinds of texts
+def made_up_domains(n=60):
+    """Features of four domains with ten documents each, whose ratings hang on one column."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(4, n, 6, generator=g)
+    y = z[..., 0].double() + 0.1 * torch.randn(4, n, generator=g)
+    return [(z[k], y[k], torch.arange(n) % 10) for k in range(4)]
+
+
+def test_no_document_is_on_two_sides():
+    plan = ch11_domains.Plan(labels=(5, 20), validation=8, test=16)
+    document = torch.tensor([3, 3, 3, 8, 8, 1, 1, 1, 1, 5] * 8) + 10 * torch.arange(80).div(
+        10, rounding_mode="floor"
+    )
+    for seed in range(5):
+        parts = ch11_domains.split(plan, document, seed)
+        assert [len(parts[n]) for n in ("test", "validation", "train")] == [16, 8, 20]
+        sides = [set(document[rows].tolist()) for rows in parts.values()]
+        assert not any(a & b for k, a in enumerate(sides) for b in sides[k + 1 :])
+        assert len(torch.cat(list(parts.values())).unique()) == 44
+
+
+def test_whole_documents_are_in_the_pool(monkeypatch):
+    """But for the last one, which the pool may cut."""
+    count = 40
+    names = list(ch11_domains.DOMAINS)
+    rated = type("Rated", (), {
+        "domain_names": names, "domain": np.repeat(np.arange(4), count),
+        "document": np.tile(np.arange(count) // 4, 4), "rating": np.arange(4.0 * count),
+        "text": np.array([f"t{k}" for k in range(4 * count)]),
+    })  # fmt: skip
+    monkeypatch.setattr(ch11_domains.data, "load", lambda name: rated)
+    rated.vocabulary = ()
+    monkeypatch.setattr(ch11_domains, "WordPiece", lambda v: lambda texts, length: texts)
+    monkeypatch.setattr(ch11_domains, "minilm", lambda files: None)
+    monkeypatch.setattr(
+        ch11_domains,
+        "encode",
+        lambda encoder, texts: torch.tensor([[float(text[1:])] for text in texts]),
+    )
+    domains = ch11_domains.features_of.__wrapped__(10, 8)
+    for number, (z, y, document) in enumerate(domains):
+        assert len(y) == 10 and len(document.unique()) == 3
+        assert (document.unique(return_counts=True)[1] == 4).sum() == 2
+        assert (y >= 40 * number).all() and (y < 40 * (number + 1)).all()
+        torch.testing.assert_close(z[:, 0] / z[0, 0], (y / y[0]).float(), msg="rows in step")
+        assert torch.equal(document, (y.long() % 40) // 4)
+
+
+def test_ties_of_ridges_hold_at_their_limits_and_the_domains_run_in_small(monkeypatch):
+    monkeypatch.setattr(ch11_domains, "features_of", lambda *_: made_up_domains())
+    plan = ch11_domains.Plan(
+        labels=(5, 20), validation=12, test=18, features=4, rates=(1e-2,), steps=4, looks=2, batch=4
+    )
+    rows = json.loads(json.dumps(ch11_domains.run_domains([0], lambda line: None, plan=plan)))
+    assert set(rows["seeds"][0]["20"]) == {*ch11_domains.WAYS, "chosen", "strengths"}
+    for way in ch11_domains.WAYS:
+        assert set(rows["seeds"][0]["5"][way]) == set(ch11_domains.DOMAINS)
+    part = {str(k): (z.double(), y) for k, (z, y, _) in enumerate(made_up_domains())}
+    for strengths, ratios, way in (((1.0,), (1e9,), "ridge, each alone"),
+                                   ((1e9,), (1e-9,), "ridge, one for all")):  # fmt: skip
+        found = ch11_domains.linear(
+            replace(plan, strengths=strengths, ratios=ratios), part, part, part
+        )
+        if way == "ridge, one for all":  # as strong for the common part as the tie is hard
+            one = ch11_domains.linear(replace(plan, strengths=(1.0,)), part, part, part)[way]
+        else:
+            one = found[way]
+        assert found["ridge, mean-regularised"] == pytest.approx(one, abs=1e-4)
+
+
+def test_a_single_network_sees_its_domain_alone_and_validation_chooses():
+    part = {str(k): (z, y.float()) for k, (z, y, _) in enumerate(made_up_domains())}
+    plan = ch11_domains.Plan(features=4, rates=(1e-4, 3e-2), steps=40, looks=2, batch=8)
+    one = {"1": part["1"]}
+    alone = ch11_domains.network(plan, one, one, one, 0)
+    assert alone["rate"] == 3e-2 and alone["test"]["1"] > 0.3
+    joint = ch11_domains.network(plan, part, part, part, 0)
+    assert set(joint["test"]) == set(part)
+    assert ch11_domains.explained(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])) == 0.5
+
+
+# ------------------------------------------------------------------------------ names, word by word
+def test_a_name_counts_if_its_words_and_its_kind_are_right():
+    spans = ch11_words.entities
+    assert spans(["O", "B-person", "I-person", "B-person"]) == {(1, 3, "person"), (3, 4, "person")}
+    assert spans(["I-group", "I-group", "O", "B-group", "I-person"]) == {
+        (0, 2, "group"), (3, 4, "group"), (4, 5, "person")
+    }  # fmt: skip
+    assert spans([]) == spans(["O"]) == set()
+    true = [["B-person", "O", "B-location", "I-location"], ["O", "O"]]
+    cut = [["B-person", "O", "O", "B-location"], ["O", "B-group"]]
+    # one of three that are named is right, and one of two that there are
+    assert ch11_words.f1_by_entity(cut, true) == pytest.approx(2 * (1 / 3) * (1 / 2) / (5 / 6))
+    assert ch11_words.f1_by_entity(true, true) == 1.0
+    assert ch11_words.f1_by_entity([["O"]], [["O"]]) == 0.0
+
+
+def test_the_text_s_example_of_f1():
+    """Anna is found, New York is cut to York: one of two, both ways."""
+    true = [["B-person", "O", "B-location", "I-location"]]
+    assert ch11_words.f1_by_entity([["B-person", "O", "O", "B-location"]], true) == 0.5
+
+
+def test_a_word_has_the_mean_of_its_pieces():
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##ny", "day", "!"]
+    tokens = ch11_words.WordPiece(vocabulary)
+    encoder = SentenceEncoder(8, width=4, layers=1, heads=2, hidden=8).eval()
+    texts = [["sunny", "day!", "sun"], ["day"]]
+    z = ch11_words.word_features(encoder, tokens, texts, 5)
+    with torch.no_grad():
+        h = encoder.each_word(torch.tensor([[2, 4, 5, 6, 7, 4, 3]]))[0]
+        alone = encoder.each_word(torch.tensor([[2, 6, 3]]))[0]
+    want = torch.stack([h[1:3].mean(0), h[3:5].mean(0), h[5]])
+    torch.testing.assert_close(z[0, :3], want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(z[1, 0], alone[1], atol=1e-5, rtol=1e-5)
+    assert not z[0, 3:].any() and not z[1, 1:].any()
+
+
+def made_up_words():
+    """Three tasks whose texts have two to five words of six features."""
+    g = torch.Generator().manual_seed(0)
+    found = {}
+    for task in ch11_words.TASKS:
+        there = torch.arange(5) < torch.randint(2, 6, (50,), generator=g)[:, None]
+        z = torch.randn(50, 5, 6, generator=g) * there[..., None]
+        tags = (z[..., 0] > 0).long().masked_fill(~there, -1)
+        y = tags if task == "names" else z[..., 1].sum(1)
+        found[task] = ch11_words.Texts(z, there, y)
+    return found, ["O", "B-person"]
+
+
+def test_names_and_ratings_run_in_small_and_no_text_is_on_two_sides(monkeypatch):
+    monkeypatch.setattr(ch11_words, "texts_of", lambda *_: made_up_words())
+    plan = ch11_words.Plan(
+        labels=(8, 16), validation=10, width=4, rates=(1e-2,), steps=20, looks=2, batch=4,
+        strengths=(1.0, 10.0),
+    )  # fmt: skip
+    rows = json.loads(json.dumps(ch11_words.run_words([0], lambda line: None, plan=plan)))
+    for found in rows["seeds"][0].values():
+        assert all(set(found[way]) == set(ch11_words.TASKS) for way in ch11_words.WAYS)
+    assert rows["seeds"][0]["16"]["frozen, probes"]["names"] > 0.8, "one feature tells"
+    study = ch11_words.Study(plan, 8, 0, *made_up_words())
+    for parts in study.rows.values():
+        assert [len(parts[n]) for n in ("train", "validation", "test")] == [8, 10, 24]
+        assert len(torch.cat(list(parts.values())).unique()) == 42
+    more = ch11_words.Study(plan, 16, 0, *made_up_words())
+    assert torch.equal(more.rows["names"]["train"][:8], study.rows["names"]["train"])
+    assert torch.equal(more.rows["names"]["test"], study.rows["names"]["test"])
+
+
+def test_a_trunk_reads_names_from_words_and_ratings_from_their_mean():
+    torch.manual_seed(0)
+    trunk = ch11_words.Trunk(6, 4, {"names": 3, "films": 1}).eval()
+    z, there = torch.randn(2, 5, 6), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    spoilt = z.clone()
+    spoilt[0, 3:] = 9.0
+    for task, shape in (("names", (2, 5, 3)), ("films", (2,))):
+        out, other = trunk(task, z, there), trunk(task, spoilt, there)
+        assert out.shape == shape
+        torch.testing.assert_close(out[0][:3] if task == "names" else out,
+                                   other[0][:3] if task == "names" else other)  # fmt: skip
+    y = torch.tensor([[0, 1, 2, -1, -1], [0, 0, 0, 0, 0]])
+    scores = torch.randn(2, 5, 3)
+    flat = [(scores[r, w], y[r, w]) for r in range(2) for w in range(5) if y[r, w] >= 0]
+    want = F.cross_entropy(torch.stack([a for a, _ in flat]), torch.stack([b for _, b in flat]))
+    torch.testing.assert_close(ch11_words.task_loss("names", scores, y), want)
 
 
 # ----------------------------------------------------------------------------------- two modalities

@@ -235,3 +235,29 @@ def test_the_root_is_only_read(copy_of):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     data.load("school_ilea")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_wnut17_is_words_with_tags(data_root):
+    need("wnut17")
+    wnut = data.load("wnut17")
+    texts = [len(np.unique(wnut.text[wnut.part == part])) for part in range(3)]
+    assert texts == [3394, 1009, 1287] and np.array_equal(np.unique(wnut.text), np.arange(5690))
+    assert (np.diff(wnut.text) >= 0).all() and (np.diff(wnut.part) >= 0).all()
+    assert wnut.tag_names.tolist()[:3] == ["O", "B-corporation", "I-corporation"]
+    begun = np.char.startswith(wnut.tag_names, "B-")[wnut.tag]
+    assert [int(begun[wnut.part == part].sum()) for part in range(3)] == [1975, 836, 1079]
+    assert wnut.word[:20].tolist()[14:] == ["Empire", "State", "Building", "=", "ESB", "."]
+    tags = wnut.tag_names[wnut.tag[14:20]].tolist()
+    assert tags == ["B-location", "I-location", "I-location", "O", "B-location", "O"]
+
+
+def test_wnut17s_reader_parts_texts_at_empty_lines():
+    from mtl_course.data.tiers import texts
+
+    first = "\n\na\tO\nNew\tB-location\nYork\tI-location\n\t\n\t\nb\tO\n"
+    parts = [gzip.compress(text.encode()) for text in (first, "é\tB-person", "")]
+    found = texts.wnut17(*parts)
+    assert found["word"].tolist() == ["a", "New", "York", "b", "é"]
+    assert found["text"].tolist() == [0, 0, 0, 1, 2] and found["part"].tolist() == [0, 0, 0, 0, 1]
+    names = found["tag_names"][found["tag"]].tolist()
+    assert names == ["O", "B-location", "I-location", "O", "B-person"]

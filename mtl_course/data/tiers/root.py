@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import cache
 from ..manifest import DataError, Info
+from . import texts
 
 
 def folder() -> Path | None:
@@ -55,6 +56,7 @@ def load(info: Info) -> tuple[dict, str]:
         "cifar10_partial": cifar10,
         "cifar100_partial": cifar100,
         "omniglot_small": omniglot_small,
+        "wnut17": texts.wnut17,
     }
     return readers[info.name](*contents), "the data root, MTL_COURSE_DATA"
 

