@@ -62,3 +62,71 @@ def test_a_link_to_a_section_that_is_not_there_is_seen():
     path = chapters.find(1).notebook
     good, bad = (f"[a](../../{path}#{id})" for id in ("when-it-fails", "when-it-works"))
     assert wrong_sections(good) == [] and wrong_sections(bad) == [f"{path}#when-it-works"]
+
+
+# Which method?
+
+
+def shown(path: str) -> str:
+    """All that a notebook says: its texts, and the words of its outputs."""
+    texts = []
+    for cell in cells(path):
+        texts.append(cell.source if cell.cell_type == "markdown" else "")
+        for output in cell.get("outputs", []):
+            texts.append(output.get("data", {}).get("text/plain", output.get("text", "")))
+    return "\n".join(texts)
+
+
+def rounds_to(number: str, text: str) -> bool:
+    """Whether a text has a number that is this one, or is rounded to it; in points or in parts."""
+    digits = len(number.split(".")[1])
+    for candidate in re.findall(r"[-\u2212]?\d+\.\d+", text):
+        value = float(candidate.replace("\u2212", "-"))
+        for scale in (1, 100):
+            if len(candidate.split(".")[1]) >= digits - (2 if scale == 100 else 0):
+                if abs(abs(value * scale) - abs(float(number))) <= 0.5000001 * 10**-digits:
+                    return True
+    return False
+
+
+def without_source(table_rows: list[str]) -> list[str]:
+    """The decimals of rows that stand in none of the notebooks that the row links."""
+    wrong = []
+    for row in table_rows:
+        text = "\n".join(shown(path) for path in {path for path, _ in SECTION.findall(row)})
+        plain = re.sub(r"\]\([^)]*\)", "]", row)
+        wrong += [
+            f"{number}: {row[:60]}"
+            for number in re.findall(r"-?\d+\.\d+", plain)
+            if not rounds_to(number, text)
+        ]
+    return wrong
+
+
+def rows_of(text: str) -> list[str]:
+    return [row for row in re.findall(r"^\| .* \|$", text, re.M) if "---" not in row]
+
+
+def test_numbers_of_the_guide_stand_in_the_chapters_that_it_links():
+    rows = [row for row in rows_of(page("which_method")) if SECTION.search(row)]
+    assert len(rows) >= 25
+    assert without_source(rows) == []
+
+
+def test_a_number_without_a_source_is_seen():
+    row = "| schools, $R^2$ of 0.35 ([x](../../notebooks/01_mtl_objective.ipynb#the-objective)) |"
+    assert without_source([row]) == []
+    assert without_source([row.replace("0.35", "0.3519")]) != []
+
+
+def test_the_guide_leads_to_every_chapter_with_a_number_and_a_case_against():
+    rows = [row for row in rows_of(page("which_method")) if row.count("|") == 5]
+    named = {int(n) for row in rows for n in re.findall(r"chapter (\d+)", row)}
+    # Chapter 3 is about running the others.
+    methods = {int(number) for number in chapters.CHAPTERS if int(number) <= 20} - {3}
+    assert methods <= named
+    for row in rows[1:]:
+        situation, take, worth, against = (part.strip() for part in row.strip("| ").split(" | "))
+        if situation == "Your situation":
+            continue
+        assert re.search(r"chapter \d+", take) and re.search(r"\d", worth) and against, row
