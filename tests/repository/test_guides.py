@@ -3,8 +3,6 @@
 import re
 from functools import cache
 
-import pytest
-
 from mtl_course import chapters
 from mtl_course.dev.notebooks import ROOT
 from mtl_course.dev.notebooks import read as notebook
@@ -83,9 +81,9 @@ def rounds_to(number: str, text: str) -> bool:
     for candidate in re.findall(r"[-\u2212]?\d+\.\d+", text):
         value = float(candidate.replace("\u2212", "-"))
         for scale in (1, 100):
-            if len(candidate.split(".")[1]) >= digits - (2 if scale == 100 else 0):
-                if abs(abs(value * scale) - abs(float(number))) <= 0.5000001 * 10**-digits:
-                    return True
+            fine = len(candidate.split(".")[1]) >= digits - (2 if scale == 100 else 0)
+            if fine and abs(abs(value * scale) - abs(float(number))) <= 0.5000001 * 10**-digits:
+                return True
     return False
 
 
