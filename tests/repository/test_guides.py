@@ -128,3 +128,57 @@ def test_the_guide_leads_to_every_chapter_with_a_number_and_a_case_against():
         if situation == "Your situation":
             continue
         assert re.search(r"chapter \d+", take) and re.search(r"\d", worth) and against, row
+
+
+# The other pages
+
+
+def test_the_plan_of_two_terms_has_every_chapter_and_exercises_that_exist():
+    text = page("teaching").split("## Two terms")[1].split("## Labs")[0]
+    rows = re.findall(r"^\| chapter (\d+) \| .+ \| (.+) \|$", text, re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) >= len(chapters.CHAPTERS)
+    for number, task in rows:
+        if match := re.fullmatch(r"exercise (\d+) of chapter (\d+)", task):
+            assert match[2] == number
+            path = chapters.find(number).notebook
+            assert any(id.startswith(f"exercise-{match[1]}-") for id in headings(path)), task
+
+
+def test_each_misconception_is_mended_somewhere():
+    text = page("teaching").split("## Common misconceptions")[1].split("\n## ")[0]
+    rows = [row.strip("| ").split(" | ") for row in rows_of(text)][1:]
+    assert len(rows) >= 30
+    for said, so, where in rows:
+        assert said.endswith(".") and so.endswith("."), said
+        assert re.search(r"chapters? \d+", where), said
+
+
+def test_each_application_has_its_method_data_work_and_code():
+    parts = re.split(r"^### ", page("applications"), flags=re.M)[1:]
+    assert len(parts) >= 13
+    for part in parts:
+        labels = re.findall(r"^- \*\*(.+?)\.\*\* (.+)$", part, re.M)
+        assert [label for label, _ in labels] == [
+            "The method here",
+            "Public data",
+            "A work",
+            "In the code",
+        ], part[:20]
+        told = dict(labels)
+        assert re.search(r"chapters? \d+", told["The method here"])
+        assert "{cite:t}`" in told["A work"] or "no work is cited" in told["A work"]
+
+
+def test_each_metric_of_the_table_has_a_use_and_a_trap():
+    text = page("formulas").split("### Which metric, and its trap")[1]
+    rows = [row.strip("| ").split(" | ") for row in rows_of(text)]
+    assert len(rows) >= 14 and all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_each_outlook_says_what_is_known_from_whom_and_what_is_open():
+    parts = re.split(r"^## ", page("outlook"), flags=re.M)[1:]
+    assert len(parts) >= 7
+    for part in parts:
+        assert "**What is known.**" in part and "**What is open.**" in part, part[:20]
+        assert "{cite:" in part or re.search(r"[Cc]hapter \d+", part), part[:20]
