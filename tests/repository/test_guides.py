@@ -22,10 +22,13 @@ def cells(path: str) -> list:
 
 @cache
 def headings(path: str) -> frozenset[str]:
-    """The addresses that the book gives to a notebook's headings, down to the third level."""
+    """The addresses that the book gives to a notebook's headings, down to the third level.
+
+    A heading with a formula has one that is hard to foresee, so nothing may link it.
+    """
     text = "\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
     text = re.sub(r"(?s)```.*?```", "", text)
-    titles = re.findall(r"^#{2,3} (.+)$", text, re.M)
+    titles = re.findall(r"^#{2,3} ([^$\n]+)$", text, re.M)
     return frozenset(re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles)
 
 
@@ -142,7 +145,7 @@ def test_the_plan_of_two_terms_has_every_chapter_and_exercises_that_exist():
         if match := re.fullmatch(r"exercise (\d+) of chapter (\d+)", task):
             assert match[2] == number
             path = chapters.find(number).notebook
-            assert any(id.startswith(f"exercise-{match[1]}-") for id in headings(path)), task
+            assert any(f"### Exercise {match[1]}. " in cell.source for cell in cells(path)), task
 
 
 def test_each_misconception_is_mended_somewhere():
