@@ -18,7 +18,7 @@ ARGS ?=
 # An environment that was not made to its end is begun anew.
 .DELETE_ON_ERROR:
 
-.PHONY: help book zip test notebooks run data records diagrams drawings sync publish colab nbgrader clean
+.PHONY: help book zip slides test notebooks run data records diagrams drawings sync publish colab nbgrader clean
 
 help:  ## list the targets
 	@$(PYTHON) -c "import re; [print(f'make {t:10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.+)', open('Makefile', encoding='utf-8').read(), re.M)]"
@@ -31,6 +31,9 @@ zip: $(VENV)/.book  ## build the book and pack it as one zip to read offline
 
 test: $(VENV)/.book $(VENV)/.test  ## run every test: package, data, exercises, notebooks, book
 	$(DEV) test
+
+slides: $(VENV)/.book  ## make slides of the chapters, into _build/slides (NB=01 for one)
+	$(DEV) slides $(NB)
 
 notebooks: $(VENV)/.test  ## re-execute and normalise the notebooks (NB=01 for one)
 	$(DEV) sync $(NB)

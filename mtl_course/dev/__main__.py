@@ -23,6 +23,7 @@ COMMANDS = {
     "test": ("test", "run every test of the project"),
     "lab": ("lab", "open a chapter in JupyterLab"),
     "book": ("book", "build the book"),
+    "slides": ("slides", "make slides of the chapters, from what their notebooks show"),
     "diagrams": ("diagrams", "render the diagrams' sources to SVG"),
     "cards": ("cards", "write the cards of checks that the page on how to use the book shows"),
     "drawings": ("drawings", "draw the drawings of mechanisms from their sources"),

@@ -1,7 +1,9 @@
 """The page of libraries: each pair of calls runs and agrees, and the tests that it names exist."""
 
 import re
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -28,11 +30,19 @@ def same(ours, theirs, where):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=where)
 
 
-def test_each_pair_of_calls_gives_the_same(monkeypatch):
-    for library in ("torchjd", "peft", "sklearn"):
-        pytest.importorskip(library)
-    names, pairs = {}, 0
-    for section in re.split(r"^## ", PAGE, flags=re.M):
+PREAMBLE, *SECTIONS = re.split(r"^## ", PAGE, flags=re.M)
+# Not among the tests' own packages: the title of their section begins with their name.
+OTHERS = {"LibMTL": "LibMTL", "higher": "higher", "Avalanche": "avalanche"}
+
+
+def other(section: str) -> bool:
+    return section.partition(":")[0] in OTHERS
+
+
+def run(sections: list[str], names: dict) -> int:
+    """Run the blocks in order, compare what they call `ours` and `theirs`; how many pairs."""
+    pairs = 0
+    for section in sections:
         title = section.partition("\n")[0]
         for block in re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S):
             assert max(map(len, block.split("\n"))) <= 72, title
@@ -40,7 +50,44 @@ def test_each_pair_of_calls_gives_the_same(monkeypatch):
             if "ours" in names and "theirs" in names:
                 same(names.pop("ours"), names.pop("theirs"), title)
                 pairs += 1
-    assert pairs >= 11 and not {"ours", "theirs"} & set(names)
+    assert not {"ours", "theirs"} & set(names)
+    return pairs
+
+
+def test_each_pair_of_calls_gives_the_same():
+    for library in ("torchjd", "peft", "sklearn"):
+        pytest.importorskip(library)
+    assert run([PREAMBLE, *(s for s in SECTIONS if not other(s))], {}) >= 11
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_library_that_happens_to_be_installed_gives_the_same(name, monkeypatch):
+    if find_spec(OTHERS[name]) is None:
+        pytest.skip(f"{name} is not installed")
+    # The section on LibMTL stands in for a module that torchvision had.
+    monkeypatch.setitem(sys.modules, "torchvision.models.utils", None)
+    [section] = [s for s in SECTIONS if s.startswith(f"{name}:")]
+    names = {}
+    exec("from mtl_course import meta", names)
+    run([PREAMBLE], names)
+    torch.manual_seed(0)
+    names["J"] = torch.randn(3, 9, dtype=torch.float64)
+    names["G"] = names["J"] @ names["J"].T
+    assert run([section], names) >= 1
+
+
+def test_each_section_on_another_library_is_of_that_form():
+    for name in OTHERS:
+        [section] = [s for s in SECTIONS if s.startswith(f"{name}:")]
+        blocks = re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
+        made = [re.findall(r"^(ours|theirs) = ", block, re.M) for block in blocks]
+        assert made and [pair[0] for pair in made] in (
+            ["ours", "theirs"],
+            ["theirs", "ours", "theirs", "ours"],
+        )
+        for block in blocks:
+            compile(block, name, "exec")
+            assert max(map(len, block.split("\n"))) <= 72
 
 
 def test_the_tests_that_it_names_exist():
