@@ -12,13 +12,16 @@ URL, BRANCH = "https://github.com/someone/somewhere", "main"
 CHAPTER = chapters.Chapter("99", "throw_away", "A throw-away chapter", "Does it work?", 31, 2, 7)
 
 
-@pytest.mark.parametrize("chapter", chapters.CHAPTERS.values(), ids=lambda chapter: chapter.number)
+@pytest.mark.parametrize(
+    "chapter", [*chapters.CHAPTERS.values(), *chapters.LABS.values()], ids=lambda c: c.number
+)
 def test_notebook_has_no_problem(chapter):
     assert check.lint(check.page(chapter, notebooks.ROOT / chapter.notebook)) == []
 
 
 def test_there_is_no_notebook_without_a_chapter():
-    listed = {chapter.notebook for chapter in chapters.CHAPTERS.values()}
+    every = [*chapters.CHAPTERS.values(), *chapters.LABS.values()]
+    listed = {chapter.notebook for chapter in every}
     assert {
         f"notebooks/{path.name}" for path in (notebooks.ROOT / "notebooks").glob("*.ipynb")
     } == listed
