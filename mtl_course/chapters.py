@@ -265,6 +265,18 @@ LABS = {
     lab.number: lab
     for lab in [
         Lab(
+            number="lab_1",
+            slug="few_labels",
+            title="A handful of labels per task",
+            question="Forty small regressions, related in a way that nobody tells you: how much can"
+            " they learn from each other?",
+            read=90,
+            cpu=1,
+            gpu=None,
+            stars=1,
+            rungs=("naive", "sensible", "ours"),
+        ),
+        Lab(
             number="lab_3",
             slug="fifty_labels",
             title="Fifty labels",

@@ -62,9 +62,10 @@ def test_a_blank_answer_is_not_started(name, monkeypatch, home):
 
 
 def on_two(name, answer):
-    """The verdict on the first two held-out tasks, for a test's time."""
+    """The verdict on the first two held-out tasks, for a test's time; on all that are quick."""
     task = scorer.task_of(name)
-    return scorer.scored(task, chapters.LABS[name], answer, task.seeds[:2])
+    seeds = task.seeds if name in ("lab_1",) else task.seeds[:2]
+    return scorer.scored(task, chapters.LABS[name], answer, seeds)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,9 +209,9 @@ def test_the_same_answer_has_the_same_score_whatever_was_drawn_before(small):
 
 
 def labels_in(thing, count, depth=0):
-    """Every tensor or array of so many whole numbers that can be reached from a thing."""
+    """Every tensor or array of so many numbers that can be reached from a thing."""
     if isinstance(thing, torch.Tensor | np.ndarray):
-        if tuple(thing.shape) == (count,) and all(float(v).is_integer() for v in thing):
+        if tuple(thing.shape) == (count,):
             yield thing
     elif depth < 4:
         inside = []
@@ -227,16 +228,17 @@ def labels_in(thing, count, depth=0):
 
 
 def spy(*given):
-    def predict(asked):
+    def predict(asked, *more):
         count, frame = len(asked), sys._getframe()
+        given = [asked, *more]
+        things = []
         while frame is not None:
-            for found in labels_in(list(frame.f_locals.values()), count):
-                return torch.as_tensor(found).long()
+            things.append(list(frame.f_locals.values()))
             frame = frame.f_back
-        for thing in gc.get_objects():
-            if type(thing) in (torch.Tensor, np.ndarray):
-                for found in labels_in(thing, count):
-                    return torch.as_tensor(found).long()
+        things += [o for o in gc.get_objects() if type(o) in (torch.Tensor, np.ndarray)]
+        for found in (found for thing in things for found in labels_in(thing, count)):
+            if not any(np.array_equal(found, one) for one in given):
+                return torch.as_tensor(found)
         return torch.zeros(count, dtype=torch.long)
 
     return predict
@@ -249,10 +251,10 @@ def test_the_held_out_labels_are_in_no_frame(small):
 
 def test_a_spy_finds_labels_that_lie_in_a_frame():
     labels = torch.tensor([0, 1, 1, 0])
-    assert spy()(torch.full((4,), 0.5)).tolist() == labels.tolist()
+    assert spy()(torch.full((4, 1), 0.5)).tolist() == labels.tolist()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n in ("lab_3",)])
+@pytest.mark.parametrize("name", [n for n in NAMES if n in ("lab_1", "lab_3")])
 def test_a_spy_in_a_lab_finds_nothing(name):
     result = on_two(name, spy)
     assert result.state == "scored" and result.rung == 0
