@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch.nn import functional as F
 
 from .. import chapters, data
+from .letters import SIDE, printed, written
 from .rungs import Step, Task, at_least, class_numbers
 
-SIDE = 16  # pixels
 WAYS, LABELS, QUERIES = 25, 2, 16  # letters of a task; labels and questions for each
 # Where the letters of a task come from, and which sets are sources: no letter is in two of them.
 SCRIPTS = {"practice": ("Cyrillic",), "held-out": ("Armenian", "Georgian")}
@@ -38,7 +37,7 @@ def draw(part: str, seed: int) -> tuple[tuple, torch.Tensor, torch.Tensor]:
 
     part: "practice" or "held-out", which have no letter in common.
     """
-    pictures, names, scripts = _glyphs()
+    pictures, names, _, scripts, _ = printed()
     number = {"practice": 0, "held-out": 1}[part]
     generator = torch.Generator().manual_seed(7919 * seed + number)
     there = [name for name, script in enumerate(scripts) if script in SCRIPTS[part]]
@@ -49,46 +48,15 @@ def draw(part: str, seed: int) -> tuple[tuple, torch.Tensor, torch.Tensor]:
         some = torch.randint(len(faces), (LABELS + QUERIES,), generator=generator)
         rows.append(faces[some])
         labels.append(torch.full((LABELS + QUERIES,), label))
-    x = _written(pictures[torch.stack(rows)], generator)  # [ways, labels + queries, side, side]
+    x = written(pictures[torch.stack(rows)], generator)  # [ways, labels + queries, side, side]
     y = torch.stack(labels)
     order = torch.randperm(WAYS * QUERIES, generator=generator)
     train = Letters(x[:, :LABELS].flatten(0, 1), y[:, :LABELS].flatten(), _sources())
     return (train,), x[:, LABELS:].flatten(0, 1)[order], y[:, LABELS:].flatten()[order]
 
 
-def _written(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The pictures turned, slanted, scaled, moved, and with noise: no two are the same."""
-    flat = x.flatten(0, -3)
-
-    def uniform(low, high):
-        return low + (high - low) * torch.rand(len(flat), generator=generator)
-
-    turn, slant = uniform(-0.45, 0.45), uniform(-0.35, 0.35)
-    wide, high = uniform(0.8, 1.3), uniform(0.8, 1.3)
-    cos, sin = turn.cos(), turn.sin()
-    first = torch.stack([wide * cos, wide * (slant * cos - sin), uniform(-0.2, 0.2)], 1)
-    second = torch.stack([high * sin, high * (slant * sin + cos), uniform(-0.2, 0.2)], 1)
-    grid = F.affine_grid(torch.stack([first, second], 1), [len(flat), 1, SIDE, SIDE], False)
-    moved = F.grid_sample(flat[:, None], grid, align_corners=False)[:, 0]
-    noise = 0.15 * torch.randn(moved.shape, generator=generator)
-    return (moved + noise).clamp(0, 1).reshape(x.shape)
-
-
-@cache
-def _glyphs() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Pictures [3204, 16, 16], the character [3204] of each, the script of each character."""
-    glyphs = data.load("glyphs")
-    scripts = [str(glyphs.script_names[s]) for s in glyphs.scripts]
-    return _small(torch.tensor(glyphs.x)), torch.tensor(glyphs.y), scripts
-
-
-def _small(x: torch.Tensor) -> torch.Tensor:
-    """Grey values of 0 to 255 as pictures of 16 x 16."""
-    return F.interpolate(x[:, None].float() / 255, size=(SIDE, SIDE), mode="area")[:, 0]
-
-
 def _sources() -> dict:
-    pictures, names, scripts = _glyphs()
+    pictures, names, _, scripts, _ = printed()
     sources = {}
     for script in SOURCES:
         rows = torch.tensor([scripts[name] == script for name in names.tolist()])
