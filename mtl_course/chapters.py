@@ -288,6 +288,18 @@ LABS = {
             stars=2,
             rungs=("naive", "sensible", "transfer", "ours"),
         ),
+        Lab(
+            number="lab_5",
+            slug="small_model",
+            title="One small model to ship",
+            question="Three questions about a picture, one model of less than a megabyte: how"
+            " little is enough?",
+            read=120,
+            cpu=1,
+            gpu=None,
+            stars=2,
+            rungs=("naive", "sensible", "ours"),
+        ),
     ]
 }
 

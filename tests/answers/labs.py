@@ -155,9 +155,93 @@ def lab_3_transfer(train):
     return lab_3_strong(train, steps=250, width=16, turns=False, rounds=0)
 
 
+# --------------------------------------------------------------------------------------- lab 5
+class Heads(nn.Module):
+    """A trunk with a linear head for each question."""
+
+    def __init__(self, trunk, width):
+        super().__init__()
+        self.trunk = trunk
+        classes = {"letter": 24, "family": 3, "bold": 2}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
+
+    def forward(self, x):
+        features = self.trunk(x)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def fitted(model, train, steps, rate, change=lambda x: x):
+    """Trained on the sum of the three losses."""
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
+        rows = torch.randint(len(train.x), (128,))
+        optimizer.zero_grad()
+        scores = model(change(train.x[rows]))
+        sum(F.cross_entropy(scores[q], train.y[q][rows]) for q in scores).backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def two_convolutions(width, features):
+    def layer(i, o):
+        return [nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)]
+
+    trunk = [nn.Unflatten(1, (1, 16)), *layer(1, width), *layer(width, 2 * width), nn.Flatten()]
+    return Heads(nn.Sequential(*trunk, nn.Linear(32 * width, features), nn.ReLU()), features)
+
+
+def lab_5_naive(train):
+    """Three linear classifiers of the pixels."""
+    return fitted(Heads(nn.Flatten(), 256), train, 300, 5e-3)
+
+
+def lab_5_sensible(train):
+    """A convolutional network of the usual size."""
+    return fitted(two_convolutions(16, 64), train, 400, 5e-3)
+
+
+class Int8(nn.Module):
+    """A layer whose weights are whole numbers of eight bits, with one scale per output."""
+
+    def __init__(self, layer):
+        super().__init__()
+        rest = tuple(range(1, layer.weight.dim()))
+        scale = layer.weight.detach().abs().amax(rest, keepdim=True) / 127
+        self.register_buffer("weight", (layer.weight.detach() / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", layer.bias.detach().clone())
+
+    def forward(self, x):
+        weight = self.weight * self.scale
+        if weight.dim() == 4:
+            return F.conv2d(x, weight, self.bias, padding=1)
+        return F.linear(x, weight, self.bias)
+
+
+def in_eight_bits(module):
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d | nn.Linear):
+            setattr(module, name, Int8(child))
+        else:
+            in_eight_bits(child)
+    return module
+
+
+def lab_5_strong(train):
+    """A narrower network, trained longer on shifted pictures, with weights of eight bits."""
+
+    def shifted(x):
+        return x.roll(torch.randint(-1, 2, (2,)).tolist(), (1, 2))
+
+    return in_eight_bits(fitted(two_convolutions(12, 32), train, 800, 8e-3, shifted))
+
+
 ANSWERS = {
     "lab_1": (lab_1_naive, lab_1_sensible, lab_1_strong),
     "lab_3": (lab_3_naive, lab_3_sensible, lab_3_transfer, lab_3_strong),
+    "lab_5": (lab_5_naive, lab_5_sensible, lab_5_strong),
 }
 
 

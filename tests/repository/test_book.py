@@ -582,7 +582,7 @@ def test_images_have_alt_text(name, pages):
 REPOSITORY = CONFIG["repository"]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", NOTEBOOKS + LABS)
 def test_colab_button(name, pages):
     path = urlsplit(REPOSITORY["url"]).path.strip("/")
     address = (
