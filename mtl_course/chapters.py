@@ -277,6 +277,18 @@ LABS = {
             rungs=("naive", "sensible", "ours"),
         ),
         Lab(
+            number="lab_2",
+            slug="beat_the_sum",
+            title="Beat the tuned sum",
+            question="On which two tasks does a rule that changes the weights beat the best fixed"
+            " ones, and why there?",
+            read=150,
+            cpu=1,
+            gpu=None,
+            stars=3,
+            rungs=("level", "ahead", "far ahead"),
+        ),
+        Lab(
             number="lab_3",
             slug="fifty_labels",
             title="Fifty labels",

@@ -52,6 +52,40 @@ def lab_1_strong(few, rounds=100):
     return lambda x, task: (x * weights[task]).sum(1)
 
 
+# --------------------------------------------------------------------------------------- lab 2
+def distances(theta):
+    """Squared distances to two points, two apart."""
+    point = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=theta.dtype)
+    return torch.stack([(theta - point).square().sum(1), (theta + point).square().sum(1)], 1)
+
+
+def lab_2_naive():
+    """Two bowls that conflict, and weights that never change."""
+    return distances, lambda gradients, losses, step: torch.ones_like(losses)
+
+
+def largest_share():
+    """Weigh the task of which more is left, in the mean first loss of each."""
+    first = {}
+
+    def rule(gradients, losses, step):
+        if step == 0:
+            first["losses"] = losses.mean(0).clamp(min=1e-12)
+        return (10 * losses / first["losses"]).softmax(1)
+
+    return rule
+
+
+def lab_2_sensible():
+    """Losses that flatten far from their points: the front between the tasks is bent inwards."""
+    return lambda theta: torch.log1p(10 * distances(theta)), largest_share()
+
+
+def lab_2_strong():
+    """The same, not so steep: what lies between the two points is better for both."""
+    return lambda theta: torch.log1p(3 * distances(theta)), largest_share()
+
+
 # --------------------------------------------------------------------------------------- lab 3
 def lab_3_naive(train):
     """The class with the nearest mean picture."""
@@ -240,6 +274,7 @@ def lab_5_strong(train):
 
 ANSWERS = {
     "lab_1": (lab_1_naive, lab_1_sensible, lab_1_strong),
+    "lab_2": (lab_2_naive, lab_2_sensible, lab_2_strong),
     "lab_3": (lab_3_naive, lab_3_sensible, lab_3_transfer, lab_3_strong),
     "lab_5": (lab_5_naive, lab_5_sensible, lab_5_strong),
 }

@@ -64,7 +64,7 @@ def test_a_blank_answer_is_not_started(name, monkeypatch, home):
 def on_two(name, answer):
     """The verdict on the first two held-out tasks, for a test's time; on all that are quick."""
     task = scorer.task_of(name)
-    seeds = task.seeds if name in ("lab_1",) else task.seeds[:2]
+    seeds = task.seeds if name in ("lab_1", "lab_2") else task.seeds[:2]
     return scorer.scored(task, chapters.LABS[name], answer, seeds)
 
 
@@ -100,6 +100,126 @@ def test_no_answer_stands_in_the_notebook(name):
         lines = [re.sub(r"\s", "", line) for line in source_of(answer).split("\n")[2:]]
         long = [line for line in lines if len(line) > 30]
         assert not [line for line in long if line in squeezed]
+
+
+# ------------------------------------------------------------------- what single labs must see
+def one_draw(name, answer):
+    task = scorer.task_of(name)
+    return scorer.scored(task, chapters.LABS[name], answer, task.seeds[:1])
+
+
+def untrained(train):
+    return answers.Heads(torch.nn.Flatten(), 256)
+
+
+class Smuggler(torch.nn.Module):
+    """Its weights stay behind in its class."""
+
+    heads = None
+
+    def forward(self, x):
+        return Smuggler.heads(x)
+
+
+def smuggle(train):
+    Smuggler.heads = untrained(train)
+    return Smuggler()
+
+
+class Heavy(answers.Heads):
+    """It carries half a million numbers that it does not use, outside of its parameters."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), 256)
+        self.ballast = [torch.randn(500_000)]
+
+
+class Undecided(answers.Heads):
+    def forward(self, x):
+        return {name: scores * float("nan") for name, scores in super().forward(x).items()}
+
+
+def local(train):
+    class Here(torch.nn.Module):
+        pass
+
+    return Here()
+
+
+@pytest.mark.parametrize(
+    "learn, message",
+    [
+        (lambda train: lambda x: x, "a torch.nn.Module is wanted"),
+        (lambda train: Heavy(), "kB; 1,000 fit"),
+        (local, "torch.save cannot ship it"),
+        (lambda train: torch.nn.Flatten(), "no dict with the keys letter, family, bold"),
+        (lambda train: Undecided(torch.nn.Flatten(), 256), "are not all finite"),
+        (smuggle, "'NoneType' object is not callable"),
+    ],
+)
+def test_a_model_that_cannot_be_shipped_is_refused(learn, message, monkeypatch):
+    monkeypatch.setattr(Smuggler, "heads", None)
+    result = one_draw("lab_5", learn)
+    assert result.state == "error" and message in result.detail, result.detail
+
+
+def test_an_untrained_model_is_below_the_first_rung():
+    result = one_draw("lab_5", untrained)
+    assert result.state == "scored" and result.rung == 0
+    assert 20 < result.measures["kB"][0] < 60 and result.measures["ms"][0] < 5
+
+
+def test_a_slow_model_answers_nothing(monkeypatch):
+    from mtl_course.labs import lab_5
+
+    monkeypatch.setattr(lab_5, "MOST_MS", 0.0)
+    result = one_draw("lab_5", untrained)
+    assert result.measures["right"] == [0.0]
+
+
+def other_in_a_large_batch(theta):
+    return answers.distances(theta) * (2.0 if len(theta) > 1000 else 1.0)
+
+
+def moves_its_input(theta):
+    losses = answers.distances(theta)
+    theta.data.zero_()
+    return losses
+
+
+def looks_at_its_neighbours(theta):
+    return answers.distances(theta) + theta.abs().mean()
+
+
+def equal_weights(gradients, losses, step):
+    return torch.ones_like(losses)
+
+
+@pytest.mark.parametrize(
+    "both, message",
+    [
+        (3, "two functions, (pair, rule)"),
+        ((other_in_a_large_batch, equal_weights), "other losses in another batch"),
+        ((moves_its_input, equal_weights), "changes the parameters"),
+        ((looks_at_its_neighbours, equal_weights), "other losses"),
+        ((lambda theta: -answers.distances(theta), equal_weights), "negative or not finite"),
+        ((lambda theta: theta, equal_weights), "[B, 2] is wanted"),
+        ((lambda theta: 1 + answers.distances(theta), equal_weights), "each must be learnable"),
+        ((answers.distances, lambda g, losses, step: -losses), "weights that are negative"),
+        ((answers.distances, lambda g, losses, step: losses * float("nan")), "not finite"),
+        ((answers.distances, lambda g, losses, step: 1.0), "are wanted"),
+    ],
+)
+def test_a_pair_or_a_rule_that_is_none_is_refused(both, message):
+    result = one_draw("lab_2", lambda: both)
+    assert result.state == "error" and message in result.detail, result.detail
+
+
+def test_the_rule_moves_no_farther_than_the_sum_may():
+    from mtl_course.labs import lab_2
+
+    large = lab_2.fair(lambda g, losses, step: torch.full_like(losses, 1e6))
+    assert large(None, torch.ones(3, 2), 0).tolist() == [[0.5, 0.5]] * 3
 
 
 # -------------------------------------------------------------------- a small lab, to be cheated
