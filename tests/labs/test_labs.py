@@ -61,17 +61,17 @@ def test_a_blank_answer_is_not_started(name, monkeypatch, home):
         labs.score(name, lambda *_: 3)
 
 
-def on_two(name, answer):
-    """The verdict on the first two held-out tasks, for a test's time; on all that are quick."""
+def on_first(name, answer):
+    """The verdict on the first held-out tasks, for a test's time; on all that are quick."""
     task = scorer.task_of(name)
-    seeds = task.seeds if name in ("lab_1", "lab_2") else task.seeds[:2]
+    seeds = task.seeds[: {"lab_3": 2, "lab_5": 1}.get(name)]
     return scorer.scored(task, chapters.LABS[name], answer, seeds)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rung", [1, 2])
 def test_the_naive_and_the_sensible_answer_land_on_their_rungs(name, rung):
-    result = on_two(name, answers.ANSWERS[name][rung - 1])
+    result = on_first(name, answers.ANSWERS[name][rung - 1])
     assert result.state == "scored", result
     assert result.rung == rung, result
 
@@ -98,7 +98,7 @@ def test_no_answer_stands_in_the_notebook(name):
         from mtl_course.checks.exercise import source_of
 
         lines = [re.sub(r"\s", "", line) for line in source_of(answer).split("\n")[2:]]
-        long = [line for line in lines if len(line) > 30]
+        long = [line for line in lines if len(line) > 30 and not line.startswith("returnlambda")]
         assert not [line for line in long if line in squeezed]
 
 
@@ -376,7 +376,7 @@ def test_a_spy_finds_labels_that_lie_in_a_frame():
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n in ("lab_1", "lab_3")])
 def test_a_spy_in_a_lab_finds_nothing(name):
-    result = on_two(name, spy)
+    result = on_first(name, spy)
     assert result.state == "scored" and result.rung == 0
 
 
