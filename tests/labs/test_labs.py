@@ -39,6 +39,22 @@ def anywhere(request, monkeypatch):
     return request.param
 
 
+# ----------------------------------------------------------------- a lab is found like a chapter
+def test_a_lab_is_found_by_its_name_and_set_up(capsys):
+    from mtl_course import runtime
+    from mtl_course.dev import notebooks
+
+    lab = chapters.find("lab_3")
+    assert lab.heading == "Lab 3. Fifty labels" and lab.notebook.startswith("notebooks/lab_3_")
+    assert runtime.setup("lab_3").chapter is lab
+    assert "Lab 3 on " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="There is no chapter 'lab_9'.* The labs are lab_1, "):
+        chapters.find("lab_9")
+    assert [chapter for chapter, _ in notebooks.find(["lab_1"])] == [chapters.LABS["lab_1"]]
+    every, taught = notebooks.find([], labs=True), notebooks.find([])
+    assert [c.number for c, _ in every[len(taught) :]] == NAMES
+
+
 # ------------------------------------------------------------------------------- the ladders
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ladder_is_that_of_the_list(name):
