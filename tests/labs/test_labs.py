@@ -48,7 +48,7 @@ def test_a_lab_is_found_by_its_name_and_set_up(capsys):
     assert lab.heading == "Lab 3. Fifty labels" and lab.notebook.startswith("notebooks/lab_3_")
     assert runtime.setup("lab_3").chapter is lab
     assert "Lab 3 on " in capsys.readouterr().out
-    with pytest.raises(ValueError, match="There is no chapter 'lab_9'.* The labs are lab_1, "):
+    with pytest.raises(ValueError, match=r"There is no chapter 'lab_9'.* The labs are lab_1, "):
         chapters.find("lab_9")
     assert [chapter for chapter, _ in notebooks.find(["lab_1"])] == [chapters.LABS["lab_1"]]
     every, taught = notebooks.find([], labs=True), notebooks.find([])
