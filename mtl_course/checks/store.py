@@ -119,6 +119,9 @@ def record_lab(
         (the lab's entry, None where it could not be kept; a note for the user, or None).
     """
 
+    if value is not None and not math.isfinite(value):
+        value = None
+
     def better(entry):
         new = _better(entry, state, rung)
         old = entry or {}

@@ -567,6 +567,14 @@ def test_progress_keeps_the_best_rung_and_shows_it(small, home):
     assert f"Labs: 1 of {len(chapters.LABS)} begun" in repr(progress())
 
 
+def test_a_measure_that_is_no_number_is_not_kept(home):
+    entry, _ = store.record_lab("lab_3", "wrong", 1, 0.3)
+    assert entry["value"] == 0.3
+    entry, _ = store.record_lab("lab_3", "wrong", 2, float("nan"))
+    assert (entry["value"], entry["score"], entry["tries"]) == (0.3, 2, 2)
+    assert store.load()[0]["lab_3"] == entry
+
+
 @pytest.mark.parametrize("value", ['"a"', "NaN", "[1]"])
 def test_a_damaged_entry_of_a_lab_is_set_aside(home, value):
     home.mkdir()
