@@ -1,4 +1,4 @@
-"""The chapters of the course.
+"""The chapters and the labs of the course.
 
 This is the one place that first cells, title cards, `setup` and `progress` read.
 """
@@ -40,6 +40,34 @@ class Chapter:
         The book numbers nothing by itself: it may lack a chapter between two that it has.
         """
         return f"{int(self.number)}. {self.title}"
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        return f"Chapter {self.number}"
+
+
+@dataclass(frozen=True)
+class Lab(Chapter):
+    """An open task: its number is ``"lab_1"``, what it takes to read is the time that it takes.
+
+    Args:
+        stars: how hard it is, 1 to 3.
+        rungs: what its ladder's rungs are called, the lowest first.
+    """
+
+    stars: int
+    rungs: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """Title with its number."""
+        return f"{self.name}. {self.title}"
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        return f"Lab {self.number.removeprefix('lab_')}"
 
 
 CHAPTERS = {
@@ -233,12 +261,66 @@ CHAPTERS = {
     ]
 }
 
+LABS = {
+    lab.number: lab
+    for lab in [
+        Lab(
+            number="lab_1",
+            slug="few_labels",
+            title="A handful of labels per task",
+            question="Forty small regressions, related in a way that nobody tells you: how much can"
+            " they learn from each other?",
+            read=90,
+            cpu=1,
+            gpu=None,
+            stars=1,
+            rungs=("naive", "sensible", "ours"),
+        ),
+        Lab(
+            number="lab_2",
+            slug="beat_the_sum",
+            title="Beat the tuned sum",
+            question="On which two tasks does a rule that changes the weights beat the best fixed"
+            " ones, and why there?",
+            read=150,
+            cpu=1,
+            gpu=None,
+            stars=3,
+            rungs=("level", "ahead", "far ahead"),
+        ),
+        Lab(
+            number="lab_3",
+            slug="fifty_labels",
+            title="Fifty labels",
+            question="Fifty labelled pictures of an alphabet that you have never seen: what is the"
+            " most that can be made of them?",
+            read=120,
+            cpu=1,
+            gpu=None,
+            stars=2,
+            rungs=("naive", "sensible", "transfer", "ours"),
+        ),
+        Lab(
+            number="lab_5",
+            slug="small_model",
+            title="One small model to ship",
+            question="Three questions about a picture, one model of less than a megabyte: how"
+            " little is enough?",
+            read=120,
+            cpu=1,
+            gpu=None,
+            stars=2,
+            rungs=("naive", "sensible", "ours"),
+        ),
+    ]
+}
+
 
 def find(chapter: str | int) -> Chapter:
-    """The chapter with this number.
+    """The chapter, or the lab, with this number.
 
     Args:
-        chapter: ``"01"``, ``"1"`` or ``1``.
+        chapter: ``"01"``, ``"1"`` or ``1``; ``"lab_1"`` for a lab.
 
     Returns:
         Its entry.
@@ -251,8 +333,11 @@ def find(chapter: str | int) -> Chapter:
         'mtl_objective'
     """
     number = str(chapter).zfill(2)
+    if number in LABS:
+        return LABS[number]
     if number not in CHAPTERS:
         raise ValueError(
             f"There is no chapter {chapter!r}. The chapters are {', '.join(CHAPTERS)}."
+            f" The labs are {', '.join(LABS)}."
         )
     return CHAPTERS[number]

@@ -147,7 +147,7 @@ def setup(chapter: str | int, seed: int = 0) -> Session:
         f"mtl_course {env['mtl_course']}, Python {env['python']},"
         f" torch {env['torch']}, numpy {env['numpy']}"
     )
-    print(f"Chapter {here.chapter.number} on {env['device']}; profile {here.profile}: {expected}")
+    print(f"{here.chapter.name} on {env['device']}; profile {here.profile}: {expected}")
     if here.profile == "gpu" and here.device.type == "cpu":
         print(
             "The profile is gpu but no CUDA device was found:"

@@ -7,7 +7,7 @@ import random
 
 from .._markup import to_html, to_text
 from .._output import Output, show, wrapped
-from . import apart, child, learner, sandbox, store
+from . import apart, child, learner, sandbox, store, summary
 from .diagnosis import diagnose
 from .exercise import REGISTRY, Exercise
 from .report import Result, say
@@ -204,10 +204,25 @@ def _passes(exercise: Exercise, answer) -> bool:
     return _reached(child.is_possible(), lambda: apart.passes(exercise, cases, solved), solved)
 
 
-def progress() -> store.Progress:
-    """The course at a glance: what is solved, by chapter."""
+def progress(save: str | os.PathLike | None = None) -> store.Progress:
+    """The course at a glance: what is solved, by chapter, and the rung reached in each lab.
+
+    Args:
+        save: a file for it, such as ``"my_course.html"``: a page that needs no network, to keep,
+            to print or to hand in.
+
+    Returns:
+        The overview, which a notebook shows as a card.
+
+    Raises:
+        ValueError: `save` does not end in ``.html``.
+        OSError: the file cannot be written.
+    """
     entries, note = store.load()
-    return store.Progress(list(_registry().values()), entries, note)
+    overview = store.Progress(list(_registry().values()), entries, note)
+    if save is not None:
+        overview.note = " ".join(filter(None, [note, f"Saved as {summary.save(overview, save)}."]))
+    return overview
 
 
 def _registry() -> dict[str, Exercise]:

@@ -37,7 +37,7 @@ from . import sandbox
 # Bytes that an answer may take beyond what the kernel has when its check begins.
 MEMORY = 2**30
 # Bytes of the result that the child sends, and of a note about what it is trying.
-MOST, NOTE = 2**20, 2**16
+MOST, NOTE = 2**21, 2**16
 # Beyond the limit of a call, for the child to stop it by itself; and between two calls at least.
 GRACE, BETWEEN = 0.5, 3.0
 # Seconds that other threads get to finish what they compute. Those that are idle already may look

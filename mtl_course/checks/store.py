@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import chapters
@@ -89,6 +89,9 @@ def _require_understood(entry: dict) -> None:
     numbers = isinstance(tries, int) and isinstance(score, int | float) and math.isfinite(score)
     if state not in RANK or not numbers:
         raise ValueError(entry)
+    value = entry.get("value")  # of a lab
+    if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        raise ValueError(entry)
 
 
 def record(result: Result) -> str | None:
@@ -98,33 +101,66 @@ def record(result: Result) -> str | None:
     """
     if result.state in ("blank", "missing"):
         return None
+    return _keep(result.exercise.name, lambda entry: _better(entry, result.state, result.score))[1]
+
+
+def record_lab(
+    name: str, state: str, rung: int, value: float | None
+) -> tuple[dict | None, str | None]:
+    """Keep the best result of a lab; it never raises.
+
+    Args:
+        name: of the lab, which no exercise has.
+        state: solved on the top rung, else wrong, error or timeout.
+        rung: how many rungs were reached.
+        value: the measure that ranks results, more is better; None without one.
+
+    Returns:
+        (the lab's entry, None where it could not be kept; a note for the user, or None).
+    """
+
+    if value is not None and not math.isfinite(value):
+        value = None
+
+    def better(entry):
+        new = _better(entry, state, rung)
+        old = entry or {}
+        ranks = [(old.get("score", 0), old.get("value")), (rung, value)]
+        known = [(reached, best) for reached, best in ranks if best is not None]
+        return {**new, "value": max(known)[1] if known else None}
+
+    return _keep(name, better)
+
+
+def _keep(name: str, better) -> tuple[dict | None, str | None]:
+    """(the entry that ``better(entry so far, or None)`` gives, a note or None): it is written."""
     folder = None
     try:
         folder = home()
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             entries, note = load()
-            entries[result.exercise.name] = _better(entries.get(result.exercise.name), result)
+            entries[name] = better(entries.get(name))
             _write(folder / "progress.json", {"version": 1, "exercises": entries})
-            return note
+            return entries[name], note
     except OSError as error:
         why = error.strerror or error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = f"{why}: the disk is full"
-        return _once(
+        return None, _once(
             f"Progress could not be kept in {folder or 'any folder'} ({why});"
             " the checks work all the same."
         )
 
 
-def _better(entry: dict | None, result: Result) -> dict:
+def _better(entry: dict | None, state: str, score: float) -> dict:
     entry = entry or {"state": "missing", "score": 0.0, "tries": 0}
-    state = max(entry["state"], result.state, key=RANK.index)
+    state = max(entry["state"], state, key=RANK.index)
     today = time.strftime("%Y-%m-%d") if state == "solved" else None
     return {
         **entry,
         "state": state,
-        "score": max(entry["score"], round(result.score, 4)),
+        "score": max(entry["score"], round(score, 4)),
         "tries": entry["tries"] + 1,
         "solved": entry.get("solved") or today,
     }
@@ -192,11 +228,14 @@ class Progress:
     exercises: list[Exercise]
     entries: dict[str, dict]
     note: str | None = None
+    labs: dict[str, chapters.Lab] = field(default_factory=lambda: chapters.LABS)
 
     def _state(self, exercise: Exercise) -> str:
         return self.entries.get(exercise.name, {}).get("state", "blank")
 
-    def _counts(self, exercises: list[Exercise]) -> str:
+    def counts(self, exercises: list[Exercise] | None = None) -> str:
+        """How many of these exercises are solved, and their points; of all by default."""
+        exercises = self.exercises if exercises is None else exercises
         solved = sum(self._state(e) == "solved" for e in exercises)
         earned = sum(min(self.entries.get(e.name, {}).get("score", 0), e.points) for e in exercises)
         worth = sum(e.points for e in exercises)
@@ -215,29 +254,59 @@ class Progress:
             lines.append((solved, exercise.name, told))
         return lines
 
-    def _by_chapter(self) -> list[tuple[str, list[Exercise]]]:
+    def by_chapter(self) -> list[tuple[str, list[Exercise]]]:
+        """(number and title, exercises) of each chapter."""
         numbers = sorted({e.chapter for e in self.exercises})
         titles = {
             n: f"{n} {chapters.CHAPTERS[n].title}" if n in chapters.CHAPTERS else n for n in numbers
         }
         return [(titles[n], [e for e in self.exercises if e.chapter == n]) for n in numbers]
 
+    def lab_lines(self) -> list[tuple[bool | None, str, str]]:
+        """(whether its top rung is reached, None before the first try; title; rung) of each lab."""
+        lines = []
+        for name, lab in self.labs.items():
+            entry = self.entries.get(name)
+            reached, told = None, ""
+            if entry is not None:
+                rung = min(int(entry["score"]), len(lab.rungs))
+                reached = rung == len(lab.rungs)
+                tries = "1 try" if entry["tries"] == 1 else f"{entry['tries']} tries"
+                told = f"rung {rung} of {len(lab.rungs)}, {tries}"
+            lines.append((reached, lab.heading, told))
+        return lines
+
+    def lab_counts(self) -> str:
+        """How many labs were begun."""
+        begun = sum(name in self.entries for name in self.labs)
+        return f"{begun} of {len(self.labs)} begun"
+
     def __repr__(self) -> str:
-        lines = [f"Progress: {self._counts(self.exercises)}"]
-        for title, exercises in self._by_chapter():
-            lines.append(wrapped(f"{title}: {self._counts(exercises)}", more="  "))
+        lines = [f"Progress: {self.counts(self.exercises)}"]
+        for title, exercises in self.by_chapter():
+            lines.append(wrapped(f"{title}: {self.counts(exercises)}", more="  "))
             lines += [
                 f"  {MARKS[solved]} {name:32} {tries}".rstrip()
                 for solved, name, tries in self._lines(exercises)
+            ]
+        if self.labs:
+            lines.append(f"Labs: {self.lab_counts()}")
+            lines += [
+                f"  {MARKS[top]} {title:32} {told}".rstrip()
+                for top, title, told in self.lab_lines()
             ]
         return printable("\n".join(lines + ([wrapped(self.note)] if self.note else [])))
 
     def _repr_html_(self) -> str:
         e = html.escape
-        parts = [f"<strong>Progress</strong>: {self._counts(self.exercises)}", self._bar()]
-        for title, exercises in self._by_chapter():
+        parts = [f"<strong>Progress</strong>: {self.counts(self.exercises)}", self._bar()]
+        for title, exercises in self.by_chapter():
             items = [(ok, f"{e(name)} {e(told)}") for ok, name, told in self._lines(exercises)]
-            head = f"<strong>{e(title)}</strong>: {self._counts(exercises)}"
+            head = f"<strong>{e(title)}</strong>: {self.counts(exercises)}"
+            parts.append(f'<div style="margin-top:.6em">{head}</div>{listed(items)}')
+        if self.labs:
+            items = [(top, f"{e(title)} {e(told)}") for top, title, told in self.lab_lines()]
+            head = f"<strong>Labs</strong>: {self.lab_counts()}"
             parts.append(f'<div style="margin-top:.6em">{head}</div>{listed(items)}')
         parts += [f"<div>{e(self.note)}</div>"] if self.note else []
         return (

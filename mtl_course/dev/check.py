@@ -265,7 +265,7 @@ def folds(page: Page) -> Problems:
             yield f"cell {i} has the tag {sync.HIDDEN} without {sync.FOLD}, which brings it"
         if sync.FOLD not in tags:
             continue
-        if notebooks.exercise_of(cell) or notebooks.checked_by(cell):
+        if any(f(cell) for f in (notebooks.exercise_of, notebooks.checked_by, notebooks.lab_of)):
             yield f"cell {i} is folded, but a reader works in an exercise and its check"
         elif cell.cell_type != "code" or not notebooks.title_of(cell):
             yield f"cell {i} is folded but does not begin with a line `# @title ...`"
@@ -479,10 +479,28 @@ def _questions(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
     return questions
 
 
+def lab_cells(page: Page) -> Problems:
+    """A lab says how hard it is, and has a cell to write in, followed by its score."""
+    if not isinstance(page.chapter, chapters.Lab):
+        return
+    name = page.chapter.number
+    if not DIFFICULTY.search(page.nb.cells[0].source):
+        yield "cell 0 has no line such as `*Difficulty: ★★☆ · about 90 minutes*`"
+    elif f"Difficulty: {'★' * page.chapter.stars:☆<3} ·" not in page.nb.cells[0].source:
+        yield f"cell 0 does not show the {page.chapter.stars} stars that mtl_course/chapters.py has"
+    answers = _positions(page, notebooks.lab_of)
+    scores = _positions(page, lambda cell: (notebooks.scored_by(cell) or [None])[0])
+    if name not in answers:
+        yield f"there is no cell `# LAB {name}` to write in"
+    elif scores.get(name, -1) < answers[name]:
+        yield f"cell {answers[name]} is not followed by a cell that scores {name}"
+
+
 # What every chapter fulfils once it is no longer PENDING.
 FORM = [rebound_verbs, wide_outputs, folded_claims, exercise_headings, quiz]
 RULES = [
     *FORM,
+    lab_cells,
     generated_cells,
     card,
     first_cell,
@@ -587,6 +605,8 @@ def bibliography(text: str) -> set[str]:
 def lint(page: Page) -> list[str]:
     """All problems of a notebook, as sentences; those of its form unless it is pending."""
     skipped = FORM if page.chapter.number in PENDING else []
+    if isinstance(page.chapter, chapters.Lab):
+        skipped = [quiz]
     return [problem for rule in RULES if rule not in skipped for problem in rule(page)]
 
 
@@ -606,7 +626,8 @@ def main(arguments: list[str]) -> int:
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
     )
     bad = False
-    for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
+    asked = parser.parse_args(arguments).chapters
+    for chapter, path in notebooks.chosen(parser, asked, labs=True):
         problems = lint(page(chapter, path))
         bad |= bool(problems)
         for problem in problems or ["no problem found"]:

@@ -231,7 +231,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rebuild", action="store_true", help="make the environment anew")
     parser.add_argument("--remove", action="store_true", help="remove the environment afterwards")
     options = parser.parse_args(arguments)
-    pairs = notebooks.chosen(parser, options.chapters)
+    pairs = notebooks.chosen(parser, options.chapters, labs=True)
     folder, failed = home(), 0
     try:
         if options.rebuild:

@@ -178,6 +178,6 @@ def main(arguments: list[str]) -> int:
         "--timeout", type=int, default=600, help="seconds that one cell may take (default: 600)"
     )
     options = parser.parse_args(arguments)
-    pairs = notebooks.chosen(parser, options.chapters)
+    pairs = notebooks.chosen(parser, options.chapters, labs=True)
     whole = [execute(path, options.timeout) for _, path in pairs]
     return int(not all(whole))

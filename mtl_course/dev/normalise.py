@@ -120,6 +120,10 @@ def _name(cell, index: int) -> str:
         return f"exercise-{name}"[:60]
     if name := notebooks.checked_by(cell):
         return f"check-{name}"[:60]
+    if name := notebooks.lab_of(cell):
+        return f"answer-{name}"
+    if lab := notebooks.scored_by(cell):
+        return f"score-{lab[0]}"
     return hashlib.sha256(cell.source.encode()).hexdigest()[:8]
 
 
@@ -151,7 +155,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters (default: all)"
     )
-    for chapter, path in notebooks.chosen(parser, parser.parse_args(arguments).chapters):
+    asked = parser.parse_args(arguments).chapters
+    for chapter, path in notebooks.chosen(parser, asked, labs=True):
         nb = notebooks.read(path)
         normalise(nb)
         notebooks.write(nb, path)

@@ -17,6 +17,8 @@ FIRST_LINES = (FIRST, "# Run this first.")  # and of editions before cells were 
 TITLE = re.compile(r"# @title (\S.*)")  # what Colab shows in place of a folded cell's code
 EXERCISE = re.compile(r"# EXERCISE (\w+)\n?")
 CHECK = re.compile(r"check\(\"(\w+)\"\)")
+LAB = re.compile(r"# LAB (\w+)\n?")
+SCORE = re.compile(r"score\(\"(\w+)\", (\w+)\)")
 
 
 def code_cells(nb):
@@ -42,6 +44,18 @@ def checked_by(cell) -> str | None:
     """Name of the exercise that this cell checks, or None."""
     match = CHECK.fullmatch(cell.source.strip()) if cell.cell_type == "code" else None
     return match[1] if match else None
+
+
+def lab_of(cell) -> str | None:
+    """Name of the lab in whose cell a learner writes, if this is that cell, or None."""
+    match = LAB.match(cell.source) if cell.cell_type == "code" else None
+    return match[1] if match else None
+
+
+def scored_by(cell) -> tuple[str, str] | None:
+    """(lab, function) that this cell scores, or None."""
+    match = SCORE.fullmatch(cell.source.strip()) if cell.cell_type == "code" else None
+    return (match[1], match[2]) if match else None
 
 
 def is_first(cell) -> bool:
@@ -72,26 +86,34 @@ def write(nb, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def find(numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
-    """Chapters with their notebooks: those with these numbers, or all.
+def find(
+    numbers: list[str], root: Path = ROOT, labs: bool = False
+) -> list[tuple[chapters.Chapter, Path]]:
+    """Chapters and labs with their notebooks: those with these numbers, or all chapters.
+
+    Args:
+        numbers: such as ``"01"`` and ``"lab_1"``; empty for all.
+        root: folder of the repository.
+        labs: whether all includes the labs.
 
     Raises:
         ValueError: there is no such chapter, or its notebook is missing.
     """
-    wanted = [chapters.find(number) for number in numbers] or list(chapters.CHAPTERS.values())
+    every = [*chapters.CHAPTERS.values(), *(chapters.LABS.values() if labs else [])]
+    wanted = [chapters.find(number) for number in numbers] or every
     pairs = [(chapter, root / chapter.notebook) for chapter in wanted]
     for chapter, path in pairs:
         if not path.exists():
-            raise ValueError(
-                f"Chapter {chapter.number} has no notebook yet: {chapter.notebook} is missing."
-            )
+            raise ValueError(f"{chapter.name} has no notebook yet: {chapter.notebook} is missing.")
     return pairs
 
 
-def chosen(parser, numbers: list[str], root: Path = ROOT) -> list[tuple[chapters.Chapter, Path]]:
+def chosen(
+    parser, numbers: list[str], root: Path = ROOT, labs: bool = False
+) -> list[tuple[chapters.Chapter, Path]]:
     """`find` for a command line: an unknown chapter ends the command with a message."""
     try:
-        return find(numbers, root)
+        return find(numbers, root, labs)
     except ValueError as error:
         parser.error(str(error))
 

@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", action="store_true", help="keep the sources that were found")
     options = parser.parse_args(arguments)
     lacking = 0
-    for chapter, path in notebooks.chosen(parser, options.chapters):
+    for chapter, path in notebooks.chosen(parser, options.chapters, labs=True):
         nb = notebooks.read(path)
         sources = load(chapter.number)
         new = proposed(nb, sources)

@@ -80,7 +80,7 @@ def in_place(url: str, root: Path) -> list[str]:
             path.write_text(text, encoding="utf-8", newline="\n")
             changed.append(path.name)
     branch = notebooks.repository(root)[1]
-    for chapter, path in notebooks.find([], root):
+    for chapter, path in notebooks.find([], root, labs=True):
         nb = notebooks.read(path)
         if sync.address(nb, chapter, url, branch):
             notebooks.write(nb, path)

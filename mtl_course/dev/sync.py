@@ -11,6 +11,7 @@ from importlib import import_module
 
 import nbformat
 
+from .. import chapters
 from . import notebooks
 
 FIRST_CELL = """\
@@ -80,12 +81,19 @@ def load_exercises(chapter) -> dict:
     """Name -> exercise of one chapter, in the order in which its module defines them."""
     from ..checks.exercise import REGISTRY
 
+    if isinstance(chapter, chapters.Lab):
+        return {}
     module = import_module(f"mtl_course.exercises.ch{chapter.number}")
     return {
         name: exercise
         for name, exercise in REGISTRY.items()
         if exercise.reference.__module__ == module.__name__
     }
+
+
+def lab_task(lab):
+    """A lab as its scorer sees it."""
+    return import_module(f"mtl_course.labs.{lab.number}").TASK
 
 
 def imports_of(exercise) -> str:
@@ -158,10 +166,15 @@ def synced(nb, chapter, exercises: dict, url: str, branch: str):
     if not any(notebooks.is_first(cell) for cell in nb.cells):
         nb.cells.insert(min(1, len(nb.cells)), nbformat.v4.new_code_cell(notebooks.FIRST))
     for cell in nb.cells:
-        if notebooks.checked_by(cell) and EXACT not in cell.metadata.get("tags", []):
+        exact = notebooks.checked_by(cell) or notebooks.scored_by(cell)
+        if exact and EXACT not in cell.metadata.get("tags", []):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), EXACT]
     address(nb, chapter, url, branch)
     fill(nb, exercises, lambda exercise: exercise.stub)
+    if isinstance(chapter, chapters.Lab):
+        for cell in nb.cells:
+            if notebooks.lab_of(cell) == chapter.number:
+                _set(cell, f"# LAB {chapter.number}\n{lab_task(chapter).stub}")
     for cell in notebooks.code_cells(nb):
         fold(cell)
     return nb
@@ -220,8 +233,11 @@ def differences(old, new) -> list[str]:
         if a.source == b.source and a.metadata == b.metadata:
             continue
         exercise = notebooks.exercise_of(b) or notebooks.checked_by(b)
+        lab = notebooks.lab_of(b) or notebooks.scored_by(b)
         if notebooks.is_first(b):
             name = "the first cell"
+        elif lab:
+            name = "the lab's cell"
         elif b.cell_type == "code" and not exercise:
             name = "the fold"
         else:
@@ -240,7 +256,7 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     stale = 0
-    for chapter, path in notebooks.chosen(parser, options.chapters):
+    for chapter, path in notebooks.chosen(parser, options.chapters, labs=True):
         old = notebooks.read(path)
         new = synced(old, chapter, load_exercises(chapter), *notebooks.repository())
         stale_cells = differences(old, new)

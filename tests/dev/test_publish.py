@@ -77,17 +77,18 @@ def problems(root):
     """What the lints say of each notebook, less what is stale before `sync` has run."""
     return {
         chapter.number: check.lint(check.page(chapter, path, root))
-        for chapter, path in notebooks.find([], root)
+        for chapter, path in notebooks.find([], root, labs=True)
     }
 
 
 @pytest.mark.slow
 def test_one_command_sets_the_address_everywhere(copy):
-    ran = {path.name: notebooks.read(path) for _, path in notebooks.find([], copy)}
+    ran = {path.name: notebooks.read(path) for _, path in notebooks.find([], copy, labs=True)}
     before = problems(copy)
     assert set(publish.publish(f"{NEW}.git/", copy)) == {
         *publish.PLACES,
         *(chapter.notebook for chapter in chapters.CHAPTERS.values()),
+        *(lab.notebook for lab in chapters.LABS.values()),
     }
     for path in sorted(copy.rglob("*")):
         assert path.is_dir() or "/OWNER" not in path.read_text(encoding="utf-8"), path.name
@@ -95,7 +96,7 @@ def test_one_command_sets_the_address_everywhere(copy):
     assert f"<{NEW}>" in (copy / "README.md").read_text(encoding="utf-8")
     assert f'repository-code: "{NEW}"' in (copy / "CITATION.cff").read_text(encoding="utf-8")
     assert f'Repository = "{NEW}"' in (copy / "pyproject.toml").read_text(encoding="utf-8")
-    for chapter, path in notebooks.find([], copy):
+    for chapter, path in notebooks.find([], copy, labs=True):
         nb, old = notebooks.read(path), ran[path.name]
         first = next(cell for cell in nb.cells if notebooks.is_first(cell))
         assert first.source == sync.first_cell(chapter, NEW)

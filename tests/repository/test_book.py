@@ -25,7 +25,8 @@ ROOT = book.ROOT
 TOC = book.toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 PAGES = [*TOC, "search", "genindex"]
-NOTEBOOKS = [page for page in TOC if page.startswith("notebooks/")]
+LABS = [page for page in TOC if page.startswith("notebooks/lab_")]
+NOTEBOOKS = [page for page in TOC if page.startswith("notebooks/") and page not in LABS]
 LOADED = {
     **dict.fromkeys(("script", "img", "source", "iframe", "embed", "video", "audio"), "src"),
     "object": "data",
@@ -581,7 +582,7 @@ def test_images_have_alt_text(name, pages):
 REPOSITORY = CONFIG["repository"]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", NOTEBOOKS + LABS)
 def test_colab_button(name, pages):
     path = urlsplit(REPOSITORY["url"]).path.strip("/")
     address = (
@@ -799,7 +800,7 @@ def test_cover_figure_comes_from_the_chapter(tmp_path):
 # What the notebooks show, the pages show
 
 
-@pytest.mark.parametrize("page", NOTEBOOKS)
+@pytest.mark.parametrize("page", NOTEBOOKS + LABS)
 def test_a_page_shows_every_output_of_its_notebook(built_book, page):
     html = (built_book / f"{page}.html").read_text(encoding="utf-8")
     shown = BeautifulSoup(html, "html.parser")

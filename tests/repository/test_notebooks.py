@@ -12,13 +12,16 @@ URL, BRANCH = "https://github.com/someone/somewhere", "main"
 CHAPTER = chapters.Chapter("99", "throw_away", "A throw-away chapter", "Does it work?", 31, 2, 7)
 
 
-@pytest.mark.parametrize("chapter", chapters.CHAPTERS.values(), ids=lambda chapter: chapter.number)
+@pytest.mark.parametrize(
+    "chapter", [*chapters.CHAPTERS.values(), *chapters.LABS.values()], ids=lambda c: c.number
+)
 def test_notebook_has_no_problem(chapter):
     assert check.lint(check.page(chapter, notebooks.ROOT / chapter.notebook)) == []
 
 
 def test_there_is_no_notebook_without_a_chapter():
-    listed = {chapter.notebook for chapter in chapters.CHAPTERS.values()}
+    every = [*chapters.CHAPTERS.values(), *chapters.LABS.values()]
+    listed = {chapter.notebook for chapter in every}
     assert {
         f"notebooks/{path.name}" for path in (notebooks.ROOT / "notebooks").glob("*.ipynb")
     } == listed
@@ -374,8 +377,43 @@ def test_every_rule_has_a_bad_notebook():
         caught |= {
             rule for rule in check.RULES if any(message in problem for problem in rule(seen))
         }
-    apart = {check.stale_outputs, check.execution_counts}
-    assert set(check.RULES) - caught == apart, "these two have tests of their own"
+    apart = {check.stale_outputs, check.execution_counts, check.lab_cells}
+    assert set(check.RULES) - caught == apart, "these three have tests of their own"
+
+
+LAB = chapters.Lab("lab_3", "a", "A lab", "How far?", 90, 1, None, 2, ("naive", "ours"))
+
+
+def lab(*cells, stars="★★☆"):
+    """A lab's notebook, as `check` sees it: a card, the first cell, and these."""
+    card = (
+        f"# Lab 3. A lab\n\nHow far?\n\n*Difficulty: {stars} · about 90 minutes*\n\n1 minute. "
+        "<!-- colab --><!-- /colab -->"
+    )
+    first = [new_markdown_cell(card), new_code_cell(notebooks.FIRST)]
+    nb = sync.synced(new_notebook(cells=[*first, *cells]), LAB, {}, URL, BRANCH)
+    for count, cell in enumerate(notebooks.code_cells(nb), 1):
+        cell.execution_count = count
+    nb.metadata["mtl_course"] = {"code": normalise.code_hash(nb)}
+    return check.Page(nb, LAB, {}, sync.synced(nb, LAB, {}, URL, BRANCH))
+
+
+def test_a_lab_has_a_cell_to_write_in_and_its_score():
+    answer, score = new_code_cell("# LAB lab_3"), new_code_cell('score("lab_3", learn)')
+    whole = lab(answer, score)
+    assert check.lint(whole) == [], "it needs no quiz"
+    assert "def learn(train):" in whole.nb.cells[2].source, "the stub is the lab's own"
+    assert whole.nb.cells[3].metadata["tags"] == [sync.EXACT]
+    for page, message in [
+        (lab(score), "there is no cell `# LAB lab_3`"),
+        (lab(answer), "cell 2 is not followed by a cell that scores lab_3"),
+        (lab(score, answer), "cell 3 is not followed by a cell that scores"),
+        (lab(answer, score, stars="★☆☆"), "does not show the 2 stars"),
+        (lab(answer, score, stars="easy"), "cell 0 has no line such as `*Difficulty:"),
+    ]:
+        assert any(message in problem for problem in check.lint(page)), check.lint(page)
+    whole.nb.cells[2].source = "# LAB lab_3\ndef learn(train):\n    return 1"
+    assert "the lab's cell (cell 2) is stale" in check.lint(whole)[0]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from mtl_course.dev import notebooks, numbers
 
-CHAPTERS = [chapter.number for chapter, _ in notebooks.find([])]
+CHAPTERS = [chapter.number for chapter, _ in notebooks.find([], labs=True)]
 
 
 def chapter(number):

@@ -96,6 +96,19 @@ def test_the_parts_link_their_chapters_by_title():
     assert named == there
 
 
+def test_each_part_links_the_labs_that_end_it():
+    links = {
+        (title, notebook): path.stem
+        for path in sorted(BOOK.glob("part?.md"))
+        for title, notebook in re.findall(r"\[(Lab \d, .+?)\]\(\.\./(\S+)\)", read(path))
+    }
+    there = {
+        (lab.heading.replace(". ", ", ", 1), lab.notebook): lab.number.replace("lab_", "part")
+        for lab in chapters.LABS.values()
+    }
+    assert links == there
+
+
 def test_each_algorithm_has_a_title_to_link_to_and_says_what_goes_in_and_comes_out():
     text = read(BOOK / "appendix" / "pseudocode.md")
     sections = re.split(r"^### Algorithm ", text, flags=re.M)[1:]

@@ -16,7 +16,7 @@ FLOORS = [
     ["multitask", "transfer", "meta", "streams"],
     ["checks", "drawings", "records"],
     ["exercises", "experiments"],
-    ["grading"],
+    ["grading", "labs"],
     ["record", "grade", "dev"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
