@@ -40,6 +40,7 @@ BOTH_ENDS = ("age", "meanbp", "wblc", "hrt", "resp", "temp", "sod")
 ALONE, AS_IS, NEAR = "alone", "30-day model as it is", "near the 30-day model"
 JOINT, NET_ALONE = "one network, two heads", "network alone"
 TUNED = "30-day network, fine-tuned"
+STUDY, MOVED = "study's model, 6 months", "the same, base rate moved"
 OUTCOMES = ("2 months", "6 months", "1 year", "disabled")
 DAYS = (60, 180, 365)
 
@@ -332,7 +333,7 @@ def surrogate(plan: Plan, seed: int, networks: bool = True) -> dict:
     result = {
         "fixed": {
             AS_IS: float(auc(s.x[test] @ w + b, s.late[test])),
-            "model of the study, 6 months": float(auc(1 - lives[judged], s.late[judged])),
+            STUDY: float(auc(1 - lives[judged], s.late[judged])),
             "later": float(auc(s.x[later_test] @ w + b, later[later_test])),
         },
         "labels": {},
@@ -404,7 +405,7 @@ def horizons(plan: Plan, seed: int) -> dict:
             there = ~labels[s.test, t].isnan()
             ways[way][name] = float(auc(logits[there, t], labels[s.test[there], t]))
     others = {
-        "model of the study": torch.tensor(patients()["lives"]),
+        "study's model": torch.tensor(patients()["lives"]),
         "physician": torch.tensor(patients()["doctor"]),
     }
     for t in (0, 1):
@@ -413,7 +414,7 @@ def horizons(plan: Plan, seed: int) -> dict:
         y = labels[s.test[at], t]
         chances = {name: (1 - v[s.test[at], t]).clamp(0.005, 0.995) for name, v in others.items()}
         told = {name: p.logit() for name, p in chances.items()}
-        told["model and physician, mean"] = sum(told.values()) / 2
+        told["the two, mean"] = sum(told.values()) / 2
         told |= {way: logits[at, t] for way, logits in said.items()}
         for name, score in told.items():
             asked.setdefault(name, {})[OUTCOMES[t]] = float(auc(score, y))
@@ -433,7 +434,7 @@ def chances(plan: Plan, seed: int) -> dict[str, Tensor]:
     plain = (s.x[test] @ w + b).sigmoid()
     said = {AS_IS: plain}
     before, now = float(s.early[s.train].mean()), float(s.late[few].mean())
-    said["the same, base rate moved"] = move_base_rate(plain, before, now)
+    said[MOVED] = move_base_rate(plain, before, now)
     for way, centre in ((ALONE, None), (NEAR, w)):
         strength = choose_strength(plan, s.x[few], s.late[few], centre)
         v, c = logistic_near(s.x[few], s.late[few], strength, centre)
