@@ -131,7 +131,8 @@ def columns(train: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
     for k, name in enumerate(ds["number_names"].tolist()):
         value = ds["numbers"][:, k]
         lacking = np.isnan(value)
-        value = np.where(lacking, NORMAL.get(name, np.nanmedian(value[train])), value)
+        fill = NORMAL[name] if name in NORMAL else np.nanmedian(value[train])
+        value = np.where(lacking, fill, value)
         inputs[name] = np.log1p(value) if name in LOGS else value
         numbers.append(name)
         if lacking.sum() > 100:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STEPS = 60  # of Newton's method; ten are plenty on data that fit
+STEPS = 500  # of Newton's method; ten are plenty unless the centre is far off
 
 
 def logistic_near(
@@ -73,21 +73,21 @@ def logistic_near(
     share = labels.mean()
     w = aim.clone()
     w[D] = (share / (1 - share)).log() - (x @ centre).mean()
-    now = value(w)
+    now, damping = value(w), 0.0
     for _ in range(STEPS):
         p = (rows @ w).sigmoid()
         slope = rows.T @ (p - labels) + pull * (w - aim)
         bend = (rows * (p * (1 - p))[:, None]).T @ rows + torch.diag(pull)
-        # a level far off bends nothing: a trace keeps the matrix invertible
-        bend.diagonal().add_(1e-9 * bend.diagonal().mean())
+        scale = bend.diagonal().mean()
+        # a level far off bends nothing, so a little is added always, and more after a step uphill
+        bend.diagonal().add_((damping + 1e-9) * scale)
         step = torch.linalg.solve(bend, slope)
-        size, new = 1.0, value(w - step)
-        while new > now and size > 1e-6:
-            size /= 2
-            new = value(w - size * step)
+        new, promised = value(w - step), (step * slope).sum()
         if new <= now:
-            w, now = w - size * step, new
-        if (step * slope).sum() <= 1e-12 * (1 + now):
+            w, now, damping = w - step, new, damping / 10
+        else:
+            damping = max(10 * damping, 1e-6)
+        if promised <= 1e-12 * (1 + now):
             return w[:D], w[D]
     raise FloatingPointError(
         f"Newton's method did not come to rest in {STEPS} steps:"
