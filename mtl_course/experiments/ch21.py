@@ -534,5 +534,6 @@ def run(
 def few_labels(seeds: Sequence[Mapping], way: str, part: str = "labels") -> np.ndarray:
     """AUC of a way by the number of late labels, [seeds, numbers]; part: "labels" or "later"."""
     rows = [seed["surrogate"][part] for seed in seeds]
-    values = [[row[n][way] for n in row] for row in rows]
+    # in a record the numbers stand in the order of their digits
+    values = [[row[n][way] for n in sorted(row, key=int)] for row in rows]
     return np.array([[v["auc"] if isinstance(v, Mapping) else v for v in row] for row in values])
