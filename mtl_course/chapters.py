@@ -258,6 +258,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            number="21",
+            slug="medicine",
+            title="Medicine: few outcomes, many surrogates",
+            question="The outcome that counts is known for few, a quick one for all. What now?",
+            read=35,
+            cpu=1,
+            gpu=None,
+        ),
     ]
 }
 

@@ -26,6 +26,11 @@ __getattr__, __dir__, __all__ = exports(
         "precision_recall_f1": "ranking",  # what a cut finds and misses
         "calibration_curve": "ranking",  # bin by bin, what is said and what comes true
         "calibration_error": "ranking",  # by how much chances miss what comes true
+        # outcomes that are missing or censored, and what chances are worth
+        "died_by": "outcomes",  # labels out of follow-up times, NaN where censored
+        "known_losses": "outcomes",  # mean loss per task over known labels
+        "net_benefit": "decisions",  # of treating above a cut
+        "move_base_rate": "decisions",  # chances for another share of yeses
         # forecasts
         "means_ahead": "forecasts",  # the mean of the next h values, NaN where not yet known
         "diebold_mariano": "forecasts",  # does one forecast lose less, beyond chance?

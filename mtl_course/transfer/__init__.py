@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = exports(
         "replace_head": "freezing",  # a fresh head for new classes
         # penalties
         "l2_sp": "penalties",  # squared distance from the source
+        "logistic_near": "near",  # a logistic regression that stays near given weights
         # labels
         "label_map": "labels",  # from the source's classes to the target's
         # schedules

@@ -193,6 +193,20 @@ REFUSED = {
     "precision_recall_f1": of_a_judge(training.precision_recall_f1),
     "calibration_curve": of_a_judge(training.calibration_curve),
     "calibration_error": of_a_judge(training.calibration_error),
+    "known_losses": [
+        (lambda: training.known_losses(FLOATS, SAYS[:11]), r"\[12, 3\] and labels of \[11, 3\]"),
+        (lambda: training.known_losses(FLOATS, FLOATS + 1), "Row 0 has the label 2 for task 0"),
+    ],
+    "net_benefit": [
+        (lambda: training.net_benefit(X[:, 0].sigmoid(), WITH_NAN[:, 0], 0.5), "1 of 12 outcomes"),
+        (lambda: training.net_benefit(X[:0, 0], Y[:0], 0.5), "no rows"),
+        (lambda: training.net_benefit(X[:11, 0].sigmoid(), Y % 2, 0.5), r"\[11\] and labels"),
+    ],
+    "logistic_near": [
+        (lambda: transfer.logistic_near(X, WITH_NAN[:, 0], 1.0), "row 5 is not known"),
+        (lambda: transfer.logistic_near(X[:11], Y % 2, 1.0), "must be"),
+        (lambda: transfer.logistic_near(*EMPTY, 1.0), "no rows"),
+    ],
     "label_map": [
         (lambda: transfer.label_map(torch.ones(3, 2) / 2, torch.tensor([0, 1]), 2), "2 labels")
     ],

@@ -95,6 +95,10 @@ ROWS = {
     "precision_recall_f1": lambda: training.precision_recall_f1(SAID > 0.5, SAID),
     "calibration_curve": lambda: training.calibration_curve(SAID, LABELS),
     "calibration_error": lambda: training.calibration_error(SAID, LABELS),
+    "died_by": lambda: training.died_by(SAID, LABELS, 1),
+    "net_benefit": lambda: training.net_benefit(SAID, LABELS, 0.5),
+    "move_base_rate": lambda: training.move_base_rate(SAID, 0.2, 0.4),
+    "logistic_near": lambda: transfer.logistic_near(FEATURES, LABELS, 1.0),
     "balance_loss": lambda: multitask.balance_loss(FEATURES.softmax(1)),
     "diebold_mariano": lambda: training.diebold_mariano([0.1, NAN, 0.4], [0.2, 0.3, 0.1]),
     "query_accuracy": lambda: meta.query_accuracy(LOGITS[None], CLASSES[None]),
@@ -153,6 +157,7 @@ RANK_NOTHING = {
     *("mlp", "cnn", "conv4", "resnet", "parameters", "flops"),
     "means_ahead",
     *("score", "practice"),  # of the labs: a NaN among predictions is refused
+    "known_losses",  # a label that is NaN is not known
     "modality_dropout",  # a share that is NaN is refused
     *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
     *("default_precision", "short_type"),

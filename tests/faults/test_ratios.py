@@ -94,6 +94,17 @@ REFUSED = {
     "calibration_error": [
         (lambda: training.calibration_error(torch.ones(0), torch.ones(0)), "no rows"),
     ],
+    "net_benefit": [
+        (lambda: training.net_benefit(ONE[0], torch.tensor([0, 1]), 1.0), "between 0 and 1"),
+        (lambda: training.net_benefit(torch.ones(0), torch.ones(0), 0.5), "no rows"),
+    ],
+    "move_base_rate": [
+        (lambda: training.move_base_rate(ONE, 0.0, 0.5), "before is 0.0"),
+        (lambda: training.move_base_rate(ONE, 0.5, 1.0), "now is 1.0"),
+    ],
+    "logistic_near": [
+        (lambda y=y: transfer.logistic_near(TWO, y, 1.0), "alike") for y in (TWO[0] * 0, ONE[0])
+    ],
     "prototypes": [
         (lambda: meta.prototypes(torch.ones(2, 1), torch.tensor([0, 0]), 2), "class 1"),
     ],
@@ -184,6 +195,7 @@ SAFE = {
     "ties": "counts of at least 1; no entry left gives 0",
     "calibration_curve": "counts of the bins that have rows",
     "quantize": "a channel of zeros gets the scale 1 (tests/transfer/test_compression.py)",
+    "known_losses": "counts of at least 1; no known label gives 0",
     "scaled_columns": "a constant column becomes 0 (tests/meta/test_in_context.py)",
     "table_tasks": "a constant column becomes 0; counts of columns, one at least",
 }

