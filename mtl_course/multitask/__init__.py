@@ -32,6 +32,10 @@ __getattr__, __dir__, __all__ = exports(
         # one event that needs another
         "esmm_loss": "whole_space",  # seen, and seen and liked, over all rows
         "log_product": "whole_space",  # the log of a product of two chances
+        # how often each task is drawn
+        "mixture": "mixtures",  # shares of the steps, from the sizes of the sets
+        "passes": "mixtures",  # how often each set is gone through
+        "Mixture": "mixtures",  # batches of one task at a time, drawn by shares
         # weightings: T losses to one
         "Weighting": "weighting",  # the base of all
         "EqualWeights": "weighting",  # the plain sum
