@@ -47,7 +47,9 @@ def mixture(sizes: Mapping[str, int], temperature: float = 1.0) -> dict[str, flo
     if not sizes:
         raise ValueError("There is nothing to mix: give at least one task.")
     if bad := [name for name, size in sizes.items() if not 1 <= size < math.inf]:
-        raise ValueError(f"The set of task {bad[0]!r} has {sizes[bad[0]]} rows: it needs 1 or more.")
+        raise ValueError(
+            f"The set of task {bad[0]!r} has {sizes[bad[0]]} rows: it needs 1 or more."
+        )
     if not temperature > 0:
         raise ValueError(f"A temperature is positive; yours is {temperature}.")
     # The power of a ratio: that of a size itself overflows for low temperatures.

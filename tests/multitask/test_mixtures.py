@@ -187,9 +187,7 @@ def opposed():
     """Two tasks whose labels contradict each other, and a trunk of one number."""
     x = torch.ones(64, 1)
     there = {"up": (x, torch.ones(64)), "down": (x, -torch.ones(64))}
-    model = HardSharing(
-        nn.Linear(1, 1, bias=False), {"up": nn.Flatten(0), "down": nn.Flatten(0)}
-    )
+    model = HardSharing(nn.Linear(1, 1, bias=False), {"up": nn.Flatten(0), "down": nn.Flatten(0)})
     nn.init.zeros_(model.trunk.weight)
     return there, {name: regression(name) for name in there}, model
 
