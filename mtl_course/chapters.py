@@ -230,6 +230,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            "22",
+            "scale_out",
+            "Scale out",
+            "What changes when one machine is not enough?",
+            40,
+            1,
+            None,
+        ),
     ]
 }
 
