@@ -176,7 +176,7 @@ def train(plan: Plan, sets: Sets, method: str, rate: float, seed: int) -> list[d
 
 
 def try_rates(plan: Plan, sets: Sets, method: str, seed: int) -> dict[str, dict]:
-    """Steps (as text) -> "rate", with the best mean validation accuracy, that mean, and "test"."""
+    """Steps (as text) -> "rate", of the best mean on validation, "validation" and "test" there."""
     runs = {rate: train(plan, sets, method, rate, seed) for rate in plan.rates}
     results = {}
     for k, stop in enumerate(plan.stops):
@@ -184,8 +184,7 @@ def try_rates(plan: Plan, sets: Sets, method: str, seed: int) -> dict[str, dict]
             rate: float(np.mean(list(at[k]["validation"].values()))) for rate, at in runs.items()
         }
         best = max(means, key=means.get)
-        test = runs[best][k]["test"]
-        results[str(stop)] = {"rate": best, "validation": means[best], "test": test}
+        results[str(stop)] = {"rate": best} | runs[best][k]
     return results
 
 
@@ -222,12 +221,12 @@ def run(
     return results
 
 
-def by_size(seeds: Sequence[Mapping], steps: str) -> dict[str, np.ndarray]:
-    """Method -> test accuracy [seeds, tasks], the task with the largest set first."""
+def by_size(seeds: Sequence[Mapping], steps: str, part: str = "test") -> dict[str, np.ndarray]:
+    """Method -> accuracy [seeds, tasks], the task with the largest set first."""
     rows = {}
     for seed in seeds:
         order = sorted(seed["sizes"], key=seed["sizes"].get, reverse=True)
         for method, result in seed["results"].items():
-            test = result[steps]["test"]
-            rows.setdefault(method, []).append([test[script] for script in order])
+            scores = result[steps][part]
+            rows.setdefault(method, []).append([scores[script] for script in order])
     return {method: np.array(values) for method, values in rows.items()}
