@@ -62,6 +62,7 @@ __getattr__, __dir__, __all__ = exports(
         "dualproj": "balancing",  # project their mean there
         "METHODS": "balancing",  # all of them by name
         "balanced_backward": "backward",  # head gradients and a balanced trunk's, in one call
+        "balanced_backward_in_parts": "backward",  # of a batch on several processes, or in turn
         "Balanced": "backward",  # what it saw: losses, Gram matrix, weights
         # linear tasks in closed form
         "normal_equations": "linear",  # what all solutions start from

@@ -143,7 +143,8 @@ def _in_contact(rank: int, size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = str(error).strip().split("\n")[0]
+        # "[a file of the library] what happened. General advice."
+        said = str(error).strip().split("\n")[0].split("] ", 1)[-1].split(". ")[0]
         raise ConnectionError(
             f"Process {rank} of {size} has lost contact with another one, which has ended or does"
             " not answer; what that one says is the cause. A checkpoint is whole: the same call"

@@ -155,6 +155,7 @@ RANK_NOTHING = {
     "modality_dropout",  # a share that is NaN is refused
     *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
     *("default_precision", "short_type"),
+    *("launch", "world", "mean_gradients", "process_mean", "balanced_backward_in_parts"),
     *("search", "optuna_search"),  # one of them is `random_search`; the other is tried below
     *("fit_tasks", "step", "evaluate_tasks", "mix", "parameter_groups", "gram"),
     *("balanced_backward", "normal_equations", "ridge", "mean_regularised", "related_ridge"),
