@@ -1,9 +1,12 @@
 """Runs that `test_distributed.py` asks of one process and of several, for comparison."""
 
+import contextlib
 import functools
+import io
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course.data import Separate, Table
-from mtl_course.multitask import HardSharing, balancing, fit_tasks, weighting
+from mtl_course.multitask import HardSharing, balancing, fit_tasks, step, weighting
 from mtl_course.training import classification, fit, regression, world
 from mtl_course.training.distributed import mean_gradients, place, process_mean
 
@@ -119,6 +122,8 @@ KINDS = {
     "separate": lambda options: several_tasks(None, separate(), **options),
     "separate, balanced": lambda options: several_tasks(balancing.upgrad, separate(), **options),
     "one task": lambda options: one_task(**options),
+    "step": lambda options: step_by_step(weighting.EqualWeights()),
+    "step, balanced": lambda options: step_by_step(balancing.upgrad),
     "one row each": lambda options: one_task(batch=1, epochs=1, **options),
 }
 
@@ -142,9 +147,32 @@ def all_of_it(folder):
             "in parts": every_kind(accumulate=3),
             "by hand": by_hand(),
             "refused": refused(),
-            "stored": [run(f"{folder}/two {name}.pt", 2) for name, run in STORED.items()],
-            "from one": {name: run(f"{folder}/one {name}.pt", 5) for name, run in STORED.items()},
+            "stored": [run(f"{folder}/two {here.rank} {n}.pt", 2) for n, run in STORED.items()],
+            "from one": {
+                n: run(f"{folder}/one {here.rank} {n}.pt", 5) for n, run in STORED.items()
+            },
+            **looked_at(),
         }
+
+
+def looked_at():
+    """How many rows this process saw in evaluation mode, and whether it showed a bar."""
+    seen, model, data = [], nn.Linear(4, 1).double(), (rows(9, 0), rows(7, 1))
+    nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+    model.register_forward_hook(lambda m, x, y: None if m.training else seen.append(len(y)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        fit(model, *data, F.mse_loss, optimizer, epochs=2, progress=True)
+    return {"validated": sum(seen), "bar": bool(shown.getvalue())}
+
+
+def step_by_step(combine):
+    """A loop by hand, with `step`."""
+    model, losses = network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in table(22).batches(8, torch.Generator().manual_seed(0)):
+        losses.append(step(model, TASKS, batch, optimizer, combine).tolist())
+    return {"history": {"best_epoch": 0, "losses": losses}, "state": dict(model.state_dict())}
 
 
 def by_hand():
@@ -259,6 +287,12 @@ def raises(where):
     if place()[0] == where:
         raise KeyError("the mistake")
     process_mean([torch.ones(1)])
+
+
+def sleeps(folder):
+    """A process that does not end by itself for long."""
+    Path(folder, f"pid {place()[0]}").write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def under_torchrun(folder):

@@ -185,7 +185,7 @@ def step(
     Args:
         model: inputs -> dict from task name to output.
         tasks: name -> task.
-        data: the batch.
+        data: the batch; of several processes, which divide it, each has the whole.
         optimizer: of the parameters of the model and of the weighting.
         combine: a `Weighting` of the losses, which needs a label of every task in every batch; or a
             method of `balancing`, which does not.
@@ -197,7 +197,8 @@ def step(
 
     Raises:
         ValueError: a weighting, and a task without a label in this batch or a loss that it cannot
-            take; or everything that the step would train is frozen.
+            take; or everything that the step would train is frozen; several processes, and a
+            BatchNorm that learns.
         TypeError: a balancing method, and a model without `trunk` and `heads`; or a schedule that
             needs a loss.
         FloatingPointError: a balancing method, and a loss or gradient that is not finite.
@@ -217,7 +218,8 @@ def step(
         1.0
     """
     precision = precision or Precision(None, data.x.device)
-    method = _method(combine, model, tasks, precision)
+    divided = division(model, accumulate=1)
+    method = _method(combine, model, tasks, precision, divided, in_optimizer(optimizer))
     return torch.stack(_step(method, data, optimizer, schedule)).detach()
 
 
@@ -583,8 +585,9 @@ def fit_tasks(
             matrix [T, T] -> weights [T]. The latter needs a model with a `trunk` and `heads`, such
             as `HardSharing`.
         epochs: at most so many.
-        batch: rows in a step; of `Separate` data, rows of each task. A last row alone joins the
-            step before, where the model has a BatchNorm in training mode.
+        batch: rows in a step, those of all processes together; of `Separate` data, rows of each
+            task. A last row alone joins the step before, where the model has a BatchNorm in
+            training mode.
         patience: so many epochs without a better validation loss end the run.
         augment: (inputs of a training batch, generator on their device) -> inputs.
         schedule: stepped after every optimizer step.

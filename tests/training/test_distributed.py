@@ -33,7 +33,7 @@ def one():
 def two(folder):
     """What each of two processes came by; all of it in one launch, which takes some seconds."""
     for name, run in runs.STORED.items():
-        run(f"{folder}/one {name}.pt", 2)
+        run(f"{folder}/one 0 {name}.pt", 2)
     return launch(runs.all_of_it, 2, str(folder))
 
 
@@ -92,14 +92,21 @@ def test_a_loop_by_hand_averages_over_rows(one, two):
         assert process["by hand"]["heads.kind.bias"] is None
 
 
+def test_validation_is_divided_and_one_process_shows_the_bar(two):
+    """Seven rows, at the start and after each of two epochs."""
+    assert [process["validated"] for process in two] == [3 * 4, 3 * 3]
+    assert [process["bar"] for process in two] == [True, False]
+
+
 # ------------------------------------------------------------------------------------- checkpoints
 @pytest.mark.parametrize("name", runs.STORED)
 def test_a_checkpoint_goes_on_with_another_number_of_processes(name, two, folder, tmp_path):
     uninterrupted = runs.STORED[name](tmp_path / "whole.pt", 5)
     require_same(uninterrupted, two[0]["from one"][name])  # 1 -> 2
     require_same(uninterrupted, two[1]["from one"][name])
-    require_same(uninterrupted, runs.STORED[name](f"{folder}/two {name}.pt", 5))  # 2 -> 1
-    assert not list(folder.glob("*.part"))
+    require_same(uninterrupted, runs.STORED[name](f"{folder}/two 0 {name}.pt", 5))  # 2 -> 1
+    # The first process wrote and read for both.
+    assert not [*folder.glob("*.part"), *folder.glob("two 1*"), *folder.glob("one 1*")]
 
 
 # --------------------------------------------------------------------------------------- refusals
@@ -172,6 +179,33 @@ def test_a_killed_process_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """As when a notebook's kernel is killed."""
+    code = "import sys; from distributed_runs import *; launch(sleeps, 2, sys.argv[1])"
+    code = f"from mtl_course.training import launch; {code}"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        for _ in range(1200):
+            if len(pids := list(tmp_path.glob("pid *"))) == 2 or parent.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert len(pids) == 2
+    finally:
+        parent.kill()
+        parent.wait()
+    numbers = [int(path.read_text()) for path in pids]
+    for _ in range(200):
+        if all(map(gone, numbers)):
+            break
+        time.sleep(0.1)
+    assert all(map(gone, numbers))
+
+
+@pytest.mark.slow
 def test_an_error_of_one_process_is_that_of_the_call():
     with pytest.raises(KeyError, match="the mistake") as caught:
         launch(runs.raises, 2, 1)
@@ -205,7 +239,9 @@ def test_one_process_is_this_one():
     with world() as here:
         assert (here.rank, here.size, here.first) == (0, 1, True)
     layer = nn.Linear(1, 1)
-    mean_gradients(layer.parameters(), rows=0)
+    mean_gradients(layer.parameters())
+    with pytest.raises(ValueError, match="No process has a row"):
+        mean_gradients(layer.parameters(), rows=0)
     assert layer.weight.grad is None
     tensor = torch.ones(2)
     assert process_mean([tensor])[0] is tensor
