@@ -25,7 +25,7 @@ from ..training.tasks import Task, classification
 from .ch22 import PLANS, SCRIPTS, draw_sets
 from .common import seeded
 
-SMALL = replace(PLANS["cpu"], copies=4, sizes=(200,) * 5, validation=100, test=100)
+SMALL = replace(PLANS["cpu"], copies=2, sizes=(200,) * 5, validation=60, test=60)
 REPEATS = 9  # of everything that is timed; the median counts
 
 
@@ -116,7 +116,7 @@ def one_batch(task: Reading, rows: int = 64) -> Batch:
 
 
 def two_orders(shares: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of gradients [R][T, P]: the Gram matrix of their mean, and the mean of their Gram matrices."""
+    """Of gradients [R][T, P]: the Gram matrix of their mean, the mean of their Gram matrices."""
     return gram(sum(shares) / len(shares)), sum(gram(J) for J in shares) / len(shares)
 
 

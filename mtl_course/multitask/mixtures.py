@@ -30,8 +30,7 @@ def mixture(sizes: Mapping[str, int], temperature: float = 1.0) -> dict[str, flo
         ValueError: no task, a size below 1, or a temperature that is not positive.
 
     Source:
-        Arivazhagan et al., "Massively Multilingual Neural Machine Translation in the Wild", 2019,
-        section 4.2.
+        Arivazhagan et al., "Massively Multilingual Neural Machine Translation in the Wild", 2019.
 
     Example:
         >>> sizes = {"large": 900, "small": 100}
