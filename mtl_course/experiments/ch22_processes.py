@@ -133,18 +133,18 @@ def matrices() -> dict[str, Tensor]:
 
 
 # -------------------------------------------------------------------------------------------- times
-def seconds(width: int = 512, rows: int = 512, numbers=(10_000, 100_000, 1_000_000)) -> dict:
+def seconds(width: int = 512, rows: int = 512, gradients: tuple[int, ...] = (1, 5)) -> dict:
     """What the parts of a step cost here, in seconds.
 
     Args:
         width: of the trunk.
         rows: of the whole batch.
-        numbers: how many float32 numbers to average, in turn.
+        gradients: how many of them to average at a time.
 
     Returns:
         "whole": one process computes the gradients of all rows while the others wait; "share": all
-        compute, each for its share; "average": [[numbers, seconds], ...], empty in a world of one;
-        "numbers": parameters of the network; "processes".
+        compute, each for its share; "average": [[float32 numbers, seconds], ...], empty in a world
+        of one; "processes".
     """
     task = reading(width=width)
     x = task.train.whole().x
@@ -152,28 +152,21 @@ def seconds(width: int = 512, rows: int = 512, numbers=(10_000, 100_000, 1_000_0
     y = torch.arange(rows) % SMALL.classes
     model, head = task.model.trunk, task.model.heads[SCRIPTS[0]]
 
-    def gradients(count: int) -> None:
+    def compute(count: int) -> None:
         nn.functional.cross_entropy(head(model(x[:count])), y[:count]).backward()
 
     with world() as here:
         together = here.size > 1
-        whole = timed(lambda: gradients(rows)) if here.first else 0.0
+        whole = timed(lambda: compute(rows)) if here.first else 0.0
         if together:
             distributed.barrier()
-        share = timed(lambda: gradients(rows // here.size))
-        average = []
-        for count in numbers if together else ():
-            values = [torch.zeros(count)]
+        share = timed(lambda: compute(rows // here.size))
+        average, size = [], sum(p.numel() for p in task.model.parameters())
+        for count in gradients if together else ():
+            values = [torch.zeros(count * size)]
             distributed.barrier()
-            average.append([count, timed(lambda values=values: process_mean(values))])
-    parameters = sum(p.numel() for p in task.model.parameters())
-    return {
-        "whole": whole,
-        "share": share,
-        "average": average,
-        "numbers": parameters,
-        "processes": here.size,
-    }
+            average.append([count * size, timed(lambda values=values: process_mean(values))])
+    return {"whole": whole, "share": share, "average": average, "processes": here.size}
 
 
 def timed(function: Callable[[], object]) -> float:

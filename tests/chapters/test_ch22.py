@@ -162,7 +162,8 @@ def test_two_processes_give_what_one_gives_and_leave_nothing_behind():
     assert (noisy.diagonal() > exact.diagonal()).all()
     assert one["seconds"]["processes"] == 1 and one["seconds"]["average"] == []
     times = first["seconds"]
-    assert times["processes"] == 2 and [n for n, _ in times["average"]] == [10_000, 100_000, 10**6]
+    (size, _), (more, _) = times["average"]
+    assert times["processes"] == 2 and size > 100_000 and more == 5 * size
     assert min(times["whole"], times["share"], *(t for _, t in times["average"])) > 0
 
 
