@@ -180,6 +180,8 @@ RANK_NOTHING = {
     *("add_lora", "use_lora", "merge_lora", "unmerge_lora", "remove_lora", "lora_layers"),
     *("lora_state", "load_lora", "lora_delta", "add_adapters", "bitfit", "trainable_state"),
     "distilled_tasks",
+    # shares of the steps: a size that is NaN is refused
+    *("mixture", "passes"),
     # tasks are drawn, and read in a forward pass
     *("episode_mask", "episode_losses", "linear_tasks", "table_tasks"),
 }

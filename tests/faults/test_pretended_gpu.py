@@ -526,6 +526,19 @@ CHAPTERS = {
             distillation=((0.01, 1.0),),
         ),
     ),
+    "ch22": lambda chapter: replace(
+        chapter.PLANS["gpu"],
+        size=6,
+        classes=4,
+        copies=1,
+        sizes=(20, 12, 8, 6, 4),
+        validation=6,
+        test=8,
+        width=4,
+        batch=4,
+        stops=(5, 10),
+        rates=(0.03,),
+    ),
 }
 SEEDS = {"ch07": [0, 1]}  # for two halves of the repeats
 # What no plan makes smaller.
