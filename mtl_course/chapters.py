@@ -267,6 +267,15 @@ CHAPTERS = {
             cpu=1,
             gpu=None,
         ),
+        Chapter(
+            "22",
+            "scale_out",
+            "Scale out",
+            "What changes when one machine is not enough?",
+            40,
+            1,
+            None,
+        ),
     ]
 }
 

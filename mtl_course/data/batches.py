@@ -33,6 +33,36 @@ class Batch:
     x: Tensor
     targets: dict[str, tuple[slice | Tensor, Tensor]]
 
+    def part(self, number: int, count: int) -> "Batch":
+        """Every `count`-th row, from row `number` on; a task without a label there is not there.
+
+        The parts 0 to count - 1 have every row once. One that has none by right gets the first row
+        without its labels, so that a network need not take an empty batch.
+        """
+        targets = {}
+        for name, (rows, y) in self.targets.items():
+            if rows is EVERY_ROW:
+                labels, places = y[number::count], EVERY_ROW
+            elif isinstance(rows, slice):
+                # Label k is that of row start + k of the batch.
+                start = rows.start or 0
+                labels = y[(number - start) % count :: count]
+                first = -((number - start) // count)
+                places = slice(first, first + len(labels))
+            else:
+                chosen = rows % count == number
+                labels, places = y[chosen], rows[chosen] // count
+            if len(labels):
+                targets[name] = (places, labels)
+        return Batch(_every(self.x, number, count), targets)
+
+
+def _every(x, number: int, count: int):
+    """Rows number, number + count, ... of inputs, or of each kind of them; the first if none."""
+    if isinstance(x, Tensor):
+        return x[number::count] if number < len(x) else x[:1]
+    return type(x)({name: _every(x[name], number, count) for name in x})
+
 
 class Table:
     """Several labels for the same inputs, some of them perhaps missing.

@@ -32,6 +32,10 @@ __getattr__, __dir__, __all__ = exports(
         # one event that needs another
         "esmm_loss": "whole_space",  # seen, and seen and liked, over all rows
         "log_product": "whole_space",  # the log of a product of two chances
+        # how often each task is drawn
+        "mixture": "mixtures",  # shares of the steps, from the sizes of the sets
+        "passes": "mixtures",  # how often each set is gone through
+        "Mixture": "mixtures",  # batches of one task at a time, drawn by shares
         # weightings: T losses to one
         "Weighting": "weighting",  # the base of all
         "EqualWeights": "weighting",  # the plain sum
@@ -58,6 +62,7 @@ __getattr__, __dir__, __all__ = exports(
         "dualproj": "balancing",  # project their mean there
         "METHODS": "balancing",  # all of them by name
         "balanced_backward": "backward",  # head gradients and a balanced trunk's, in one call
+        "balanced_backward_in_parts": "backward",  # of a batch on several processes, or in turn
         "Balanced": "backward",  # what it saw: losses, Gram matrix, weights
         # linear tasks in closed form
         "normal_equations": "linear",  # what all solutions start from

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..training.distributed import process_mean
 from ..training.graphs import has_looped
 
 # On a CPU, up to so many tasks go through a dense trunk in one pass,
@@ -99,10 +100,100 @@ def balanced_backward(
         >>> theta.grad  # and this conflicts with neither
         tensor([0.2924, 1.9006, 1.9006])
     """
+    shared = list({id(p): p for p in shared if p.requires_grad}.values())
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    names, values, cotangents = _heads_backward(features, task_losses, shared, scaler)
+    # Forward passes want the caller's autocast; sums of gradients and the Gram matrix want full
+    # precision.
+    with torch.autocast(features.device.type, enabled=False):
+        if approximate:
+            G = _gram([cotangents], scale)
+            w = _weights(weigh, G, names, scaler)
+            mixed = torch.tensordot(w.to(cotangents), cotangents, 1)
+            combined = torch.autograd.grad(features, shared, mixed, allow_unused=True)
+            _add(shared, combined)
+        else:
+            layers = _trunk_gradients(features, shared, cotangents)
+            G, w = _combine(layers, shared, weigh, names, scaler, scale)
+    return Balanced(names, values, G, w)
+
+
+def balanced_backward_in_parts(
+    parts: Iterable[tuple[Tensor, Mapping[str, Callable[[Tensor], Tensor | None]]]],
+    shared: Iterable[nn.Parameter],
+    weigh: Callable[[Tensor], Tensor],
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Balanced:
+    """`balanced_backward` for a batch in parts, on several processes or one after the other.
+
+    The parts' gradients of each task are added, and averaged over the processes, before their Gram
+    matrix is taken: a mean of Gram matrices would be that of other vectors. T gradients of the
+    trunk so travel between processes, where a sum of losses needs one.
+
+    Args:
+        parts: features with their graph and task losses, as for `balanced_backward`, of one part
+            after the other. Losses are such that their sum over the parts of a process, averaged
+            over processes, is the loss of the batch (`training.distributed.Division`). Each part
+            has the same tasks; where one has no label, the loss is a zero that depends on the
+            features, ``features[:0].sum()``. A part is asked for when the one before is done.
+        shared: the trunk's parameters.
+        weigh: Gram matrix [T, T] -> weights [T].
+        scaler: for float16.
+
+    Returns:
+        As `balanced_backward`, of the whole batch and the same in all processes. The gradients of
+        the heads are left to be averaged (`training.mean_gradients`), those of the trunk are not.
+
+    Raises:
+        ValueError: as `balanced_backward`; or there is no part.
+        FloatingPointError: a task's loss or gradient is not finite; names the task.
+        ConnectionError: another process has ended.
+
+    Example:
+        >>> theta = nn.Parameter(torch.zeros(2))
+        >>> rows = torch.tensor([[2.0, 0.0], [0.0, 2.0]])  # a task's gradient, by half of the batch
+        >>> parts = ((theta * 1, {"a": lambda z, row=row: row @ z / 2}) for row in rows)
+        >>> done = balanced_backward_in_parts(parts, [theta], lambda G: G.new_ones(1))
+        >>> theta.grad.tolist(), done.gram.tolist()  # the mean of two Gram matrices would be 4
+        ([1.0, 1.0], [[2.0]])
+    """
+    shared = list({id(p): p for p in shared if p.requires_grad}.values())
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    names, values, layers = (), None, []
+    for features, task_losses in parts:
+        names, part, cotangents = _heads_backward(features, task_losses, shared, scaler)
+        with torch.autocast(features.device.type, enabled=False):
+            gradients = _trunk_gradients(features, shared, cotangents)
+        if values is None:
+            values, layers = part, gradients
+        else:
+            values = values + part
+            layers = [_sum(*pair) for pair in zip(layers, gradients, strict=True)]
+        del features, cotangents, gradients
+    if values is None:
+        raise ValueError("There is no part of a batch; give at least one.")
+    # What no row of this process depends on, those of another may.
+    empty = [
+        g if g is not None else p.new_zeros(len(names), *p.shape)
+        for g, p in zip(layers, shared, strict=True)
+    ]
+    values, *layers = process_mean([values, *empty])
+    with torch.autocast(values.device.type, enabled=False):
+        G, w = _combine(layers, shared, weigh, names, scaler, scale)
+    return Balanced(names, values, G, w)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b, where None is nothing."""
+    return b if a is None else a if b is None else a + b
+
+
+def _heads_backward(features, task_losses, shared, scaler):
+    """Write the heads' gradients; names and losses [T] of the tasks, and dL_t/dz, [T, *z]."""
     aliases, losses = _losses(features, task_losses)
     names, values = tuple(losses), torch.stack(tuple(losses.values()))
     _require_finite(names, values)
-    shared = list({id(p): p for p in shared if p.requires_grad}.values())
     if not shared or not features.requires_grad:
         raise ValueError(
             "There is nothing to balance: no shared parameter wants a gradient, or the features do"
@@ -110,31 +201,28 @@ def balanced_backward(
         )
     gradients = [p.grad for p in shared]
     versions = [None if g is None else g._version for g in gradients]
-    scale = 1.0 if scaler is None else scaler.get_scale()
-    # Forward passes want the caller's autocast; sums of gradients and the Gram matrix want full
-    # precision.
     with torch.autocast(features.device.type, enabled=False):
         total = values.sum() if scaler is None else scaler.scale(values.sum())
         total.backward()
         _require_untouched(shared, gradients, versions)
-        cotangents = _stacked_gradients(aliases)
-        # The gradients of all tasks come next, the peak of the memory: let go of the heads' graph.
-        values = values.detach()
-        del aliases, losses, total
-        if approximate:
-            G = _gram([cotangents], scale)
-            w = _weights(weigh, G, names, scaler)
-            mixed = torch.tensordot(w.to(cotangents), cotangents, 1)
-            combined = torch.autograd.grad(features, shared, mixed, allow_unused=True)
-        else:
-            layers = _trunk_gradients(features, shared, cotangents)
-            G = _gram([g for g in layers if g is not None], scale)
-            w = _weights(weigh, G, names, scaler)
-            combined = [None if g is None else torch.tensordot(w.to(g), g, 1) for g in layers]
-        for parameter, gradient in zip(shared, combined, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    return Balanced(names, values, G, w)
+        # The gradients of all tasks come next, the peak of the memory: the heads' graph is let go
+        # of at the end of this function.
+        return names, values.detach(), _stacked_gradients(aliases)
+
+
+def _combine(layers, shared, weigh, names, scaler, scale):
+    """Add the balanced gradient of layers [T, ...], None for none; Gram matrix and weights."""
+    G = _gram([g for g in layers if g is not None], scale)
+    w = _weights(weigh, G, names, scaler)
+    _add(shared, [None if g is None else torch.tensordot(w.to(g), g, 1) for g in layers])
+    return G, w
+
+
+def _add(shared, combined):
+    """Add gradients, None for none, to what is in ``.grad``."""
+    for parameter, gradient in zip(shared, combined, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def _losses(features, task_losses):

@@ -1,7 +1,7 @@
 """Training on several tasks: the evaluation of every task, one step, and the loop around them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..data.augment import Augment
 from ..data.batches import EVERY_ROW, Batch, Separate, Table
-from ..training.evaluation import predict
+from ..training.distributed import (
+    Division,
+    division,
+    mean_gradients,
+    mean_losses,
+    place,
+    require_mean,
+)
+from ..training.evaluation import predict, predict_together
 from ..training.faults import (
     require_finite_targets,
     require_one_side,
@@ -21,16 +29,18 @@ from ..training.faults import (
 from ..training.history import History
 from ..training.loop import (
     divergence,
+    in_optimizer,
     in_words,
     learning_rates,
     new_state,
     require_in_optimizer,
+    require_same_start,
     run_epochs,
 )
 from ..training.modes import buffers_kept, least_rows
 from ..training.precision import Precision
 from ..training.tasks import Task, delta_m
-from .backward import balanced_backward
+from .backward import Balanced, balanced_backward, balanced_backward_in_parts
 from .weighting import EqualWeights, RefusedLossError, Weighting
 
 Combine = Weighting | Callable[[Tensor], Tensor]
@@ -118,7 +128,13 @@ def evaluate_tasks(
         {'sum': 9.125, 'first': 0.625}
     """
     whole = data.whole()
-    outputs = predict(model, whole.x, precision=precision)
+    return _judged(tasks, whole, predict(model, whole.x, precision=precision))
+
+
+def _judged(
+    tasks: Mapping[str, Task], whole: Batch, outputs: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Loss and metric of every task, of the outputs for a whole data set."""
     _require_same_names(tasks, outputs, "the model's outputs")
     _require_same_names(tasks, whole.targets, "the data's labels")
     losses, metrics = {}, {}
@@ -169,7 +185,7 @@ def step(
     Args:
         model: inputs -> dict from task name to output.
         tasks: name -> task.
-        data: the batch.
+        data: the batch; of several processes, which divide it, each has the whole.
         optimizer: of the parameters of the model and of the weighting.
         combine: a `Weighting` of the losses, which needs a label of every task in every batch; or a
             method of `balancing`, which does not.
@@ -181,7 +197,8 @@ def step(
 
     Raises:
         ValueError: a weighting, and a task without a label in this batch or a loss that it cannot
-            take; or everything that the step would train is frozen.
+            take; or everything that the step would train is frozen; several processes, and a
+            BatchNorm that learns.
         TypeError: a balancing method, and a model without `trunk` and `heads`; or a schedule that
             needs a loss.
         FloatingPointError: a balancing method, and a loss or gradient that is not finite.
@@ -201,7 +218,8 @@ def step(
         1.0
     """
     precision = precision or Precision(None, data.x.device)
-    method = _method(combine, model, tasks, precision)
+    divided = division(model, accumulate=1)
+    method = _method(combine, model, tasks, precision, divided, in_optimizer(optimizer))
     return torch.stack(_step(method, data, optimizer, schedule)).detach()
 
 
@@ -223,8 +241,24 @@ def _step(
     return losses
 
 
-def _method(combine: Combine, model, tasks, precision) -> "_Weighted | _Balanced":
-    """The one place that decides which of the two kinds of methods `combine` is."""
+def _method(
+    combine: Combine, model, tasks, precision, divided: Division | None = None, trained=()
+) -> "_Weighted | _Balanced":
+    """The one place that decides which of the two kinds of methods `combine` is.
+
+    `trained` are the parameters of the optimizer, for batches that are divided.
+    """
+    if divided is not None:
+        if not isinstance(combine, Weighting):
+            return _BalancedInParts(combine, model, tasks, precision, divided, trained)
+        looks = type(combine).before_backward is not Weighting.before_backward
+        if looks and divided.accumulate > 1:
+            raise ValueError(
+                f"{type(combine).__name__} looks at the gradient of every task before the step,"
+                " which the parts of a batch do not have: take accumulate=1, or a balancing method."
+            )
+        combine.to(next(model.parameters()).device)
+        return _WeightedInParts(combine, model, tasks, precision, divided, trained)
     if type(combine) is EqualWeights:
         return _Summed(combine, model, tasks, precision)
     if isinstance(combine, Weighting):
@@ -287,10 +321,7 @@ class _Weighted:
         losses = []
         for name, task in self.tasks.items():
             if name not in data.targets:
-                raise ValueError(
-                    f"No example of this batch has a label for task {name!r}:"
-                    " take larger batches, or a balancing method."
-                )
+                raise _no_label(name)
             rows, y = data.targets[name]
             losses.append(task.loss(_take(outputs[name], rows), y))
         return losses
@@ -316,6 +347,82 @@ class _Summed(_Weighted):
 
 
 @dataclass(slots=True)
+class _WeightedInParts(_Weighted):
+    """The same for batches that are divided, among processes and into parts in turn.
+
+    A weighting sees the losses of the whole batch.
+    """
+
+    divided: Division
+    trained: Iterable[nn.Parameter]
+
+    def backward(self, data: Batch) -> list[Tensor]:
+        """Write the gradients, averaged; the T losses of the whole batch, detached."""
+        if self.divided.accumulate == 1:
+            losses = super(_WeightedInParts, self).backward(data)
+        else:
+            losses = self._in_turn(data)
+        mean_gradients(self.trained)
+        return losses
+
+    def _in_turn(self, data: Batch) -> list[Tensor]:
+        """The gradients of one part after the other, each task's with the weight of its loss.
+
+        The weights are the slopes of the total. They are known when all losses are, so that a
+        first pass without gradients goes through all parts; a plain sum needs none.
+        """
+        weights = None
+        if type(self.weighting) is not EqualWeights:
+            gpus = [data.x.device] if data.x.device.type == "cuda" else []
+            # The second pass draws what the first one drew, and counts in the buffers alone.
+            with torch.no_grad(), buffers_kept(self.model), torch.random.fork_rng(gpus):
+                losses = torch.stack(self._losses(data))
+            losses.requires_grad_()
+            try:
+                total = self.weighting(losses)
+            except (FloatingPointError, RefusedLossError) as error:
+                raise self._named(error, losses) from error
+            self.precision.backward(total)
+            weights, scale = losses.grad, self._scale()
+            weights = weights / scale
+        values = []
+        for part in self._parts(data):
+            terms = torch.stack(self._terms(part, data))
+            total = terms.sum() if weights is None else (weights * terms).sum()
+            _require_graph(total)
+            self.precision.backward(total)
+            values.append(terms.detach())
+        return list(mean_losses(torch.stack(values).sum(0)))
+
+    def _scale(self) -> float:
+        scaler = self.precision.scaler
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def _losses(self, data: Batch) -> list[Tensor]:
+        """The losses of the whole batch, with this process's part of their graph."""
+        terms = [torch.stack(self._terms(part, data)) for part in self._parts(data)]
+        return list(mean_losses(torch.stack(terms).sum(0)))
+
+    def _parts(self, data: Batch) -> Iterator[Batch]:
+        return (data.part(number, self.divided.count) for number in self.divided.parts)
+
+    def _terms(self, part: Batch, whole: Batch) -> list[Tensor]:
+        """What a part adds to each task's loss of the whole batch."""
+        outputs = self.precision.outputs(self.model, part.x)
+        terms = []
+        for name, task in self.tasks.items():
+            if name not in whole.targets:
+                raise _no_label(name)
+            if name in part.targets:
+                rows, y = part.targets[name]
+                factor = self.divided.factor(len(y), of=len(whole.targets[name][1]))
+                terms.append(task.loss(_take(outputs[name], rows), y) * factor)
+            else:
+                terms.append(outputs[name][:0].sum())  # no label, and no gradient, but a graph
+        return terms
+
+
+@dataclass(slots=True)
 class _Balanced:
     """A balancing of the gradients: one for each task, and weights from their Gram matrix."""
 
@@ -327,11 +434,7 @@ class _Balanced:
     def backward(self, data: Batch) -> list[Tensor]:
         """Write the gradients; the T losses, detached; NaN for a task without a label here."""
         model = self.model
-        if not (hasattr(model, "trunk") and hasattr(model, "heads")):
-            raise TypeError(
-                f"{type(model).__name__} has no `trunk` and `heads`;"
-                " gradient balancing needs to know what the tasks share."
-            )
+        self._require_two_sides()
         with self.precision.forward():
             features = model.trunk(data.x)
         done = balanced_backward(
@@ -341,15 +444,27 @@ class _Balanced:
             self.weigh,
             scaler=self.precision.scaler,
         )
-        losses = dict(zip(done.tasks, done.losses, strict=True))
-        no_label = done.losses.new_tensor(float("nan"))
-        return [losses.get(name, no_label) for name in self.tasks]
+        return self._by_task(done)
 
     def after_step(self, data: Batch) -> None:
         """Nothing to do."""
 
     def end_epoch(self, losses: Tensor) -> None:
         """Nothing to do."""
+
+    def _require_two_sides(self) -> None:
+        model = self.model
+        if not (hasattr(model, "trunk") and hasattr(model, "heads")):
+            raise TypeError(
+                f"{type(model).__name__} has no `trunk` and `heads`;"
+                " gradient balancing needs to know what the tasks share."
+            )
+
+    def _by_task(self, done: Balanced) -> list[Tensor]:
+        """The T losses; NaN for a task without a label in this batch."""
+        losses = dict(zip(done.tasks, done.losses, strict=True))
+        no_label = done.losses.new_tensor(float("nan"))
+        return [losses.get(name, no_label) for name in self.tasks]
 
     def _loss_of(self, name: str, data: Batch) -> Callable[[Tensor], Tensor | None]:
         """Features -> loss of a task, or None if it has no label in this batch."""
@@ -367,6 +482,55 @@ class _Balanced:
             return self.tasks[name].loss(output, y)
 
         return loss_of
+
+
+@dataclass(slots=True)
+class _BalancedInParts(_Balanced):
+    """The same for batches that are divided; the Gram matrix is that of the whole batch."""
+
+    divided: Division
+    trained: Iterable[nn.Parameter]
+
+    def backward(self, data: Batch) -> list[Tensor]:
+        """Write the gradients, averaged; the T losses of the whole batch, NaN without a label."""
+        model = self.model
+        self._require_two_sides()
+        done = balanced_backward_in_parts(
+            (
+                self._part(data.part(number, self.divided.count), data)
+                for number in self.divided.parts
+            ),
+            model.trunk.parameters(),
+            self.weigh,
+            scaler=self.precision.scaler,
+        )
+        averaged = set(map(id, model.trunk.parameters()))
+        mean_gradients(p for p in self.trained if id(p) not in averaged)
+        return self._by_task(done)
+
+    def _part(self, part: Batch, whole: Batch) -> tuple[Tensor, dict[str, Callable]]:
+        """Features of a part, and what it adds to each task's loss of the whole batch."""
+        with self.precision.forward():
+            features = self.model.trunk(part.x)
+
+        def term_of(name: str) -> Callable[[Tensor], Tensor | None]:
+            if name not in whole.targets:
+                return lambda features: None
+            if name not in part.targets:
+                return lambda features: features[:0].sum()
+            labels, loss_of = len(part.targets[name][1]), self._loss_of(name, part)
+            factor = self.divided.factor(labels, of=len(whole.targets[name][1]))
+            return lambda features: loss_of(features) * factor
+
+        return features, {name: term_of(name) for name in self.tasks}
+
+
+def _no_label(name: str) -> ValueError:
+    """The error of a weighting, for a batch without a label of a task."""
+    return ValueError(
+        f"No example of this batch has a label for task {name!r}:"
+        " take larger batches, or a balancing method."
+    )
 
 
 def _require_graph(total: Tensor) -> None:
@@ -400,13 +564,15 @@ def fit_tasks(
     seed: int = 0,
     progress: bool = True,
     checkpoint: Path | None = None,
+    accumulate: int = 1,
 ) -> TaskHistory:
     """Train a model on several tasks, in place, until validation stops improving.
 
     The best epoch is the one with the least mean over tasks of validation loss / validation loss of
     the untrained model, so that no task decides by its unit. Where the untrained loss is not
     positive, as a log-likelihood may be, the ratio would turn: 1 + the difference takes its place.
-    Everything else is as in `training.fit`.
+    Everything else is as in `training.fit`, several processes too: weightings see the losses of the
+    whole batch, and balancing methods the Gram matrix of its gradients.
 
     Args:
         model: inputs -> dict from task name to output.
@@ -419,8 +585,9 @@ def fit_tasks(
             matrix [T, T] -> weights [T]. The latter needs a model with a `trunk` and `heads`, such
             as `HardSharing`.
         epochs: at most so many.
-        batch: rows in a step; of `Separate` data, rows of each task. A last row alone joins the
-            step before, where the model has a BatchNorm in training mode.
+        batch: rows in a step, those of all processes together; of `Separate` data, rows of each
+            task. A last row alone joins the step before, where the model has a BatchNorm in
+            training mode.
         patience: so many epochs without a better validation loss end the run.
         augment: (inputs of a training batch, generator on their device) -> inputs.
         schedule: stepped after every optimizer step.
@@ -428,6 +595,9 @@ def fit_tasks(
         seed: fixes the order of the examples and the draws of `augment`.
         progress: whether to show a bar.
         checkpoint: a file in which every epoch is saved, and from which the same call goes on.
+        accumulate: parts of a batch (of a process's share of it) that are taken one after the
+            other: the same step in less memory. A weighting other than the plain sum looks at all
+            losses first, which costs one more forward pass.
 
     Returns:
         Losses and metrics of every task on the validation data, one value per epoch.
@@ -437,12 +607,15 @@ def fit_tasks(
             task); a weighting, and a batch without a label of a task or losses that it cannot take;
             the model is frozen as a whole, or the optimizer misses a parameter; the schedule is
             another optimizer's; a BatchNorm would be given single rows; a balancing method, and a
-            parameter of both trunk and heads; the checkpoint does not fit.
+            parameter of both trunk and heads; the checkpoint does not fit. With several processes
+            or parts: a BatchNorm that learns, a loss that is no mean over rows, processes that do
+            not start alike; with parts: GradNorm.
         TypeError: a balancing method, and a model without `trunk` and `heads`; a schedule that
             needs a loss, or an optimizer that needs a closure.
         FloatingPointError: a loss or gradient is not finite; with task, epoch, step and learning
             rate.
         torch.OutOfMemoryError: with the batch size to try.
+        ConnectionError: another process has ended. A checkpoint is whole.
 
     Example:
         >>> from mtl_course.multitask import HardSharing
@@ -470,15 +643,8 @@ def fit_tasks(
     if isinstance(combine, nn.Module):
         require_in_optimizer(combine.named_parameters("weighting"), optimizer)
     precision = Precision(precision, next(model.parameters()).device)
-    initial, _ = evaluate_tasks(model, tasks, validation, precision=precision.dtype)
-    if bad := [name for name, loss in initial.items() if not math.isfinite(loss)]:
-        raise FloatingPointError(
-            f"The validation loss of task {_listed(bad)} is not finite before the first step."
-            " Look for log(0), 0/0 or inputs that are not finite."
-        )
-    history = TaskHistory(
-        initial=initial, losses={name: [] for name in tasks}, metrics={name: [] for name in tasks}
-    )
+    divided = division(model, accumulate)
+    history = TaskHistory(losses={name: [] for name in tasks}, metrics={name: [] for name in tasks})
     data = {"training data": train, "validation data": validation}
     state = new_state(
         model=model,
@@ -491,10 +657,18 @@ def fit_tasks(
         batch=batch,
         seed=seed,
         functions={f"task {name!r}": task.loss for name, task in tasks.items()},
-        data=None if checkpoint is None else data,
+        data=None if checkpoint is None and place()[1] == 1 else data,
     )
+    require_same_start(state, epochs=epochs, patience=patience)
+    initial, _ = _judged_together(model, tasks, validation, precision, divided is not None)
+    if bad := [name for name, loss in initial.items() if not math.isfinite(loss)]:
+        raise FloatingPointError(
+            f"The validation loss of task {_listed(bad)} is not finite before the first step."
+            " Look for log(0), 0/0 or inputs that are not finite."
+        )
+    history.initial.update(initial)
     order, draws = state.generators["order"], state.generators.get("augment")
-    method = _method(combine, model, tasks, precision)
+    method = _method(combine, model, tasks, precision, divided, in_optimizer(optimizer))
 
     def one_epoch() -> float:
         losses, counts, rates = [], [], []
@@ -524,7 +698,7 @@ def fit_tasks(
         return relative(dict(zip(tasks, mean.tolist(), strict=True)))
 
     def validate() -> float:
-        losses, metrics = evaluate_tasks(model, tasks, validation, precision=precision.dtype)
+        losses, metrics = _judged_together(model, tasks, validation, precision)
         for name in tasks:
             history.losses[name].append(losses[name])
             history.metrics[name].append(metrics[name])
@@ -543,6 +717,24 @@ def fit_tasks(
         progress=progress,
         checkpoint=checkpoint,
     )
+
+
+def _judged_together(
+    model: nn.Module,
+    tasks: Mapping[str, Task],
+    data: Table | Separate,
+    precision: Precision,
+    divided: bool = False,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """`evaluate_tasks` by all processes together; ValueError for a loss that cannot be divided."""
+    whole = data.whole()
+    outputs = predict_together(model, whole.x, precision=precision.dtype)
+    judged = _judged(tasks, whole, outputs)
+    if divided:
+        for name, task in tasks.items():
+            rows, y = whole.targets[name]
+            require_mean(f"The loss of task {name!r}", task.loss, outputs[name][rows], y)
+    return judged
 
 
 def _relative(loss: float, initial: float) -> float:

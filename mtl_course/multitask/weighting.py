@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..training.distributed import place, process_mean
+
 
 class Weighting(nn.Module, ABC):
     """The base of all methods: losses [T] -> scalar, and what a training loop tells it.
@@ -469,6 +471,9 @@ def _gradient_norms(losses: Tensor, shared: Iterable[nn.Parameter]) -> Tensor:
     norms = []
     for loss in losses:
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        if place()[1] > 1:  # each process has rows of its own: the gradient is the mean of theirs
+            pairs = zip(gradients, shared, strict=True)
+            gradients = process_mean(torch.zeros_like(p) if g is None else g for g, p in pairs)
         reached = [g.norm() for g in gradients if g is not None]
         norms.append(torch.stack(reached).norm() if reached else loss.new_zeros(()))
     return torch.stack(norms)

@@ -1,6 +1,6 @@
 """Training on one task, and what every training run needs.
 
-The loop, checkpoints, precision, metrics and searches.
+The loop, checkpoints, precision, several processes, metrics and searches.
 """
 
 from .._lazy import exports
@@ -39,6 +39,12 @@ __getattr__, __dir__, __all__ = exports(
         "default_precision": "precision",  # what a full-size run computes in
         "short_type": "precision",  # the 16-bit type for a device
         "SyncCounter": "syncs",  # counts the calls that wait for the GPU
+        # several processes
+        "launch": "distributed",  # call a function in new processes that form a group
+        "world": "distributed",  # join the processes of a run: which one is this?
+        "World": "distributed",  # rank, number of processes, device
+        "mean_gradients": "distributed",  # for a loop by hand: every .grad averaged
+        "process_mean": "distributed",  # the mean of tensors over the processes
         # searching for settings
         "search": "tuning",  # with Optuna where it is installed, else at random
         "random_search": "tuning",  # log-uniform draws with a median rule

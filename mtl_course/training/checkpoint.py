@@ -4,7 +4,8 @@ A run that is read back goes on as if it had never stopped. So everything that s
 it was: the data, the functions, the options of optimizer and schedule (`fingerprint` makes short
 texts of them). What may change on purpose are those settings that only say when to stop, the number
 of epochs or steps and the patience: a run that had them from the start would have come by the same
-state.
+state. The number of processes may change too: the first one writes and reads for all of them, and
+the state is that of one.
 """
 
 import errno
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from .distributed import on_first
 from .history import History
 
 
@@ -50,6 +52,8 @@ class TrainingState:
 def save(path: Path, state: TrainingState, best: Mapping[str, Any], least: float) -> None:
     """Write a checkpoint; the old one stays until the new one is whole and on the disk.
 
+    Of several processes, the first one writes, and all have the error if it fails.
+
     Args:
         path: the file; its folder is made where there is none.
         state: the run as it is now.
@@ -59,6 +63,11 @@ def save(path: Path, state: TrainingState, best: Mapping[str, Any], least: float
     Raises:
         OSError: the file cannot be written; for a full disk it says so. The old file is whole.
     """
+    on_first(lambda: _write(path, state, best, least))
+
+
+def _write(path: Path, state: TrainingState, best: Mapping[str, Any], least: float) -> None:
+    """`save`, by this process."""
     generators = {name: generator.get_state() for name, generator in state.generators.items()}
     content = {
         "model": state.model.state_dict(),
@@ -139,7 +148,7 @@ def resume(path: Path, state: TrainingState) -> tuple[dict[str, Any], float]:
         ValueError: the file is damaged, or of another model, another kind of run, other data or
             other settings; names what differs. The model is then as it was.
     """
-    saved = _read(path)
+    saved = on_first(lambda: _read(path))
     differences = [
         *_differences(saved["settings"], _settled(state.settings, saved["settings"])),
         *_differences(_shapes(saved["model"]), _shapes(state.model.state_dict())),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from .distributed import gathered, place
 from .faults import require_rows
 from .modes import batch_norms, chunks, evaluating
 from .precision import Precision
@@ -59,6 +60,24 @@ def predict(
                 if min(batch, len(x)) <= least:
                     raise
                 batch = min(batch, len(x)) // 2
+
+
+def predict_together(
+    model: nn.Module, x: Tensor, *, precision: torch.dtype | None = None
+) -> Tensor | dict[str, Tensor]:
+    """`predict` by all processes of a group, each for its share of the rows; all get all outputs.
+
+    Every process must call it, with the same inputs.
+    """
+    rank, size = place()
+    if size == 1 or not isinstance(x, Tensor) or len(x) < size:
+        return predict(model, x, precision=precision)
+    shares = x.tensor_split(size)
+    counts = [len(share) for share in shares]
+    outputs = predict(model, shares[rank], precision=precision)
+    if isinstance(outputs, Mapping):
+        return {name: gathered(output, counts) for name, output in outputs.items()}
+    return gathered(outputs, counts)
 
 
 def _join(chunks: list) -> Tensor | dict[str, Tensor]:

@@ -19,7 +19,17 @@ from tqdm import tqdm
 from ..data.augment import Augment
 from . import fingerprint
 from .checkpoint import TrainingState, resume, save
-from .evaluation import evaluate
+from .distributed import (
+    Division,
+    division,
+    mean_gradients,
+    on_first,
+    place,
+    process_mean,
+    require_mean,
+    require_same,
+)
+from .evaluation import predict_together
 from .faults import require_finite_targets, require_plain_steps, require_rows, require_trainable
 from .history import History
 from .modes import chunks, least_rows, modes_kept
@@ -44,12 +54,17 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     checkpoint: Path | None = None,
+    accumulate: int = 1,
 ) -> History:
     """Train a model on one task, in place, until the validation loss stops improving.
 
     After every epoch the loss on `validation` decides (the penalty is no part of it): the best
     weights so far are kept and put back at the end, also after an error and after an interrupt
     (KeyboardInterrupt). Test data have no place here.
+
+    Where there are several processes (`launch`, or `world` under `torchrun`), all of them make the
+    same call, and each takes its share of every batch: the result is that of one process, up to
+    rounding, whatever their number. The loss must be a mean over rows then.
 
     Args:
         model: from inputs to predictions.
@@ -58,8 +73,8 @@ def fit(
         loss: (predictions, targets) -> scalar.
         optimizer: of the model's parameters.
         epochs: at most so many.
-        batch: rows in a step. A last row alone joins the step before, where the model has a
-            BatchNorm in training mode.
+        batch: rows in a step, those of all processes together. A last row alone joins the step
+            before, where the model has a BatchNorm in training mode.
         patience: so many epochs without a better validation loss end the run.
         penalty: model -> scalar that is added to the loss in training, such as a weight decay.
         augment: (inputs of a training batch, generator on their device) -> inputs; see
@@ -74,6 +89,9 @@ def fit(
             where the file left off, to the same weights bit for bit where the operations are
             deterministic. `epochs` and `patience` may be raised, to prolong a run; everything else
             must be as it was, the data, the functions and the options of optimizer and schedule.
+            The number of processes and `accumulate` may change.
+        accumulate: parts of a batch (of a process's share of it) that are taken one after the
+            other, their gradients added: the same step in less memory.
 
     Returns:
         The losses, one value per epoch, in the loss's unit, and which epoch was best.
@@ -82,10 +100,13 @@ def fit(
         ValueError: lengths of the data differ, a set is empty or has targets that are not finite;
             the model is frozen as a whole, the optimizer misses a parameter that wants a gradient,
             or the schedule is another optimizer's; a BatchNorm would be given single rows; the
-            checkpoint does not fit (names what differs). Before the first step.
+            checkpoint does not fit (names what differs). With several processes or parts: a
+            BatchNorm that learns, a loss that is no mean over rows, processes whose data, weights
+            or settings differ. Before the first step.
         TypeError: a schedule that needs a loss, or an optimizer that needs a closure.
         FloatingPointError: a loss is not finite; with epoch, step and learning rate.
         torch.OutOfMemoryError: with the batch size to try.
+        ConnectionError: another process has ended. A checkpoint is whole.
 
     Example:
         >>> x = torch.linspace(-1, 1, 32)[:, None]
@@ -104,6 +125,7 @@ def fit(
     require_in_optimizer(model.named_parameters(), optimizer)
     require_plain_steps(optimizer, schedule)
     least = least_rows(model, min(batch, len(x)))
+    divided = division(model, accumulate)
     precision, history = Precision(precision, x.device), History()
     data = {"training data": train, "validation data": validation}
     state = new_state(
@@ -116,9 +138,18 @@ def fit(
         batch=batch,
         seed=seed,
         functions={"loss": loss, "penalty": penalty},
-        data=None if checkpoint is None else data,
+        data=None if checkpoint is None and place()[1] == 1 else data,
     )
+    require_same_start(state, epochs=epochs, patience=patience)
     order, draws = state.generators["order"], state.generators.get("augment")
+
+    def validate() -> float:
+        outputs = predict_together(model, validation[0], precision=precision.dtype)
+        return float(loss(outputs, validation[1]))
+
+    if divided:
+        outputs = predict_together(model, validation[0], precision=precision.dtype)
+        require_mean("The loss", loss, outputs, validation[1])
 
     def one_epoch() -> float:
         losses, rates = [], []
@@ -126,20 +157,27 @@ def fit(
         for rows in chunks(batches, batch, least):
             optimizer.zero_grad()
             inputs = x[rows] if augment is None else augment(x[rows], draws)
-            data_loss = loss(precision.outputs(model, inputs), y[rows])
-            precision.backward(data_loss if penalty is None else data_loss + penalty(model))
+            if divided is None:
+                data_loss = loss(precision.outputs(model, inputs), y[rows])
+                precision.backward(data_loss if penalty is None else data_loss + penalty(model))
+            else:
+                data_loss = _backward_in_parts(
+                    divided, model, inputs, y[rows], loss, penalty, precision
+                )
+                mean_gradients(in_optimizer(optimizer))
             losses.append(len(rows) * data_loss.detach())
             rates.append(learning_rates(optimizer))
             precision.step(optimizer, schedule)
-        sums = torch.stack(losses).tolist()  # the only wait for the device in an epoch
+        sums = torch.stack(losses)
+        if divided is not None:
+            # A process without rows has zeros, and cannot know of what type the others' are.
+            (sums,) = process_mean([sums.double()])
+        sums = sums.tolist()  # the only wait for the device in an epoch
         for number, value in enumerate(sums, start=1):
             if not math.isfinite(value):
                 where = f"epoch {len(history.train) + 1}, step {number}"
                 raise divergence(f"training loss is {value}", rates[number - 1], where)
         return sum(sums) / len(x)
-
-    def validate() -> float:
-        return evaluate(model, validation, loss, precision=precision.dtype)
 
     return run_epochs(
         state,
@@ -150,6 +188,29 @@ def fit(
         progress=progress,
         checkpoint=checkpoint,
     )
+
+
+def _backward_in_parts(
+    divided: Division,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    penalty: Callable[[nn.Module], Tensor] | None,
+    precision: Precision,
+) -> Tensor:
+    """Add up the gradients of this process's parts of a batch; its term of the mean loss."""
+    total = torch.zeros((), device=precision.device)
+    for number in divided.parts:
+        targets = y[number :: divided.count]
+        if len(targets):
+            part = loss(precision.outputs(model, x[number :: divided.count]), targets)
+            part = part * divided.factor(len(targets), of=len(y))
+            precision.backward(part)
+            total = total + part.detach()
+    if penalty is not None:
+        precision.backward(penalty(model))  # the same in every process, and so is its mean
+    return total
 
 
 # ----------------------------------------------------------------------------------------- the loop
@@ -198,6 +259,14 @@ def new_state(
     return TrainingState(model, history, stateful, generators, settings, precision.device)
 
 
+def require_same_start(state: TrainingState, **limits: float) -> None:
+    """ValueError, in all processes, unless they start the same run, up to these limits."""
+    if place()[1] > 1:
+        parts = {"weights of the model": state.model, **state.stateful}
+        starts = {name: fingerprint.of_data(part.state_dict()) for name, part in parts.items()}
+        require_same({**state.settings, **limits, **starts})
+
+
 def compared(
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler | None,
@@ -240,17 +309,20 @@ def _run_epochs(
     model, history = state.model, state.history
     best, least = deepcopy(model.state_dict()), math.inf
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
+    if path is not None and on_first(path.exists):
         best, least = resume(path, state)
     memory_was_full = None
     try:
         numbers = range(len(history.train) + 1, epochs + 1)
-        bar = tqdm(numbers, disable=not progress, file=sys.stdout, leave=False, desc=f"{unit}s")
+        quiet = not progress or place()[0] > 0
+        bar = tqdm(numbers, disable=quiet, file=sys.stdout, leave=False, desc=f"{unit}s")
         for epoch in bar:
             if epoch - 1 - history.best_epoch >= patience:
                 break
             model.train()
             losses = {"training": one_epoch(), "validation": validate()}
+            if place()[1] > 1:
+                losses = on_first(losses.copy)  # one number decides for all when to stop
             history.train.append(losses["training"])
             history.validation.append(losses["validation"])
             for name, value in losses.items():
@@ -278,13 +350,18 @@ def require_in_optimizer(
     parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer
 ) -> None:
     """ValueError that names the parameters which want a gradient and are not in the optimizer."""
-    present = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    present = set(map(id, in_optimizer(optimizer)))
     missing = [name for name, p in parameters if p.requires_grad and id(p) not in present]
     if missing:
         raise ValueError(
             f"The optimizer does not hold {', '.join(missing)}:"
             " build it after the model has its final parts, or freeze them."
         )
+
+
+def in_optimizer(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All parameters that the optimizer steps."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:

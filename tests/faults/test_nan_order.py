@@ -161,6 +161,7 @@ RANK_NOTHING = {
     "modality_dropout",  # a share that is NaN is refused
     *("fit", "evaluate", "predict", "regression", "classification", "rmse", "r2"),
     *("default_precision", "short_type"),
+    *("launch", "world", "mean_gradients", "process_mean", "balanced_backward_in_parts"),
     *("search", "optuna_search"),  # one of them is `random_search`; the other is tried below
     *("fit_tasks", "step", "evaluate_tasks", "mix", "parameter_groups", "gram"),
     *("balanced_backward", "normal_equations", "ridge", "mean_regularised", "related_ridge"),
@@ -185,6 +186,8 @@ RANK_NOTHING = {
     *("add_lora", "use_lora", "merge_lora", "unmerge_lora", "remove_lora", "lora_layers"),
     *("lora_state", "load_lora", "lora_delta", "add_adapters", "bitfit", "trainable_state"),
     "distilled_tasks",
+    # shares of the steps: a size that is NaN is refused
+    *("mixture", "passes"),
     # tasks are drawn, and read in a forward pass
     *("episode_mask", "episode_losses", "linear_tasks", "table_tasks"),
 }

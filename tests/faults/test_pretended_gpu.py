@@ -110,20 +110,27 @@ def loop_with_augmentation(model, x, y):
     return list(model.parameters())
 
 
-def tasks_loop(combine, model, x, size, kind):
+def loop_in_parts(model, x, y):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options = {"epochs": 2, "batch": 5, "progress": False, "accumulate": 2}
+    training.fit(model, (x, y), (x, y), F.mse_loss, optimizer, **options)
+    return list(model.parameters())
+
+
+def tasks_loop(combine, model, x, size, kind, **more):
     table = data.Table(x, {"size": size, "kind": kind})
     tasks = {"size": training.regression("size"), "kind": training.classification("kind")}
     learned = list(combine.parameters()) if isinstance(combine, nn.Module) else []
     optimizer = torch.optim.SGD([*model.parameters(), *learned], lr=0.01, momentum=0.9)
-    options = {"epochs": 2, "batch": 5, "progress": False}
+    options = {"epochs": 2, "batch": 5, "progress": False, **more}
     multitask.fit_tasks(model, tasks, table, table, optimizer, combine, **options)
     return list(model.parameters())
 
 
-def weighted_loop(make, model, x, size, kind):
+def weighted_loop(make, model, x, size, kind, **more):
     """Neither a weighting's weights nor what it learns are moved by who calls."""
     combine = make()
-    given = tasks_loop(combine, model, x, size, kind)
+    given = tasks_loop(combine, model, x, size, kind, **more)
     return [*given, *combine.parameters(), *combine.buffers()]
 
 
@@ -287,6 +294,21 @@ ROWS = {
         )
         for kind, arguments in WEIGHTINGS.items()
     },
+    **{
+        f"fit_tasks in parts, {name}": (
+            lambda: (two_heads(), X, Y, KINDS),
+            partial(weighted_loop, combine, accumulate=2),
+        )
+        for name, combine in {
+            "uncertainty": lambda: weighting.Uncertainty([True, False]),
+            "geometric mean": weighting.GeometricMean,
+        }.items()
+    },
+    "fit_tasks in parts, balanced": (
+        lambda: (two_heads(), X, Y, KINDS),
+        partial(tasks_loop, balancing.METHODS["upgrad"], accumulate=2),
+    ),
+    "fit in parts": (lambda: (nn.Linear(4, 1), X, Y), loop_in_parts),
     "balanced_backward": (lambda: (two_heads(), X, Y, KINDS), partial(balanced, False)),
     "balanced_backward at the features": (
         lambda: (two_heads(), X, Y, KINDS),
@@ -576,6 +598,19 @@ CHAPTERS = {
         inner_rates=(0.1,),
         line_steps=20,
         noises=(0.5,),
+    ),
+    "ch22": lambda chapter: replace(
+        chapter.PLANS["gpu"],
+        size=6,
+        classes=4,
+        copies=1,
+        sizes=(20, 12, 8, 6, 4),
+        validation=6,
+        test=8,
+        width=4,
+        batch=4,
+        stops=(5, 10),
+        rates=(0.03,),
     ),
 }
 SEEDS = {"ch07": [0, 1]}  # for two halves of the repeats

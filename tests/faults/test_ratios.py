@@ -183,6 +183,7 @@ SAFE = {
     "r2": "below",
     "label_map": "a row without mass is uniform",
     "fit": "counts of rows; an empty set is refused (test_data)",
+    "process_mean": "the number of processes",
     "fit_episodes": "counts of tasks and steps",
     "meta_backward": "counts of tasks; Episodes has one at least",
     "reptile_backward": "the same",

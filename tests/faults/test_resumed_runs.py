@@ -181,6 +181,7 @@ CHANGES = {
         "seed": [(1, "seed: 0 in the file, 1 here")],
         "progress": None,
         "checkpoint": None,
+        "accumulate": None,
     },
     "fit_tasks": {
         "model": [(partial(wider, "fit_tasks"), "weight")],
@@ -212,6 +213,7 @@ CHANGES = {
         "seed": [(1, "seed")],
         "progress": None,
         "checkpoint": None,
+        "accumulate": None,
     },
     "fit_episodes": {
         "parameters": [],  # another shape: tests/meta/test_fit.py

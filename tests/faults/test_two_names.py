@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from mtl_course import meta, multitask, networks, streams, training, transfer
 from mtl_course.data import Episodes, Table
 from mtl_course.meta import Functional
-from mtl_course.multitask import GradNorm, HardSharing, balanced_backward
+from mtl_course.multitask import (
+    GradNorm,
+    HardSharing,
+    balanced_backward,
+    balanced_backward_in_parts,
+)
 from mtl_course.streams import Distillation, Ewc, Stream
 from mtl_course.transfer import add_lora, bitfit, freeze, layers, open_top, replace_head
 
@@ -152,6 +157,12 @@ def balanced(model):
     balanced_backward(features, losses, model.trunk.parameters(), multitask.upgrad)
 
 
+def balanced_in_parts(model):
+    losses = {"a": lambda z: CE(model.head(z), Y[::2]), "b": lambda z: z.square().mean()}
+    parts = ((model.trunk(X[::2]), losses) for _ in range(2))
+    balanced_backward_in_parts(parts, model.trunk.parameters(), multitask.upgrad)
+
+
 def lookahead(model):
     shared = [p for p in model.parameters() if p.requires_grad]
 
@@ -201,6 +212,7 @@ CALLS = {
         lambda model: SGD(multitask.parameter_groups(model, multitask.EqualWeights(), 0.1), lr=0.1)
     ],
     "balanced_backward": [balanced],
+    "balanced_backward_in_parts": [balanced_in_parts],
     "lookahead": [lookahead],
     "parameters": [networks.parameters],
     "flops": [lambda model: networks.flops(model, X, backward=True)],
@@ -267,7 +279,7 @@ ON_PURPOSE = {
 }
 ALL_CALLS = [(name, call) for name, calls in CALLS.items() for call in calls]
 EVERY_CALL = pytest.mark.parametrize("name, call", ALL_CALLS, ids=[name for name, _ in ALL_CALLS])
-BALANCING = (balanced, CALLS["fit_tasks"][3])
+BALANCING = (balanced, balanced_in_parts, CALLS["fit_tasks"][3])
 REFUSED_WITHOUT_TRUNK = (*BALANCING, CALLS["fit_tasks"][2])
 
 
