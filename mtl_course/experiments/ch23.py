@@ -578,7 +578,7 @@ def run(
     *,
     plan: Plan | None = None,
 ) -> dict:
-    """ "attack", "budget" and "groups": for every seed what `attack`, `budget`, `group_draws` give."""
+    """ "attack", "budget" and "groups": per seed what `attack`, `budget`, `group_draws` give."""
     plan = plan or PLANS[profile]
     results = {"attack": [], "budget": [], "groups": []}
     for seed in seeds:
