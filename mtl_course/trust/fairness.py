@@ -98,7 +98,7 @@ def odds_gap(rates: Mapping[str, Rates]) -> float:
         In [0, 1].
 
     Raises:
-        ValueError: fewer than two groups.
+        ValueError: fewer than two groups, or a rate that is NaN.
 
     Source:
         Hardt, Price and Srebro, "Equality of opportunity in supervised learning", NeurIPS 2016,
@@ -112,6 +112,8 @@ def odds_gap(rates: Mapping[str, Rates]) -> float:
         raise ValueError("A gap needs two groups at least.")
     kinds = ("true_positive", "false_positive")
     columns = [[getattr(r, kind) for r in rates.values()] for kind in kinds]
+    if any(math.isnan(value) for column in columns for value in column):
+        raise ValueError("A rate is NaN: of that group nothing is known.")
     return max(max(column) - min(column) for column in columns)
 
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from ..training.modes import places
 
 ORDERS = (*range(2, 64), 72, 96, 128, 192, 256, 384, 512, 1024)
 
@@ -22,7 +25,7 @@ def per_example_gradients(
     """The gradient of each row's own loss, for every parameter that learns.
 
     Args:
-        model: without layers that mix the rows of a batch, such as BatchNorm.
+        model: without layers that mix the rows of a batch, such as BatchNorm. It stays as it is.
         loss: (outputs [1, ...], labels [1, ...]) -> scalar, the loss of one row. For several tasks
             their sum.
         x: inputs [B, ...]; B may be 0.
@@ -32,7 +35,7 @@ def per_example_gradients(
         Parameter name -> [B, *shape], detached.
 
     Raises:
-        ValueError: x and y differ in their number of rows, or a layer mixes rows.
+        ValueError: x and y differ in their number of rows, a layer mixes rows or keeps statistics.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -46,17 +49,24 @@ def per_example_gradients(
     if len(x) != len(y):
         raise ValueError(f"{len(x)} rows of inputs and {len(y)} of labels.")
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        mixes = isinstance(module, _BatchNorm)
+        keeps = isinstance(module, _NormBase) and module.training and module.track_running_stats
+        if keeps or (mixes and (module.training or not module.track_running_stats)):
             raise ValueError(
-                f"{name or type(module).__name__} is a BatchNorm: it mixes the rows of a batch, so"
+                f"{name or 'The model'} is a {type(module).__name__}, which"
+                f" {'mixes the rows of a batch' if mixes else 'keeps statistics of all rows'}, so"
                 " that no row has a gradient of its own. Use GroupNorm or LayerNorm."
             )
     learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not len(x):
         return {name: p.new_zeros(0, *p.shape) for name, p in learned.items()}
+    # what a forward pass writes, such as the vectors of a spectral norm, goes into copies
+    written = {name: b.clone() for name, b in model.named_buffers()}
+    tied = {place: name for place, name in places(model).items() if name in learned}
 
     def one(parameters, x, y):
-        return loss(functional_call(model, parameters, (x[None],)), y[None])
+        values = {place: parameters[name] for place, name in tied.items()} | written
+        return loss(functional_call(model, values, (x[None],), tie_weights=False), y[None])
 
     # each row draws a dropout mask of its own
     rows = vmap(grad(one), in_dims=(None, 0, 0), randomness="different")(learned, x, y)
@@ -70,7 +80,7 @@ def private_mean(
     expected: float,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Clip each row's whole gradient, add the rows up, add noise, divide by the expected batch.
+    """Clip each row's whole gradient, add up, add noise, divide by the expected batch.
 
     Args:
         gradients: parameter name -> [B, ...], row by row.

@@ -9,7 +9,7 @@ from fault_tools import TASKS, Net, multi, require_every_row, rows, that_take
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course import meta, multitask, streams, training, transfer
+from mtl_course import meta, multitask, streams, training, transfer, trust
 from mtl_course.data import Episodes, EpisodeSource, Separate, Table
 from mtl_course.meta import Functional
 from mtl_course.streams import Stream
@@ -193,6 +193,10 @@ REFUSED = {
     "precision_recall_f1": of_a_judge(training.precision_recall_f1),
     "calibration_curve": of_a_judge(training.calibration_curve),
     "calibration_error": of_a_judge(training.calibration_error),
+    "confidence": [
+        (lambda: trust.confidence(SAYS[:, 0], Y[:11]), "do not belong together"),
+        (lambda: trust.confidence(SAYS[:, 0], Y + 2), "0 or 1"),
+    ],
     "label_map": [
         (lambda: transfer.label_map(torch.ones(3, 2) / 2, torch.tensor([0, 1]), 2), "2 labels")
     ],

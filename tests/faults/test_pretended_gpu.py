@@ -519,6 +519,7 @@ LEFT_OUT: dict[str, str] = {
     "ch14": "its networks stay on the CPU, whatever the profile: what it times are CPUs",
     "ch15": "only the whole plan of its profile goes to a GPU, which takes minutes",
     "ch16": "its scores are computed on the CPU, and its trainings are not tried on another device",
+    "ch23": "its networks stay on the CPU: many small ones side by side, whose data lie there",
     "ch20": "its tasks are drawn and read on the CPU, and its rivals are scikit-learn's",
 }
 
