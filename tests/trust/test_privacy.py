@@ -167,6 +167,8 @@ def test_gaussian_delta_is_the_area_between_two_curves():
         area = quad(beyond, cross, cross + 12 * noise + 2)[0]
         assert trust.gaussian_delta(epsilon, noise) == pytest.approx(area, rel=1e-6)
     assert trust.gaussian_delta(800.0, 0.5) == 0.0
+    # the chapter's example: the public accountant's epsilon of one sum
+    assert trust.gaussian_delta(0.9263, 4.0) == pytest.approx(1e-5, rel=0.01)
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
