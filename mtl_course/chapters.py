@@ -276,6 +276,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            number="23",
+            slug="trust",
+            title="Trust",
+            question="Does a shared network leak, discriminate, or explain itself?",
+            read=40,
+            cpu=1,
+            gpu=None,
+        ),
     ]
 }
 

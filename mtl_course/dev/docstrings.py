@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOMS = ("data", "networks", "training", "multitask", "transfer", "meta", "streams", "labs")
+ROOMS = (
+    *("data", "networks", "training", "multitask", "transfer", "meta", "streams"),
+    *("trust", "labs"),
+)
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Example")
 
 

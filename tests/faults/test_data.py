@@ -9,7 +9,7 @@ from fault_tools import TASKS, Net, multi, require_every_row, rows, that_take
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course import meta, multitask, streams, training, transfer
+from mtl_course import meta, multitask, streams, training, transfer, trust
 from mtl_course.data import Episodes, EpisodeSource, Separate, Table
 from mtl_course.meta import Functional
 from mtl_course.streams import Stream
@@ -206,6 +206,10 @@ REFUSED = {
         (lambda: transfer.logistic_near(X, WITH_NAN[:, 0], 1.0), "row 5 is not known"),
         (lambda: transfer.logistic_near(X[:11], Y % 2, 1.0), "must be"),
         (lambda: transfer.logistic_near(*EMPTY, 1.0), "no rows"),
+    ],
+    "confidence": [
+        (lambda: trust.confidence(SAYS[:, 0], Y[:11]), "do not belong together"),
+        (lambda: trust.confidence(SAYS[:, 0], Y + 2), "0 or 1"),
     ],
     "label_map": [
         (lambda: transfer.label_map(torch.ones(3, 2) / 2, torch.tensor([0, 1]), 2), "2 labels")

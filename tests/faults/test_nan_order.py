@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data, meta, multitask, networks, streams, training, transfer
+from mtl_course import data, meta, multitask, networks, streams, training, transfer, trust
 from mtl_course.dev.docstrings import ROOMS, public
 from mtl_course.multitask import balancing
 from mtl_course.training import Trial
+from mtl_course.trust.fairness import Rates
 
 NAN = float("nan")
 FUNCTIONS = {name.name for room in ROOMS for name in public(room) if name.kind == "function"}
@@ -72,6 +73,7 @@ LABELS = torch.tensor([0, 1, 0, 1])
 SOUND = torch.arange(8.0).view(4, 2)
 SAID = torch.tensor([0.2, NAN, 0.9, 0.4])  # chances
 SCORES, GAINS = [[NAN], [2.0], [3.0]], [[0.1], [0.2], [0.3]]
+CLASSES_OF_TWO, BLANK = torch.tensor([0, 0, 1, 1]), Rates(4, 0.5, NAN, 0.5)
 MODELS = [{"w": torch.tensor([value])} for value in (1.0, NAN, 3.0)]
 MULTI, SINGLE, HIGHER = {"a": NAN, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": True, "b": False}
 
@@ -141,6 +143,21 @@ ROWS = {
     # A table that is read in context.
     "scaled_columns": lambda: meta.scaled_columns(FEATURES, SOUND, 2),
     "answer": lambda: meta.answer(meta.InContext(2, 2, 8, 1, 2), SOUND, LABELS, FEATURES),
+    # Who was in a set, which groups get a yes, and what an answer rests on.
+    "confidence": lambda: trust.confidence(torch.full((2,), NAN), LABELS[:2]),
+    "calibrated": lambda: trust.calibrated(torch.full((3, 2), NAN), torch.zeros(3, 2) > 0),
+    "caught": lambda: trust.caught(SAID, LABELS > 0),
+    "group_rates": lambda: trust.group_rates(SAID, LABELS, CLASSES_OF_TWO, "ab"),
+    "odds_gap": lambda: trust.odds_gap({"a": BLANK, "b": BLANK._replace(true_positive=1.0)}),
+    "group_cuts": lambda: trust.group_cuts(SAID, LABELS, CLASSES_OF_TWO, "ab", 0.5),
+    "deletion_curve": lambda: trust.deletion_curve(
+        lambda x: x.sum(1), SOUND, torch.zeros(2), FEATURES
+    ),
+    "noise_for": lambda: trust.noise_for(NAN, 10, 1e-5),
+    "spent": lambda: trust.spent(NAN, 10, 1e-5),
+    "renyi": lambda: trust.renyi(NAN),
+    "gaussian_delta": lambda: trust.gaussian_delta(NAN, 1.0),
+    "private_mean": lambda: trust.private_mean({"w": FEATURES}, 1.0, 1.0, 2.0),
     # Rows in the order of their time.
     "split_in_time": lambda: data.split_in_time([0.0, NAN, 2.0], [1.0]),
     "rolling_origins": lambda: list(data.rolling_origins([0.0, 1.0, 2.0], [1.0, NAN])),
@@ -188,6 +205,8 @@ RANK_NOTHING = {
     "distilled_tasks",
     # shares of the steps: a size that is NaN is refused
     *("mixture", "passes"),
+    # gradients, row by row and along a way
+    *("per_example_gradients", "integrated_gradients"),
     # tasks are drawn, and read in a forward pass
     *("episode_mask", "episode_losses", "linear_tasks", "table_tasks"),
 }

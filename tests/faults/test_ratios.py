@@ -10,12 +10,12 @@ import torch
 from fault_tools import require_every_row, that_divide
 from torch import nn
 
-from mtl_course import meta, multitask, networks, streams, training, transfer
+from mtl_course import meta, multitask, networks, streams, training, transfer, trust
 from mtl_course.data import Table
 from mtl_course.multitask import DWA, FAMO, GradNorm, HardSharing, SmoothChebyshev
 from mtl_course.training import Task, regression
 
-ROOMS = ("networks", "training", "transfer", "meta", "streams")
+ROOMS = ("networks", "training", "transfer", "meta", "streams", "trust")
 MULTITASK = {"fit_tasks", "DWA", "SmoothChebyshev", "GradNorm", "FAMO", "lookahead"}
 MULTITASK |= {"relative_gain", "CrossStitch", "TaskHistory"}
 NAN, INF = float("nan"), float("inf")
@@ -125,6 +125,17 @@ REFUSED = {
     "pooled_logits": [
         (lambda: transfer.pooled_logits([TWO], 0.0), "temperature"),
         (lambda: transfer.pooled_logits([TWO, TWO], weights=[0, 0]), "sum above 0"),
+    ],
+    "private_mean": [
+        (lambda: trust.private_mean({"w": ALIKE}, 1.0, 1.0, 0.0), "expected must be positive"),
+        (lambda: trust.private_mean({"w": ALIKE}, 0.0, 1.0, 2.0), "clip and expected"),
+    ],
+    "renyi": [(lambda: trust.renyi(0.0), "Without noise")],
+    "spent": [(lambda: trust.spent(0.0, 1, 1e-5), "Without noise")],
+    "gaussian_delta": [(lambda: trust.gaussian_delta(1.0, 0.0), "Without noise")],
+    "calibrated": [(lambda: trust.calibrated(TWO, TWO > 0), "nothing to compare with")],
+    "integrated_gradients": [
+        (lambda: trust.integrated_gradients(lambda x: x.sum(1), ALIKE, ALIKE[0], 0), "steps")
     ],
     "nce": [(lambda: transfer.nce([], []), "whole numbers")],
     "leep": [(lambda: transfer.leep(TWO[:0], []), "at least 1")],

@@ -10,7 +10,7 @@ from fault_tools import TASKS, Net, multi, require_every_row, rows, that_take
 from torch import nn
 from torch.nn import functional as F
 
-from mtl_course import meta, multitask, networks, streams, training, transfer
+from mtl_course import meta, multitask, networks, streams, training, transfer, trust
 from mtl_course.data import Episodes, Table
 from mtl_course.meta import Functional
 from mtl_course.multitask import (
@@ -230,6 +230,7 @@ CALLS = {
     ],
     "accuracies": [lambda model: streams.accuracies(model, stream(), 1)],
     "fisher_diagonal": [lambda model: streams.fisher_diagonal(model, X)],
+    "per_example_gradients": [lambda model: trust.per_example_gradients(model, CE, X, Y)],
     "fit_episodes": [fit_episodes],
     "embed": [lambda model: meta.embed(model, X[None])],
     "prototype_logits": [lambda model: meta.prototype_logits(model, episodes(), 3)],
