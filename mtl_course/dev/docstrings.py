@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOMS = ("data", "networks", "training", "multitask", "transfer", "meta", "streams")
+ROOMS = ("data", "networks", "training", "multitask", "transfer", "meta", "streams", "serving")
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Example")
 
 

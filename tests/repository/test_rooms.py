@@ -13,7 +13,7 @@ FLOORS = [
     ["_lazy", "_markup", "_output", "seeds"],
     ["chapters", "claims", "plots", "data", "networks"],
     ["runtime", "training"],
-    ["multitask", "transfer", "meta", "streams"],
+    ["multitask", "transfer", "meta", "streams", "serving"],
     ["checks", "drawings", "records"],
     ["exercises", "experiments"],
     ["grading"],
