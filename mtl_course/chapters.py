@@ -230,6 +230,15 @@ CHAPTERS = {
             1,
             None,
         ),
+        Chapter(
+            number="24",
+            slug="build_and_ship",
+            "Build and ship",
+            "How does a model become a service that answers, and that says when it should not?",
+            40,
+            1,
+            None,
+        ),
     ]
 }
 

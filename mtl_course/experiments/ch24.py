@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from .. import data
 from ..records.pieces import kept
-from ..serving import DriftAlarm, NGrams
+from ..serving.drift import DriftAlarm
+from ..serving.ngrams import NGrams
 from .ch11_tasks import TASKS, labels_of, score, task_loss
 from .common import seeded
 
