@@ -231,8 +231,8 @@ CHAPTERS = {
             None,
         ),
         Chapter(
-            number="24",
-            slug="build_and_ship",
+            "24",
+            "build_and_ship",
             "Build and ship",
             "How does a model become a service that answers, and that says when it should not?",
             40,
