@@ -45,6 +45,7 @@ class Plan:
         hidden: features.
         drop: share of the words that training leaves out.
         rates: of Adam, the highest; every network may try all.
+        strengths: of the linear models' pull to zero, chosen by validation where there are several.
         steps: of Adam.
         batch: reviews per step.
         window: requests that the alarm judges together.
@@ -62,7 +63,8 @@ class Plan:
     width: int = 32
     hidden: int = 64
     drop: float = 0.3
-    rates: tuple[float, ...] = (0.0025, 0.005, 0.01)
+    rates: tuple[float, ...] = (0.005,)
+    strengths: tuple[float, ...] = (1.0,)
     steps: int = 800
     batch: int = 64
     window: int = 100
@@ -71,7 +73,17 @@ class Plan:
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 1.0)
 
 
-PLANS = {"cpu": Plan(), "gpu": Plan(width=128, hidden=256, steps=4000, batch=256)}
+PLANS = {
+    "cpu": Plan(),
+    "gpu": Plan(
+        width=128,
+        hidden=256,
+        steps=4000,
+        batch=256,
+        rates=(0.0025, 0.005, 0.01),
+        strengths=(0.3, 1.0, 3.0),
+    ),
+}
 
 
 # ------------------------------------------------------------------------------------------ reviews
@@ -263,12 +275,11 @@ def search(plan: Plan, ready: Prepared, tasks: Sequence[str], seed: int) -> tupl
 
 
 def bag_of_words(
-    plan: Plan,
-    parts: Mapping[str, Tensor],
-    strengths: Sequence[float] = (0.3, 1.0, 3.0),
-    chosen: str = "validation",
+    plan: Plan, parts: Mapping[str, Tensor], chosen: str = "validation"
 ) -> dict[str, float]:
     """Task -> test score of a linear model on words and pairs, each at its best strength.
+
+    The strengths are judged on the part `chosen`.
 
     Ridge regression of the stars, logistic regression of the rest.
     """
@@ -281,7 +292,7 @@ def bag_of_words(
     for name in TASKS:
         y = {part: targets[name].numpy()[rows[part]] for part in x}
         best = None
-        for strength in strengths:
+        for strength in plan.strengths:
             if name == "stars":
                 model = Ridge(strength, solver="sparse_cg").fit(x["train"], y["train"])
                 guess = model.predict

@@ -35,8 +35,9 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
             known = httputil.responses.get(status, "Error")
             self.say(status, {"error": said.get(status, f"{known}.")})
 
-        def log_exception(self, *_):
-            service.failed += 1
+        def log_exception(self, kind, value, trace):
+            # a wrong method is tornado's exception, and the client's fault
+            service.failed += not isinstance(value, web.HTTPError)
 
     class Nothing(Handler):
         def prepare(self):
