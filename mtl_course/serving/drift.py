@@ -49,14 +49,14 @@ def psi(reference: ArrayLike, window: ArrayLike, bins: int = 10) -> float:
         ValueError: for an empty or not finite one, or fewer than 2 bins.
 
     Source:
-        Yurdakul and Naranjo, "Statistical properties of the population stability index", The
-        Journal of Risk Model Validation 14(3), 2020.
+        Yurdakul, "Statistical properties of population stability index", Dissertation 3208, Western
+        Michigan University, 2018.
 
     Example:
         >>> round(psi([0, 0, 1, 1], [0, 0, 1, 1]), 3)
         0.0
         >>> round(psi([0] * 50 + [1] * 50, [0] * 10 + [1] * 90), 2)
-        0.83
+        0.85
     """
     if bins < 2:
         raise ValueError(f"An index needs at least 2 bins, not {bins}.")

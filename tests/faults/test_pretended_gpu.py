@@ -520,6 +520,7 @@ LEFT_OUT: dict[str, str] = {
     "ch15": "only the whole plan of its profile goes to a GPU, which takes minutes",
     "ch16": "its scores are computed on the CPU, and its trainings are not tried on another device",
     "ch20": "its tasks are drawn and read on the CPU, and its rivals are scikit-learn's",
+    "ch24": "its networks stay on the CPU, whatever the profile",
 }
 
 
