@@ -526,9 +526,6 @@ def _incident(kind):
             last["answered"] = last["failed"] = 0
         elif kind == "rude":
             last["failed"], before["difference"] = last["answered"] // 5, math.nan
-        elif kind == "few":
-            # most of the few that came failed
-            last["answered"], last["failed"] = 2, 1
         elif kind == "none":
             for report in reports.values():
                 report["difference"] = 2 * tolerance
@@ -573,7 +570,7 @@ def _hasty(history, reports, tolerance, most):
 
 
 @exercise(
-    [_incident(k) for k in ("", "nan", "twice", "fresh", "rude", "few", "none", "edge", "busy")],
+    [_incident(k) for k in ("nan", "twice", "fresh", "rude", "none", "edge", "busy")],
     points=2,
     grad=False,
     device=False,
