@@ -388,7 +388,7 @@ def _number(answer, *args):
     ),
 )
 def drift_score(reference, window, bins):
-    """The population stability index, equation 3.
+    """The population stability index, equation 4.
 
     reference: float64 [m]. window: float64 [n].
     bins: how many; their inner edges are the quantiles k / bins

@@ -157,8 +157,6 @@ def running(service: Service, port: int = 0) -> Iterator[str]:
             await server.close_all_connections()
 
     def work():
-        # a body that is broken off or not HTTP is a client's fault: no lines in a notebook
-        logging.getLogger("tornado.general").setLevel(logging.ERROR)
         try:
             asyncio.run(serve())
         except BaseException as error:
@@ -166,6 +164,10 @@ def running(service: Service, port: int = 0) -> Iterator[str]:
         finally:
             ready.set()
 
+    # a body that is broken off or not HTTP is a client's fault: no lines in a notebook
+    log = logging.getLogger("tornado.general")
+    level = log.level
+    log.setLevel(logging.ERROR)
     thread = threading.Thread(target=work, name="service", daemon=True)
     thread.start()
     ready.wait()
@@ -177,5 +179,6 @@ def running(service: Service, port: int = 0) -> Iterator[str]:
         if thread.is_alive():
             box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join()
+        log.setLevel(level)
         for socket in sockets:
             socket.close()

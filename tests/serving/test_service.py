@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -276,3 +277,11 @@ def test_a_limit_or_a_load_below_one_is_refused():
         Limits(body=0)
     with pytest.raises(ValueError, match="at least one client"):
         load_test("http://127.0.0.1:9", [], clients=0)
+
+
+def test_the_servers_log_is_as_it_was_afterwards():
+    log = logging.getLogger("tornado.general")
+    before = log.level
+    with running(Service(release())):
+        assert log.level == logging.ERROR
+    assert log.level == before
