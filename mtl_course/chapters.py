@@ -285,6 +285,15 @@ CHAPTERS = {
             cpu=1,
             gpu=None,
         ),
+        Chapter(
+            "24",
+            "build_and_ship",
+            "Build and ship",
+            "How does a model become a service that answers, and that says when it should not?",
+            40,
+            1,
+            None,
+        ),
     ]
 }
 

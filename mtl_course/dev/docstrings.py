@@ -13,7 +13,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOMS = (
     *("data", "networks", "training", "multitask", "transfer", "meta", "streams"),
-    *("trust", "labs"),
+    *("trust", "serving", "labs"),
 )
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Example")
 

@@ -293,6 +293,7 @@ ON_PURPOSE = {
     "remove_lora": "other layers, in the mode that they are frozen in",
     "episode_losses": "a forward pass in the caller's mode",
     "answer": "the same, without gradients (tests/meta/test_in_context.py)",
+    "export_model": "a program in evaluation mode; the model's own stays (tests/serving)",
 }
 
 

@@ -639,6 +639,7 @@ LEFT_OUT: dict[str, str] = {
     "ch14": "its networks stay on the CPU, whatever the profile: what it times are CPUs",
     "ch21": "its networks stay on the CPU, whatever the profile",
     "ch23": "its networks stay on the CPU: many small ones side by side, whose data lie there",
+    "ch24": "its networks stay on the CPU, whatever the profile",
 }
 
 

@@ -266,6 +266,7 @@ ON_PURPOSE = {
     "lp_ft": "opens and freezes, then trains by fit",
     "gradual_unfreezing": "the same",
     "replace_head": "another head",
+    "export_model": "reads the model once, for a program (tests/serving/test_release.py)",
     "load_source": "other values, all or none",
     "add_lora": "freezes, and puts other layers in",
     "load_lora": "the same",

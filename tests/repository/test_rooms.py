@@ -13,7 +13,7 @@ FLOORS = [
     ["_lazy", "_markup", "_output", "seeds"],
     ["chapters", "claims", "plots", "data", "networks"],
     ["runtime", "training"],
-    ["multitask", "transfer", "meta", "streams", "trust"],
+    ["multitask", "transfer", "meta", "streams", "trust", "serving"],
     ["checks", "drawings", "records"],
     ["exercises", "experiments"],
     ["grading", "labs"],
