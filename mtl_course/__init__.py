@@ -1,9 +1,9 @@
 """The package of the executed course on multi-task, transfer and meta-learning.
 
 Its rooms are named like the parts of the book: `data`, `networks`, `training`, `multitask`,
-`transfer`, `meta`, `streams`, `trust`, `labs`. Each says in its ``__init__`` what it offers.
-Importing the package is cheap: torch is imported by the modules that compute with it, when they
-are first used.
+`transfer`, `meta`, `streams`, `trust`, `serving`, `labs`. Each says in its ``__init__`` what it
+offers. Importing the package is cheap: torch is imported by the modules that compute with it,
+when they are first used.
 """
 
 from ._lazy import exports
