@@ -25,6 +25,8 @@ def _followed(kind):
         if kind == "lost":  # of the last day nobody is known
             horizons[-1], died = 500.0, torch.zeros_like(died)
         logits = 2 * torch.randn(n, H, generator=g, dtype=torch.float64)
+        if kind == "ties":  # followed for long, and sure of death: a sigmoid of exactly 1
+            time[0], logits[0] = 460.0, 400.0
         return logits, time, died, horizons
 
     return draw
@@ -147,6 +149,18 @@ def _(logits, time, died, horizons):
             len(at), len(days)
         ),
     )  # fmt: skip
+
+
+@horizon_losses.mistake(
+    "Of a chance of exactly 0 or 1 the logarithm is lost, and a cut hides how wrong the model was."
+    " Take `F.binary_cross_entropy_with_logits`."
+)
+def _(logits, time, died, horizons):
+    at, ended = time[:, None], died[:, None] == 1
+    known, chances = ended | (at >= horizons), logits.sigmoid().clamp(1e-7, 1 - 1e-7)
+    dead = (ended & (at <= horizons)).to(logits)
+    each = -(dead * chances.log() + (1 - dead) * (1 - chances).log()) * known
+    return each.sum(0) / known.sum(0).clamp(min=1)
 
 
 # ----------------------------------------------------------------------------- 2. another base rate
@@ -404,7 +418,7 @@ def _wards(kind):
         values = 3 + torch.randn(n, D, generator=g, dtype=torch.float64)
         values[torch.rand(n, D, generator=g) < 0.3] = torch.nan
         train = torch.rand(n, generator=g) < 0.6
-        values[0], train[0], train[1] = 5.0, True, False
+        values[0], train[0], train[1], train[3] = 5.0, True, False, True
         time = 2 * horizon * torch.rand(n, generator=g, dtype=torch.float64)
         died = (torch.rand(n, generator=g) < 0.5).long()
         # lost before the horizon, dead before the day, gone before the day, followed for long
@@ -424,14 +438,14 @@ def _careless(values, measured, time, died, train, day, horizon):
     will be dead by `horizon`.
 
     values: [N, D], NaN where nobody measured. measured: [D], the
-        last day that a column depends on: 25 for a mean of the
-        days 3 to 25.
+        last day of a column: 25 for a mean of the days 3 to 25.
     time: [N], days until death, or until the patient was last
         known to live; int64 died: [N], 1 if it ends with death.
-        The day itself counts: dead on it is dead by it, and seen
-        alive on it is alive on it.
+        Dead on the horizon is dead by it, last seen on it is alive
+        on it. Whoever dies on `day` is still there that morning.
     train: bool [N]; False for patients that the model is judged
-        on. They are strangers to it.
+        on. They are strangers to it; of all others it has seen
+        the values, with or without a label.
     Return (x, labels): x [N, d], the columns that may be used, in
     their order, holes filled with the mean of the column; labels
     float64 [N], 1 for dead by the horizon, 0 for alive on it,
@@ -527,7 +541,8 @@ ready_table.variants(
         },
         "Patients who were dead or gone before the day are still in. On that day nobody asks about"
         " them: NaN.": {"gone": None},
-        "Who is still there on the day itself can be asked about.": {"gone": torch.le},
+        "Whoever dies on the day itself is still there that morning, so the label is 1. Out are"
+        " those who were dead or gone before it: `time < day`.": {"gone": torch.le},
         "Holes are filled with 0, which no patient may ever have: take the mean of the column.": {
             "drop": 0.0
         },
@@ -541,6 +556,27 @@ ready_table.variants(
 )
 def _(values, measured, time, died, train, day, horizon):
     return _careless(values, measured, time, died, train, day, horizon)
+
+
+@ready_table.mistake(
+    "The means leave out training patients who are gone or lost. They have no label, but their"
+    " values were measured: take all of `train`."
+)
+def _(values, measured, time, died, train, day, horizon):
+    lost = (died == 0) & (time < horizon)
+    _, labels = _table(values, measured, time, died, train, day, horizon)
+    x, _ = _table(values, measured, time, died, train & ~lost & (time >= day), day, horizon)
+    return x, labels
+
+
+@ready_table.mistake(
+    "The means leave out training patients who are gone by then. Their values were measured: take"
+    " all of `train`."
+)
+def _(values, measured, time, died, train, day, horizon):
+    _, labels = _table(values, measured, time, died, train, day, horizon)
+    x, _ = _table(values, measured, time, died, train & (time >= day), day, horizon)
+    return x, labels
 
 
 @ready_table.mistake(

@@ -24,8 +24,27 @@ def horizon_losses(logits, time, died, horizons):
     said = dead * F.logsigmoid(logits) + alive * F.logsigmoid(-logits)
     return -said.sum(dim=0) / torch.maximum((dead + alive).sum(0), torch.ones_like(horizons))
 """,
+        """
+def horizon_losses(logits, time, died, horizons):
+    # patient by patient, with the two scores (0, z) of a softmax
+    rows = []
+    for column, day in zip(logits.unbind(1), horizons):
+        who = [n for n in range(len(time)) if died[n] == 1 or time[n] >= day]
+        if not who:
+            rows.append((column * 0).sum())
+            continue
+        scores = torch.stack([torch.zeros_like(column[who]), column[who]], dim=1)
+        dead = [int(died[n] == 1 and time[n] <= day) for n in who]
+        rows.append(F.cross_entropy(scores, torch.tensor(dead, device=logits.device)))
+    return torch.stack(rows)
+""",
     ],
     "moved_chances": [
+        """
+def moved_chances(chances, before, now):
+    ratio = before * (1 - now) / (now * (1 - before))
+    return 1 / (1 + (1 / chances - 1) * ratio)
+""",
         """
 def moved_chances(chances, before, now):
     import math
