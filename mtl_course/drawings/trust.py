@@ -9,10 +9,10 @@ def attack_and_defence() -> Pen:
         "attack_and_defence", 440, 372, "Attack and defence",
         """Above, the attack. A person's row was among the training rows of one network with three
         heads. The attacker asks all heads about this person and adds up how sure they are of the
-        right answers; more than networks that never saw the row means that it was a member. Below,
-        the defence. Each row's gradient over all tasks together is an arrow. Arrows that are longer
-        than C are cut to the circle of radius C; they are added up, and noise as wide as a cloud is
-        added, so that one arrow more or less does not show.""",
+        right answers; if more than networks that never saw the row, it probably was a member.
+        Below, the defence. Each row's gradient over all tasks together is an arrow. Arrows that are
+        longer than C are cut to the circle of radius C; they are added up, and noise as wide as a
+        cloud is added, so that one arrow more or less does not show.""",
     )  # fmt: skip
     pen.text(6, 14, "attack", 16, "start", bold=True)
     for k in range(5):

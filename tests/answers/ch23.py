@@ -29,6 +29,19 @@ def noisy_mean(gradients, normal, clip, noise, expected):
     pieces = mean.split([normal[n].numel() for n in names])
     return {n: p.view_as(normal[n]) for n, p in zip(names, pieces)}
 """,
+        """
+import torch
+
+
+def noisy_mean(gradients, normal, clip, noise, expected):
+    mine = {name: g.clone() for name, g in gradients.items()}
+    squares = 0.0
+    for g in mine.values():
+        squares = squares + (g * g).flatten(1).sum(1)
+    for g in mine.values():
+        g.div_((squares.sqrt() / clip).clamp(min=1).reshape(-1, *[1] * (g.dim() - 1)))
+    return {n: g.sum(0).add(normal[n], alpha=noise * clip).div_(expected) for n, g in mine.items()}
+""",
     ],
     "promise": [
         """
@@ -80,6 +93,20 @@ def membership_score(logits, labels, member):
     weight = (~member)[None] & ~torch.eye(R, dtype=torch.bool, device=sure.device)[:, :, None]
     weight = weight.to(sure)
     return sure - torch.einsum("rkn,kn->rn", weight, sure) / weight.sum(1)
+""",
+        """
+import torch
+
+
+def membership_score(logits, labels, member):
+    p = torch.where(labels.bool(), logits.sigmoid(), (-logits).sigmoid())
+    sure = (p.log() - (1 - p).log()).sum(2)
+    rows = []
+    for r in range(len(sure)):
+        rest = torch.cat([sure[:r], sure[r + 1 :]])
+        knew = torch.cat([member[:r], member[r + 1 :]])
+        rows.append(sure[r] - rest.masked_fill(knew, float("nan")).nanmean(0))
+    return torch.stack(rows)
 """,
     ],
     "odds_gap": [
@@ -136,6 +163,18 @@ def deletion(model, task, x, baseline, scores):
         states = [row] + [torch.where(s >= cut, baseline, row) for cut in ranked]
         total = total + model(torch.stack(states))[:, task] / B
     return total
+""",
+        """
+import torch
+
+
+def deletion(model, task, x, baseline, scores):
+    curve = []
+    for k in range(x.shape[1] + 1):
+        gone = scores.topk(k, dim=1).indices
+        left = x.scatter(1, gone, baseline.expand_as(x).gather(1, gone))
+        curve.append(model(left)[:, task].mean())
+    return torch.stack(curve)
 """,
     ],
 }

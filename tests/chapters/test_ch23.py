@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
+from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
 
@@ -105,6 +107,22 @@ def test_the_loop_in_plain_sight_takes_the_private_step(monkeypatch):
     torch.optim.Adam(models[1].parameters(), 0.1).step()
     for p, q in zip(*(m.parameters() for m in models), strict=True):
         torch.testing.assert_close(p, q)
+
+
+def test_the_best_attacker_of_one_sum_at_epsilon_8():
+    """Its area under the curve stands in the prose; at 0.5 it is nearly guessing."""
+    area = cell("area", brentq=brentq, norm=norm)
+    assert area(8) == pytest.approx(0.88, abs=0.005)
+    assert 0.5 < area(0.5) < 0.55
+
+
+def test_whose_yes_is_right_follows_from_the_rates():
+    """The share of true yeses among those who get one, as the table of groups has it."""
+    right = cell("rate").__globals__["right"]
+    said = torch.tensor([1] * 8 + [0] * 12)
+    truth = torch.tensor([1] * 3 + [0] * 5 + [1] * 4 + [0] * 8)
+    rates = trust.group_rates(said.repeat(2), truth.repeat(2), torch.arange(40) // 20, ["a", "b"])
+    assert right(rates["a"]._asdict()) == pytest.approx(3 / 8)
 
 
 @pytest.mark.parametrize("clip", [None, 0.2, 1.0])
