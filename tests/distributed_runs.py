@@ -289,6 +289,13 @@ def raises(where):
     process_mean([torch.ones(1)])
 
 
+def leaves(where):
+    """One process ends by itself, while the others wait for it."""
+    if place()[0] == where:
+        sys.exit(3)
+    process_mean([torch.ones(1)])
+
+
 def sleeps(folder):
     """A process that does not end by itself for long."""
     Path(folder, f"pid {place()[0]}").write_text(str(os.getpid()))

@@ -154,13 +154,17 @@ def _(gradients, rows):
 
 # --------------------------------------------------------------------------- 2. a sampler per rank
 # inputs
-def _epoch(fewer):
-    """Rows, ranks and a seed; with `fewer`, there are not enough rows for all ranks."""
+def _epoch(left_over):
+    """Rows, ranks and a seed: one row left over, all but one, or not enough for all ranks."""
 
     def draw(generator):
-        ranks = whole(generator, 2, 7)
-        n = whole(generator, 1, ranks) if fewer else ranks * whole(generator, 3, 9)
-        n += 0 if fewer else whole(generator, 1, ranks)
+        ranks = whole(generator, 3, 7)
+        each = whole(generator, 3, 9)
+        n = {
+            "one": ranks * each + 1,
+            "all but one": ranks * each + ranks - 1,
+            "too few": whole(generator, 1, ranks),
+        }[left_over]
         return n, ranks, whole(generator, 0, 10_000)
 
     return draw
@@ -200,7 +204,7 @@ def _own_order(n, rank, ranks, seed):
 
 
 @exercise(
-    [_epoch(fewer=False), _epoch(fewer=True)],
+    [_epoch("one"), _epoch("all but one"), _epoch("too few")],
     points=2,
     grad=False,
     device=False,
@@ -283,6 +287,16 @@ def _(n, rank, ranks, seed):
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     end = n if rank == ranks - 1 else (rank + 1) * (n // ranks)
     return order[rank * (n // ranks) : end]
+
+
+@rank_rows.mistake(
+    "Every rank but the last takes n / ranks rows, rounded up: what is left for the last can be"
+    " several rows fewer. Shares differ by one row at most."
+)
+def _(n, rank, ranks, seed):
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    longest = -(-n // ranks)
+    return order[rank * longest : (rank + 1) * longest]
 
 
 @rank_rows.mistake(
@@ -499,6 +513,16 @@ def _(answer, model, x, y, sizes):
     return all(torch.allclose(one[name], other[name], rtol=1e-6) for name in one)
 
 
+@accumulated_gradient.law("what stands in `.grad` before neither counts nor changes")
+def _(answer, model, x, y, sizes):
+    clean = answer(model, x, y, sizes)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    grads = answer(model, x, y, sizes)
+    untouched = all(p.grad is not None and bool((p.grad == 7).all()) for p in model.parameters())
+    return untouched and all(torch.allclose(grads[name], clean[name]) for name in clean)
+
+
 accumulated_gradient.law(LEAVES_NO_TRACE)(leaves_no_trace)
 
 
@@ -551,6 +575,20 @@ def _(model, x, y, sizes):
     for part, targets in zip(x.split(sizes), y.split(sizes), strict=True):
         (F.cross_entropy(model(part), targets) * len(part) / len(x)).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@accumulated_gradient.mistake(
+    "What stood in `.grad` before your call is counted too. Use torch.autograd.grad, or set every"
+    " `.grad` aside first."
+)
+def _(model, x, y, sizes):
+    before = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    for part, targets in zip(x.split(sizes), y.split(sizes), strict=True):
+        (F.cross_entropy(model(part), targets) * len(part) / len(x)).backward()
+    grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+    for p, grad in zip(model.parameters(), before, strict=True):
+        p.grad = grad
+    return grads
 
 
 # ----------------------------------------------------------------------------- 5. which mixture?

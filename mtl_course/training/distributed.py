@@ -73,7 +73,8 @@ def world(timeout: float = 600.0) -> Iterator[World]:
     the block has that group. Otherwise there is one process, and nothing is set up.
 
     Seed alike before you build the model. Where it draws while it trains, as dropout does, seed
-    apart afterwards, ``torch.manual_seed(here.rank)``: all rows would draw the same otherwise.
+    apart afterwards, ``torch.manual_seed(here.rank)``: else every process draws the same for its
+    rows.
 
     Args:
         timeout: seconds after which a process that waits for the others gives up.
@@ -163,7 +164,7 @@ def process_mean(tensors: Iterable[Tensor]) -> list[Tensor]:
     Every process must call it with as many tensors of the same shapes and types.
 
     Args:
-        tensors: of any shapes; they stay as they are.
+        tensors: of floating point, of any shapes; they stay as they are.
 
     Returns:
         Their means, in the same order; the tensors themselves where there is one process.
@@ -419,17 +420,18 @@ def launch(
     Args:
         function: from a module that the processes can import, not from the notebook itself. Within
             it, `fit` and `fit_tasks` divide their batches, and `world` tells which process it is.
-        processes: their number; with 1 the function is called here.
-        args: what it is called with, in every process; as copies.
+        processes: their number; with 1 the function is called here, with these very arguments.
+        args: what it is called with, in every process; as copies, unless it is called here.
         threads: of torch in each process.
         timeout: seconds after which a process that waits for the others gives up.
 
     Returns:
-        One result per process, in the order of their ranks; as copies.
+        One result per process, in the order of their ranks.
 
     Raises:
         ValueError: there is no process to start, or the function stands in a notebook.
-        Exception: what the function raised in one of them; the other processes are stopped.
+        Exception: what the function raised in one of them, as a RuntimeError if it cannot be sent
+            or was an exit; the other processes are stopped.
         ConnectionError: a process was killed or left without a word; names it.
 
     Example:
@@ -460,9 +462,13 @@ def launch(
             workers.append((worker, receiver))
         return _results(workers)
     finally:
+        # One that is done ends by itself; the others have no one to report to. They come first: a
+        # second interrupt while this waits leaves none of them.
         for worker, receiver in workers:
-            # One that is done ends by itself; the others have no one to report to.
-            worker.join(GRACE if receiver.closed else 0)
+            if not receiver.closed:
+                worker.kill()
+        for worker, receiver in workers:
+            worker.join(GRACE)
             worker.kill()
             worker.join()
             receiver.close()
@@ -539,24 +545,29 @@ def _work(work: bytes, group: tuple, threads: int, sender: Any) -> None:
         with _group(rank, size, timeout, store):
             result = function(*args)
         message = pickle.dumps((None, result))
-    except Exception as error:
+    except BaseException as error:  # an exit is told at once too: the others wait for this process
         message = _packed(error, rank, size)
     sender.send_bytes(message)
     sender.close()
 
 
-def _packed(error: Exception, rank: int, size: int) -> bytes:
-    """An error as bytes, with its traceback; another one in its place if it has no such form."""
+def _packed(error: BaseException, rank: int, size: int) -> bytes:
+    """An error as bytes, with its traceback; a RuntimeError in place of what cannot be sent.
+
+    And in place of an exit or interrupt, which would end the process that receives it.
+    """
     where = f"In process {rank} of {size}:\n{''.join(traceback.format_exception(error))}"
-    try:
-        error.add_note(where)
-        message = pickle.dumps((error, None))
-        pickle.loads(message)
-        return message
-    except Exception:
-        other = RuntimeError(f"{type(error).__name__}: {error}")
-        other.add_note(where)
-        return pickle.dumps((other, None))
+    if isinstance(error, Exception):
+        try:
+            error.add_note(where)
+            message = pickle.dumps((error, None))
+            pickle.loads(message)
+            return message
+        except Exception:
+            pass
+    other = RuntimeError(f"{type(error).__name__}: {error}")
+    other.add_note(where)
+    return pickle.dumps((other, None))
 
 
 def _end_with_parent() -> None:

@@ -263,3 +263,15 @@ def test_one_seed_of_the_record_is_within_its_spread():
     for method, row in here.items():
         spread = there[method].std(0, ddof=1)
         assert (np.abs(row[0] - there[method][0]) < np.maximum(3 * spread, 0.05)).all(), method
+
+
+def test_beyond_the_edge_of_its_grid_alone_is_far_worse():
+    """As the fine print says of the rate 0.3, on one seed of the record."""
+    runs = records.load("22", "cpu").results["seeds"]
+    assert all(run["results"][ch22.ALONE]["300"]["rate"] == 0.1 for run in runs)
+    plan = replace(ch22.PLANS["cpu"], stops=(300,))
+    (beyond,) = ch22.train(plan, ch22.draw_sets(plan, 0), ch22.ALONE, 0.3, 0)
+    recorded = runs[0]["results"][ch22.ALONE]["300"]
+    for part in ("validation", "test"):
+        means = [np.mean(list(at[part].values())) for at in (beyond, recorded)]
+        assert means[0] < means[1] - 0.2

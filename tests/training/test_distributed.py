@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -180,8 +181,9 @@ def test_a_killed_process_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
-def test_processes_end_with_the_one_that_started_them(tmp_path):
-    """As when a notebook's kernel is killed."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_one_that_started_them(tmp_path, how):
+    """As when a notebook's kernel is killed, or interrupted by Ctrl-C."""
     code = "import sys; from distributed_runs import *; launch(sleeps, 2, sys.argv[1])"
     code = f"from mtl_course.training import launch; {code}"
     parent = subprocess.Popen(
@@ -194,6 +196,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
                 break
             time.sleep(0.1)
         assert len(pids) == 2
+        parent.send_signal(how)
+        assert parent.wait(timeout=60) == -how
     finally:
         parent.kill()
         parent.wait()
@@ -211,6 +215,13 @@ def test_an_error_of_one_process_is_that_of_the_call():
         launch(runs.raises, 2, 1)
     assert "In process 1 of 2" in caught.value.__notes__[0]
     assert "in raises" in caught.value.__notes__[0]
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_is_named_and_not_the_one_that_waits_for_it():
+    with pytest.raises(RuntimeError, match="SystemExit: 3") as caught:
+        launch(runs.leaves, 2, 1)
+    assert "In process 1 of 2" in caught.value.__notes__[0]
 
 
 @pytest.mark.slow
