@@ -23,6 +23,8 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
     class Handler(web.RequestHandler):
         """Answers with JSON; a body that nobody asked for is not kept."""
 
+        takes = "GET"
+
         def set_default_headers(self):
             self.clear_header("Server")
             self.set_header("Content-Type", "application/json; charset=utf-8")
@@ -35,8 +37,10 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
             # also for what no one foresaw: a sentence, never a traceback
             said = {
                 404: "There is no such address: ask POST /predict or GET /health.",
-                405: "This address does not take this method.",
+                405: f"This address takes {self.takes} alone.",
             }
+            if status == 405:
+                self.set_header("Allow", self.takes)
             known = httputil.responses.get(status, "Error")
             self.say(status, {"error": said.get(status, f"{known}.")})
 
@@ -54,16 +58,18 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
 
     class Health(Handler):
         def prepare(self):
-            if self.request.method != "GET":
+            if self.request.method != self.takes:
                 self.send_error(405)  # whatever body may come
 
         def get(self):
             self.say(200, service.health())
 
     class Predict(Handler):
+        takes = "POST"
+
         def prepare(self):
             self.body, self.size = [], 0
-            if self.request.method != "POST":
+            if self.request.method != self.takes:
                 return self.send_error(405)
             kind = self.request.headers.get("Content-Type", "").split(";")[0].strip().lower()
             if kind != "application/json":

@@ -111,6 +111,16 @@ def test_it_is_refused_and_is_no_fault_of_the_service(one, name):
     assert ask(address, body=GOOD)[0] == 200
 
 
+@pytest.mark.parametrize("path, takes", [(b"/predict", b"POST"), (b"/health", b"GET")])
+@pytest.mark.parametrize("method", [b"PUT", b"HEAD", b"OPTIONS", b"STEAL"])
+def test_a_wrong_method_is_told_the_right_one(one, path, takes, method):
+    _, address = one
+    said = say(address, method + b" " + path + b" HTTP/1.1\r\nHost: a\r\n" + END)
+    assert said.startswith(b"HTTP/1.1 405 ") and b"\r\nAllow: " + takes + b"\r\n" in said
+    sentence = b'{"error": "This address takes %s alone."}' % takes
+    assert said.endswith(b"\r\n\r\n" if method == b"HEAD" else sentence)
+
+
 @pytest.mark.parametrize("flood", [lines(20_000), b"X: " + b"a" * 200_000 + b"\r\n"])
 def test_a_flood_of_headers_is_cut_off(one, flood):
     _, address = one
