@@ -23,16 +23,18 @@ def _promises(spoilt):
     """Requirements of both kinds, and measurements near their limits; some are missing or NaN."""
 
     def draw(generator):
-        names = task_names(generator, whole(generator, 6, 9))
+        rooms = (-1.0, 0.5, 1.2, 1.9, 1.98, 2.02)
+        # each room on both sides, or some that are spoilt
+        names = task_names(generator, whole(generator, 6, 9) if spoilt else 2 * len(rooms))
         requirements: dict = {}
         measured: dict = {}
         for k, name in enumerate(names):
-            kind = ("at least", "at most")[whole(generator, 0, 2)]
+            kind = ("at least", "at most")[k % 2]
             unit, count = power(generator, -3, 4), whole(generator, 2, 7)
             values = torch.randn(count, generator=generator, dtype=torch.float64)
             error = float(values.std()) / count**0.5
-            # how many standard errors the mean keeps from its limit, never near 2
-            room = (-1.0, 0.5, 1.8, 2.2, 4.0)[whole(generator, 0, 5)] * error
+            # how many standard errors the mean keeps from its limit, never exactly 2
+            room = rooms[k // 2] * error
             limit = float(values.mean()) - (room if kind == "at least" else -room)
             requirements[name] = (kind, unit * limit)
             measured[name] = (unit * values).tolist()
@@ -102,7 +104,8 @@ def unmet(requirements, measured):
     requirements: dict name -> (kind, limit), where kind is
         "at least" or "at most".
     measured: dict name -> list of measurements, one per seed; in
-        any order, perhaps with names that nobody asked for.
+        any order, perhaps with names that nobody asked for. Large
+        ones may lie close together: float64.
     A requirement is met if the mean keeps its limit even when it
     is moved two standard errors to the bad side. The standard
     error is the standard deviation (with n - 1) over the root of
@@ -148,12 +151,12 @@ unmet.law(LEAVES_NO_TRACE)(leaves_no_trace)
 # mistakes
 def _accepted(
     requirements, measured, errors=2, root=True, ddof=1, missing=True, finite=True, turn=False,
-    wrong=True, one=False,
+    wrong=True, one=False, dtype=torch.float64,
 ):  # fmt: skip
     """The list with one thing changed."""
     names = []
     for name, (kind, limit) in requirements.items():
-        values = torch.tensor(measured.get(name, []), dtype=torch.float64)
+        values = torch.tensor(measured.get(name, []), dtype=dtype)
         if not finite:
             values = values[values.isfinite()]
         if len(values) < 2 and one and len(values):
@@ -182,6 +185,10 @@ unmet.variants(
         "Only the mean is compared with the limit. Other seeds would give another mean:"
         " keep two standard errors to spare.": {"errors": 0},
         "One standard error is kept, not two.": {"errors": 1},
+        "Your standard deviation divides by n, which makes few measurements look surer than they"
+        " are. Divide by n - 1.": {"ddof": 0},
+        "Your numbers have 32 bits: where large ones lie close together, their spread is lost. Take"
+        " float64.": {"dtype": torch.float32},
         "You keep two standard deviations of a single seed. It is the mean that is judged:"
         " divide by the root of their number.": {"root": False},
         "The mean is moved to the good side: whatever is in doubt passes."
@@ -189,7 +196,7 @@ unmet.variants(
         "What was not measured, or only once, passes. Nothing was shown then: it is not met.": {
             "missing": False
         },
-        "Values that are not finite are left out, and the rest passes."
+        "What has a value that is not finite passes."
         " A run that gave NaN is a run that failed.": {"finite": False},
         "These are the names that are met. Return the others.": {"wrong": False},
         "One measurement passes if it keeps the limit. One seed has no standard error, so nobody"
@@ -274,14 +281,15 @@ def latencies(arrive, work):
 # laws
 @latencies.law("if all come at once, the last waits for the work of all")
 def _(answer, arrive, work):
-    last = torch.as_tensor(answer(torch.zeros_like(arrive), work))[-1]
+    last = torch.as_tensor(answer(torch.zeros_like(arrive), work), dtype=torch.float64)[-1]
     return abs(float(last) - float(work.sum())) <= 1e-9 * float(work.sum())
 
 
 @latencies.law("without a queue each waits for its own work alone")
 def _(answer, arrive, work):
     far = torch.arange(len(work)).to(work) * 2 * work.max()
-    return torch.allclose(torch.as_tensor(answer(far, work)).to(work), work, rtol=1e-9, atol=0)
+    waited = torch.as_tensor(answer(far, work), dtype=torch.float64).to(work)
+    return torch.allclose(waited, work, rtol=1e-9, atol=0)
 
 
 latencies.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -520,10 +528,13 @@ def _incident(kind):
         last, before = reports[history[-1]], reports[history[-2]]
         if kind == "nan":
             last["difference"] = math.nan
-        elif kind == "twice":
-            last["difference"], before["failed"] = 3 * tolerance, before["answered"] // 10
         elif kind == "fresh":
             last["answered"] = last["failed"] = 0
+        elif kind == "dead":
+            # it answered nothing, and yet some have reached it; the two before are ill as well
+            last["answered"], last["failed"] = 0, 1 + whole(generator, 0, 9)
+            before["failed"] = before["answered"]
+            reports[history[-3]]["difference"] = 2 * tolerance
         elif kind == "rude":
             last["failed"], before["difference"] = last["answered"] // 5, math.nan
         elif kind == "none":
@@ -570,7 +581,7 @@ def _hasty(history, reports, tolerance, most):
 
 
 @exercise(
-    [_incident(k) for k in ("nan", "twice", "fresh", "rude", "none", "edge", "busy")],
+    [_incident(k) for k in ("nan", "fresh", "dead", "rude", "none", "edge", "busy")],
     points=2,
     grad=False,
     device=False,
@@ -668,6 +679,21 @@ def _(history, reports, tolerance, most):
     for version in reversed(history):
         report = reports[version]
         if report["difference"] <= tolerance and report["failed"] <= most:
+            return version
+    return "none"
+
+
+@roll_back.mistake(
+    "A version that has answered nothing is taken for one that no request has reached. Those that"
+    " failed have reached it, too."
+)
+def _(history, reports, tolerance, most):
+    for version in reversed(history):
+        report = reports[version]
+        if report["difference"] <= tolerance and (
+            report["answered"] == 0
+            or report["failed"] <= most * (report["answered"] + report["failed"])
+        ):
             return version
     return "none"
 

@@ -17,7 +17,14 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
     """Tornado's application: POST /predict and GET /health, and a sentence for all else."""
     from tornado import httputil, web
 
+    asked: set = set()  # those whose body is here: the model has them, or they wait for it
+
+    @web.stream_request_body
     class Handler(web.RequestHandler):
+        """Answers with JSON; a body that nobody asked for is not kept."""
+
+        takes = "GET"
+
         def set_default_headers(self):
             self.clear_header("Server")
             self.set_header("Content-Type", "application/json; charset=utf-8")
@@ -30,48 +37,63 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
             # also for what no one foresaw: a sentence, never a traceback
             said = {
                 404: "There is no such address: ask POST /predict or GET /health.",
-                405: "This address does not take this method.",
+                405: f"This address takes {self.takes} alone.",
             }
+            if status == 405:
+                self.set_header("Allow", self.takes)
             known = httputil.responses.get(status, "Error")
             self.say(status, {"error": said.get(status, f"{known}.")})
 
         def log_exception(self, kind, value, trace):
             # a wrong method is tornado's exception, and the client's fault
-            service.failed += not isinstance(value, web.HTTPError)
+            if not isinstance(value, web.HTTPError):
+                service.count("failed")
+
+        def data_received(self, chunk):
+            pass
 
     class Nothing(Handler):
         def prepare(self):
             self.send_error(404)
 
     class Health(Handler):
+        def prepare(self):
+            if self.request.method != self.takes:
+                self.send_error(405)  # whatever body may come
+
         def get(self):
             self.say(200, service.health())
 
-    @web.stream_request_body
     class Predict(Handler):
+        takes = "POST"
+
         def prepare(self):
             self.body, self.size = [], 0
-            if self.request.method != "POST":
+            if self.request.method != self.takes:
                 return self.send_error(405)
             kind = self.request.headers.get("Content-Type", "").split(";")[0].strip().lower()
             if kind != "application/json":
                 return self.refuse(415, "Send JSON, with Content-Type: application/json.")
             length = self.request.headers.get("Content-Length", "0")
-            if length.isdecimal() and int(length) > service.limits.body:
+            # a number of thousands of digits is one that Python does not read
+            if length.isdecimal() and (len(length) > 15 or int(length) > service.limits.body):
                 return self.too_large()
-            if len(busy) >= service.limits.waiting:
-                self.set_header("Retry-After", "1")
-                return self.refuse(503, "Too many requests wait: try again in a second.")
+            if len(asked) >= service.limits.waiting:
+                return self.too_many()
             busy.add(self)
             return None
 
         def refuse(self, status, sentence):
-            service.refused += 1
+            service.count("refused")
             self.set_header("Connection", "close")  # the rest of the body is of no use
             self.say(status, {"error": sentence})
 
         def too_large(self):
             self.refuse(413, f"The body is larger than {service.limits.body} bytes.")
+
+        def too_many(self):
+            self.set_header("Retry-After", "1")
+            self.refuse(503, "Too many requests wait: try again in a second.")
 
         def data_received(self, chunk):
             self.size += len(chunk)
@@ -83,15 +105,24 @@ def _application(service: Service, pool: ThreadPoolExecutor, busy: set):
                 self.body.append(chunk)
 
         async def post(self):
+            # who sends slowly takes no place; who has gone keeps it until the model is done
+            if len(asked) >= service.limits.waiting:
+                return self.too_many()
             loop = asyncio.get_running_loop()
             body = b"".join(self.body)
-            self.say(*await loop.run_in_executor(pool, service.answer, body))
+            asked.add(self)
+            try:
+                said = await loop.run_in_executor(pool, service.answer, body)
+            finally:
+                asked.discard(self)
+            return self.say(*said)
 
         def on_finish(self):
             busy.discard(self)
 
         def on_connection_close(self):
             busy.discard(self)
+            super().on_connection_close()  # ends what waits for the rest of the body
 
     return web.Application(
         [("/predict", Predict), ("/health", Health)],

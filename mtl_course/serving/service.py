@@ -135,7 +135,10 @@ class Service:
         if (alarm is None) != (signals is None):
             raise ValueError("An alarm needs its signals, and the signals an alarm.")
         self.limits, self.alarm, self.signals = limits or Limits(), alarm, signals
-        self._validator = Draft202012Validator(schema(self.limits))
+        # first how many texts there are, then each: a long list of nonsense is cheap to refuse
+        whole, outside = schema(self.limits), schema(self.limits)
+        del outside["properties"]["texts"]["items"]
+        self._validators = [Draft202012Validator(rules) for rules in (outside, whole)]
         self._lock = threading.Lock()
         self._seen: deque = deque(maxlen=alarm.window if alarm else 1)
         self._releases: list[Release] = []
@@ -184,24 +187,29 @@ class Service:
             raise Refusal(400, f"The body is not JSON: see {place}.") from None
         except (RecursionError, ValueError):
             raise Refusal(400, "The body is not JSON that can be read.") from None
-        # the outermost first, then by place
-        errors = sorted(self._validator.iter_errors(request), key=lambda e: list(e.absolute_path))
-        for error in errors:
-            path = list(error.absolute_path)
-            level = ("body", "texts", "text")[len(path)]
-            where = f"texts[{path[1]}]" if len(path) == 2 else ""
-            status = 413 if error.validator.startswith("max") else 400
-            sentence = SENTENCES[level, error.validator]
-            raise Refusal(status, sentence.format(where=where, limits=self.limits))
+        for validator in self._validators:
+            # the outermost first, then by place
+            errors = sorted(validator.iter_errors(request), key=lambda e: list(e.absolute_path))
+            for error in errors:
+                path = list(error.absolute_path)
+                level = ("body", "texts", "text")[len(path)]
+                where = f"texts[{path[1]}]" if len(path) == 2 else ""
+                status = 413 if error.validator.startswith("max") else 400
+                sentence = SENTENCES[level, error.validator]
+                raise Refusal(status, sentence.format(where=where, limits=self.limits))
         return request["texts"]
+
+    def count(self, outcome: str) -> None:
+        """Count one request more as "refused" or "failed", from any thread."""
+        with self._lock:
+            setattr(self, outcome, getattr(self, outcome) + 1)
 
     def answer(self, body: bytes) -> tuple[int, dict]:
         """HTTP status and answer, plain JSON: "version" and "answers", or "error"."""
         try:
             texts = self.checked(body)
         except Refusal as refusal:
-            with self._lock:
-                self.refused += 1
+            self.count("refused")
             return refusal.status, {"error": refusal.sentence}
         release = self.release  # one release for the whole request, whatever happens meanwhile
         try:
@@ -210,8 +218,7 @@ class Service:
             signals = self.signals(outputs, release.reader.known(texts)) if self.alarm else {}
         except Exception:
             # what went wrong is for the log of whoever runs it, not for the client
-            with self._lock:
-                self.failed += 1
+            self.count("failed")
             return 500, {"error": "The model could not answer: this is not your request's fault."}
         with self._lock:
             self.answered += len(texts)
