@@ -337,6 +337,18 @@ LABS = {
             rungs=("naive", "sensible", "transfer", "ours"),
         ),
         Lab(
+            number="lab_4",
+            slug="new_alphabet",
+            title="Ten letters at a glance",
+            question="Three alphabets to practise on, thirty seconds to prepare: how well can you"
+            " then name letters of others, from one picture of each?",
+            read=120,
+            cpu=1,
+            gpu=None,
+            stars=2,
+            rungs=("naive", "episodes", "one classifier", "ours"),
+        ),
+        Lab(
             number="lab_5",
             slug="small_model",
             title="One small model to ship",

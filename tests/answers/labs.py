@@ -189,6 +189,73 @@ def lab_3_transfer(train):
     return lab_3_strong(train, steps=250, width=16, turns=False, rounds=0)
 
 
+# --------------------------------------------------------------------------------------- lab 4
+def nearest(features):
+    """The letter with the nearest mean of these features."""
+
+    def predict(support_x, support_y, query_x):
+        seen = features(support_x)
+        means = torch.stack([seen[support_y == c].mean(0) for c in range(10)])
+        return torch.cdist(features(query_x), means).argmin(1)
+
+    return predict
+
+
+def lab_4_naive(train):
+    """The letter with the nearest mean picture."""
+    return nearest(lambda x: x.flatten(1))
+
+
+def lab_4_sensible(train, steps=120, ways=5, shots=5, queries=5):
+    """A prototypical network, trained on episodes of the pictures as they are."""
+    trunk = small_trunk(8)
+    optimizer = torch.optim.Adam(trunk.parameters(), 2e-3)
+    classes = [x[y == c] for x, y in train.values() for c in range(int(y.max()) + 1)]
+    y = torch.arange(ways).repeat_interleave(queries)
+    for _ in range(steps):
+        chosen = [classes[c] for c in torch.randperm(len(classes))[:ways]]
+        x = torch.cat([x[torch.randperm(12)[: shots + queries]] for x in chosen])
+        z = trunk(x).unflatten(0, (ways, -1))
+        apart = torch.cdist(z[:, shots:].flatten(0, 1), z[:, :shots].mean(1)).square()
+        optimizer.zero_grad()
+        F.cross_entropy(-apart / 10, y).backward()
+        optimizer.step()
+    trunk.eval()
+    return nearest(lambda x: trunk(x).detach())
+
+
+def all_letters(train, steps):
+    """Features of a trunk that tells all letters of the alphabets apart, on warped pictures."""
+    classes = [int(y.max()) + 1 for _, y in train.values()]
+    first = [sum(classes[:i]) for i in range(len(classes))]
+    x = torch.cat([x for x, _ in train.values()])
+    y = torch.cat([y + f for (_, y), f in zip(train.values(), first, strict=True)])
+    trunk, _ = trained(x, y, steps, rate=8e-3, batch=128)
+    return lambda x: F.normalize(trunk(x).detach(), dim=1)
+
+
+def lab_4_classifier(train):
+    """The class means of such features."""
+    return nearest(all_letters(train, steps=250))
+
+
+def lab_4_strong(train, steps=500, copies=4, rounds=12, sharp=15.0):
+    """The same, trained longer; the means also of warped copies, and moved by the questions."""
+    features = all_letters(train, steps)
+
+    def predict(x, y, query_x):
+        seen = features(torch.cat([x, *(written(x) for _ in range(copies))]))
+        labels = y.repeat(copies + 1)
+        seen = torch.stack([seen[labels == c].mean(0) for c in range(10)]) * (len(y) / 10)
+        asked, means = features(query_x), F.normalize(seen, dim=1)
+        for _ in range(rounds):
+            share = (sharp * asked @ means.T).softmax(1)
+            means = F.normalize(seen + share.T @ asked, dim=1)
+        return (asked @ means.T).argmax(1)
+
+    return predict
+
+
 # --------------------------------------------------------------------------------------- lab 5
 class Heads(nn.Module):
     """A trunk with a linear head for each question."""
@@ -276,6 +343,7 @@ ANSWERS = {
     "lab_1": (lab_1_naive, lab_1_sensible, lab_1_strong),
     "lab_2": (lab_2_naive, lab_2_sensible, lab_2_strong),
     "lab_3": (lab_3_naive, lab_3_sensible, lab_3_transfer, lab_3_strong),
+    "lab_4": (lab_4_naive, lab_4_sensible, lab_4_classifier, lab_4_strong),
     "lab_5": (lab_5_naive, lab_5_sensible, lab_5_strong),
 }
 

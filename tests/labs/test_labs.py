@@ -80,7 +80,7 @@ def test_a_blank_answer_is_not_started(name, monkeypatch, home):
 def on_first(name, answer):
     """The verdict on the first held-out tasks, for a test's time; on all that are quick."""
     task = scorer.task_of(name)
-    seeds = task.seeds[: {"lab_3": 2, "lab_5": 1}.get(name)]
+    seeds = task.seeds[: {"lab_3": 2, "lab_4": 1, "lab_5": 1}.get(name)]
     return scorer.scored(task, chapters.LABS[name], answer, seeds)
 
 
@@ -394,6 +394,93 @@ def test_a_spy_finds_labels_that_lie_in_a_frame():
 def test_a_spy_in_a_lab_finds_nothing(name):
     result = on_first(name, spy)
     assert result.state == "scored" and result.rung == 0
+
+
+def spy_on_episodes(train):
+    asked = []
+
+    def predict(support_x, support_y, query_x):
+        asked.append(0)
+        if len(asked) % 20 == 1:  # to look around takes a while
+            return spy()(query_x, support_x, support_y)
+        return torch.zeros(100, dtype=torch.long)
+
+    return predict
+
+
+def test_a_spy_finds_no_answers_of_episodes():
+    result = one_draw("lab_4", spy_on_episodes)
+    assert result.state == "scored" and result.rung == 0, result
+    assert result.measures["1-shot"] == result.measures["5-shot"] == [0.1], "it found something"
+
+
+def spoils_its_inputs(train):
+    for x, _ in train.values():
+        x.zero_()
+    train.clear()
+    naive = answers.lab_4_naive(train)
+
+    def predict(support_x, support_y, query_x):
+        named = naive(support_x, support_y, query_x)
+        for given in (support_x, support_y, query_x):
+            given.zero_()
+        return named
+
+    return predict
+
+
+def test_an_answer_that_spoils_its_episodes_is_scored_as_any():
+    spoilt = one_draw("lab_4", spoils_its_inputs)
+    assert spoilt.measures == one_draw("lab_4", answers.lab_4_naive).measures
+
+
+def test_episodes_hold_the_same_letters_in_support_and_query():
+    from mtl_course.labs import lab_4
+
+    train, episodes, y = labs.practice("lab_4", seed=2)
+    assert [len(e.support_y) for e in episodes] == [10] * 40 + [50] * 40
+    assert y.shape == (80, 100)
+    for e, answer in zip(episodes, y, strict=True):
+        assert e.support_x.shape == (len(e.support_y), 16, 16)
+        assert e.query_x.shape == (100, 16, 16)
+        assert e.support_y.bincount().tolist() == [len(e.support_y) // 10] * 10
+        assert answer.bincount().tolist() == [10] * 10
+        assert not torch.equal(answer, answer.sort().values), "the order tells the letters"
+    assert not set(lab_4.SCRIPTS) & set(lab_4.TRAIN) and set(train) == set(lab_4.TRAIN)
+    for x, labels in train.values():
+        assert labels.bincount().unique().tolist() == [12] and len(x) == len(labels)
+
+
+def test_no_letter_of_practice_is_held_out_or_trained_on(monkeypatch):
+    from mtl_course.labs import lab_4
+
+    pictures, names, *rest = lab_4.printed()
+    marked = names[:, None, None].expand_as(pictures).float()  # each picture tells its letter
+    monkeypatch.setattr(lab_4, "printed", lambda: (marked, names, *rest))
+    monkeypatch.setattr(lab_4, "written", lambda x, generator: x)
+    seen = {}
+    for part in ("practice", "held-out"):
+        (train,), episodes, y = lab_4.draw(part, 3)
+        for e, answer in zip(episodes, y, strict=True):
+            letter = torch.stack([e.support_x[e.support_y == c][0, 0, 0] for c in range(10)])
+            assert torch.equal(e.query_x[:, 0, 0], letter[answer]) and len(letter.unique()) == 10
+        seen[part] = set(torch.cat([e.query_x for e in episodes]).unique().tolist())
+        seen["train"] = set(torch.cat([x for x, _ in train.values()]).unique().tolist())
+    assert not seen["practice"] & seen["held-out"] and len(seen["held-out"]) == 38
+    assert not seen["train"] & (seen["practice"] | seen["held-out"])
+
+
+@pytest.mark.parametrize(
+    "named, message",
+    [
+        (lambda x: torch.zeros(75, dtype=torch.long), "shape [75]; [100] is wanted"),
+        (lambda x: torch.full((100,), 10), "labels from 10 to 10; they go from 0 to 9"),
+        (lambda x: x.flatten(1).sum(1), "whole numbers are wanted"),
+    ],
+)
+def test_names_that_fit_no_episode_are_refused(named, message):
+    result = one_draw("lab_4", lambda train: lambda support_x, support_y, query_x: named(query_x))
+    assert result.state == "error" and message in result.detail, result.detail
 
 
 class Agreeable(torch.Tensor):
