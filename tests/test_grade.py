@@ -631,7 +631,9 @@ def test_nbgrader_command(samples, tmp_path, monkeypatch, capsys):
     target = tmp_path / "learner.ipynb"
     nbformat.write(learner_notebook(), target)
     monkeypatch.setattr(
-        export.notebooks, "find", lambda numbers, root: [(chapters.find("01"), target)]
+        export.notebooks,
+        "find",
+        lambda numbers, root, labs=False: [(chapters.find("01"), target)],
     )
     monkeypatch.setattr(export.sync, "load_exercises", lambda chapter: SAMPLES)
     assert export.main(["01", "--out", str(tmp_path / "source")]) == 0

@@ -33,7 +33,8 @@ import random
 def rank_rows(n, rank, ranks, seed):
     order = list(range(n))
     random.Random(seed).shuffle(order)
-    return torch.tensor([row for k, row in enumerate(order) if k % ranks == rank], dtype=torch.int64)
+    mine = [row for k, row in enumerate(order) if k % ranks == rank]
+    return torch.tensor(mine, dtype=torch.int64)
 """,
     ],
     "mixture_shares": [
