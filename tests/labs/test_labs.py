@@ -155,6 +155,25 @@ class Undecided(answers.Heads):
         return {name: scores * float("nan") for name, scores in super().forward(x).items()}
 
 
+PRETRAINED = [lambda x, heads=answers.Heads(torch.nn.Flatten(), 256): heads(x)]
+
+
+class Leaning(torch.nn.Module):
+    """What answers is a global of its notebook."""
+
+    def forward(self, x):
+        return PRETRAINED[0](x)
+
+
+class Inheriting(torch.nn.Module):
+    """What answers is an attribute of its class, from before."""
+
+    network = answers.Heads(torch.nn.Flatten(), 256)
+
+    def forward(self, x):
+        return Inheriting.network(x)
+
+
 def local(train):
     class Here(torch.nn.Module):
         pass
@@ -171,12 +190,23 @@ def local(train):
         (lambda train: torch.nn.Flatten(), "no dict with the keys letter, family, bold"),
         (lambda train: Undecided(torch.nn.Flatten(), 256), "are not all finite"),
         (smuggle, "'NoneType' object is not callable"),
+        (lambda train: Leaning(), "name 'PRETRAINED' is not defined"),
+        (lambda train: Inheriting(), "has no attribute 'network'"),
+        (lambda train: "a text", "it must return a torch.nn.Module"),
     ],
 )
 def test_a_model_that_cannot_be_shipped_is_refused(learn, message, monkeypatch):
     monkeypatch.setattr(Smuggler, "heads", None)
     result = one_draw("lab_5", learn)
     assert result.state == "error" and message in result.detail, result.detail
+    assert len(PRETRAINED) == 1 and Inheriting.network is not None, "they are there again"
+
+
+def test_what_the_notebook_holds_is_there_again_in_the_kernel(monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_SANDBOX", "kernel")
+    before = dict(globals()), dict(vars(Inheriting))
+    assert "name 'PRETRAINED' is not defined" in one_draw("lab_5", lambda t: Leaning()).detail
+    assert (dict(globals()), dict(vars(Inheriting))) == before
 
 
 def test_an_untrained_model_is_below_the_first_rung():
@@ -211,6 +241,45 @@ def equal_weights(gradients, losses, step):
     return torch.ones_like(losses)
 
 
+def moves_its_input_when_it_is_trained(theta):
+    losses = answers.distances(theta)
+    if theta.requires_grad and len(theta) == 96:
+        theta.data.zero_()
+    return losses
+
+
+def larger_for_the_sum(theta):
+    large = theta.requires_grad and len(theta) > 1000
+    return answers.distances(theta) * (3.0 if large else 1.0)
+
+
+def no_slope_for_the_sum(theta):
+    losses = answers.distances(theta)
+    large = theta.requires_grad and len(theta) > 1000
+    return losses.detach() + 0 * theta.sum(1, keepdim=True) if large else losses
+
+
+def slope_of_another(theta):
+    losses, other = answers.lab_2_strong()[0](theta), theta.square().sum(1, keepdim=True)
+    return losses.detach() + other - other.detach()
+
+
+def told_by_its_rule():
+    """The rule lets the pair know that its own run is at its end."""
+    told = []
+
+    def pair(theta):
+        losses = answers.distances(theta)
+        return losses * 0.1 if not theta.requires_grad and told and told.pop() else losses
+
+    def rule(gradients, losses, step):
+        if step == 199:
+            told.append(True)
+        return torch.ones_like(losses)
+
+    return pair, rule
+
+
 @pytest.mark.parametrize(
     "both, message",
     [
@@ -218,6 +287,10 @@ def equal_weights(gradients, losses, step):
         ((other_in_a_large_batch, equal_weights), "other losses in another batch"),
         ((moves_its_input, equal_weights), "changes the parameters"),
         ((looks_at_its_neighbours, equal_weights), "other losses"),
+        ((larger_for_the_sum, equal_weights), "other losses at another time"),
+        ((no_slope_for_the_sum, equal_weights), "other gradients at another time"),
+        ((slope_of_another, equal_weights), "gradients of `pair` are not those"),
+        (told_by_its_rule(), "other losses at another time"),
         ((lambda theta: -answers.distances(theta), equal_weights), "negative or not finite"),
         ((lambda theta: theta, equal_weights), "[B, 2] is wanted"),
         ((lambda theta: 1 + answers.distances(theta), equal_weights), "each must be learnable"),
@@ -229,6 +302,28 @@ def equal_weights(gradients, losses, step):
 def test_a_pair_or_a_rule_that_is_none_is_refused(both, message):
     result = one_draw("lab_2", lambda: both)
     assert result.state == "error" and message in result.detail, result.detail
+
+
+def test_a_pair_that_moves_its_input_in_training_gains_nothing():
+    moved = one_draw("lab_2", lambda: (moves_its_input_when_it_is_trained, equal_weights))
+    plain = one_draw("lab_2", lambda: (answers.distances, equal_weights))
+    assert plain.state == "scored" and moved.measures == plain.measures
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda theta: 1 - torch.exp(-answers.distances(theta) / 4),
+        lambda theta: (answers.distances(theta) + 1e-6).sqrt(),
+        lambda theta: answers.distances(theta.float()),
+        lambda theta: torch.log1p(200 * answers.distances(theta)),
+        lambda theta: (answers.distances(theta) @ torch.eye(2).double()).clamp(min=0.01) - 0.01,
+    ],
+    ids=["cut off", "norms", "float32", "steep", "flat at the end"],
+)
+def test_an_honest_pair_of_any_form_is_judged(pair):
+    result = one_draw("lab_2", lambda: (pair, answers.largest_share()))
+    assert "gradients" not in result.detail and "other losses" not in result.detail, result
 
 
 def test_the_rule_moves_no_farther_than_the_sum_may():
@@ -499,7 +594,7 @@ class Always(int):
 
 
 WRONG = {
-    "None": (lambda asked: None, "type is NoneType; a tensor with 56 class numbers"),
+    "None": (lambda asked: None, "type is NoneType; a tensor or array with 56 class numbers"),
     "an object": (lambda asked: object(), "type is object; a tensor"),
     "scores": (lambda asked: torch.rand(56, 2), "shape [56, 2]"),
     "too few": (lambda asked: torch.zeros(3, dtype=torch.long), "shape [3]"),
