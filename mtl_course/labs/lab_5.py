@@ -212,7 +212,7 @@ def learn(train):
 
 def _shipped(name: str, right: float, size: float) -> Rung:
     """The rung of those that answer so well with so few kilobytes."""
-    told = f"{right:.0%} of the answers right, with at most {size:,.0f} kB"
+    told = f"{100 * right:.0f} % of the answers right, with at most {size:,.0f} kB"
     return Rung(name, told, lambda m: mean(m["right"]) >= right and max(m["kB"]) <= size)
 
 

@@ -155,7 +155,11 @@ class Undecided(answers.Heads):
         return {name: scores * float("nan") for name, scores in super().forward(x).items()}
 
 
-PRETRAINED = [lambda x, heads=answers.Heads(torch.nn.Flatten(), 256): heads(x)]
+def from_before(heads):
+    return lambda x: heads(x)
+
+
+PRETRAINED = [from_before(answers.Heads(torch.nn.Flatten(), 256))]
 
 
 class Leaning(torch.nn.Module):
@@ -688,6 +692,27 @@ def test_leaving_python_is_said(small, anywhere):
         pytest.skip("the kernel itself would end")
     result = small(lambda x, y: os._exit(3))
     assert result.state == "error" and "Python came to an end" in result.detail
+
+
+def forks(x, y):
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def reads_in_a_worker(x, y):
+    next(iter(torch.utils.data.DataLoader(x, num_workers=1)))
+
+
+def calls_a_program(x, y):
+    import subprocess
+
+    subprocess.run(["true"])
+
+
+@pytest.mark.parametrize("answer", [forks, reads_in_a_worker, calls_a_program])
+def test_work_in_another_process_would_not_count_and_is_refused(answer):
+    result = scorer.scored(SMALL, LAB, answer, SMALL.seeds)
+    assert result.state == "error" and "one process and starts no other" in result.detail, result
 
 
 def test_nothing_to_score_is_said(small):
