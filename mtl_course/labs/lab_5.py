@@ -145,28 +145,35 @@ def timed(model: nn.Module, x: torch.Tensor) -> float:
 
 
 def answers(model: nn.Module, x: torch.Tensor) -> dict:
-    """Question -> scores [N, classes]."""
+    """Question -> scores [N, classes], of one picture at a time, as they are timed.
+
+    Raises:
+        Refused: there are no scores of the right shape for each question.
+    """
     with torch.no_grad():
-        return model(x.clone())
+        each = [model(picture[None].clone()) for picture in x]
+    for scores in each:
+        if not isinstance(scores, dict) or set(scores) != set(QUESTIONS):
+            raise Refused(f"The model gives no dict with the keys {', '.join(QUESTIONS)}.")
+        for name, classes in QUESTIONS.items():
+            shape = list(getattr(scores[name], "shape", []))
+            if shape != [1, classes]:
+                raise Refused(f'"{name}" has shape {shape} for one picture, not [1, {classes}].')
+    return {name: torch.cat([scores[name] for scores in each]) for name in QUESTIONS}
 
 
-def chosen(scores) -> dict:
+def chosen(scores: dict) -> dict:
     """Question -> predicted classes, as plain numbers.
 
     Raises:
-        Refused: the model does not give scores of the right shape for each question.
+        Refused: a score is not finite.
     """
-    if not isinstance(scores, dict) or set(scores) != set(QUESTIONS):
-        raise Refused(f"It is no dict with the keys {', '.join(QUESTIONS)}.")
     named = {}
     for name, classes in QUESTIONS.items():
-        one = scores[name]
-        if not isinstance(one, torch.Tensor) or one.shape != (ASKED, classes):
-            shape = list(getattr(one, "shape", []))
-            raise Refused(f'"{name}" has shape {shape}; scores [{ASKED}, {classes}] are wanted.')
-        if not torch.isfinite(one.float()).all():
+        one = scores[name].float()
+        if not torch.isfinite(one).all():
             raise Refused(f'The scores for "{name}" are not all finite.')
-        named[name] = class_numbers(one.float().argmax(1), ASKED, classes)
+        named[name] = class_numbers(one.argmax(1), ASKED, classes)
     return named
 
 

@@ -169,6 +169,18 @@ class Leaning(torch.nn.Module):
         return PRETRAINED[0](x)
 
 
+class Diligent(answers.Heads):
+    """It answers many pictures at once only, at its leisure."""
+
+    def forward(self, x):
+        return {q: s * float(len(x) > 1) for q, s in super().forward(x).items()}
+
+
+class Flat(answers.Heads):
+    def forward(self, x):
+        return {q: s.squeeze() for q, s in super().forward(x).items()}
+
+
 class Inheriting(torch.nn.Module):
     """What answers is an attribute of its class, from before."""
 
@@ -194,6 +206,7 @@ def local(train):
         (lambda train: torch.nn.Flatten(), "no dict with the keys letter, family, bold"),
         (lambda train: Undecided(torch.nn.Flatten(), 256), "are not all finite"),
         (smuggle, "'NoneType' object is not callable"),
+        (lambda train: Flat(torch.nn.Flatten(), 256), '"letter" has shape [24] for one picture'),
         (lambda train: Leaning(), "name 'PRETRAINED' is not defined"),
         (lambda train: Inheriting(), "has no attribute 'network'"),
         (lambda train: "a text", "it must return a torch.nn.Module"),
@@ -204,6 +217,16 @@ def test_a_model_that_cannot_be_shipped_is_refused(learn, message, monkeypatch):
     result = one_draw("lab_5", learn)
     assert result.state == "error" and message in result.detail, result.detail
     assert len(PRETRAINED) == 1 and Inheriting.network is not None, "they are there again"
+
+
+def test_a_model_is_asked_one_picture_at_a_time_as_it_is_timed():
+    def learn(train):
+        model = Diligent(torch.nn.Flatten(), 256)
+        model.load_state_dict(answers.lab_5_naive(train).state_dict())
+        return model
+
+    result = one_draw("lab_5", learn)
+    assert result.state == "scored" and result.rung == 0, result
 
 
 def test_what_the_notebook_holds_is_there_again_in_the_kernel(monkeypatch):
@@ -829,6 +852,7 @@ def test_the_page_needs_nothing_else_and_reads_without_seeing(tmp_path):
     text = summary.page(progress())
     page = Page(text)
     assert not re.search(r"https?://|src=|url\(|@import|<script|<link", text)
+    assert "thead th, td { overflow-wrap: normal; }" in text, "no heading is cut inside a word"
     tags = [tag for tag, _ in page.tags]
     assert tags.count("h1") == tags.count("main") == tags.count("title") == 1
     assert ("html", {"lang": "en"}) in page.tags
