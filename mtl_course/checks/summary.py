@@ -21,6 +21,11 @@ caption {{ text-align: left; padding: .2em 0; }}
 th, td {{ text-align: left; font-weight: normal; padding: .25em .6em .25em 0;
   border-bottom: 1px solid #8c959f; vertical-align: top; }}
 thead th {{ font-weight: 600; }}
+thead th, td {{ overflow-wrap: normal; }}
+td:nth-child(3) {{ white-space: nowrap; }}
+th:nth-child(1) {{ width: 40%; }} th:nth-child(2) {{ width: 20%; }}
+th:nth-child(3) {{ width: 13%; }} th:nth-child(4) {{ width: 10%; }}
+@media (max-width: 36em) {{ table {{ font-size: .85em; }} th, td {{ padding-right: .4em; }} }}
 .sign {{ display: inline-block; width: 1.5em; line-height: 1.5; text-align: center;
   border-radius: 50%; color: #fff; font-size: .75em; font-weight: 700; margin-right: .5em;
   -webkit-print-color-adjust: exact; print-color-adjust: exact; }}

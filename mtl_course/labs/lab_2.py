@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.nn import functional as F
 
 from .. import chapters
 from .rungs import Refused, Rung, Step, Task, mean
@@ -62,6 +63,13 @@ def losses_of(pair, theta: torch.Tensor) -> torch.Tensor:
     return losses
 
 
+def slopes(pair, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses [B, 2] and their gradients [B, 2, 4] at [B, 4], which the pair gets as a copy."""
+    theta = theta.detach().clone().requires_grad_(True)
+    losses = losses_of(pair, theta.clone())
+    return losses.detach(), torch.stack([_slope(losses[:, i], theta) for i in range(2)], 1)
+
+
 def trained(pair, weigh, theta: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
     """What is left of each loss [B, 2], in means of it at the start; infinite where it diverged.
 
@@ -74,13 +82,7 @@ def trained(pair, weigh, theta: torch.Tensor, rates: torch.Tensor) -> torch.Tens
     theta = theta.clone()
     first, gone = losses_of(pair, theta.clone()).detach(), torch.zeros(len(theta), dtype=torch.bool)
     for step in range(STEPS):
-        theta.requires_grad_(True)
-        losses = losses_of(pair, theta)
-        grads = [
-            torch.autograd.grad(losses[:, i].sum(), theta, retain_graph=True, allow_unused=True)[0]
-            for i in range(2)
-        ]
-        gradients = torch.stack([torch.zeros_like(theta) if g is None else g for g in grads], 1)
+        losses, gradients = slopes(pair, theta)
         weights = weigh(gradients.detach().clone(), losses.detach().clone(), step)
         with torch.no_grad():
             moved = theta - rates[:, None] * (weights[:, :, None] * gradients).sum(1)
@@ -182,6 +184,63 @@ def require_pure(pair, theta: torch.Tensor) -> None:
         raise Refused("`pair` gives a row other losses alone than beside other rows.")
 
 
+class Watched:
+    """A pair whose answers are kept now and then, to be asked for again when all runs are over.
+
+    Of every 20th call, and of all where no gradient is wanted, 16 rows are kept.
+    """
+
+    def __init__(self, pair):
+        self.pair, self.calls, self.kept = pair, 0, []
+
+    def __call__(self, theta: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        sloped = theta.requires_grad
+        if sloped and self.calls % 20:
+            return losses_of(self.pair, theta)
+        rows = torch.linspace(0, len(theta) - 1, STARTS).long()
+        before = theta.detach().clone()[rows]
+        losses = losses_of(self.pair, theta)
+        slope = None
+        if sloped:
+            slope = torch.stack([_slope(losses[:, i], theta)[rows] for i in range(2)], 1)
+        self.kept.append((before, losses.detach().clone()[rows], slope))
+        return losses
+
+    def require_honest(self) -> None:
+        """What was kept is what the pair gives now, and its gradients are those of its losses.
+
+        Raises:
+            Refused: it is not.
+        """
+        theta = torch.cat([before for before, _, _ in self.kept])
+        losses = torch.cat([losses for _, losses, _ in self.kept])
+        again = losses_of(self.pair, theta.clone()).detach()
+        if not torch.allclose(losses, again, rtol=1e-6, atol=1e-9):
+            raise Refused("`pair` gives the same parameters other losses at another time.")
+        theta = torch.cat([before for before, _, slope in self.kept if slope is not None])
+        slope = torch.cat([slope for _, _, slope in self.kept if slope is not None])
+        # Some rows may lie on an edge, where the last bit decides.
+        if _off(slope, slopes(self.pair, theta)[1], 1e-6) > 0.05:
+            raise Refused("`pair` gives the same parameters other gradients at another time.")
+        way = F.normalize(torch.randn_like(theta), dim=1)
+        up, down = (losses_of(self.pair, theta + h * way).detach() for h in (1e-4, -1e-4))
+        if _off((slope @ way[:, :, None])[:, :, 0], (up - down) / 2e-4, 0.05) > 0.25:
+            raise Refused("The gradients of `pair` are not those of its losses.")
+
+
+def _slope(losses: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """The gradient of each row's loss, [B, 4]; zero where it does not depend on the parameters."""
+    [slope] = torch.autograd.grad(losses.sum(), theta, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(theta) if slope is None else slope.detach()
+
+
+def _off(one: torch.Tensor, other: torch.Tensor, part: float) -> float:
+    """The share of rows that differ by more than a part of what they are."""
+    near = torch.isclose(one, other, rtol=part, atol=0.1 * part)
+    return 1 - near.flatten(1).all(1).double().mean().item()
+
+
 def judged(both, tune: torch.Tensor, judge: torch.Tensor) -> dict[str, float]:
     """What the learner's pair and rule come to, beside the tuned sum.
 
@@ -192,7 +251,9 @@ def judged(both, tune: torch.Tensor, judge: torch.Tensor) -> dict[str, float]:
         raise Refused("`invent` must return two functions, (pair, rule).")
     pair, rule = both
     require_pure(pair, judge.clone())
-    mine, other = compared(pair, rule, tune, judge), compared(control, rule, tune, judge)
+    watched = Watched(pair)
+    mine, other = compared(watched, rule, tune, judge), compared(control, rule, tune, judge)
+    watched.require_honest()
     if not mine["alone"] <= ALONE:
         raise Refused(
             f"Trained alone, a task keeps {mine['alone']:.2f} of its loss;"

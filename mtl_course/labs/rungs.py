@@ -22,7 +22,7 @@ class Step:
         name: what it is called in messages.
         call: gets what the step before returned (the first step: the learner's function).
         limit: seconds of processor time that it may take.
-        gives: what it must return: ``"a function"`` to go on with, else None.
+        gives: what it must return, to be called later: such as ``"a function"``, else None.
     """
 
     name: str
@@ -134,11 +134,15 @@ def _array(value, wanted: str) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray | list | tuple):
-        raise Refused(f"Its type is {type(value).__name__}; a tensor with {wanted} is wanted.")
+        raise Refused(
+            f"Its type is {type(value).__name__}; a tensor or array with {wanted} is wanted."
+        )
     try:
         return np.array(value, subok=False)
     except (ValueError, TypeError):
-        raise Refused(f"It is no even list of numbers; a tensor with {wanted} is wanted.") from None
+        raise Refused(
+            f"It is no even list of numbers; a tensor or array with {wanted} is wanted."
+        ) from None
 
 
 def _require_finite(array: np.ndarray) -> None:

@@ -249,6 +249,8 @@ def _run(answer, steps, plain, seed: int, seconds: dict):
     """What the last step returns, as plain data; `Stopped` where it does not come to its end."""
 
     def work(board=None) -> dict:
+        if board is not None:  # in a process of its own, whose hooks end with it
+            sys.addaudithook(_one_process)
         return _attempt(answer, steps, plain, seed)
 
     data = None
@@ -267,6 +269,12 @@ def _run(answer, steps, plain, seed: int, seconds: dict):
     if data["state"] != "done":
         raise Stopped(data["state"], data["detail"])
     return data["value"]
+
+
+def _one_process(event: str, arguments) -> None:
+    """Refuse further processes: their time would not count."""
+    if event in ("os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"):
+        raise PermissionError("A lab's function runs in one process and starts no other.")
 
 
 def _from(ending: child.Ending, steps) -> dict:

@@ -155,6 +155,41 @@ class Undecided(answers.Heads):
         return {name: scores * float("nan") for name, scores in super().forward(x).items()}
 
 
+def from_before(heads):
+    return lambda x: heads(x)
+
+
+PRETRAINED = [from_before(answers.Heads(torch.nn.Flatten(), 256))]
+
+
+class Leaning(torch.nn.Module):
+    """What answers is a global of its notebook."""
+
+    def forward(self, x):
+        return PRETRAINED[0](x)
+
+
+class Diligent(answers.Heads):
+    """It answers many pictures at once only, at its leisure."""
+
+    def forward(self, x):
+        return {q: s * float(len(x) > 1) for q, s in super().forward(x).items()}
+
+
+class Flat(answers.Heads):
+    def forward(self, x):
+        return {q: s.squeeze() for q, s in super().forward(x).items()}
+
+
+class Inheriting(torch.nn.Module):
+    """What answers is an attribute of its class, from before."""
+
+    network = answers.Heads(torch.nn.Flatten(), 256)
+
+    def forward(self, x):
+        return Inheriting.network(x)
+
+
 def local(train):
     class Here(torch.nn.Module):
         pass
@@ -171,12 +206,34 @@ def local(train):
         (lambda train: torch.nn.Flatten(), "no dict with the keys letter, family, bold"),
         (lambda train: Undecided(torch.nn.Flatten(), 256), "are not all finite"),
         (smuggle, "'NoneType' object is not callable"),
+        (lambda train: Flat(torch.nn.Flatten(), 256), '"letter" has shape [24] for one picture'),
+        (lambda train: Leaning(), "name 'PRETRAINED' is not defined"),
+        (lambda train: Inheriting(), "has no attribute 'network'"),
+        (lambda train: "a text", "it must return a torch.nn.Module"),
     ],
 )
 def test_a_model_that_cannot_be_shipped_is_refused(learn, message, monkeypatch):
     monkeypatch.setattr(Smuggler, "heads", None)
     result = one_draw("lab_5", learn)
     assert result.state == "error" and message in result.detail, result.detail
+    assert len(PRETRAINED) == 1 and Inheriting.network is not None, "they are there again"
+
+
+def test_a_model_is_asked_one_picture_at_a_time_as_it_is_timed():
+    def learn(train):
+        model = Diligent(torch.nn.Flatten(), 256)
+        model.load_state_dict(answers.lab_5_naive(train).state_dict())
+        return model
+
+    result = one_draw("lab_5", learn)
+    assert result.state == "scored" and result.rung == 0, result
+
+
+def test_what_the_notebook_holds_is_there_again_in_the_kernel(monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_SANDBOX", "kernel")
+    before = dict(globals()), dict(vars(Inheriting))
+    assert "name 'PRETRAINED' is not defined" in one_draw("lab_5", lambda t: Leaning()).detail
+    assert (dict(globals()), dict(vars(Inheriting))) == before
 
 
 def test_an_untrained_model_is_below_the_first_rung():
@@ -211,6 +268,45 @@ def equal_weights(gradients, losses, step):
     return torch.ones_like(losses)
 
 
+def moves_its_input_when_it_is_trained(theta):
+    losses = answers.distances(theta)
+    if theta.requires_grad and len(theta) == 96:
+        theta.data.zero_()
+    return losses
+
+
+def larger_for_the_sum(theta):
+    large = theta.requires_grad and len(theta) > 1000
+    return answers.distances(theta) * (3.0 if large else 1.0)
+
+
+def no_slope_for_the_sum(theta):
+    losses = answers.distances(theta)
+    large = theta.requires_grad and len(theta) > 1000
+    return losses.detach() + 0 * theta.sum(1, keepdim=True) if large else losses
+
+
+def slope_of_another(theta):
+    losses, other = answers.lab_2_strong()[0](theta), theta.square().sum(1, keepdim=True)
+    return losses.detach() + other - other.detach()
+
+
+def told_by_its_rule():
+    """The rule lets the pair know that its own run is at its end."""
+    told = []
+
+    def pair(theta):
+        losses = answers.distances(theta)
+        return losses * 0.1 if not theta.requires_grad and told and told.pop() else losses
+
+    def rule(gradients, losses, step):
+        if step == 199:
+            told.append(True)
+        return torch.ones_like(losses)
+
+    return pair, rule
+
+
 @pytest.mark.parametrize(
     "both, message",
     [
@@ -218,6 +314,10 @@ def equal_weights(gradients, losses, step):
         ((other_in_a_large_batch, equal_weights), "other losses in another batch"),
         ((moves_its_input, equal_weights), "changes the parameters"),
         ((looks_at_its_neighbours, equal_weights), "other losses"),
+        ((larger_for_the_sum, equal_weights), "other losses at another time"),
+        ((no_slope_for_the_sum, equal_weights), "other gradients at another time"),
+        ((slope_of_another, equal_weights), "gradients of `pair` are not those"),
+        (told_by_its_rule(), "other losses at another time"),
         ((lambda theta: -answers.distances(theta), equal_weights), "negative or not finite"),
         ((lambda theta: theta, equal_weights), "[B, 2] is wanted"),
         ((lambda theta: 1 + answers.distances(theta), equal_weights), "each must be learnable"),
@@ -229,6 +329,28 @@ def equal_weights(gradients, losses, step):
 def test_a_pair_or_a_rule_that_is_none_is_refused(both, message):
     result = one_draw("lab_2", lambda: both)
     assert result.state == "error" and message in result.detail, result.detail
+
+
+def test_a_pair_that_moves_its_input_in_training_gains_nothing():
+    moved = one_draw("lab_2", lambda: (moves_its_input_when_it_is_trained, equal_weights))
+    plain = one_draw("lab_2", lambda: (answers.distances, equal_weights))
+    assert plain.state == "scored" and moved.measures == plain.measures
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda theta: 1 - torch.exp(-answers.distances(theta) / 4),
+        lambda theta: (answers.distances(theta) + 1e-6).sqrt(),
+        lambda theta: answers.distances(theta.float()),
+        lambda theta: torch.log1p(200 * answers.distances(theta)),
+        lambda theta: (answers.distances(theta) @ torch.eye(2).double()).clamp(min=0.01) - 0.01,
+    ],
+    ids=["cut off", "norms", "float32", "steep", "flat at the end"],
+)
+def test_an_honest_pair_of_any_form_is_judged(pair):
+    result = one_draw("lab_2", lambda: (pair, answers.largest_share()))
+    assert "gradients" not in result.detail and "other losses" not in result.detail, result
 
 
 def test_the_rule_moves_no_farther_than_the_sum_may():
@@ -499,7 +621,7 @@ class Always(int):
 
 
 WRONG = {
-    "None": (lambda asked: None, "type is NoneType; a tensor with 56 class numbers"),
+    "None": (lambda asked: None, "type is NoneType; a tensor or array with 56 class numbers"),
     "an object": (lambda asked: object(), "type is object; a tensor"),
     "scores": (lambda asked: torch.rand(56, 2), "shape [56, 2]"),
     "too few": (lambda asked: torch.zeros(3, dtype=torch.long), "shape [3]"),
@@ -593,6 +715,27 @@ def test_leaving_python_is_said(small, anywhere):
         pytest.skip("the kernel itself would end")
     result = small(lambda x, y: os._exit(3))
     assert result.state == "error" and "Python came to an end" in result.detail
+
+
+def forks(x, y):
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def reads_in_a_worker(x, y):
+    next(iter(torch.utils.data.DataLoader(x, num_workers=1)))
+
+
+def calls_a_program(x, y):
+    import subprocess
+
+    subprocess.run(["true"])
+
+
+@pytest.mark.parametrize("answer", [forks, reads_in_a_worker, calls_a_program])
+def test_work_in_another_process_would_not_count_and_is_refused(answer):
+    result = scorer.scored(SMALL, LAB, answer, SMALL.seeds)
+    assert result.state == "error" and "one process and starts no other" in result.detail, result
 
 
 def test_nothing_to_score_is_said(small):
@@ -709,6 +852,7 @@ def test_the_page_needs_nothing_else_and_reads_without_seeing(tmp_path):
     text = summary.page(progress())
     page = Page(text)
     assert not re.search(r"https?://|src=|url\(|@import|<script|<link", text)
+    assert "thead th, td { overflow-wrap: normal; }" in text, "no heading is cut inside a word"
     tags = [tag for tag, _ in page.tags]
     assert tags.count("h1") == tags.count("main") == tags.count("title") == 1
     assert ("html", {"lang": "en"}) in page.tags
