@@ -173,10 +173,8 @@ def score(name: str, answer=None) -> Score:
         KeyboardInterrupt: it was interrupted.
 
     Example:
-        >>> def learn(train):
-        ...     raise NotImplementedError("your answer goes here")
-        >>> score("lab_3", learn).headline
-        'lab_3: not started'
+        >>> score("lab_1", "no function").headline
+        'lab_1: stopped with an error'
     """
     task, lab = task_of(name), chapters.find(name)
     answer = learner.find(task.function) if answer is None else answer

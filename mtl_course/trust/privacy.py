@@ -223,9 +223,9 @@ def noise_for(epsilon: float, steps: int, delta: float, q: float = 1.0) -> float
         ValueError: a budget of zero or less, or one so small that no noise up to 10,000 keeps it.
 
     Example:
-        >>> noise = noise_for(1.0, steps=150, delta=1e-5, q=0.05)
-        >>> round(noise, 2), round(spent(noise, 150, 1e-5, q=0.05), 3)
-        (2.72, 1.0)
+        >>> noise = noise_for(1.0, steps=1, delta=1e-5)
+        >>> round(spent(noise, 1, 1e-5), 3)
+        1.0
     """
     if not epsilon > 0:
         raise ValueError(
