@@ -466,6 +466,14 @@ def test_the_same_answer_has_the_same_score_whatever_was_drawn_before(small):
     assert small(random_answer).measures == first
 
 
+def contents(cell):
+    """What a closure's cell holds; None where it is still empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
 def labels_in(thing, count, depth=0):
     """Every tensor or array of so many numbers that can be reached from a thing."""
     if isinstance(thing, torch.Tensor | np.ndarray):
@@ -478,7 +486,7 @@ def labels_in(thing, count, depth=0):
         elif isinstance(thing, list | tuple | set):
             inside = list(thing)[:200]
         elif callable(thing) and getattr(thing, "__closure__", None):
-            inside = [c.cell_contents for c in thing.__closure__]
+            inside = [contents(c) for c in thing.__closure__]
         elif hasattr(thing, "__dict__"):
             inside = list(vars(thing).values())
         for one in inside:
