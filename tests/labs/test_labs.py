@@ -486,7 +486,8 @@ def labels_in(thing, count, depth=0):
         elif isinstance(thing, list | tuple | set):
             inside = list(thing)[:200]
         elif callable(thing) and getattr(thing, "__closure__", None):
-            inside = [contents(c) for c in thing.__closure__]
+            cells = thing.__closure__  # of a function; some objects answer to any name
+            inside = [contents(c) for c in cells] if isinstance(cells, tuple) else []
         elif hasattr(thing, "__dict__"):
             inside = list(vars(thing).values())
         for one in inside:
