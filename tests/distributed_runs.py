@@ -265,7 +265,7 @@ def deadly(model):
 
 
 def mortal(folder, epochs, kills=False):
-    """A run of three steps an epoch; the second process is killed in the third epoch, if at all."""
+    """Three steps per epoch; the second process is killed in the third epoch, if at all."""
     rank, path = place()[0], Path(folder, "mortal.pt")
     Path(folder, f"pid {rank}").write_text(str(os.getpid()))
     if kills and rank == 1:
