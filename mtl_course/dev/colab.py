@@ -33,6 +33,8 @@ VERSIONS = (
     "scikit-learn==1.6.1",
     "ipython==7.34.0",
     "ipykernel==6.17.1",
+    # Jupyter's own on Colab; it brings jsonschema, which chapter 24 needs.
+    "nbformat>=5.10",
 )
 # Without dependencies: the server side of the widgets brings a whole Jupyter.
 WIDGETS = ("ipywidgets==7.7.1", "ipython_genutils")

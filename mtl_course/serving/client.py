@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -14,7 +15,9 @@ def _connection(address: str, patience: float) -> HTTPConnection:
 
 
 def _post(connection: HTTPConnection, body: bytes, kind: str) -> tuple[int, dict]:
-    connection.request("POST", "/predict", body, {"Content-Type": kind})
+    # a service that refuses a body closes before all of it is sent, and has answered
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.request("POST", "/predict", body, {"Content-Type": kind})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 

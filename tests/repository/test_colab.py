@@ -26,7 +26,7 @@ from mtl_course.dev import notebooks, sample, solve, sync
 pytestmark = pytest.mark.colab
 
 # Colab's versions of what runs a notebook; torch, NumPy and so on are those installed here.
-KERNEL = [line for line in tool.VERSIONS if line.startswith("ipy")]
+KERNEL = [line for line in tool.VERSIONS if line.startswith(("ipy", "nbformat"))]
 python_of, run = tool.python_of, tool.run
 
 
@@ -70,7 +70,7 @@ def link(source: Path, target: Path) -> None:
 def twin():
     """Python of an environment with Colab's kernel and nothing else, kept for the next run."""
     names = ["py{}{}".format(*sys.version_info[:2]), *KERNEL, *tool.WIDGETS]
-    version = "-".join(names).replace("==", "")
+    version = "-".join(names).replace("==", "").replace(">=", "")
     folder = notebooks.ROOT / "build" / "colab" / version
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)

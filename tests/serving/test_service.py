@@ -26,6 +26,7 @@ from mtl_course.serving import (
     load_test,
     running,
 )
+from mtl_course.serving.client import _post
 
 READER = NGrams(["soft", "very", "very soft"], length=4)
 LIMITS = Limits(texts=3, characters=40, body=400, waiting=2)
@@ -141,11 +142,27 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit():
         connection = HTTPConnection(parts.hostname, parts.port, timeout=5)
         chunks = (b" " * 300 for _ in range(3))
         headers = {"Content-Type": "application/json"}
-        connection.request("POST", "/predict", chunks, headers, encode_chunked=True)
+        with contextlib.suppress(BrokenPipeError):  # if the service hangs up before all is sent
+            connection.request("POST", "/predict", chunks, headers, encode_chunked=True)
         response = connection.getresponse()
         assert response.status == 413 and b"larger than 400 bytes" in response.read()
         connection.close()
         assert ask(address, {"texts": ["soft"]})[0] == 200
+
+
+def test_the_answer_is_read_though_the_service_hung_up_before_the_body_was_sent():
+    class HangsUp(HTTPConnection):
+        def send(self, data):
+            if data.startswith(b" "):
+                raise BrokenPipeError
+            super().send(data)
+
+    with running(Service(release(), LIMITS)) as address:
+        parts = urlsplit(address)
+        connection = HangsUp(parts.hostname, parts.port, timeout=5)
+        status, answer = _post(connection, b" " * 500, "application/json")
+        connection.close()
+    assert status == 413 and "larger than 400 bytes" in answer["error"]
 
 
 def test_a_model_that_fails_gives_a_500_without_a_traceback():
