@@ -40,7 +40,7 @@ __getattr__, __dir__, __all__ = exports(
         "short_type": "precision",  # the 16-bit type for a device
         "SyncCounter": "syncs",  # counts the calls that wait for the GPU
         # several processes
-        "launch": "distributed",  # call a function in new processes that form a group
+        "launch": "launching",  # call a function in new processes that form a group
         "world": "distributed",  # join the processes of a run: which one is this?
         "World": "distributed",  # rank, number of processes, device
         "mean_gradients": "distributed",  # for a loop by hand: every .grad averaged

@@ -17,7 +17,7 @@ from torch import nn
 from mtl_course.data import Batch, Inputs, Table
 from mtl_course.multitask.backward import balanced_backward_in_parts
 from mtl_course.training import launch, mean_gradients, process_mean, world
-from mtl_course.training.distributed import require_mean
+from mtl_course.training.distributed import _in_contact, require_mean
 
 
 @pytest.fixture(scope="module")
@@ -340,3 +340,14 @@ def test_a_table_is_divided_as_its_batches_are():
     batch = next(table.batches(4, torch.Generator().manual_seed(0)))
     parts = [batch.part(number, 2).x for number in (0, 1)]
     assert torch.equal(torch.stack(parts, 1).flatten(), batch.x.flatten())
+
+
+def test_an_error_that_is_no_lost_contact_stays_what_it_is():
+    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), _in_contact(0, 2):
+        raise RuntimeError("Invalid scalar type")
+    lost = RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer. More.")
+    with (
+        pytest.raises(ConnectionError, match=r"lost contact.*\(Connection closed"),
+        _in_contact(0, 2),
+    ):
+        raise lost
