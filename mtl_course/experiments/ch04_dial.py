@@ -165,7 +165,8 @@ def train(way: str, seed: int, plan: Plan = PLAN) -> list[dict]:
     and stops each task takes those with its least validation loss, in every way to share.
 
     Returns:
-        Per value: task -> "accuracy" on the test images, in per cent, "rate", "strength", "stop".
+        Per value: task -> "accuracy" on the test images, in per cent, the "validation" loss
+        that was least, "rate", "strength" and "stop".
     """
     given = draw(seed, plan)
     strengths = plan.strengths if way == "soft" else (0.0,)
@@ -207,11 +208,12 @@ def train(way: str, seed: int, plan: Plan = PLAN) -> list[dict]:
     found = []
     for share in plan.shares:
         here = torch.tensor([run[0] == share for run in runs])
-        row = {"accuracy": {}, "rate": {}, "stop": {}, "strength": {}}
+        row = {"accuracy": {}, "validation": {}, "rate": {}, "stop": {}, "strength": {}}
         for t, task in enumerate(TASKS):
             best = int(losses[..., t].masked_fill(~here, torch.inf).argmin())
             stop, number = divmod(best, len(runs))
             row["accuracy"][task] = round(float(right[stop, number, t]), 3)
+            row["validation"][task] = float(losses[stop, number, t])
             row["rate"][task], row["strength"][task] = runs[number][1:]
             row["stop"][task] = (stop + 1) * (plan.steps // plan.stops)
         found.append(row)
