@@ -39,7 +39,7 @@ from ..networks.trunks import mlp
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.tasks import Task, classification, regression
-from . import common
+from . import ch04_census, ch04_dial, common
 from .common import (
     TrainedNetwork,
     best_on_validation,
@@ -517,5 +517,6 @@ def run_wider(seeds: Sequence[int]) -> dict:
     return results
 
 
-# Written by ``python -m mtl_course.record 04 --profile cpu --part wider --seeds 5``.
-RECORDS = {"wider": run_wider}
+# Written by ``python -m mtl_course.record 04 --profile cpu --part wider --seeds 5``, and the others
+# with their names.
+RECORDS = {"wider": run_wider, "dial": ch04_dial.run_dial, "census": ch04_census.run_census}
