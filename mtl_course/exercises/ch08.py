@@ -5,10 +5,9 @@ import math
 
 import torch
 from torch.nn import functional as F
-from torch.nn.functional import conv2d, max_pool2d, relu
 
 from ..checks.exercise import exercise
-from .inputs import different, shuffled, task_names, whole
+from .inputs import shuffled, task_names, whole
 from .outcomes import named
 
 
@@ -158,116 +157,7 @@ def _(side, layers):
     return _sides(lambda n, k, s, p: (n + 2 * p - k) // s + 1, layers, side)[-1]
 
 
-# -------------------------------------------------------------------------------------- 2. the stem
-# inputs
-def _stem_case(kernels, images):
-    """Images that are not square, one of these kernels, and another number of maps."""
-
-    def draw(generator):
-        kernel = kernels[whole(generator, 0, len(kernels))]
-        channels, maps = different(generator, 2, 2, 6)
-        sides = different(generator, 2, 9, 14)
-        return (
-            torch.randn(images, channels, *sides, generator=generator),
-            torch.randn(maps, channels, kernel, kernel, generator=generator) / kernel,
-        )
-
-    return draw
-
-
-# reference
-# Plain names, since the byte code of `F.conv2d` depends on how F was imported, and an unchanged
-# starter is known by it.
-def _large_stem(x, weight):
-    """First map of a residual network for images of about 32
-    pixels: [B, 3, H, W] -> [B, C, H, W], the side unchanged.
-
-    weight: [C, 3, k, k] with k odd. There is no norm here, and
-    ReLU comes last. The code is right for 224 pixels.
-    """
-    k = weight.shape[-1]
-    x = conv2d(x, weight, stride=2, padding=k // 2)
-    return max_pool2d(relu(x), 3, stride=2, padding=1)
-
-
-@exercise(
-    [_stem_case([3], 2), _stem_case([5, 7, 9], 1), _stem_case([1], 3)],
-    points=1,
-    starter=_large_stem,
-    hints=(
-        (
-            "Two of the operations make the map smaller. Which, and what do they become at full"
-            " resolution?"
-        ),
-        (
-            "Stride 1, and no pooling at all: a max-pool of stride 1 keeps the side, but blurs"
-            " what the convolution has found."
-        ),
-        "conv2d(x, weight, padding=k // 2) with k = weight.shape[-1]: every side stays as it is.",
-    ),
-)
-def first_map(x, weight):
-    k = weight.shape[-1]
-    x = conv2d(x, weight, padding=k // 2)
-    return relu(x)
-
-
-# laws
-@first_map.law("the side is unchanged")
-def _(answer, x, weight):
-    return answer(x, weight).shape == (len(x), len(weight), *x.shape[2:])
-
-
-# mistakes
-@first_map.mistake(
-    "As it came, it leaves a quarter of the side:"
-    " the convolution halves the map, and so does the max-pool."
-)
-def _(x, weight):
-    return _large_stem(x, weight)
-
-
-@first_map.mistake(
-    "The convolution still has stride 2:"
-    " three of four places are never looked at from their own centre."
-)
-def _(x, weight):
-    return relu(conv2d(x, weight, stride=2, padding=weight.shape[-1] // 2))
-
-
-@first_map.mistake("The max-pool is still there, and halves the map.")
-def _(x, weight):
-    return max_pool2d(
-        relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=2, padding=1
-    )
-
-
-@first_map.mistake(
-    "A max-pool of stride 1 keeps the side and still blurs:"
-    " each place now repeats its neighbours. Leave it out."
-)
-def _(x, weight):
-    return max_pool2d(
-        relu(conv2d(x, weight, padding=weight.shape[-1] // 2)), 3, stride=1, padding=1
-    )
-
-
-@first_map.mistake("Without padding the map loses k - 1 pixels a side.")
-def _(x, weight):
-    return relu(conv2d(x, weight))
-
-
-@first_map.mistake("ReLU is gone with the pool: the first block would get negative values.")
-def _(x, weight):
-    return conv2d(x, weight, padding=weight.shape[-1] // 2)
-
-
-@first_map.mistake("Padding 1 fits a kernel of 3. For a kernel of k it is k // 2.")
-def _(x, weight):
-    return relu(conv2d(x, weight, padding=1))
-
-
-# ----------------------------------------------------------------------------------- 3. two loaders
+# ----------------------------------------------------------------------------------- 2. two loaders
 # inputs
 def _loaders(long, short, size, spare=1):
     """Orders of two sets. spare: rounds of the shorter one that are not needed."""
@@ -421,7 +311,7 @@ def _(long, shuffles, size):
     return [(rows, shuffles.flatten()[: len(rows)]) for rows in long.split(size)]
 
 
-# ---------------------------------------------------------------------------------- 4. label spaces
+# ---------------------------------------------------------------------------------- 3. label spaces
 # inputs
 # some names lie inside others, and several begin alike
 _WORDS = ["cat", "bus", "catfish", "deer", "elm", "helm", "goat", "hat", "ivy", "jar"]
@@ -602,7 +492,7 @@ def _(names_a, names_b, labels):
     return names, table[labels.unique(return_inverse=True)[1]]
 
 
-# -------------------------------------------------------------------------------- 5. balanced heads
+# -------------------------------------------------------------------------------- 4. balanced heads
 # inputs
 def _heads(rows, classes, size=3.0):
     """Logits and labels of several heads, the two dicts in different orders.
@@ -818,3 +708,184 @@ def _(logits, targets):
         return F.cross_entropy(z, y) / math.log(int(y.max()) + 1)
 
     return torch.stack(_each(logits, targets, of_the_batch)).mean()
+
+
+# ----------------------------------------------------------------------------- 5. a fair comparison
+# inputs
+def _runs(count, seeds, kind="plain"):
+    """A joint network and its rivals, in a random order.
+
+    The cheaper rivals have lower accuracy, and one is as dear as the joint network. kind: "dear"
+    has a rival beyond the budget that is better than all; "lucky" has a fair rival that is the best
+    on the test photos and not on those for validation; "uneven" has a fair rival that is the best
+    but for one seed; "mixed" has rivals that are the best in one seed each.
+    """
+
+    def draw(generator):
+        level = 20 + 40 * float(torch.rand(1, generator=generator))
+        budget = 10.0 ** whole(generator, 3, 12)
+
+        def runs(validation, test, compute):
+            noise = torch.randn(2, seeds, generator=generator, dtype=torch.float64)
+            return {
+                "test": level + test + noise[0],
+                "validation": level + validation + noise[1],
+                "compute": budget * compute,
+            }
+
+        rivals = [runs(-6.0 * k, -6.0 * k, 1.0 if not k else 0.5 / k) for k in range(count)]
+        if kind == "dear":
+            rivals += [runs(30.0, 30.0, 1.5), runs(20.0, 25.0, 40.0)]
+        if kind == "lucky":
+            rivals.append(runs(-12.0, 12.0, 0.75))
+        if kind == "uneven":
+            rivals.append(runs(6.0, 6.0, 0.25))
+            rivals[-1]["validation"][0] -= 15.0
+        if kind == "mixed":
+            for k in range(seeds):
+                lucky = runs(-9.0, -9.0, 0.9)
+                lucky["validation"][k] += 15.0
+                lucky["test"][k] += 15.0
+                rivals.append(lucky)
+        names = task_names(generator, len(rivals))
+        named_rivals = dict(zip(names, rivals, strict=True))
+        return runs(4.0, 4.0, 1.0), shuffled(generator, named_rivals)
+
+    return draw
+
+
+# reference
+@exercise(
+    [
+        _runs(3, 5),
+        _runs(2, 6, "dear"),
+        _runs(2, 4, "lucky"),
+        _runs(1, 7, "mixed"),
+        _runs(2, 8, "uneven"),
+    ],
+    points=2,
+    call=lambda answer, *args: named(answer(*args), "name", "gains"),
+    grad=False,
+    hints=(
+        "Two questions: who may take part, and who among them would you have deployed?",
+        (
+            "A rival takes part if its compute is at most that of the joint run. You deploy the one"
+            " with the best mean on validation photos: the test is for the last number only."
+        ),
+        "The gains are joint[\"test\"] - rivals[name][\"test\"]: seed by seed, no means.",
+    ),
+)
+def fair_gain(joint, rivals):
+    """What joint training gives over the best that you could
+    have had without the partner, for as much compute.
+
+    joint: dict with "test" and "validation", float64 [S],
+    accuracies in per cent, one per seed, and "compute", a float,
+    the multiply-adds of one training. rivals: dict, name -> dict
+    of the same kind, with the same seeds in the same order. All
+    rates are chosen; which network to deploy is not.
+    Return (name, gains): the rival to hold the joint network
+    against, and the gain in points in each seed, [S].
+    """
+    ### BEGIN SOLUTION
+    fair = {}
+    for name, runs in rivals.items():
+        if runs["compute"] <= joint["compute"]:
+            fair[name] = runs["validation"].mean()
+    best = max(fair, key=fair.get)
+    return best, joint["test"] - rivals[best]["test"]
+    ### END SOLUTION
+
+
+# laws
+@fair_gain.law("what the test shows does not decide who the rival is")
+def _(answer, joint, rivals):
+    shifted = {
+        name: {**runs, "test": runs["test"] + 100.0 * place}
+        for place, (name, runs) in enumerate(sorted(rivals.items()))
+    }
+    return answer(joint, shifted)[0] == answer(joint, rivals)[0]
+
+
+@fair_gain.law("a rival that costs more than the joint network changes nothing")
+def _(answer, joint, rivals):
+    dear = {key: joint[key] + 1000.0 for key in ("test", "validation")}
+    more = {"some other network": {**dear, "compute": 1.01 * joint["compute"]}, **rivals}
+    first, second = answer(joint, rivals), answer(joint, more)
+    return first[0] == second[0] and bool(torch.as_tensor(first[1] == second[1]).all())
+
+
+# mistakes
+def _against(joint, rivals, score, fair=lambda mine, budget: mine <= budget):
+    some = {n: r for n, r in rivals.items() if fair(r["compute"], joint["compute"])} or rivals
+    best = max(some, key=lambda name: float(score(some[name])))
+    return best, joint["test"] - rivals[best]["test"]
+
+
+@fair_gain.mistake(
+    "You take the rival with the best test accuracy. A choice made on the test photos is part of"
+    " the training: the number that is left is no test. Choose by validation."
+)
+def _(joint, rivals):
+    return _against(joint, rivals, lambda runs: runs["test"].mean())
+
+
+@fair_gain.mistake(
+    "A rival with more compute than the joint run takes part. Then the gain says what compute does,"
+    " not what the partner does."
+)
+def _(joint, rivals):
+    return _against(joint, rivals, lambda runs: runs["validation"].mean(), lambda mine, all_: True)
+
+
+@fair_gain.mistake(
+    "Rivals with exactly the same compute are left out, or only those with less take part:"
+    " a rival may spend all that the joint run spends."
+)
+def _(joint, rivals):
+    return _against(
+        joint, rivals, lambda runs: runs["validation"].mean(), lambda mine, budget: mine < budget
+    )
+
+
+@fair_gain.mistake(
+    "You take the cheapest network. The partner costs compute, too: the rival may use as much."
+)
+def _(joint, rivals):
+    return _against(joint, rivals, lambda runs: -runs["compute"])
+
+
+@fair_gain.mistake(
+    "You choose by the best single seed. One lucky draw of the labels decides then: take the mean."
+)
+def _(joint, rivals):
+    return _against(joint, rivals, lambda runs: runs["validation"].max())
+
+
+@fair_gain.mistake(
+    "The gains are those on validation photos. The rival was chosen on them, so they flatter it."
+)
+def _(joint, rivals):
+    best, _ = _against(joint, rivals, lambda runs: runs["validation"].mean())
+    return best, joint["validation"] - rivals[best]["validation"]
+
+
+@fair_gain.mistake("The sign: a gain is the joint network minus the rival.")
+def _(joint, rivals):
+    best, gains = _against(joint, rivals, lambda runs: runs["validation"].mean())
+    return best, -gains
+
+
+@fair_gain.mistake(
+    "You subtract the rival's mean. Each seed has labels of its own, easy or hard for both"
+    " networks: compare within the seed."
+)
+def _(joint, rivals):
+    best, _ = _against(joint, rivals, lambda runs: runs["validation"].mean())
+    return best, joint["test"] - rivals[best]["test"].mean()
+
+
+@fair_gain.mistake("These are per cent of the rival's accuracy. Points are asked for.")
+def _(joint, rivals):
+    best, gains = _against(joint, rivals, lambda runs: runs["validation"].mean())
+    return best, 100 * gains / rivals[best]["test"]

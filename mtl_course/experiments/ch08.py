@@ -1,8 +1,9 @@
 """Chapter 8: one residual network for two label sets, and for two digits in one image.
 
 Also a failure of BatchNorm between two sets. The test images are the same for all seeds and no
-choice sees them. `ch08_compare` trains and compares, `ch08_features` looks into the trunk,
-`ch08_gpu` holds the experiment at full size. Needs no Jupyter.
+choice sees them. `ch08_photos` holds the headline, few labels of CIFAR-100 beside CIFAR-10.
+`ch08_compare` trains and compares, `ch08_features` looks into the trunk, `ch08_gpu` holds the
+experiment at full size. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..multitask.sharing import HardSharing
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.evaluation import predict
+from . import ch08_photos
 from .ch02 import images_of
 from .ch08_compare import (
     PARTS,
@@ -236,8 +238,14 @@ def run_further(
     return {"rates": rates, "uci": uci}
 
 
-# Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``.
-RECORDS = {"further": run_further}
+# Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``, and the others with
+# ``--part photos --seeds 5`` and so on, "photos" before "budgets".
+RECORDS = {
+    "further": run_further,
+    "photos": ch08_photos.run,
+    "budgets": ch08_photos.run_budgets,
+    "wide": ch08_photos.run_wide,
+}
 
 
 # ------------------------------------------------------------------------------------- for a record

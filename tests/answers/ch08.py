@@ -44,37 +44,6 @@ def map_sides(side, layers):
     return out
 """,
     ],
-    "first_map": [
-        """
-def first_map(x, weight):
-    return torch.conv2d(x, weight, padding="same").clamp(min=0)
-""",
-        """
-def first_map(x, weight):
-    B, _, H, W = x.shape
-    k = weight.shape[-1]
-    patches = torch.nn.functional.unfold(x, k, padding=(k - 1) // 2)
-    return (weight.flatten(1) @ patches).view(B, len(weight), H, W).relu()
-""",
-        """
-def first_map(x, weight):
-    p = weight.shape[-1] // 2
-    return F.threshold(conv2d(F.pad(x, (p, p, p, p)), weight), 0, 0)
-""",
-        """
-def first_map(x, weight):
-    C, c, k, _ = weight.shape
-    p = k // 2
-    B, _, H, W = x.shape
-    z = F.pad(x, (p, p, p, p))
-    out = sum(
-        torch.einsum("bchw,oc->bohw", z[:, :, i : i + H, j : j + W], weight[:, :, i, j])
-        for i in range(k)
-        for j in range(k)
-    )
-    return torch.maximum(out, torch.zeros_like(out))
-""",
-    ],
     "paired_batches": [
         """
 def paired_batches(long, shuffles, size):
@@ -177,10 +146,40 @@ def balanced_loss(logits, targets):
     return torch.mean(torch.stack(losses))
 """,
     ],
+    "fair_gain": [
+        """
+def fair_gain(joint, rivals):
+    order = sorted(rivals, key=lambda n: rivals[n]["validation"].sum().item(), reverse=True)
+    for name in order:
+        if not rivals[name]["compute"] > joint["compute"]:
+            return name, torch.sub(joint["test"], rivals[name]["test"])
+""",
+        """
+def fair_gain(joint, rivals):
+    names = [n for n in rivals if rivals[n]["compute"] / joint["compute"] <= 1]
+    table = torch.stack([rivals[n]["validation"] for n in names])
+    name = names[int(table.mean(1).argmax())]
+    return [name, -(rivals[name]["test"] - joint["test"])]
+""",
+        """
+def fair_gain(joint, rivals):
+    best, name = -float("inf"), None
+    for rival, runs in rivals.items():
+        mean = sum(runs["validation"].tolist()) / len(runs["validation"])
+        if runs["compute"] <= joint["compute"] and mean > best:
+            best, name = mean, rival
+    gains = [a - b for a, b in zip(joint["test"].tolist(), rivals[name]["test"].tolist())]
+    return name, torch.tensor(gains, dtype=torch.float64, device=joint["test"].device)
+""",
+    ],
 }
 
 EQUIVALENT = {
-    "first_map": {"k = weight.shape[-1]  =>  k = weight.shape[-2]": "the kernels are square"},
+    "fair_gain": {
+        'fair[name] = runs["validation"].mean()  =>  fair[name] = runs["validation"].sum()'.replace(
+            '"', "'"
+        ): "every rival has as many seeds"
+    },
     "balanced_loss": {
         "losses.append(loss / math.log(z.shape[1]))  =>  losses.append(loss / math.log(z.shape[-1]))": (
             "the logits have two dimensions"

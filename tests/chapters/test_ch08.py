@@ -2,8 +2,10 @@
 both profiles at a tiny size.
 """
 
+import json
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import nn
 
 from mtl_course import data, records
 from mtl_course.data.batches import Separate
-from mtl_course.experiments import ch08, ch08_compare, ch08_gpu
+from mtl_course.experiments import ch08, ch08_compare, ch08_gpu, ch08_large, ch08_photos
 from mtl_course.multitask.fit import evaluate_tasks
 from mtl_course.multitask.sharing import HardSharing
 
@@ -387,6 +389,136 @@ def test_further_seeds_take_the_rates_of_the_record():
     assert alone[0] == alone[1]
     with pytest.raises(ValueError, match=r"chosen on the seeds \[9\]"):
         ch08.run_further([9, 10])
+
+
+# ---------------------------------------------------------------------------------------- photos
+TINY_PHOTOS = ch08_photos.Photos(
+    widths=(2, 4, 4),
+    steps=8,
+    batch=8,
+    rates=(0.05, 0.1),
+    labels=(2,),
+    headline=3,
+    classes=4,
+    partner=5,
+    held_out=(2, 3),
+)
+
+
+@pytest.fixture
+def no_photos(monkeypatch):
+    """Coloured noise under the names of both sets: 15 photos per class, told apart by pixels."""
+    g = torch.Generator().manual_seed(0)
+    sets = {
+        name: (torch.randn(15 * c, 3, 16, 16, generator=g), torch.arange(15 * c) % c, f"{name}, no")
+        for name, c in (("cifar100", 100), ("cifar10", 10))
+    }
+    monkeypatch.setattr(ch08_photos, "photos", sets.__getitem__)
+    return sets
+
+
+def test_a_photo_is_halved_by_the_means_of_four_pixels():
+    x = np.random.RandomState(0).randint(0, 256, (2, 4, 6, 3)).astype(np.uint8)
+    small = ch08_photos.halved(x)
+    assert small.shape == (2, 3, 2, 3)
+    assert float(small[1, 2, 1, 0]) == pytest.approx(x[1, 2:4, 0:2, 2].mean() / 64 - 2)
+
+
+def test_photos_are_dealt_apart_and_the_test_does_not_change():
+    y = np.arange(600) % 10
+    first, second = (ch08_photos.dealt(y, [7, 2], 20, (10, 30), seed) for seed in (0, 1))
+    for rows in (first, second):
+        every = np.concatenate(list(rows.values()))
+        assert len(set(every)) == len(every) == 2 * 60
+        for part, n in zip(ch08.PARTS, (20, 10, 30), strict=True):
+            assert y[rows[part]].tolist() == [7] * n + [2] * n
+    assert (first["test"] == second["test"]).all()
+    assert set(first["train"]) != set(second["train"])
+    # fewer labels are some of the same labels
+    assert set(ch08_photos.dealt(y, [7, 2], 5, (10, 30), 0)["train"]) < set(first["train"])
+
+
+def test_a_draw_numbers_its_own_classes(no_photos):
+    first, second = (ch08_photos.draw(seed, 3, TINY_PHOTOS) for seed in (0, 1))
+    assert first.classes == {"few": 4, "many": 10}
+    x, y = first.parts["train"].sets["few"]
+    assert y.tolist() == [c for c in range(4) for _ in range(3)]
+    pixels, labels, _ = no_photos["cifar100"]
+    theirs = [int(labels[(pixels == photo).flatten(1).all(1)]) for photo in x]
+    assert theirs[::3] == np.random.RandomState(0).permutation(100)[:4].tolist()
+    assert theirs == [theirs[3 * (k // 3)] for k in range(12)]
+    assert not torch.equal(x, second.parts["train"].sets["few"][0])
+    assert len(first.parts["train"].sets["many"][1]) == 50
+
+
+def test_a_network_alone_meets_the_photos_of_the_joint_one(no_photos, monkeypatch):
+    met = {}
+    for tasks in (("few",), ("few", "many")):
+        seen = met[tasks] = []
+        monkeypatch.setattr(
+            ch08_photos, "compose", lambda *_, seen=seen: lambda x, g: seen.append(x) or x
+        )
+        held = ch08_photos.draw(0, 3, TINY_PHOTOS)
+        model = ch08_photos.learned(held, tasks, TINY_PHOTOS.plan("alone"), 9, 0.1, 0)
+        assert set(model.heads) == set(tasks) and not model.training
+    alone, joint = met.values()
+    assert len(alone) == len(joint) == 9
+    for one, both in zip(alone, joint, strict=True):
+        assert torch.equal(one, both[: len(one)]) and len(both) == 2 * len(one)
+
+
+def test_the_plain_loop_is_that_of_the_headline(monkeypatch):
+    """The chapter's loop, from its cell, with the same data: the same weights."""
+    path = Path(__file__).parents[2] / "notebooks" / "08_cnn_multitask.ipynb"
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"]]
+    (cell,) = [c for c in cells if "def train_jointly(" in c]
+    room = {"torch": torch, "nn": nn, "ch08": ch08}
+    exec(cell[: cell.index("\nnet = ")], room)
+    monkeypatch.setattr(ch08_photos, "compose", lambda *_: lambda x, g: x)
+    held = ch08.label_sets("same digits", 5, 0)
+    ours = room["train_jointly"](held, 6, 0.1, 3)
+    theirs = ch08_photos.learned(held, ("mnist", "uci"), ch08.SETS, 6, 0.1, 3)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_experiment_on_photos_runs_at_a_tiny_size(no_photos):
+    lines = []
+    found = ch08_photos.run([0, 1, 2], lines.append, sizes=TINY_PHOTOS)
+    assert found["sets"] == {"few": "cifar100, no", "many": "cifar10, no"}
+    assert found["photos"]["few"] == {"train": 12, "validation": 8, "test": 12}
+    assert list(found["accuracy"]) == list(ch08_photos.HEADLINE) and len(lines) == 6
+    for method, parts in found["accuracy"].items():
+        tasks = ch08_photos.METHODS[method][0]
+        assert set(parts) == {"validation", "test"} and list(parts["test"]) == list(tasks)
+        assert all(len(values) == 3 for values in parts["test"].values())
+        assert found["rates"][method] in TINY_PHOTOS.rates
+        trials = found["trials"][method]
+        assert max(trials, key=lambda r, t=trials: np.mean(t[r])) == str(found["rates"][method])
+    price = {method: row["compute"] for method, row in found["cost"].items()}
+    assert price["alone, all the compute"] == 2 * price["alone"]
+    assert price["alone, all the compute"] <= price["joint"] < 1.1 * price["alone"] * 2
+    others = ch08_photos.run_budgets(
+        [0, 1, 2], lines.append, sizes=TINY_PHOTOS, rates=found["rates"]
+    )
+    assert list(others["accuracy"]) == ["2"] and "joint" in others["accuracy"]["2"]
+    wide = ch08_photos.run_wide([0, 1, 2], lines.append, sizes=TINY_PHOTOS, rates=found["rates"])
+    assert list(wide["accuracy"]) == ["alone, wide", "joint, wide", "partner alone"]
+    assert wide["cost"]["joint, wide"]["parameters"] > 1.5 * found["cost"]["joint"]["parameters"]
+
+
+def test_pages_have_labels_that_fit_their_ink():
+    x, y = ch08_large.pages(6, 3)
+    assert x.shape == (6, 1, 224, 224) and y["kind"].shape == (6, 224, 224)
+    assert set(y["count"].tolist()) <= {0, 1, 2} and set(y["kind"].unique().tolist()) <= {0, 1, 2}
+    ink = y["kind"] > 0
+    assert (y["distance"][ink] == 0).all() and (y["distance"][~ink] >= 0.01).all()
+    for page in range(6):  # digits stay in quarters of their own
+        quarters = [ink[page, a : a + 112, b : b + 112].any() for a in (0, 112) for b in (0, 112)]
+        assert sum(map(int, quarters)) == y["count"][page] + 1
+    assert x[ink[:, None]].mean() > x[~ink[:, None]].mean() + 1
+    test = [ch08_large.pages(4, seed, "test")[0] for seed in (0, 0, 1)]
+    assert torch.equal(test[0], test[1]) and not torch.equal(test[0], test[2])
 
 
 # --------------------------------------------------------------------------------------- the record
