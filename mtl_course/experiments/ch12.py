@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from .. import data
 from ..data.corruptions import STRENGTHS, corrupt
 from ..networks.trunks import Classifier, cnn, mlp
-from ..records.pieces import kept
 from ..training.loop import fit
 from ..transfer.schedules import layers
 from .ch12_gpu import Photos, full_size
@@ -381,36 +380,8 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
     return model, held_out
 
 
-def run_known(
-    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Digits | None = None
-) -> dict:
-    """A source that knows the target's classes, tuned on ten UCI images of each. Plain JSON.
-
-    Method -> test accuracies on "own" and "other" images, one value per seed. Ten seeds at once,
-    since more would need much memory; each ten is kept as a piece.
-    """
-    plan, found = plan or PLANS["cpu"], {}
-    for start in range(0, len(seeds), 10):
-        some = list(seeds[start : start + 10])
-        piece = kept(f"{plan}, known, seeds {some}", _some_seeds, plan, some)
-        for method, row in piece.items():
-            whole = found.setdefault(method, {kind: [] for kind in row})
-            for kind, values in row.items():
-                whole[kind] += values
-        report(f"known classes, seeds {some[0]} to {some[-1]}")
-    return found
-
-
-def _some_seeds(plan: Digits, seeds: Sequence[int]) -> dict[str, dict]:
-    """Method -> accuracies on "own" and "other"."""
-    methods = ("full", CONVERGED, "layer-wise", "LP-FT")
-    rows = Study(plan, seeds, digits=10).compare("UCI", 10, methods)
-    return {m: {kind: rows[m][kind] for kind in ("own", "other")} for m in methods}
-
-
-# Written by ``python -m mtl_course.record 12 --part photos --seeds 5`` and
-# ``python -m mtl_course.record 12 --part known --seeds 10:50``.
-RECORDS = {"photos": run_worth, "known": run_known}
+# Written by ``python -m mtl_course.record 12 --part photos --seeds 5``.
+RECORDS = {"photos": run_worth}
 
 
 def run(

@@ -48,15 +48,15 @@ class Worth:
         source_batch: images per step.
         classes: of CIFAR-100, drawn anew in every seed.
         shots: labels per class.
-        searched: numbers of labels at which rates are searched. The first is that of `FEW`; its
-            rates hold up to it, those of the second above it.
+        searched: numbers of labels at which rates are searched: at the first for every method, at
+            the second from scratch once more, for that number and above.
         held_out: training images per class that validate.
         batch: images per step.
         steps: on the target, from a source.
         scratch_steps: without one.
         severity: of the corruptions in the test.
-        rates: that every method may try, but layer-wise; they fall to zero in a line.
-        layer_rates: of the head, for layer-wise rates: as many.
+        rates: that every method may try but LP-FT; they fall to zero in a line.
+        lp_rates: the same of LP-FT, whose head is trained already: as many, and lower.
         pull: strength of L2-SP.
         penalties: scikit-learn's C of a converged probe: as many.
         mixes: shares of the tuned weights in WiSE-FT.
@@ -74,12 +74,12 @@ class Worth:
     shots: tuple[int, ...] = (5, 20, 50)
     searched: tuple[int, int] = (20, 50)
     held_out: int = 20
-    batch: int = 32
-    steps: int = 250
-    scratch_steps: int = 750
+    batch: int = 64
+    steps: int = 150
+    scratch_steps: int = 400
     severity: int = 2
-    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    layer_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    lp_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     pull: float = 1e-2
     penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
     mixes: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -309,7 +309,7 @@ def mixed(first: Classifier, second: Classifier, share: float) -> Classifier:
 # ----------------------------------------------------------------------------------- the comparison
 def rates_of(method: str, plan: Worth) -> tuple[float, ...]:
     """The rates that a method may try."""
-    return plan.layer_rates if method == "layer-wise" else plan.rates
+    return plan.lp_rates if method == "LP-FT" else plan.rates
 
 
 def methods_at(shots: int, plan: Worth) -> list[str]:
@@ -378,7 +378,8 @@ def run_worth(
     search: dict = {}
     for shots in plan.searched:
         search[str(shots)] = {}
-        for method in methods_at(shots, plan):
+        all_methods = shots == plan.searched[0]
+        for method in methods_at(shots, plan) if all_methods else [SCRATCH]:
             tries = []
             for seed in list(seeds)[: plan.judges]:
                 key = f"{plan}, {method}, {shots} labels, seed {seed}"
@@ -387,14 +388,12 @@ def run_worth(
             by_rate = zip(rates_of(method, plan), zip(*tries, strict=True), strict=True)
             search[str(shots)][method] = {str(rate): list(values) for rate, values in by_rate}
             report(f"{shots} labels, {method}: {search[str(shots)][method]}")
-    chosen = {}
+    chosen: dict = {}
     for shots in plan.shots:
         low, high = (search[str(n)] for n in plan.searched)
-        trials = low if shots <= plan.searched[0] else high
-        chosen[str(shots)] = {
-            m: float(max(trials[m], key=lambda rate: np.mean(trials[m][rate])))
-            for m in methods_at(shots, plan)
-        }
+        trials = low | (high if shots >= plan.searched[1] else {})
+        best = {m: max(tried, key=lambda r: np.mean(tried[r])) for m, tried in trials.items()}
+        chosen[str(shots)] = {m: float(best[m]) for m in methods_at(shots, plan)}
     accuracies: dict = {}
     mixes: dict = {}
     for seed in seeds:
