@@ -55,8 +55,7 @@ class Worth:
         steps: on the target, from a source.
         scratch_steps: without one.
         severity: of the corruptions in the test.
-        rates: that every method may try but LP-FT; they fall to zero in a line.
-        lp_rates: the same of LP-FT, whose head is trained already: as many, and lower.
+        rates: that every method may try; they fall to zero in a line.
         pull: strength of L2-SP.
         penalties: scikit-learn's C of a converged probe: as many.
         mixes: shares of the tuned weights in WiSE-FT.
@@ -66,8 +65,8 @@ class Worth:
     side: int = 16
     depths: tuple[int, ...] = (1, 1, 1)
     widths: tuple[int, ...] = (16, 32, 64)
-    source_images: int = 20000
-    source_epochs: int = 4
+    source_images: int = 25000
+    source_epochs: int = 8
     source_rate: float = 0.1
     source_batch: int = 128
     classes: int = 20
@@ -79,7 +78,6 @@ class Worth:
     scratch_steps: int = 400
     severity: int = 2
     rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    lp_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     pull: float = 1e-2
     penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
     mixes: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -307,11 +305,6 @@ def mixed(first: Classifier, second: Classifier, share: float) -> Classifier:
 
 
 # ----------------------------------------------------------------------------------- the comparison
-def rates_of(method: str, plan: Worth) -> tuple[float, ...]:
-    """The rates that a method may try."""
-    return plan.lp_rates if method == "LP-FT" else plan.rates
-
-
 def methods_at(shots: int, plan: Worth) -> list[str]:
     """The methods with a rate that are run at this number of labels per class."""
     few = FEW if shots == plan.searched[0] else ()
@@ -323,7 +316,7 @@ def validated(method: str, shots: int, weights: Mapping, seed: int, plan: Worth)
     source, target = loaded(plan, weights), Target(plan, seed)
     return [
         evaluate(tuned(method, rate, source, target, shots, seed), target.validation, accuracy)
-        for rate in rates_of(method, plan)
+        for rate in plan.rates
     ]
 
 
@@ -385,7 +378,7 @@ def run_worth(
                 key = f"{plan}, {method}, {shots} labels, seed {seed}"
                 weights = sources[seed]["weights"]
                 tries.append(kept(key, validated, method, shots, weights, seed, plan))
-            by_rate = zip(rates_of(method, plan), zip(*tries, strict=True), strict=True)
+            by_rate = zip(plan.rates, zip(*tries, strict=True), strict=True)
             search[str(shots)][method] = {str(rate): list(values) for rate, values in by_rate}
             report(f"{shots} labels, {method}: {search[str(shots)][method]}")
     chosen: dict = {}

@@ -327,7 +327,6 @@ SMALL = ch12_worth.Worth(
     steps=6,
     scratch_steps=8,
     rates=(0.01, 0.1),
-    lp_rates=(0.01, 0.1),
     penalties=(0.1, 1.0),
     mixes=(0.0, 0.5, 1.0),
 )
