@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from .. import data
 from ..data.corruptions import STRENGTHS, corrupt
 from ..networks.trunks import Classifier, cnn, mlp
-from ..records.pieces import kept
 from ..training.loop import fit
 from ..transfer.schedules import layers
 from .ch12_gpu import Photos, full_size
 from .ch12_rates import CONVERGED, METHODS, converged_heads, correct, rate_table, train_runs
+from .ch12_worth import run_worth
 from .common import many_outputs, seeded, stacked
 
 __all__ = [
@@ -380,65 +380,8 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
     return model, held_out
 
 
-def run_known(
-    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Digits | None = None
-) -> dict:
-    """A source that knows the target's classes, tuned on ten UCI images of each. Plain JSON.
-
-    Method -> test accuracies on "own" and "other" images, one value per seed.
-    """
-    methods = ("full", CONVERGED, "layer-wise", "LP-FT")
-    return _in_tens("known", seeds, report, plan, (10,), methods)["10"]
-
-
-def run_new(
-    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Digits | None = None
-) -> dict:
-    """New classes: full fine-tuning against the converged probe. Plain JSON.
-
-    Labels per class -> method -> test accuracies on "own" and "other" images, one per seed.
-    """
-    shots = (plan or PLANS["cpu"]).shots
-    return _in_tens("new", seeds, report, plan, shots, ("full", CONVERGED))
-
-
-def _in_tens(
-    name: str,
-    seeds: Sequence[int],
-    report: Callable[[str], None],
-    plan: Digits | None,
-    shots: Sequence[int],
-    methods: Sequence[str],
-) -> dict:
-    """Ten seeds at once, since more would need much memory; each ten is kept as a piece."""
-    plan, found = plan or PLANS["cpu"], {}
-    for start in range(0, len(seeds), 10):
-        some = list(seeds[start : start + 10])
-        key = f"{plan}, {name}, seeds {some}"
-        piece = kept(key, _some_seeds, name, plan, some, shots, methods)
-        for n, rows in piece.items():
-            for method, row in rows.items():
-                whole = found.setdefault(n, {}).setdefault(method, {kind: [] for kind in row})
-                for kind, values in row.items():
-                    whole[kind] += values
-        report(f"{name} classes, seeds {some[0]} to {some[-1]}")
-    return found
-
-
-def _some_seeds(
-    name: str, plan: Digits, seeds: Sequence[int], shots: Sequence[int], methods: Sequence[str]
-) -> dict[str, dict]:
-    """Labels per class -> method -> accuracies on "own" and "other"."""
-    known = name == "known"
-    study, found = Study(plan, seeds, digits=10 if known else 6), {}
-    for n in shots:
-        rows = study.compare("UCI" if known else "MNIST", n, methods)
-        found[str(n)] = {m: {kind: rows[m][kind] for kind in ("own", "other")} for m in methods}
-    return found
-
-
-# Written by ``python -m mtl_course.record 12 --part known --seeds 10:50``; the other part likewise.
-RECORDS = {"known": run_known, "new": run_new}
+# Written by ``python -m mtl_course.record 12 --part photos --seeds 5``.
+RECORDS = {"photos": run_worth}
 
 
 def run(

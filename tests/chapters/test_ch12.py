@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data, records
+from mtl_course import data
 from mtl_course.data.corruptions import STRENGTHS
-from mtl_course.experiments import ch12, ch12_gpu, ch12_rates
+from mtl_course.experiments import ch12, ch12_gpu, ch12_rates, ch12_worth
 from mtl_course.transfer.penalties import l2_sp
 from mtl_course.transfer.schedules import layer_groups
 
@@ -197,20 +197,6 @@ def test_a_converged_probe_is_the_logistic_regression_on_the_frozen_features():
                 assert g.abs().max() < 1e-2 * max(1.0, strength)
 
 
-def test_further_seeds_are_compared_in_tens():
-    said = []
-    found = ch12.run_known(range(12), said.append, plan=TINY)
-    assert list(found) == ["full", ch12.CONVERGED, "layer-wise", "LP-FT"] and len(said) == 2
-    assert all(len(row["own"]) == len(row["other"]) == 12 for row in found.values())
-    found_new = ch12.run_new(range(11), said.append, plan=TINY)
-    assert list(found_new) == ["2"] and list(found_new["2"]) == ["full", ch12.CONVERGED]
-    assert len(found_new["2"]["full"]["other"]) == 11
-    last = ch12.Study(TINY, [10]).compare("MNIST", 2, [ch12.CONVERGED])[ch12.CONVERGED]
-    assert found_new["2"][ch12.CONVERGED]["other"][10:] == pytest.approx(last["other"])
-    first = ch12.Study(TINY, range(10), digits=10).compare("UCI", 10, ["full"])["full"]
-    assert found["full"]["other"][:10] == pytest.approx(first["other"])
-
-
 def test_a_broad_source_has_seen_every_corruption_a_narrow_one_clean_images():
     x, y = torch.rand(5, 1, 14, 14), torch.arange(5)
     views, labels = ch12.many_kinds(x, y)
@@ -325,13 +311,105 @@ def test_a_source_with_norms_is_judged_on_images_that_it_was_not_trained_on(monk
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.trunk)
 
 
-def test_some_seeds_of_the_records_are_within_its_spread():
-    known, new = records.load("12", "known"), records.load("12", "new")
-    rows = {"known": ch12.run_known(known.provenance["seeds"][:2], lambda line: None)}
-    rows |= ch12.run_new(new.provenance["seeds"][:2], lambda line: None)
-    for case, methods in {"known": known.results, **new.results}.items():
-        for method, row in methods.items():
-            for kind, values in row.items():
-                gap = np.abs(np.array(rows[case][method][kind]) - values[:2])
-                limit = 3 * np.std(values, ddof=1) + 0.01
-                assert (gap < limit).all(), (case, method, kind)
+# ------------------------------------------------------------------------------- small photographs
+SMALL = ch12_worth.Worth(
+    side=8,
+    depths=(1, 1),
+    widths=(4, 6),
+    source_images=48,
+    source_epochs=1,
+    source_batch=8,
+    classes=3,
+    shots=(2, 3, 4),
+    searched=(3, 4),
+    held_out=2,
+    batch=8,
+    steps=6,
+    scratch_steps=8,
+    rates=(0.01, 0.1),
+    penalties=(0.1, 1.0),
+    mixes=(0.0, 0.5, 1.0),
+)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The plan, with handwritten digits in the place of photographs."""
+    monkeypatch.setattr("mtl_course.data.door.load", digits_in_its_place)
+    ch12_worth.photos.cache_clear()
+    yield SMALL
+    ch12_worth.photos.cache_clear()
+
+
+def test_the_worth_of_pretraining_is_measured_on_every_seed_at_the_rates_that_validated_best(small):
+    found = ch12_worth.run_worth(range(2), lambda line: None, plan=small)
+    assert json.loads(json.dumps(found)) == found and len(found["source"]) == 2
+    searched = {shots: list(rows) for shots, rows in found["search"].items()}
+    assert searched == {"3": ["scratch", *ch12_worth.TUNED], "4": ["scratch"]}
+    for shots, rows in found["accuracy"].items():
+        ends = {ch12.CONVERGED, ch12_worth.RANDOM}
+        assert set(rows) - ends == set(found["rates"][shots])
+        assert all(len(row[kind]) == 2 for row in rows.values() for kind in ("own", "corrupted"))
+    assert set(found["accuracy"]["3"]) > set(ch12_worth.FEW)
+    assert not set(found["accuracy"]["2"]) & set(ch12_worth.FEW)
+    for shots, tried in (("2", "3"), ("3", "3"), ("4", "4")):
+        trials = found["search"][tried]["scratch"]
+        best = max(trials, key=lambda rate: np.mean(trials[rate]))
+        assert found["rates"][shots]["scratch"] == float(best)
+    assert found["rates"]["4"]["full"] == found["rates"]["3"]["full"]
+    for shots in ("3", "4"):  # WiSE-FT goes from the converged probe to LP-FT
+        own, rows = found["mixes"][shots]["own"], found["accuracy"][shots]
+        assert [path[0] for path in own] == pytest.approx(rows[ch12.CONVERGED]["own"])
+        assert [path[-1] for path in own] == pytest.approx(rows["LP-FT"]["own"])
+
+
+def test_small_photographs_for_training_validation_and_test_do_not_meet(small):
+    target = ch12_worth.Target(small, 0)
+    assert len(set(target.classes.tolist())) == 3
+    few, more = (target.train(shots)[0] for shots in (2, 4))
+    held, test = target.validation[0], ch12_worth.centred(target.test[0])
+    assert [len(x) for x in (few, more, held)] == [6, 12, 6]
+
+    def same(a, b):
+        return torch.cdist(a.flatten(1), b.flatten(1)).min(dim=1).values < 1e-5
+
+    assert same(few, more).all()  # fewer labels are among more
+    assert not same(more, held).any() and not same(more, test).any()
+    assert target.train(2)[1].bincount().tolist() == [2, 2, 2]
+    other = ch12_worth.Target(small, 1)
+    assert not torch.equal(other.train(4)[0], more)
+
+
+def test_a_layer_with_a_rate_of_zero_keeps_weights_and_statistics(small):
+    model = ch12_worth.network(small, 3, 0)
+    before = copy.deepcopy(model.state_dict())
+    table = torch.tensor([0.0, 0.0, 0.1, 0.1]).expand(3, -1)
+    x, y = ch12_worth.Target(small, 0).train(4)
+    ch12_worth.tune(model, table, x, y, 8, seed=0)
+    moved = {name for name, v in model.state_dict().items() if not torch.equal(v, before[name])}
+    assert any("running_mean" in name for name in moved) and "head.weight" in moved
+    assert all(name.startswith(("trunk.stages.1", "head")) for name in moved)
+
+
+def test_the_weights_of_wise_ft_lie_between_those_of_both_ends(small):
+    a, b = (ch12_worth.network(small, 3, seed) for seed in (0, 1))
+    b.trunk.stem[1].running_mean += 1
+    ends = [ch12_worth.mixed(a, b, share).state_dict() for share in (0.0, 0.25, 1.0)]
+    for name, p in a.state_dict().items():
+        q = b.state_dict()[name]
+        assert torch.equal(ends[0][name], p) and torch.allclose(ends[2][name].float(), q.float())
+        if p.is_floating_point():
+            torch.testing.assert_close(ends[1][name], 0.75 * p + 0.25 * q)
+
+
+def test_a_source_comes_back_from_its_weights(small):
+    kept = ch12_worth.source_weights(small, 0)
+    again = json.loads(json.dumps({name: p.tolist() for name, p in kept["weights"].items()}))
+    x = torch.rand(2, 3, 8, 8)
+    first, second = (ch12_worth.loaded(small, weights) for weights in (kept["weights"], again))
+    assert torch.equal(first(x), second(x))
+
+
+def test_rates_fall_in_a_line():
+    table = ch12_worth.falling(torch.full((4, 2), 0.1))
+    torch.testing.assert_close(table[:, 0], torch.tensor([0.1, 0.075, 0.05, 0.025]))
