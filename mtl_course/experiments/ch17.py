@@ -51,12 +51,13 @@ TRIED = {
     "sinusoids": tuple(m for m in METHODS if m != "joint, new head"),
     "characters": (
         *("pooled", "one head a task", "joint, new head"),
-        *("MAML", "MAML, 5 steps", "Reptile, 5 steps"),
+        *("MAML", "Reptile, 5 steps"),
     ),
     "schools": ("pooled", "one head a task", "MAML", "Reptile, 5 steps"),
     "ILEA": ("pooled", "one head a task", "MAML", "Reptile, 5 steps"),
 }
 COUNTS = (0, 1, 2, 5, 10, 20, 50)  # steps on a new task
+FEWER = {"characters": COUNTS[:-1]}  # where all methods have settled by then
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # of these steps
 # of these steps, where cross-entropy allows longer ones
 LONGER = {"characters": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)}
@@ -69,7 +70,7 @@ PLANS = {
         pool=1000,
     ),
 }
-CHARACTERS = Plan({"characters": 500}, width=64, judged=40, pool=500)
+CHARACTERS = Plan({"characters": 400}, width=64, judged=40, pool=500)
 SCHOOLS = Plan({"schools": 200})
 # of inner steps in training
 TRAINING_RATE = {"sinusoids": 0.01, "characters": 0.1, "schools": 0.03, "ILEA": 0.03}
@@ -253,13 +254,15 @@ def curves(
     only: str = "",
     score: Callable | None = None,
     unit: float = 1.0,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Mean query loss after so many steps at each rate on each task's support.
 
-    [len(rates), len(COUNTS)]. A task whose support loss did not fall keeps the start: anyone who
-    adapts can see that, and one task that diverges would rule the mean. Steps follow the loss;
-    queries are judged by `score` in its place where there is one. Meta-SGD's own rates are
-    multiplied by rate / unit, where `unit` is what they were before they were learned.
+    [len(rates), len(counts)], for COUNTS where none are given. A task whose support loss did not
+    fall keeps the start: anyone who adapts can see that, and one task that diverges would rule the
+    mean. Steps follow the loss; queries are judged by `score` in its place where there is one.
+    Meta-SGD's own rates are multiplied by rate / unit, where `unit` is what they were before they
+    were learned.
     """
     objective = meta.objective(f, loss)
     judged_by = meta.objective(f, score or loss)
@@ -269,7 +272,7 @@ def curves(
         at_start = objective(params, x, y), judged_by(params, query, judged)
         rates = rate if own is None else {n: r * (rate / unit) for n, r in own.items()}
         adapted, done, losses = params, 0, []
-        for count in COUNTS:
+        for count in COUNTS if counts is None else counts:
             options = {"first_order": True, "only": only}
             adapted = meta.adapt(objective, adapted, (x, y), count - done, rates, **options)
             done = count
@@ -290,23 +293,26 @@ def judge(
     family: Family,
     outer: Sequence[float],
     only: str,
-    rates: Sequence[float] = RATES,
+    rates: Sequence[float] | None = None,
     unit: float = 1.0,
+    counts: Sequence[int] | None = None,
 ) -> dict[str, dict]:
-    """Kind -> "test" losses after each of COUNTS, at the best rates on validation tasks.
+    """Kind -> "test" losses after each of `counts` steps, at the best rates on validation tasks.
 
     starts: name -> [outer, ...]. "outer" and "rate" are the rates that were taken. "best": with the
         number of "steps" chosen on validation tasks, too. "validation": by outer rate, the mean
         over the numbers of steps from 1 on of the loss at the best inner rate for each.
     """
+    rates, counts = RATES if rates is None else rates, COUNTS if counts is None else counts
     rows = {}
     by_outer = [{name: p[k] for name, p in starts.items()} for k in range(len(outer))]
     for kind in family.losses:
         how = {"loss": loss_of(family, kind), "rates": rates, "only": only, "unit": unit}
+        how["counts"] = counts
         how["score"] = score_of(family, kind)
         validation = [curves(f, start, family.validation[kind], **how) for start in by_outer]
         tried = torch.stack(validation)  # [outer, rates, counts]
-        chosen = [divmod(int(tried[:, :, c].argmin()), len(rates)) for c in range(len(COUNTS))]
+        chosen = [divmod(int(tried[:, :, c].argmin()), len(rates)) for c in range(len(counts))]
         test = {k: curves(f, by_outer[k], family.test[kind], **how) for k in {k for k, _ in chosen}}
         losses = [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)]
         best = int(tried.flatten(0, 1).amin(0).argmin())
@@ -315,7 +321,7 @@ def judge(
             "outer": [outer[k] for k, _ in chosen],
             "rate": [rates[r] for _, r in chosen],
             "best": losses[best],
-            "steps": COUNTS[best],
+            "steps": counts[best],
             "validation": tried.amin(1)[:, 1:].mean(1).tolist(),
         }
     return rows
@@ -353,7 +359,7 @@ def of_method(
     device = families[0].pool[0].device
     f = Functional(families[0].network().to(device))
     only = "heads" if method == "ANIL" else ""
-    rates, unit = LONGER.get(name, RATES), TRAINING_RATE[name]
+    how = LONGER.get(name, RATES), TRAINING_RATE[name], FEWER.get(name, COUNTS)
     if method == "scratch":
         outer, params = (
             (0.0,),
@@ -362,13 +368,13 @@ def of_method(
     else:
         outer = plan.outer or OUTER[name]
         first = train(method, name, families[:1], plan, seeds[:1], outer)
-        found = judge(f, {n: p[0] for n, p in first.items()}, families[0], outer, only, rates, unit)
+        found = judge(f, {n: p[0] for n, p in first.items()}, families[0], outer, only, *how)
         tried = torch.tensor([row["validation"] for row in found.values()])
         best = int((tried / tried.amin(1, keepdim=True)).sum(0).argmin())
         outer = outer[best : best + 1]
         params = train(method, name, families, plan, seeds, outer)
     rows = [
-        judge(f, {n: p[k] for n, p in params.items()}, family, outer, only, rates, unit)
+        judge(f, {n: p[k] for n, p in params.items()}, family, outer, only, *how)
         for k, family in enumerate(families)
     ]
     return {kind: [row[kind] for row in rows] for kind in rows[0]}
