@@ -77,7 +77,7 @@ TRAINING_RATE = {"sinusoids": 0.01, "characters": 0.1, "schools": 0.03, "ILEA": 
 # of Adam in training: what every method may try
 OUTER = {
     "sinusoids": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "characters": (3e-4, 1e-3, 3e-3, 1e-2),
+    "characters": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "schools": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
     "ILEA": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 }
