@@ -1,14 +1,14 @@
 """Chapter 17: is a learned starting point better than multi-task pretraining?
 
-On sinusoids, and on schools with two kinds of tasks. Every method makes one start from the
-meta-training tasks, and all are judged alike: on new tasks, so many steps of gradient descent on
-the support, then the query loss. The outer rate of training and the inner rate of adapting are
-chosen for each method on validation tasks, from one grid for all; test tasks are drawn apart. Runs
-that differ in seed and outer rate alone are trained at once (vmap). Needs no Jupyter.
+On sinusoids, on printed characters, and on schools with two kinds of tasks. Every method makes one
+start from the meta-training tasks, and all are judged alike: on new tasks, so many steps of
+gradient descent on the support, then the query loss. Each method has one outer rate of training,
+chosen on the first seed's validation tasks, and one inner rate per number of steps, chosen on each
+seed's; the grids are the same for all, and test tasks are drawn apart. Runs that differ in seed and
+outer rate alone are trained at once (vmap). Needs no Jupyter.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,30 +17,73 @@ from torch.func import vmap
 from .. import data, meta
 from ..data.episodes import Episodes
 from ..meta.functional import Functional, Params
+from ..records.pieces import kept
 from ..runtime import device as fastest
-from .ch17_families import FAMILIES, Family, Plan, generator, loss_of
+from .ch17_families import (
+    FAMILIES,
+    QUERIES,
+    SHOTS,
+    WAYS,
+    Family,
+    Plan,
+    generator,
+    loss_of,
+    score_of,
+)
 from .common import stacked
 
-# method -> inner steps while training, and the choice for `meta.adapt`; two baselines without an
+# method -> inner steps while training, and the choice for `meta.adapt`; three baselines without an
 # inner loop
 METHODS: dict[str, tuple[int, dict]] = {
     "pooled": (0, {}),
     "one head a task": (0, {}),
+    "joint, new head": (0, {}),
     "MAML": (1, {}),
+    "MAML, 5 steps": (5, {}),
     "FOMAML": (1, {"first_order": True}),
     "ANIL": (1, {"only": "heads"}),
+    "Meta-SGD": (1, {}),
     "FOMAML, 5 steps": (5, {"first_order": True}),
     "Reptile, 5 steps": (5, {}),
 }
+# family -> the methods that are run on it: those that tell most, where a minute does not hold all
+TRIED = {
+    "sinusoids": tuple(m for m in METHODS if m != "joint, new head"),
+    "characters": (
+        *("pooled", "one head a task", "joint, new head"),
+        *("MAML", "Reptile, 5 steps"),
+    ),
+    "schools": ("pooled", "one head a task", "MAML", "Reptile, 5 steps"),
+    "ILEA": ("pooled", "one head a task", "MAML", "Reptile, 5 steps"),
+}
 COUNTS = (0, 1, 2, 5, 10, 20, 50)  # steps on a new task
+FEWER = {"characters": COUNTS[:-1]}  # where all methods have settled by then
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # of these steps
+# of these steps, where cross-entropy allows longer ones
+LONGER = {"characters": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)}
 PLANS = {
-    "cpu": Plan({"sinusoids": 1000, "schools": 200}),
+    "cpu": Plan({"sinusoids": 1000}),
     "gpu": Plan(
-        {"sinusoids": 10_000, "schools": 1000, "ILEA": 1000}, tasks=25, judged=600, pool=1000
+        {"sinusoids": 10_000, "characters": 6000, "schools": 1000, "ILEA": 1000},
+        tasks=25,
+        judged=600,
+        pool=1000,
     ),
 }
-TRAINING_RATE = {"sinusoids": 0.01, "schools": 0.03, "ILEA": 0.03}  # of inner steps in training
+CHARACTERS = Plan({"characters": 400}, width=64, judged=40, pool=500)
+SCHOOLS = Plan({"schools": 200})
+# of inner steps in training
+TRAINING_RATE = {"sinusoids": 0.01, "characters": 0.1, "schools": 0.03, "ILEA": 0.03}
+# of Adam in training: what every method may try
+OUTER = {
+    "sinusoids": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "characters": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "schools": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "ILEA": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+}
+
+
+RATE = "rate."  # Meta-SGD's rates stand among the parameters under these names
 
 
 def starts(family: Family, seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
@@ -63,37 +106,57 @@ def train(
     """
     device = families[0].pool[0].device
     f, begin = Functional(families[0].network().to(device)), starts(families[0], seeds, device)
+    if method == "joint, new head":  # one output for each class of the training tasks
+        f = Functional(families[0].classifier().to(device))
+        begin = {n: p.to(device) for n, p in stacked(families[0].classifier, seeds).items()}
     if method == "one head a task":  # heads become [seeds, tasks, ...]
         tasks = len(families[0].pool[2])
         begin = {
             n: p[:, None].expand(-1, tasks, *p.shape[1:]) if n.startswith("heads") else p
             for n, p in begin.items()
         }
+    if method == "Meta-SGD":  # an inner rate for each number, learned with it
+        begin |= {RATE + n: torch.full_like(p, TRAINING_RATE[name]) for n, p in begin.items()}
+    learned = [
+        [p[:, None].repeat(1, 1, *[1] * (p.dim() - 1)).requires_grad_() for p in begin.values()]
+        for _ in outer
+    ]
     groups = [
-        {"params": [p.clone().requires_grad_() for p in begin.values()], "lr": rate}
-        for rate in outer
+        {
+            "params": [p for n, p in zip(begin, run, strict=True) if n.startswith(RATE) == slow],
+            "lr": rate / 10 if slow else rate,
+        }
+        for run, rate in zip(learned, outer, strict=True)
+        for slow in (False, True)
     ]
     optimizer, generators = torch.optim.Adam(groups), [generator(seed, device) for seed in seeds]
     for _ in range(plan.updates[name]):
         optimizer.zero_grad()
-        params = {
-            n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)
-        }
+        params = {n: torch.cat([run[i] for run in learned], 1) for i, n in enumerate(begin)}
         runs = {n: p.flatten(0, 1) for n, p in params.items()}
         _backward(method, TRAINING_RATE[name], f, runs, families, plan, generators, len(outer))
         optimizer.step()
-    with torch.no_grad():
-        last = {
-            n: torch.stack([group["params"][i] for group in groups], 1) for i, n in enumerate(begin)
+    last = {n: torch.cat([run[i] for run in learned], 1).detach() for i, n in enumerate(begin)}
+    if method == "one head a task":  # a new task starts with the mean of the heads
+        last = {n: p.mean(2) if n.startswith("heads") else p for n, p in last.items()}
+    if method == "joint, new head":  # a new task starts with a head of zeros
+        fresh = starts(families[0], seeds, device)
+        heads = {n: torch.zeros_like(p) for n, p in fresh.items() if n.startswith("heads")}
+        last |= {
+            n: p[:, None].repeat(1, len(outer), *[1] * (p.dim() - 1)) for n, p in heads.items()
         }
-        if method == "one head a task":  # a new task starts with the mean of the heads
-            last = {n: p.mean(2) if n.startswith("heads") else p for n, p in last.items()}
     return last
 
 
 def _backward(method, rate, f, runs, families, plan, generators, outer):
     """Gradients of one update for all runs [seeds * outer, ...]."""
     draws = zip(families, generators, strict=True)
+    if method == "joint, new head":
+        images = [_of_all(family, plan, g) for family, g in draws]
+        (kind,) = families[0].losses
+        objective = meta.objective(f, loss_of(families[0], kind))
+        vmap(objective)(runs, *_for_runs(images, outer)).sum().backward()
+        return
     if method == "one head a task":
         batches = [_from_pool(family, plan, g) for family, g in draws]
     else:
@@ -140,11 +203,26 @@ def _of_episodes(method, objective, runs, examples, rate):
         return sum(((p - ends[n].mean(1)).detach() * p).sum() for n, p in runs.items())
 
     def query_loss(params, x, y, query, judged):
-        params = meta.adapt(objective, params, (x, y), steps, rate, **choice)
+        params, rates = _apart(params, rate)
+        params = meta.adapt(objective, params, (x, y), steps, rates, **choice)
         return objective(params, query, judged)
 
     of_task = vmap(query_loss, (None, 0, 0, 0, 0))
     return vmap(of_task)(runs, x, y, query, judged).mean(1).sum()
+
+
+def _apart(params, rate):
+    """The parameters, and the rate of their steps: Meta-SGD's own where there are some."""
+    rates = {n.removeprefix(RATE): r for n, r in params.items() if n.startswith(RATE)}
+    return {n: p for n, p in params.items() if not n.startswith(RATE)}, rates or rate
+
+
+def _of_all(family, plan, g):
+    """x and y of random examples of all training classes, as many as a meta-batch holds."""
+    x, y = family.whole
+    images = plan.tasks * WAYS * (SHOTS + QUERIES)
+    rows = torch.randint(len(x), (images,), generator=g, device=x.device)
+    return x[rows], y[rows]
 
 
 def _for_runs(parts, outer):
@@ -174,23 +252,32 @@ def curves(
     loss: Callable,
     rates: Sequence[float],
     only: str = "",
+    score: Callable | None = None,
+    unit: float = 1.0,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Mean query loss after so many steps at each rate on each task's support.
 
-    [len(rates), len(COUNTS)]. A task whose support loss did not fall keeps the start: anyone who
-    adapts can see that, and one task that diverges would rule the mean.
+    [len(rates), len(counts)], for COUNTS where none are given. A task whose support loss did not
+    fall keeps the start: anyone who adapts can see that, and one task that diverges would rule the
+    mean. Steps follow the loss; queries are judged by `score` in its place where there is one.
+    Meta-SGD's own rates are multiplied by rate / unit, where `unit` is what they were before they
+    were learned.
     """
     objective = meta.objective(f, loss)
+    judged_by = meta.objective(f, score or loss)
+    params, own = _apart(params, None)
 
     def of_task(rate, x, y, query, judged):
-        at_start = objective(params, x, y), objective(params, query, judged)
+        at_start = objective(params, x, y), judged_by(params, query, judged)
+        rates = rate if own is None else {n: r * (rate / unit) for n, r in own.items()}
         adapted, done, losses = params, 0, []
-        for count in COUNTS:
+        for count in COUNTS if counts is None else counts:
             options = {"first_order": True, "only": only}
-            adapted = meta.adapt(objective, adapted, (x, y), count - done, rate, **options)
+            adapted = meta.adapt(objective, adapted, (x, y), count - done, rates, **options)
             done = count
             better = objective(adapted, x, y) < at_start[0]
-            losses.append(torch.where(better, objective(adapted, query, judged), at_start[1]))
+            losses.append(torch.where(better, judged_by(adapted, query, judged), at_start[1]))
         return torch.stack(losses)
 
     tasks = vmap(of_task, (None, 0, 0, 0, 0))
@@ -201,34 +288,41 @@ def curves(
 
 
 def judge(
-    f: Functional, starts: Params, family: Family, outer: Sequence[float], only: str
+    f: Functional,
+    starts: Params,
+    family: Family,
+    outer: Sequence[float],
+    only: str,
+    rates: Sequence[float] | None = None,
+    unit: float = 1.0,
+    counts: Sequence[int] | None = None,
 ) -> dict[str, dict]:
-    """Kind -> "test" losses after each of COUNTS, at the best rates on validation tasks.
+    """Kind -> "test" losses after each of `counts` steps, at the best rates on validation tasks.
 
     starts: name -> [outer, ...]. "outer" and "rate" are the rates that were taken. "best": with the
-        number of "steps" chosen on validation tasks, too.
+        number of "steps" chosen on validation tasks, too. "validation": by outer rate, the mean
+        over the numbers of steps from 1 on of the loss at the best inner rate for each.
     """
+    rates, counts = RATES if rates is None else rates, COUNTS if counts is None else counts
     rows = {}
     by_outer = [{name: p[k] for name, p in starts.items()} for k in range(len(outer))]
     for kind in family.losses:
-        loss = loss_of(family, kind)
-        validation = [
-            curves(f, start, family.validation[kind], loss, RATES, only) for start in by_outer
-        ]
+        how = {"loss": loss_of(family, kind), "rates": rates, "only": only, "unit": unit}
+        how["counts"] = counts
+        how["score"] = score_of(family, kind)
+        validation = [curves(f, start, family.validation[kind], **how) for start in by_outer]
         tried = torch.stack(validation)  # [outer, rates, counts]
-        chosen = [divmod(int(tried[:, :, c].argmin()), len(RATES)) for c in range(len(COUNTS))]
-        test = {
-            k: curves(f, by_outer[k], family.test[kind], loss, RATES, only)
-            for k in {k for k, _ in chosen}
-        }
+        chosen = [divmod(int(tried[:, :, c].argmin()), len(rates)) for c in range(len(counts))]
+        test = {k: curves(f, by_outer[k], family.test[kind], **how) for k in {k for k, _ in chosen}}
         losses = [float(test[k][r, c]) for c, (k, r) in enumerate(chosen)]
         best = int(tried.flatten(0, 1).amin(0).argmin())
         rows[kind] = {
             "test": losses,
             "outer": [outer[k] for k, _ in chosen],
-            "rate": [RATES[r] for _, r in chosen],
+            "rate": [rates[r] for _, r in chosen],
             "best": losses[best],
-            "steps": COUNTS[best],
+            "steps": counts[best],
+            "validation": tried.amin(1)[:, 1:].mean(1).tolist(),
         }
     return rows
 
@@ -237,7 +331,7 @@ def compare(
     name: str,
     plan: Plan,
     seeds: Sequence[int],
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict:
     """Method -> kind -> one row of `judge` per seed.
@@ -245,21 +339,45 @@ def compare(
     "scratch" adapts networks that were not trained.
     """
     families = [FAMILIES[name](plan, seed, device) for seed in seeds]
-    f, results = Functional(families[0].network().to(device)), {}
-    for method in ("scratch", *methods):
-        if method == "scratch":
-            outer = (0.0,)
-            params = {n: p[:, None] for n, p in starts(families[0], seeds, device).items()}
-        else:
-            outer = plan.outer
-            params = train(method, name, families, plan, seeds, outer)
-        only = "heads" if method == "ANIL" else ""
-        rows = [
-            judge(f, {n: p[k] for n, p in params.items()}, family, outer, only)
-            for k, family in enumerate(families)
-        ]
-        results[method] = {kind: [row[kind] for row in rows] for kind in rows[0]}
-    return results
+    methods = ("scratch", *(TRIED[name] if methods is None else methods))
+    return {
+        method: kept(
+            f"{name}: {method}, seeds {list(seeds)}", of_method, method, name, plan, families, seeds
+        )
+        for method in methods
+    }
+
+
+def of_method(
+    method: str, name: str, plan: Plan, families: Sequence[Family], seeds: Sequence[int]
+) -> dict[str, list[dict]]:
+    """Kind -> one row of `judge` per seed, at the outer rate that is best on the first seed.
+
+    Best on its validation tasks: by the sum over kinds of "validation", each in units of the
+    lowest.
+    """
+    device = families[0].pool[0].device
+    f = Functional(families[0].network().to(device))
+    only = "heads" if method == "ANIL" else ""
+    how = LONGER.get(name, RATES), TRAINING_RATE[name], FEWER.get(name, COUNTS)
+    if method == "scratch":
+        outer, params = (
+            (0.0,),
+            {n: p[:, None] for n, p in starts(families[0], seeds, device).items()},
+        )
+    else:
+        outer = plan.outer or OUTER[name]
+        first = train(method, name, families[:1], plan, seeds[:1], outer)
+        found = judge(f, {n: p[0] for n, p in first.items()}, families[0], outer, only, *how)
+        tried = torch.tensor([row["validation"] for row in found.values()])
+        best = int((tried / tried.amin(1, keepdim=True)).sum(0).argmin())
+        outer = outer[best : best + 1]
+        params = train(method, name, families, plan, seeds, outer)
+    rows = [
+        judge(f, {n: p[k] for n, p in params.items()}, family, outer, only, *how)
+        for k, family in enumerate(families)
+    ]
+    return {kind: [row[kind] for row in rows] for kind in rows[0]}
 
 
 def run(
@@ -290,14 +408,15 @@ def run(
     return results
 
 
-# With the schools most methods chose the lowest outer rate of the plan, so they are run again.
-LOWER = (1e-4, 3e-4, 1e-3, 3e-3)
+def run_characters(seeds: Sequence[int]) -> dict:
+    """The characters as in `run`, at the size for a CPU."""
+    return run("cpu", seeds, plan=CHARACTERS)
 
 
-def run_lower(seeds: Sequence[int]) -> dict:
-    """The schools as in `run`, with lower outer rates."""
-    return {"schools": compare("schools", replace(PLANS["cpu"], outer=LOWER), seeds)}
+def run_schools(seeds: Sequence[int]) -> dict:
+    """The schools as in `run`, at the size for a CPU."""
+    return run("cpu", seeds, plan=SCHOOLS)
 
 
-# Written by ``python -m mtl_course.record 17 --part schools --seeds 3``.
-RECORDS = {"schools": run_lower}
+# Written by ``python -m mtl_course.record 17 --part characters --seeds 5``.
+RECORDS = {"characters": run_characters, "schools": run_schools}

@@ -1,10 +1,10 @@
-"""Chapter 17, families of tasks: sinusoids, and schools with two kinds of tasks.
+"""Chapter 17, families of tasks: sinusoids, printed characters, schools with two kinds of tasks.
 
 Also what schools differ in, without a network. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +31,7 @@ class Plan:
         width: of the two hidden layers.
         judged: tasks to validate on, and as many to test on (a school comes several times).
         pool: tasks of the baseline with one head per task.
-        outer: Adam's rates.
+        outer: Adam's rates; None for those of the family (`ch17.OUTER`).
     """
 
     updates: Mapping[str, int]
@@ -41,7 +41,7 @@ class Plan:
     width: int = 40
     judged: int = 100
     pool: int = 160
-    outer: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    outer: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Family:
         test: kind -> episodes that training never sees.
         pool: the training tasks themselves, x [N, most, d], kind -> y [N, most, ...], and how many
             examples each has [N].
+        whole: where tasks are made of classes, all examples of the training classes: x [N, d] and
+            the class y [N], from 0 on.
+        classifier: builds a network for these classes.
+        scores: kind of task -> what a query is judged by, where it is not the loss.
     """
 
     network: Callable[[], nn.Module]
@@ -64,6 +68,9 @@ class Family:
     validation: dict[str, Episodes]
     test: dict[str, Episodes]
     pool: tuple[Tensor, dict[str, Tensor], Tensor]
+    whole: tuple[Tensor, Tensor] | None = None
+    classifier: Callable[[], nn.Module] | None = None
+    scores: Mapping[str, Callable] = field(default_factory=dict)
 
 
 def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
@@ -91,6 +98,65 @@ def waves(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
 def _network(inputs, width, outputs):
     return lambda: HardSharing(
         mlp([inputs, width, width]), {kind: nn.Linear(width, n) for kind, n in outputs.items()}
+    )
+
+
+WAYS, SHOTS, QUERIES = 5, 1, 5  # a task of characters: how many, examples and queries of each
+PARTS = {"train": ("Latin", "Cyrillic"), "validation": ("Greek",), "test": ("Armenian", "Georgian")}
+
+
+@lru_cache(maxsize=1)
+def prints() -> tuple[Tensor, Tensor, dict[str, list[int]]]:
+    """Printed characters of five scripts in twelve faces, at 14 x 14 pixels.
+
+    Standardised pixels [N, 196], the character [N], and part -> its characters: no script is in
+    two parts.
+    """
+    glyphs = data.load("glyphs")
+    x = F.avg_pool2d(torch.tensor(glyphs["x"])[:, None].float(), 2).flatten(1)
+    scripts = np.array(glyphs["script_names"])[glyphs["scripts"]]
+    parts = {
+        part: np.flatnonzero(np.isin(scripts, names)).tolist() for part, names in PARTS.items()
+    }
+    known = torch.isin(torch.tensor(glyphs["y"]), torch.tensor(parts["train"]))
+    return (x - x[known].mean()) / x[known].std(), torch.tensor(glyphs["y"]), parts
+
+
+def wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Share of wrong answers; logits [n, classes], y [n]."""
+    return (logits.argmax(-1) != y).float().mean()
+
+
+def characters(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
+    """Which of five printed characters is it? From one example of each.
+
+    A task draws five characters of the same part and numbers them anew. Queries are judged by the
+    share of wrong answers. `plan.shots` and `plan.queries` do not count here.
+    """
+    x, y, parts = prints()
+    x, y = x.to(device), y.to(device)
+    sources = {part: EpisodeSource(x, y, groups) for part, groups in parts.items()}
+
+    def draw(part, tasks, g):
+        return {"character": sources[part].classification(tasks, WAYS, SHOTS, QUERIES, g)}
+
+    held = [
+        draw(part, plan.judged, generator(10_000 * (k + 1) + seed, device))
+        for k, part in enumerate(("validation", "test"))
+    ]
+    known = sources["train"].classification(plan.pool, WAYS, 6, 6, generator(30_000 + seed, device))
+    images, names = (torch.cat(pair, 1) for pair in zip(known.support, known.query, strict=True))
+    mine = torch.isin(y, torch.tensor(parts["train"], device=device))
+    number = torch.searchsorted(torch.tensor(parts["train"], device=device), y[mine])
+    return Family(
+        _network(x.shape[1], plan.width, {"character": WAYS}),
+        {"character": F.cross_entropy},
+        lambda g: draw("train", plan.tasks, g),
+        *held,
+        (images, {"character": names}, torch.full((plan.pool,), 12 * WAYS, device=device)),
+        (x[mine], number),
+        _network(x.shape[1], plan.width, {"character": len(parts["train"])}),
+        {"character": wrong},
     )
 
 
@@ -178,12 +244,18 @@ def ilea(plan: Plan, seed: int, device: torch.device | str = "cpu") -> Family:
     return schools(plan, seed, device, "school_ilea")
 
 
-FAMILIES = {"sinusoids": waves, "schools": schools, "ILEA": ilea}
+FAMILIES = {"sinusoids": waves, "characters": characters, "schools": schools, "ILEA": ilea}
 
 
 def loss_of(family: Family, kind: str) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """The loss of a kind of task, from all outputs of the network."""
     return lambda outputs, y: family.losses[kind](outputs[kind], y)
+
+
+def score_of(family: Family, kind: str) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """What a query of this kind is judged by, from all outputs of the network."""
+    score = family.scores.get(kind, family.losses[kind])
+    return lambda outputs, y: score(outputs[kind], y)
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

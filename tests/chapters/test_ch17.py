@@ -229,7 +229,8 @@ def test_what_differs_between_schools_is_what_was_put_in(monkeypatch):
 
 # ----------------------------------------------------------------------------- training and judging
 @pytest.mark.parametrize(
-    "method", ["pooled", "MAML", "FOMAML, 5 steps", "ANIL", "Reptile, 5 steps"]
+    "method",
+    ["pooled", "MAML", "MAML, 5 steps", "FOMAML, 5 steps", "ANIL", "Meta-SGD", "Reptile, 5 steps"],
 )
 def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
     seeds, steps_choice = [0, 3], ch17.METHODS[method]
@@ -241,10 +242,14 @@ def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
             with torch.no_grad():
                 for name, p in f.parameters().items():
                     p.copy_(ch17.starts(family, [seed])[name][0])
-            optimizer, g = (
-                torch.optim.Adam(f.parameters().values(), lr=rate),
-                torch.Generator().manual_seed(seed),
+            own = {
+                n: torch.full_like(p, 0.01, requires_grad=True) for n, p in f.parameters().items()
+            }
+            optimizer = torch.optim.Adam(
+                [{"params": f.parameters().values()}, {"params": own.values(), "lr": rate / 10}],
+                lr=rate,
             )
+            g = torch.Generator().manual_seed(seed)
             loss = loss_of(family, "wave")
             for _ in range(2):
                 optimizer.zero_grad()
@@ -258,12 +263,18 @@ def test_runs_trained_together_are_those_of_the_package_one_by_one(method):
                 elif method.startswith("Reptile"):
                     meta.reptile_backward(f, f.parameters(), episodes, loss, 5, 0.01)
                 else:
+                    inner = own if method == "Meta-SGD" else 0.01
                     meta.meta_backward(
-                        f, f.parameters(), episodes, loss, steps_choice[0], 0.01, **steps_choice[1]
+                        f, f.parameters(), episodes, loss, steps_choice[0], inner, **steps_choice[1]
                     )
                 optimizer.step()
             for name, p in f.parameters().items():
                 torch.testing.assert_close(together[name][s, r], p.detach(), rtol=1e-3, atol=2e-5)
+                if method == "Meta-SGD":
+                    assert not torch.equal(own[name], torch.full_like(p, 0.01)), "rates are learned"
+                    torch.testing.assert_close(
+                        together[ch17.RATE + name][s, r], own[name].detach(), rtol=1e-3, atol=2e-5
+                    )
 
 
 def test_one_head_a_task_is_the_start_without_updates_and_moves_every_parameter_with_them():
@@ -322,6 +333,8 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
     plan = replace(TINY, updates=dict.fromkeys(ch17.PLANS[profile].updates, 1))
     monkeypatch.setattr(ch17, "RATES", (0.01, 0.1))
     monkeypatch.setattr(ch17, "COUNTS", (0, 1))
+    monkeypatch.setattr(ch17, "LONGER", {})
+    monkeypatch.setattr(ch17, "FEWER", {})
     monkeypatch.setattr(ch17, "fastest", lambda: torch.device("cpu"))
     root = Path(os.environ.get("MTL_COURSE_DATA") or Path(__file__).parents[3] / "shared" / "data")
     monkeypatch.setenv("MTL_COURSE_DATA", str(root))
@@ -333,11 +346,13 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
         if name != "ILEA" or (root / "school_ilea").is_dir()
     }
     assert found.keys() == there
-    assert len(lines) == len(there) * (1 + len(ch17.METHODS)) + len(plan.updates) - len(there)
+    told = sum(1 + len(ch17.TRIED[name]) for name in there)
+    assert len(lines) == told + len(plan.updates) - len(there)
     for name, kinds in found.items():
-        assert kinds.keys() == {"scratch", *ch17.METHODS}
+        assert kinds.keys() == {"scratch", *ch17.TRIED[name]}
         for rows in kinds.values():
-            assert rows.keys() == ({"wave"} if name == "sinusoids" else {"score", "above"})
+            asked = {"sinusoids": {"wave"}, "characters": {"character"}}
+            assert rows.keys() == asked.get(name, {"score", "above"})
             assert all(len(row) == 2 and row[0]["best"] > 0 for row in rows.values())
 
 
@@ -347,7 +362,7 @@ def test_rates_at_the_end_of_a_grid_are_those_that_the_text_names():
         for m, found in records.load("17", "cpu").results["sinusoids"].items()
         if m != "scratch"
     }
-    grid = ch17.PLANS["cpu"].outer
+    grid = ch17.OUTER["sinusoids"]
     at_the_end = [
         m
         for m, seeds in rows.items()
@@ -368,11 +383,106 @@ def test_rates_at_the_end_of_a_grid_are_those_that_the_text_names():
         for seeds in kinds.values()
         for row in seeds
     ]
-    assert not any(ch17.LOWER[0] in row["outer"] for row in school_rows)
+    assert not any(1e-4 in row["outer"] for row in school_rows), "the lowest of its grid"
     moved = [row["rate"][ch17.COUNTS.index(row["steps"])] * row["steps"] for row in school_rows]
     assert ch17.RATES[0] * 10 < min(moved) and max(moved) < ch17.RATES[-1] * 5, (
         "rate times steps: well inside what was tried"
     )
+
+
+def test_letters_of_the_test_are_never_trained_on_and_no_picture_is_support_and_query():
+    x, y, parts = ch17_families.prints()
+    family = ch17_families.characters(TINY, 0)
+    letter = {tuple(row): int(c) for row, c in zip(x.tolist(), y, strict=True)}
+
+    def seen(rows):
+        return {letter[tuple(row)] for row in rows.flatten(0, -2).tolist()}
+
+    drawn = family.draw(torch.Generator().manual_seed(0))["character"]
+    for part, episodes in (
+        ("train", drawn),
+        ("validation", family.validation["character"]),
+        ("test", family.test["character"]),
+    ):
+        (support, names), (query, asked) = episodes.support, episodes.query
+        assert seen(support) | seen(query) <= set(parts[part])
+        for t in range(len(episodes)):
+            shown, judged = support[t].tolist(), query[t].tolist()
+            assert not {tuple(row) for row in shown} & {tuple(row) for row in judged}
+            number = {letter[tuple(r)]: int(k) for r, k in zip(shown, names[t], strict=True)}
+            assert [number[letter[tuple(r)]] for r in judged] == asked[t].tolist()
+    assert seen(family.pool[0]) | seen(family.whole[0]) == set(parts["train"])
+    assert sum(len(part) for part in parts.values()) == len(set(y.tolist()))
+    own = [letter[tuple(row)] for row in family.whole[0].tolist()]
+    assert [parts["train"][k] for k in family.whole[1].tolist()] == own
+
+
+def test_joint_training_with_a_new_head_is_one_classifier_of_all_letters_without_its_head():
+    family = ch17_families.characters(replace(TINY, updates={"characters": 3}), 0)
+    plan = replace(TINY, updates={"characters": 3})
+    found = ch17.train("joint, new head", "characters", [family], plan, [4], [1e-2])
+    torch.manual_seed(4)
+    model, g = family.classifier(), torch.Generator().manual_seed(4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(3):
+        rows = torch.randint(len(family.whole[0]), (plan.tasks * 5 * 6,), generator=g)
+        optimizer.zero_grad()
+        F.cross_entropy(model(family.whole[0][rows])["character"], family.whole[1][rows]).backward()
+        optimizer.step()
+    for name, p in model.named_parameters():
+        if name.startswith("heads"):
+            assert found[name].shape == (1, 1, 5, *p.shape[1:]) and not found[name].any()
+        else:
+            torch.testing.assert_close(found[name][0, 0], p.detach(), rtol=1e-3, atol=2e-5)
+
+
+def test_queries_are_judged_by_the_share_of_wrong_answers_and_steps_follow_the_loss():
+    family = ch17_families.characters(TINY, 0)
+    f, held = Functional(family.network()), family.test["character"]
+    params, loss = f.parameters(), loss_of(family, "character")
+    score = ch17_families.score_of(family, "character")
+    found = ch17.curves(f, params, held, loss, [0.3], score=score, counts=(0, 3))[0]
+    wrong = torch.zeros(2)
+    for x, y, query, judged in zip(*held.support, *held.query, strict=True):
+        for k, steps in enumerate((0, 3)):
+            own = meta.adapt(meta.objective(f, loss), params, (x, y), steps, 0.3)
+            wrong[k] += (f(own, query)["character"].argmax(1) != judged).sum()
+    torch.testing.assert_close(found, wrong / held.query[1].numel(), rtol=0, atol=1e-5)
+
+
+def test_meta_sgds_own_rates_are_multiplied_and_used():
+    family = ch17_families.waves(TINY, 0)
+    f, held, loss = Functional(family.network()), family.test["wave"], loss_of(family, "wave")
+    g = torch.Generator().manual_seed(0)
+    own = {n: 0.01 * torch.rand(p.shape, generator=g) for n, p in f.parameters().items()}
+    start = f.parameters() | {ch17.RATE + n: r for n, r in own.items()}
+    found = ch17.curves(f, start, held, loss, [0.02], unit=0.01, counts=(1,))[0, 0]
+    twice = {n: 2 * r for n, r in own.items()}
+    expected = meta.meta_losses(f, f.parameters(), held, loss, 1, twice).detach()
+    kept = meta.meta_losses(f, f.parameters(), held, loss, 0, 0.0).detach()
+    assert found == pytest.approx(float(expected.mean()), rel=1e-3) and found < kept.mean()
+
+
+def test_one_outer_rate_is_taken_and_it_is_the_first_seeds_best_on_validation_tasks():
+    plan = replace(TINY, updates={"sinusoids": 3}, outer=(1e-4, 1e-2))
+    families = [ch17_families.waves(plan, seed) for seed in (0, 1)]
+    rows = ch17.of_method("MAML", "sinusoids", plan, families, [0, 1])["wave"]
+    first = ch17.train("MAML", "sinusoids", families[:1], plan, [0], plan.outer)
+    f = Functional(families[0].network())
+    tried = [
+        ch17.curves(
+            f,
+            {n: p[0, k] for n, p in first.items()},
+            families[0].validation["wave"],
+            loss_of(families[0], "wave"),
+            ch17.RATES,
+        )
+        .amin(0)[1:]
+        .mean()
+        for k in range(2)
+    ]
+    best = plan.outer[int(torch.stack(tried).argmin())]
+    assert {rate for row in rows for rate in row["outer"]} == {best}
 
 
 @pytest.mark.slow
