@@ -35,8 +35,8 @@ INNER = (1, 0.4)  # steps and rate of MAML's inner loop in training
 # steps and rate at test time: as many choices for every method that has some
 CHOICES = {
     "MAML": ((1, 0.4), (5, 0.4), (5, 0.1), (10, 0.1)),
-    "frozen embedding": ((50, 0.3), (50, 1.0), (50, 3.0), (50, 10.0)),
-    "scratch": ((5, 0.4), (20, 0.4), (20, 0.1), (20, 0.03)),
+    "frozen embedding": ((50, 1.0), (50, 3.0), (50, 10.0), (50, 30.0)),
+    "scratch": ((20, 0.4), (50, 0.1), (50, 0.4), (50, 1.0)),
 }
 
 
