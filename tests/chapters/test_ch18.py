@@ -11,7 +11,7 @@ import torch
 from data_tools import need
 
 from mtl_course import data, records
-from mtl_course.experiments import ch18
+from mtl_course.experiments import ch18, ch18_deeper
 
 
 # --------------------------------------------------------------------------------------- experiment
@@ -188,3 +188,113 @@ def test_settings_at_the_edge_of_a_grid_are_those_that_the_text_names():
     assert (
         low_high == {"Baseline": [0, 0], "Baseline++": [0, 2]} and len(chosen["Baseline++"]) == 12
     )
+
+
+# ------------------------------------------------------------------------- with four convolutions
+SMALL = ch18_deeper.Plan(side=16, width=4, steps=2, searched=1, judged=10, tried=4)
+
+
+def test_turned_characters_are_classes_of_their_own_in_training_only(data_root):
+    need("omniglot_small")
+    where, flat = ch18_deeper.characters(SMALL), ch18.domain("omniglot_small", ch18.CPU)
+    assert where.x.shape[1:] == (1, 16, 16)
+    assert len(where.parts["train"]) == 4 * len(flat.parts["train"])
+    assert [where.parts[p] for p in ("validation", "test")] == [
+        flat.parts[p] for p in ("validation", "test")
+    ]
+    first, count = flat.parts["train"][0], int(flat.y.max()) + 1
+    upright, turned = (where.x[where.y == first + k * count] for k in (0, 2))
+    torch.testing.assert_close(turned, torch.rot90(upright, 2, (2, 3)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ch18_deeper.LEARNED)
+def test_deeper_training_sees_training_classes_only(method):
+    where = ch18.domain("glyphs", ch18.CPU)
+    hidden = ~torch.isin(where.y, torch.tensor(where.parts["train"]))
+    spoiled = replace(where, x=where.x.masked_fill(hidden[:, None, None, None], float("nan")))
+    a, b = (ch18_deeper.train(method, d, SMALL, 1e-2, 0) for d in (where, spoiled))
+    start = ch18_deeper.trunk(where, SMALL, 0)
+    trunk = a.trunk if hasattr(a, "trunk") else a
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q) for p, q in zip(trunk.parameters(), start.parameters(), strict=True)
+    )
+
+
+def test_the_nearest_neighbour_is_the_nearest():
+    where = ch18.domain("glyphs", ch18.CPU)
+    tasks = where.source("test").classification(3, 5, 2, 5, torch.Generator().manual_seed(0))
+    said = ch18_deeper.judge("neighbour", None, None)(tasks).argmax(-1)
+    (x, y), (query, _) = tasks.support, tasks.query
+    for t in range(3):
+        for q in range(25):
+            away = (x[t] - query[t, q]).square().flatten(1).sum(1)
+            assert said[t, q] == y[t, away.argmin()]
+
+
+def test_a_frozen_embedding_counts_directions_and_nothing_of_the_other_queries():
+    where = ch18.domain("glyphs", ch18.CPU)
+    net = ch18.trunk(where, ch18.CPU, 0)
+    tasks = where.source("test").classification(2, 5, 1, 5, torch.Generator().manual_seed(0))
+
+    class Scaled(torch.nn.Module):
+        def forward(self, x):
+            return 100 * net(x)
+
+    said, scaled = (
+        ch18_deeper.judge("frozen embedding", m, (5, 1.0))(tasks) for m in (net, Scaled())
+    )
+    torch.testing.assert_close(said, scaled, atol=1e-4, rtol=1e-4)
+    alone = data.episodes.Episodes(tasks.support, tuple(p[:, :1] for p in tasks.query))
+    torch.testing.assert_close(
+        ch18_deeper.judge("frozen embedding", net, (5, 1.0))(alone),
+        said[:, :1],
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_as_many_choices_at_test_time_for_all():
+    assert len({len(choices) for choices in ch18_deeper.CHOICES.values()}) == 1
+
+
+def test_the_loop_of_the_text_is_that_of_the_experiment():
+    """Its cell, run as it stands, gives the weights of `ch18.train` of a single round."""
+    import json as reader
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "notebooks" / "18_few_shot.ipynb"
+    cells = reader.loads(path.read_text("utf-8"))["cells"]
+    (cell,) = ["".join(c["source"]) for c in cells if "def learn(" in "".join(c["source"])]
+    plan = replace(ch18.CPU, steps=5, every=5)
+    where = ch18.domain("glyphs", plan)
+    from mtl_course.meta import few_shot
+
+    names = {"torch": torch, "few_shot": few_shot}
+    exec(cell[: cell.index("before =")], names)
+    mine = names["learn"](ch18.trunk(where, plan, 0), where.source("train"), steps=5)
+    theirs = ch18.train("ProtoNet", where, plan, 1e-3, 0)
+    for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.slow
+def test_the_parts_run_at_a_tiny_size(data_root, monkeypatch):
+    need("omniglot_small")
+    need("cifar100_partial")
+    monkeypatch.setattr(ch18_deeper, "CHOICES", {m: c[:1] for m, c in ch18_deeper.CHOICES.items()})
+    for make, methods in (
+        (ch18_deeper.run_characters, (*ch18_deeper.WITHOUT, *ch18_deeper.LEARNED)),
+        (ch18_deeper.run_photos, (*ch18_deeper.WITHOUT, "ProtoNet", "frozen embedding")),
+    ):
+        found = make([0, 1], lambda line: None, plan=SMALL)
+        json.dumps(found)
+        assert tuple(found["tests"]) == methods
+        rows = [row for table in found["tests"].values() for row in table.values()]
+        assert all(len(row["accuracy"]) == 2 for row in rows)
+        assert all(0 <= a <= 100 for row in rows for a in row["accuracy"])
+        # one shot: the nearest prototype is the nearest neighbour
+        one = [found["tests"][m]["1"]["accuracy"] for m in ("pixels", "neighbour")]
+        assert one[0] == pytest.approx(one[1], abs=0.5)
+        if "picture" in found:
+            assert len(found["picture"]["after"]) == len(found["picture"]["y"]) == 120
