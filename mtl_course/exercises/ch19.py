@@ -684,7 +684,7 @@ def _forecaster(d, size=1.0, still=False):
 )
 def rls_step(w, P, x, y, forgetting):
     """One example is learned by recursive least squares
-    (equation 6): return the new (w, P), and leave the old ones
+    (equation 8): return the new (w, P), and leave the old ones
     as they are.
 
     w [d], P [d, d], x [d]: float64 arrays; y, forgetting:

@@ -22,6 +22,7 @@ from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..streams.memories import Distillation, Ewc, Replay
 from ..streams.stream import Stream
+from . import ch19_photos
 from .common import seeded
 
 SCENARIOS = {"task-incremental": True, "class-incremental": False}
@@ -338,5 +339,6 @@ def run_orders(
     return {examples["name"]: results}
 
 
-# Written by ``python -m mtl_course.record 19 --part orders --seeds 4000:4020``.
-RECORDS = {"orders": run_orders}
+# Written by ``python -m mtl_course.record 19 --part orders --seeds 4000:4020`` and ``--part photos
+# --seeds 8``.
+RECORDS = {"orders": run_orders, "photos": ch19_photos.run}

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = exports(
         # what is kept of earlier tasks
         "Reservoir": "memories",  # a fair sample of a stream
         "Replay": "memories",  # examples
+        "DarkReplay": "memories",  # examples, and the logits they had
         "fisher_diagonal": "memories",  # which parameters matter to a classifier
         "ewc_penalty": "memories",  # the pull towards the anchor
         "Ewc": "memories",  # an anchor and a Fisher diagonal

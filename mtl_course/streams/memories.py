@@ -1,9 +1,10 @@
 """Memories: what a method of continual learning keeps of earlier tasks, and its term in the loss.
 
-`Replay` keeps examples, `Ewc` an anchor and a Fisher diagonal, `Distillation` the old network. Each
-is a `stream.Memory`: it has `loss(model, x, logits, task)`, its term in each step of a task (from
-the second on); `end_task(model, stream, task)`, which stores; and `numbers`, how many it holds,
-besides the network, while the next task is learned. Several may be combined; none is fine-tuning.
+`Replay` keeps examples, `DarkReplay` also their logits, `Ewc` an anchor and a Fisher diagonal,
+`Distillation` the old network. Each is a `stream.Memory`: it has `loss(model, x, logits, task)`,
+its term in each step of a task (from the second on); `end_task(model, stream, task)`, which stores;
+and `numbers`, how many it holds, besides the network, while the next task is learned. Several may
+be combined; none is fine-tuning.
 """
 
 from copy import deepcopy
@@ -115,6 +116,71 @@ class Replay:
     def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
         """Show the task's examples to the reservoir."""
         self.buffer.add(*stream.train[task])
+
+
+class DarkReplay(Replay):
+    """DER++: replay that also holds the kept examples' logits to those they had.
+
+    To replay's cross-entropy it adds ``strength`` times the mean squared distance of the logits,
+    over a draw of its own. As in `Replay`, an example enters when its task ends; its logits are
+    those of the network at that moment, for the classes that competed then.
+
+    Args:
+        stream: the tasks.
+        size: how many examples are kept.
+        strength: the factor of the squared distance.
+        seed: fixes which.
+
+    Source:
+        Buzzega et al., "Dark experience for general continual learning", NeurIPS 2020: DER++ (they
+        add examples at each step, and hold all logits).
+
+    Example:
+        >>> from mtl_course.streams import DarkReplay, class_stream
+        >>> digits = torch.arange(8.0).reshape(4, 2), torch.arange(4)
+        >>> stream = class_stream(digits, digits, range(4), 2, False)
+        >>> model, memory = nn.Linear(2, 4), DarkReplay(stream, size=10, strength=0.5)
+        >>> memory.end_task(model, stream, task=0)
+        >>> memory.numbers, memory.distance(model, 5).item()  # still the same network
+        (70, 0.0)
+    """
+
+    def __init__(self, stream: Stream, size: int, strength: float, seed: int = 0):
+        super().__init__(stream, size, seed)
+        self.strength = strength
+        self.logits: Tensor | None = None  # [size, C]; minus infinity where a class did not compete
+
+    @property
+    def numbers(self) -> int:
+        """Those of the reservoir's inputs and labels, and the logits."""
+        return super().numbers + (0 if self.logits is None else self.logits.numel())
+
+    def distance(self, model: nn.Module, n: int) -> Tensor:
+        """Mean squared distance of the logits of `n` kept examples, a scalar."""
+        rows = torch.randint(len(self.buffer), (n,), generator=self.buffer.generator)
+        rows = rows.to(self.buffer.x.device)
+        new, old = model(self.buffer.x[rows]), self.logits[rows]
+        competed = torch.isfinite(old)
+        gap = torch.where(competed, new - old.masked_fill(~competed, 0.0), 0.0)
+        return gap.square().sum() / competed.sum()
+
+    def loss(self, model: nn.Module, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """Replay's cross-entropy, plus the strength times the distance, a scalar."""
+        return super().loss(model, x, logits, task) + self.strength * self.distance(model, len(x))
+
+    def end_task(self, model: nn.Module, stream: Stream, task: int) -> None:
+        """Show the task's examples to the reservoir, and store the logits of those it took."""
+        super().end_task(model, stream, task)
+        y = self.buffer.y[: len(self.buffer)]
+        # Tasks have classes of their own, so these are the new ones.
+        rows = (y // stream.classes_per_task == task).nonzero().flatten()
+        if not len(rows):
+            return
+        with torch.no_grad(), evaluating(model):
+            new = stream.compete(model(self.buffer.x[rows]), y[rows], task)
+        if self.logits is None:
+            self.logits = new.new_full((self.buffer.size, new.shape[1]), -torch.inf)
+        self.logits[rows] = new
 
 
 def fisher_diagonal(model: nn.Module, x: Tensor, classes: slice = slice(None)) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from data_tools import need
 
-from mtl_course import data, records
-from mtl_course.experiments import ch19, ch19_drift
+from mtl_course import data, records, streams
+from mtl_course.experiments import ch19, ch19_drift, ch19_photos
 
 # --------------------------------------------------------------------------------------- the digits
 TINY = replace(
@@ -213,6 +213,102 @@ def test_a_partial_set_gives_what_it_has_in_the_plans_proportion(monkeypatch):
         [4] * 3,
         [24] * 3,
     ]
+
+
+# ----------------------------------------------------------------------- photographs, the headline
+SMALL = replace(
+    ch19_photos.CPU,
+    sizes=(12, 4, 6),
+    shrink=4,
+    channels=(4,),
+    features=8,
+    epochs=1,
+    buffer=20,
+    samples=4,
+    watched=8,
+    rates=(0.03,),
+    ewc=((0.03, 1.0),),
+    distillation=((0.03, 1.0),),
+    dark=((0.03, 0.1),),
+)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    need("cifar10_partial")
+    part = data.load("cifar10_partial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load_or_partial", lambda name: part)
+        return ch19_photos.parts(SMALL)
+
+
+def test_photographs_are_apart_shrunk_and_have_every_class_equally_often(photos):
+    assert photos["name"] == "cifar10_partial"
+    seen = [{tuple(x.flatten().tolist()) for x in photos[p][0]} for p in ("train", "validation")]
+    assert not seen[0] & seen[1]
+    for part, n in zip(("train", "validation", "test"), SMALL.sizes, strict=True):
+        assert list(photos[part][0].shape) == [10 * n, 3, 8, 8]
+        assert photos[part][1].bincount().tolist() == 10 * [n]
+
+
+def test_every_method_of_the_photographs_has_as_many_trials():
+    plan = ch19_photos.CPU
+    assert {len(ch19_photos.trials(m, plan)) for m in ch19_photos.METHODS} == {len(plan.rates)}
+
+
+def test_the_photographs_record_is_plain_and_whole_at_tiny_size(photos, monkeypatch):
+    monkeypatch.setattr(ch19_photos, "parts", lambda plan: photos)
+    results = ch19_photos.run([0, 1], plan=SMALL, **QUIET)
+    assert json.loads(json.dumps(results)) and list(results["methods"]) == [*ch19_photos.METHODS]
+    pixels = 3 * 8 * 8 + 1
+    stored = {m: row["stored"][0] for m, row in results["methods"].items()}
+    assert stored["fine-tuning"] == 0 and stored["joint"] == 96 * pixels
+    assert stored["replay"] == stored["GDumb"] == 20 * pixels
+    assert stored["DER++"] == 20 * (pixels + 10)
+    for method, row in results["methods"].items():
+        alone = method in ch19_photos.AT_ONCE
+        assert [len(A) for A in row["A"]] == 2 * [1 if alone else 5]
+        assert [len(moved) for moved in row["moved"]] == 2 * [0 if alone else 4]
+
+
+def test_photographs_are_tuned_on_validation_images_in_another_order(photos, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        ch19_photos,
+        "stream",
+        lambda *rest, real=ch19_photos.stream: seen.append(rest[-2:]) or real(*rest),
+    )
+    ch19_photos.tune("replay", photos, SMALL)
+    assert seen == [(1000, "validation")]
+
+
+def test_gdumbs_store_has_as_many_examples_of_each_class(photos):
+    tasks = ch19_photos.stream(photos, SMALL, 3, "test")
+    x, y = ch19_photos.balanced(tasks, 20, seed=1)
+    assert y.bincount().tolist() == 10 * [2]
+    for image, label in zip(x, y, strict=True):
+        there, labels = tasks.train[int(label) // 2]
+        assert any(torch.equal(image, other) for other in there[labels == label])
+
+
+def test_the_watch_measures_the_divergence_and_changes_no_step():
+    old = torch.tensor([[0.0, 0.0]])
+    new = torch.log(torch.tensor([[3.0, 1.0]]))
+    assert ch19_photos.divergence(old, new) == pytest.approx(0.5 * np.log(4 / 3))
+    # A third class that takes half of the chance costs log 2.
+    assert ch19_photos.divergence(old, torch.log(torch.tensor([[1.0, 1.0, 2.0]]))) == pytest.approx(
+        np.log(2)
+    )
+    examples = ch19.parts(TINY)
+    tasks = ch19.stream(examples, TINY, False, 0, "test")
+    runs = {}
+    for watch in ([], [ch19_photos.Watch(4)]):
+        model = ch19.network(TINY, examples["train"][0], 10, 0)
+        sgd = lambda params: torch.optim.SGD(params, lr=0.1)  # noqa: E731
+        runs[len(watch)] = streams.learn(model, tasks, sgd, watch, epochs=1)
+    assert torch.equal(runs[0], runs[1])
+    assert len(watch[0].moved) == 4
+    assert all(row[kind] > 0 for row in watch[0].moved for kind in ("old images", "new images"))
 
 
 # -------------------------------------------------------------------------------------------- drift

@@ -210,6 +210,7 @@ SAFE = {
     "known_losses": "counts of at least 1; no known label gives 0",
     "scaled_columns": "a constant column becomes 0 (tests/meta/test_in_context.py)",
     "table_tasks": "a constant column becomes 0; counts of columns, one at least",
+    "DarkReplay": "counts of at least 1: a kept example's own class competed",
 }
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl_course.streams.memories import (
+    DarkReplay,
     Distillation,
     Ewc,
     Replay,
@@ -173,3 +174,59 @@ def test_replay_takes_the_loss_of_old_examples_among_their_own_competitors():
     drawn = [memory.loss(model, x, None, 1).detach() for _ in range(200)]
     own = F.cross_entropy(model(x)[:, :2], y)
     assert float(torch.stack(drawn).mean()) == pytest.approx(float(own), rel=0.15)
+
+
+# ------------------------------------------------------------------------------------------- DER++
+def test_dark_replay_stores_the_logits_of_the_images_it_keeps_for_the_classes_that_competed():
+    tasks, model, memory = stream(False), network().double(), DarkReplay(stream(False), 7, 0.5)
+    tasks = memory.stream = type(tasks)(
+        *([(x.double(), y) for x, y in half] for half in (tasks.train, tasks.test)),
+        tasks.classes_per_task,
+        tasks.task_known,
+    )
+    memory.end_task(model, tasks, 0)
+    first = [p.detach().clone() for p in model.parameters()]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3)
+    memory.end_task(model, tasks, 1)
+    per, box = tasks.classes_per_task, memory.buffer
+    old = box.y // per == 0
+    assert 0 < old.sum() < len(box), "both tasks are in the buffer"
+    now = model(box.x).detach()
+    with torch.no_grad():
+        for p, q in zip(model.parameters(), first, strict=True):
+            p.copy_(q)
+    before = model(box.x).detach()
+    torch.testing.assert_close(memory.logits[old][:, :per], before[old][:, :per])
+    torch.testing.assert_close(memory.logits[~old][:, : 2 * per], now[~old][:, : 2 * per])
+    assert (memory.logits[old][:, per:] == -torch.inf).all()
+    assert memory.numbers == box.x.numel() + box.y.numel() + memory.logits.numel()
+
+
+def test_dark_replay_is_replay_and_a_mean_squared_distance_over_what_competed():
+    tasks, model = stream(False), network()
+    dark, plain = DarkReplay(tasks, 6, 0.25, seed=3), Replay(tasks, 6, seed=3)
+    for memory in (dark, plain):
+        memory.end_task(model, tasks, 0)
+    x = tasks.train[1][0][:4]
+    assert dark.distance(model, 50) == 0
+    with torch.no_grad():
+        model.head.bias += 2.0  # every logit moves by two, so the distance is four
+    torch.testing.assert_close(dark.distance(model, 50), torch.tensor(4.0))
+    dark.buffer.generator.manual_seed(9)
+    plain.buffer.generator.manual_seed(9)
+    plus = dark.loss(model, x, None, 1) - plain.loss(model, x, None, 1)
+    assert float(plus) == pytest.approx(0.25 * 4.0, abs=1e-4)
+    gradients = torch.autograd.grad(dark.loss(model, x, None, 1), model.head.bias)[0]
+    assert gradients[0] != 0 and torch.isfinite(gradients).all()
+
+
+def test_a_buffer_that_takes_nothing_of_a_task_keeps_its_logits():
+    tasks, model = stream(False), network()
+    memory = DarkReplay(tasks, 1, 1.0, seed=0)
+    memory.end_task(model, tasks, 0)
+    memory.buffer.seen = 10**9  # from now on nothing is taken
+    logits = memory.logits.clone()
+    memory.end_task(model, tasks, 1)
+    torch.testing.assert_close(memory.logits, logits)
