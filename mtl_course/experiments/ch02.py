@@ -43,13 +43,14 @@ class Plan:
         source_batch: images per step.
         shots: labels per class of the target.
         kind_shots: labels per class where kinds of sources are compared.
+        kinds: of sources beside "digits".
         stops: steps after which validation may stop a run.
         long: from this many labels per class on, runs go on to `last`, and L2-SP is left out.
         last: one more stop of the long runs.
         batch: images per step on the target.
         held_out: validation images of the target; and test images, if it has no test set.
         rates: learning rates that every method may try.
-        strengths: of L2-SP, which tries them with `pulled_rate`: as many.
+        strengths: of L2-SP, which tries them with `pulled_rate`: as many, or none without L2-SP.
         pulled_rate: learning rate of L2-SP.
         penalties: scikit-learn's C of a converged probe, which has no rate: as many.
     """
@@ -63,6 +64,7 @@ class Plan:
     source_batch: int = 64
     shots: tuple[int, ...] = (1, 3, 10, 30, 100, 300)
     kind_shots: int = 3
+    kinds: tuple[str, ...] = KINDS[1:]
     stops: tuple[int, ...] = (50, 200)
     long: int = 100
     last: int = 600
@@ -88,11 +90,14 @@ READER = Plan(
     source=("mnist_5k",),
     targets=("digits",),
     size=8,
-    source_steps=300,
-    shots=(3,),
-    stops=(200,),
+    source_steps=240,
+    shots=(1, 3, 10, 30),
+    kinds=("odd or even", "ink", "pixels permuted"),
+    stops=(150,),
     held_out=(400, 797),
     rates=(0.035,),
+    strengths=(),
+    penalties=(1.0,),
 )
 PLANS = {"cpu": CPU, "gpu": GPU}
 
@@ -495,7 +500,7 @@ class Bench:
             str(shots): {
                 method.name: self.tries(method, shots)
                 for method in METHODS
-                if not (method.pulled and shots >= self.plan.long)
+                if not method.pulled or (self.plan.strengths and shots < self.plan.long)
             }
             for shots in self.plan.shots
         }
@@ -510,7 +515,7 @@ class Bench:
         shots = self.plan.kind_shots
         found = {
             kind: {method.name: self.tries(method, shots, kind) for method in (PROBE, FINE_TUNING)}
-            for kind in KINDS[1:]
+            for kind in self.plan.kinds
         }
         return found | {"none": {PROBE.name: self.tries(UNTRAINED, shots)}}
 

@@ -155,6 +155,36 @@ def load_trunk(model, state):
     return model
 """,
     ],
+    "transfer_gain": [
+        """
+import numpy as np
+
+def transfer_gain(transfer, scratch, limit):
+    def found(table):
+        means = [np.mean(row) for row in table["validation"].numpy()]
+        return table["test"].numpy()[int(np.argmax(means))]
+    gain = found(transfer) - found(scratch)
+    t = gain.mean() / (gain.std(ddof=1) / np.sqrt(len(gain)))
+    if abs(t) <= limit:
+        return gain, "unclear"
+    return gain, "helps" if t > 0 else "hurts"
+""",
+        """
+def transfer_gain(transfer, scratch, limit):
+    a = max(range(len(transfer["test"])), key=lambda i: transfer["validation"][i].sum())
+    b = max(range(len(scratch["test"])), key=lambda i: scratch["validation"][i].sum())
+    gain = [float(x - y) for x, y in zip(transfer["test"][a], scratch["test"][b])]
+    k = len(gain)
+    mean = sum(gain) / k
+    error = (sum((g - mean) ** 2 for g in gain) / (k - 1) / k) ** 0.5
+    verdict = "unclear"
+    if mean - limit * error > 0:
+        verdict = "helps"
+    elif mean + limit * error < 0:
+        verdict = "hurts"
+    return torch.tensor(gain, dtype=torch.float64), verdict
+""",
+    ],
 }
 
 EQUIVALENT = {
