@@ -96,7 +96,7 @@ READER = Plan(
     stops=(150,),
     held_out=(400, 797),
     rates=(0.035,),
-    strengths=(),
+    strengths=(0.01,),
     penalties=(1.0,),
 )
 PLANS = {"cpu": CPU, "gpu": GPU}

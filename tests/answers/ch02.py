@@ -188,6 +188,21 @@ def transfer_gain(transfer, scratch, limit):
 }
 
 EQUIVALENT = {
+    "transfer_gain": {
+        "if gain.mean() > far:  =>  if gain.mean() >= far:": "no gain lies on its limit",
+        "gain = chosen[0] - chosen[1]  =>  gain = chosen[0] - chosen[-1]": (
+            "of two, the second is the last"
+        ),
+        "return (gain, 'hurts' if gain.mean() < -far else 'unclear')  =>  return (gain, 'hurts' if gain.mean() <= -far else 'unclear')": (
+            "no gain lies on its limit"
+        ),
+        "best = table['validation'].mean(dim=1).argmax()  =>  best = table['validation'].sum(dim=1).argmax()": (
+            "all sums are the means times one number"
+        ),
+        "best = table['validation'].mean(dim=1).argmax()  =>  best = table['validation'].mean(dim=-1).argmax()": (
+            "of two dimensions, 1 is the last"
+        ),
+    },
     "source_penalty": {
         "total = total + alpha * (p - source[name]).square().sum()  =>  total = total + alpha * (source[name] - p).square().sum()": (
             "(a - b)^2 = (b - a)^2"
