@@ -19,6 +19,7 @@ from .inputs import (
     uniform,
     whole,
 )
+from .outcomes import named
 
 
 # ------------------------------------------------------------------- 1. the pull towards the source
@@ -928,3 +929,187 @@ def _(model, state):
     state = {name.replace("module.", ""): value for name, value in state.items()}
     model.load_state_dict({k: v for k, v in state.items() if k.startswith("trunk.")}, strict=False)
     return model
+
+
+# ----------------------------------------------------------------------- 5. a comparison to believe
+# inputs
+def _tables(verdict, share):
+    """What two searches found, with a verdict: 1 helps, -1 hurts, 0 unclear.
+
+    The mean gain lies at a share of its limit from zero: near 1, so that a wrong error gives
+    another verdict, or far from it. The level varies a lot from seed to seed.
+    """
+
+    def draw(generator):
+        seeds, limit = whole(generator, 4, 6), uniform(generator, 2.0, 4.0)
+
+        def validation(settings):
+            """Far from a tie in the mean, and the best setting of a seed is often another."""
+            table = 0.5 + 0.1 * torch.rand(settings, seeds, generator=generator).double()
+            table -= table.mean(dim=1, keepdim=True)
+            means = 0.55 + 0.02 * torch.randperm(settings, generator=generator)
+            return table + means[:, None]
+
+        def test(settings):
+            return 0.3 + 0.1 * torch.rand(settings, seeds, generator=generator).double()
+
+        rows = [whole(generator, 3, 5), whole(generator, 5, 7)]
+        rows = [rows[k] for k in torch.randperm(2, generator=generator)]
+        parts = [{"validation": validation(n), "test": test(n)} for n in rows]
+        best = [int(part["validation"].mean(dim=1).argmax()) for part in parts]
+        noise = torch.randn(seeds, generator=generator).double()
+        noise = (noise - noise.mean()) / noise.std() * uniform(generator, 0.005, 0.01)
+        error = noise.std() / seeds**0.5
+        sign = verdict or (1 if whole(generator, 0, 2) else -1)
+        level = 0.3 + 0.4 * torch.rand(seeds, generator=generator).double()
+        parts[1]["test"][best[1]] = level
+        parts[0]["test"][best[0]] = level + noise + sign * share * limit * error
+        return *(shuffled(generator, part) for part in parts), limit
+
+    return draw
+
+
+def _gain_and_verdict(answer, transfer, scratch, limit):
+    parts = named(answer(transfer, scratch, limit), "gain", "verdict")
+    expect(isinstance(parts["verdict"], str), "the verdict", parts["verdict"])
+    gain = torch.as_tensor(parts["gain"], dtype=torch.float64)
+    return {"gain": gain, "verdict": str(parts["verdict"])}
+
+
+# reference
+def _hasty(transfer, scratch, limit):
+    """Gain of transfer over scratch, and what may be said of it.
+
+    transfer, scratch: what a search found for each: a dict with
+        "validation" and "test", accuracies [settings, seeds]. A
+        column is a seed: the same draw of data for both. The two
+        searches may have tried different numbers of settings.
+    limit: quantile of Student's t; a mean gain counts if it is
+        more than limit x the standard error of the mean of the
+        paired differences away from zero.
+    Return (gain, verdict). gain: [seeds], on test data, for one
+    setting of each method: the one that is best on validation, on
+    average over the seeds (no two are equal). verdict: "helps",
+    "hurts" or "unclear".
+    """
+    best = transfer["test"].max(dim=0).values
+    gain = best - scratch["test"][0]
+    verdict = "helps" if gain.mean() > 0 else "hurts"
+    return gain, verdict
+
+
+@exercise(
+    [_tables(1, 1.25), _tables(-1, 1.25), _tables(0, 0.96), _tables(0, 0.3), _tables(1, 2.7)],
+    points=3,
+    grad=False,
+    device=False,
+    starter=_hasty,
+    call=_gain_and_verdict,
+    hints=(
+        "Which data chose the settings? Did both methods get to choose? What would chance give?",
+        (
+            "Choose a row for each method by its mean on validation. The standard error of a mean"
+            " of k differences is their standard deviation (with k - 1) divided by the root of k."
+        ),
+        (
+            "`best = table[\"validation\"].mean(dim=1).argmax()` for both; then compare"
+            " `gain.mean()` with plus and minus `limit * gain.std() / len(gain) ** 0.5`."
+        ),
+    ),
+)
+def transfer_gain(transfer, scratch, limit):
+    chosen = []
+    for table in (transfer, scratch):
+        best = table["validation"].mean(dim=1).argmax()
+        chosen.append(table["test"][best])
+    gain = chosen[0] - chosen[1]
+    far = limit * gain.std() / len(gain) ** 0.5
+    if gain.mean() > far:
+        return gain, "helps"
+    return gain, "hurts" if gain.mean() < -far else "unclear"
+
+
+# laws
+@transfer_gain.law("other test accuracies change no choice of a setting")
+def _(answer, transfer, scratch, limit):
+    marked = [
+        {"validation": part["validation"], "test": torch.arange(len(part["test"])).double()[:, None]
+         + torch.zeros_like(part["test"])}
+        for part in (transfer, scratch)
+    ]
+    best = [int(part["validation"].mean(dim=1).argmax()) for part in (transfer, scratch)]
+    gain, _ = answer(*marked, limit)
+    return bool((torch.as_tensor(gain) == best[0] - best[1]).all())
+
+
+@transfer_gain.law("with transfer and scratch exchanged, what helps hurts")
+def _(answer, transfer, scratch, limit):
+    turned = {"helps": "hurts", "hurts": "helps", "unclear": "unclear"}
+    one, other = answer(transfer, scratch, limit)[1], answer(scratch, transfer, limit)[1]
+    return turned.get(one) == other
+
+
+transfer_gain.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
+# mistakes
+def _best(table):
+    return table["test"][table["validation"].mean(dim=1).argmax()]
+
+
+def _judge(
+    transfer,
+    scratch,
+    limit,
+    rows=(_best, _best),
+    error=lambda a, b: (a - b).std() / len(a) ** 0.5,
+    sides=(1, 1),
+):
+    """The answer with one thing changed."""
+    a, b = (row(table) for row, table in zip(rows, (transfer, scratch), strict=True))
+    far = limit * error(a, b)
+    if sides[0] * (a - b).mean() > far:
+        return a - b, "helps"
+    return a - b, "hurts" if -sides[1] * (a - b).mean() > far else "unclear"
+
+
+def _own_choice(table):
+    best = table["validation"].argmax(dim=0)
+    return table["test"].gather(0, best[None])[0]
+
+
+transfer_gain.variants(
+    _judge,
+    {
+        "Transfer's setting is chosen on the test data, seed by seed: what is left of the gain may"
+        " be luck. Choose on validation.": {
+            "rows": (lambda t: t["test"].max(dim=0).values, _best)
+        },
+        "The settings are chosen by their mean on the test data. Choose on validation, and look at"
+        " the test once.": {"rows": (lambda t: t["test"][t["test"].mean(dim=1).argmax()],) * 2},
+        "Scratch is not tuned: it gets its first setting, transfer the best of several."
+        " Choose for both in the same way.": {"rows": (_best, lambda t: t["test"][0])},
+        "Every seed has a setting of its own. One setting is wanted for each method: the best on"
+        " validation on average over the seeds.": {"rows": (_own_choice, _own_choice)},
+        "The gain is right, but any difference above zero counts as a verdict."
+        " How far from zero would chance take it?": {"error": lambda a, b: 0.0},
+        "The standard deviation of the differences is not the standard error of their mean:"
+        " divide by the root of the number of seeds.": {"error": lambda a, b: (a - b).std()},
+        "The two methods share their draws of data, so compare them seed by seed: the deviation of"
+        " the differences counts, not that of each method.": {
+            "error": lambda a, b: ((a.var() + b.var()) / len(a)) ** 0.5
+        },
+        "The deviation is taken with k in place of k - 1, which makes a few seeds look surer than"
+        " they are.": {"error": lambda a, b: (a - b).std(correction=0) / len(a) ** 0.5},
+        "A gain far below zero is a verdict as well: then the source hurts.": {"sides": (1, 0)},
+    },
+)
+
+
+@transfer_gain.mistake(
+    "Transfer's setting is chosen on the test data, scratch has its first one, and any gain above"
+    " zero is called help. All three are to be mended."
+)
+def _(transfer, scratch, limit):
+    gain = transfer["test"].max(dim=0).values - scratch["test"][0]
+    return gain, "helps" if gain.mean() > 0 else "hurts"

@@ -1,78 +1,105 @@
 """Chapter 2: what a source task gives a target task, over label counts, methods and sources.
 
-`train_one` is one run as torch writes it: transfer by fine-tuning with SGD. The experiment needs
-thousands of them, so `train_runs` trains many at once: every tensor of parameters has a leading
-axis R, one entry per run, and `torch.func.vmap` turns one network's gradient into all of theirs.
-The runs stay independent; a test holds the two functions equal. Needs no Jupyter.
+`train_one` is one run as torch writes it: transfer by SGD from where a model stands. `Bench` holds
+one seed's source networks and its draw of the target, and lets every method try as many settings;
+`run` chooses among them on validation data. `train_runs` trains many networks at once, as chapter
+16 does: every tensor of parameters has a leading axis R, one entry per run. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from .. import data
-from ..networks.trunks import Classifier, cnn, mlp
+from ..networks.trunks import Classifier, cnn
+from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..transfer.penalties import l2_sp
-from .common import right_answers, stacked
+from .common import seeded
 
 KINDS = ("digits", "odd or even", "ink", "pixels permuted", "labels shuffled")
+MNIST = ("mnist_5k", "mnist_t10k")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Data sets, network and steps, and the three settings that every method may try.
+    """Data sets, network and steps, and the settings that every method may try.
 
     Args:
-        source: the set that sources are trained on.
+        source: the sets that sources are trained on, one after another.
         targets: the sets that are transferred to.
         size: pixels a side, for source and target alike.
-        channels: of the convolutions; none: fully connected.
+        channels: of the convolutions.
         features: what the trunk gives the head.
-        source_steps: of SGD.
+        source_steps: of SGD at the rate 0.1; a quarter as many at 0.01 follow.
         source_batch: images per step.
         shots: labels per class of the target.
         kind_shots: labels per class where kinds of sources are compared.
+        kinds: of sources beside "digits".
         stops: steps after which validation may stop a run.
+        long: from this many labels per class on, runs go on to `last`, and L2-SP is left out.
+        last: one more stop of the long runs.
         batch: images per step on the target.
-        held_out: target images for validation and for the test.
+        held_out: validation images of the target; and test images, if it has no test set.
         rates: learning rates that every method may try.
-        strengths: of L2-SP, which tries them with the middle one of the rates.
+        strengths: of L2-SP, which tries them with `pulled_rate`: as many, or none without L2-SP.
+        pulled_rate: learning rate of L2-SP.
+        penalties: scikit-learn's C of a converged probe, which has no rate: as many.
     """
 
-    source: str = "mnist_5k"
-    targets: tuple[str, ...] = ("digits",)
-    size: int = 8
-    channels: tuple[int, ...] = ()
+    source: tuple[str, ...] = MNIST
+    targets: tuple[str, ...] = ("usps",)
+    size: int = 16
+    channels: tuple[int, ...] = (8, 16)
     features: int = 64
-    source_steps: int = 300
+    source_steps: int = 600
     source_batch: int = 64
-    shots: tuple[int, ...] = (1, 5, 10, 20, 50)
-    kind_shots: int = 5
-    stops: tuple[int, ...] = (25, 50, 100, 200)
+    shots: tuple[int, ...] = (1, 3, 10, 30, 100, 300)
+    kind_shots: int = 3
+    kinds: tuple[str, ...] = KINDS[1:]
+    stops: tuple[int, ...] = (50, 200)
+    long: int = 100
+    last: int = 600
     batch: int = 32
-    held_out: tuple[int, int] = (400, 797)
-    rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    held_out: tuple[int, int] = (500, 797)
+    rates: tuple[float, ...] = (0.001, 0.006, 0.035, 0.2)
+    strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    pulled_rate: float = 0.035
+    penalties: tuple[float, ...] = (1e-3, 0.03, 1.0, 30.0)
 
 
 CPU = Plan()
 GPU = Plan(
-    source="mnist",
-    targets=("usps", "svhn", "digits"),
+    source=("mnist",),
+    targets=("usps", "svhn"),
     size=32,
     channels=(32, 64, 128),
     features=256,
     source_steps=2000,
     source_batch=128,
-    stops=(50, 100, 200, 400),
+)
+READER = Plan(
+    source=("mnist_5k",),
+    targets=("digits",),
+    size=8,
+    source_steps=200,
+    shots=(1, 3, 10, 30),
+    kinds=("odd or even", "ink"),
+    stops=(100,),
+    long=10,
+    last=200,
+    held_out=(400, 797),
+    rates=(0.035,),
+    strengths=(0.01,),
+    penalties=(1.0,),
 )
 PLANS = {"cpu": CPU, "gpu": GPU}
 
@@ -114,9 +141,49 @@ def cut(image: np.ndarray) -> np.ndarray:
 
 def images_of(name: str, size: int) -> tuple[Tensor, Tensor]:
     """Images [N, 1, size, size] and labels [N] of a set, or of its training part if any."""
-    ds = data.load(name)
+    ds = _stored(name)
     x, y = (ds["x_train"], ds["y_train"]) if "x_train" in ds else (ds["x"], ds["y"])
     return frame(x, size), torch.as_tensor(np.array(y))
+
+
+def _stored(name: str) -> Mapping[str, np.ndarray]:
+    """A set, from a data root where one has it, else from where torchvision fetches it."""
+    try:
+        return data.load({"usps": "usps_h5"}.get(name, name))
+    except data.DataError:
+        if name == "mnist_t10k":
+            whole = data.load("mnist")
+            return {"x": whole["x_test"], "y": whole["y_test"]}
+        if name != "usps":
+            raise
+        return data.load(name)
+
+
+@cache
+def _target(name: str, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels of a target, and the row numbers of pool, validation and test.
+
+    A set's own test images are the test; a set that has none is split at random. The split is the
+    same for every seed and method.
+    """
+    ds = _stored(name)
+    if "x_test" not in ds:
+        x, y = images_of(name, plan.size)
+        return x, y, *hold_out(y, plan.held_out)
+    images = np.concatenate([ds["x_train"], ds["x_test"]])
+    x, y = frame(images, plan.size), np.concatenate([ds["y_train"], ds["y_test"]])
+    count = len(ds["y_train"])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    validation = plan.held_out[0]
+    y = torch.as_tensor(y.astype(np.int64))
+    return x, y, order[validation:], order[:validation], torch.arange(count, len(y))
+
+
+@cache
+def _source(plan: Plan) -> tuple[Tensor, Tensor]:
+    """Images and labels of all of a plan's source sets."""
+    parts = [images_of(name, plan.size) for name in plan.source]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def source_task(kind: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,12 +220,8 @@ def hold_out(y: Tensor, held_out: tuple[int, int]) -> tuple[Tensor, Tensor, Tens
 
 # ------------------------------------------------------------------------------------------ one run
 def network(plan: Plan) -> Classifier:
-    """A freshly drawn network with ten outputs: convolutions if the plan has channels."""
-    if plan.channels:
-        trunk = cnn(plan.size, plan.channels, plan.features)
-    else:
-        trunk = nn.Sequential(nn.Flatten(), *mlp([plan.size**2, plan.features, plan.features]))
-    return Classifier(trunk, plan.features, 10)
+    """A freshly drawn network with BatchNorm and ten outputs."""
+    return Classifier(cnn(plan.size, plan.channels, plan.features, norm=True), plan.features, 10)
 
 
 def train_one(
@@ -173,10 +236,13 @@ def train_one(
     steps: int,
     batch: int,
     order: torch.Generator,
-) -> None:
+    stops: Sequence[int] = (),
+    measure: Callable[[Classifier], dict] = lambda model: {},
+) -> list[dict]:
     """One run, as torch writes it: SGD with momentum 0.9 from where the model stands.
 
-    This is what the chapter measures; `train_runs` does the same for many models at once.
+    This is what the chapter measures; `train_runs` does the same for many models at once, where
+    these have no BatchNorm.
 
     Args:
         model: changed in place.
@@ -189,13 +255,20 @@ def train_one(
         steps: of the optimizer.
         batch: images per step; all of them if there are no more.
         order: draws the batches.
+        stops: numbers of steps after which to measure.
+        measure: what to measure, called with the model in evaluation mode.
+
+    Returns:
+        What was measured, a dictionary per stop.
     """
+    found = []
     groups = [
         {"params": model.trunk.parameters(), "lr": rate * trunk},
         {"params": model.head.parameters(), "lr": rate},
     ]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
+        model.train()
         small = len(y) <= batch
         rows = slice(None) if small else torch.randint(len(y), (batch,), generator=order)
         loss = F.cross_entropy(model(x[rows]), y[rows])
@@ -204,14 +277,12 @@ def train_one(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if step in stops:
+            found.append(measure(model.eval()))
+    return found
 
 
 # ------------------------------------------------------------------------------ many runs at a time
-def fresh(plan: Plan, seeds: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-    """Parameters of new networks, name -> [len(seeds), ...]; a seed always gives the same one."""
-    return {name: p.to(device) for name, p in stacked(partial(network, plan), seeds).items()}
-
-
 def train_runs(
     model: nn.Module,
     start: Mapping[str, Tensor],
@@ -288,232 +359,227 @@ class Method:
     Args:
         name: as the chapter has it.
         transferred: whether the trunk starts from the source.
-        trunk: the trunk's rate as a share of the head's; 0 is frozen.
-        pulled: whether the trunk is pulled towards the source (L2-SP).
         head: whether the head starts from the source as well, for a target with the same labels.
+        pulled: whether the trunk is pulled towards the source (L2-SP).
+        frozen: whether only the head is trained: a logistic regression, to convergence.
     """
 
     name: str
-    transferred: bool
-    trunk: float
-    pulled: bool
+    transferred: bool = True
     head: bool = False
+    pulled: bool = False
+    frozen: bool = False
 
 
-SCRATCH = Method("scratch", transferred=False, trunk=1.0, pulled=False)
-PROBE = Method("linear probe", transferred=True, trunk=0.0, pulled=False)
-FINE_TUNING = Method("fine-tuning", transferred=True, trunk=1.0, pulled=False)
-PULLED = Method("L2-SP", transferred=True, trunk=1.0, pulled=True)
-KEPT = Method("fine-tuning, head kept", transferred=True, trunk=1.0, pulled=False, head=True)
+SCRATCH = Method("scratch", transferred=False)
+PROBE = Method("linear probe", frozen=True)
+FINE_TUNING = Method("fine-tuning")
+PULLED = Method("L2-SP", pulled=True)
+KEPT = Method("fine-tuning, head kept", head=True)
 METHODS = (SCRATCH, PROBE, FINE_TUNING, PULLED, KEPT)
+UNTRAINED = Method("untrained trunk", transferred=False, frozen=True)
 
 
-def settings(method: Method, plan: Plan) -> list[tuple[float, float]]:
-    """(learning rate, L2-SP strength) of the runs a method may try: as many for every method."""
+def settings(method: Method, plan: Plan) -> list[dict[str, float]]:
+    """The settings a method may try: as many for every method."""
+    if method.frozen:
+        return [{"C": c} for c in plan.penalties]
     if method.pulled:
-        return [(rate, strength) for rate in plan.rates[1:2] for strength in plan.strengths]
-    return [(rate, 0.0) for rate in plan.rates]
+        return [{"rate": plan.pulled_rate, "strength": strength} for strength in plan.strengths]
+    return [{"rate": rate} for rate in plan.rates]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training run: a method, a setting of it, and which of the study's seeds (0, 1, ...)."""
-
-    method: Method
-    rate: float
-    strength: float
-    place: int
-
-
-class Study:
-    """Source networks and one target, ready to compare.
+class Bench:
+    """One seed: its source networks, its draw of the target, its new heads.
 
     Args:
         plan: sizes and settings.
-        seeds: one source network, one subset of the target and one new head each.
+        seed: of the source networks, the labelled images and the new parameters.
         target: a set; the plan's first one if None.
-        device: the fastest one if None.
-        report: is called with a line for every finished comparison.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        seeds: Sequence[int],
-        target: str | None = None,
-        device: torch.device | None = None,
-        report: Callable[[str], None] = print,
-    ):
-        self.plan, self.seeds, self.report = plan, list(seeds), report
-        self.device = device or fastest()
-        self.precision = torch.float16 if self.device.type == "cuda" else None
-        self.model = network(plan).to(self.device)
-        images, labels = images_of(plan.source, plan.size)
-        self.x_source, self.y_source = images.to(self.device), labels.to(self.device)
-        self.sources: dict[str, dict[str, Tensor]] = {}
-        self.by_shots: dict[str, dict] = {}  # what `curves` measured on the present target
-        self.aim(target or plan.targets[0])
+    def __init__(self, plan: Plan, seed: int, target: str | None = None):
+        self.plan, self.seed, self.device = plan, seed, fastest()
+        self.x_source, self.y_source = _source(plan)
+        x, y, self.pool, self.validation, self.test = _target(target or plan.targets[0], plan)
+        self.x, self.y = x.to(self.device), y.to(self.device)
+        self._sources: dict[str, Classifier] = {}
 
-    def aim(self, target: str) -> None:
-        """Take another target set; the sources stay."""
-        self.by_shots = {}
-        images, labels = images_of(target, self.plan.size)
-        self.x, self.y = images.to(self.device), labels.to(self.device)
-        parts = hold_out(labels, self.plan.held_out)
-        self.pool, self.validation, self.test = (rows.to(self.device) for rows in parts)
-
-    def source(self, kind: str = "digits") -> dict[str, Tensor]:
-        """Stacked source networks of this kind, one per seed; trained when first asked for."""
-        if kind not in self.sources:
+    def source(self, kind: str = "digits") -> Classifier:
+        """The source network of this kind, in evaluation mode; trained when first asked for."""
+        if kind not in self._sources:
             x, y = source_task(kind, self.x_source, self.y_source)
-            count = len(self.seeds)
-            (self.sources[kind],) = train_runs(
-                self.model,
-                fresh(self.plan, self.seeds, self.device),
-                x,
-                y,
-                rows=torch.arange(len(y), device=self.device).expand(count, -1),
-                rate=torch.full((count,), 0.1, device=self.device),
-                stops=[self.plan.source_steps],
-                batch=self.plan.source_batch,
-                precision=self.precision,
-            )
-        return self.sources[kind]
+            x, y = x.to(self.device), y.to(self.device)
+            model = seeded(lambda: network(self.plan), self.seed).to(self.device)
+            order = torch.Generator().manual_seed(self.seed)
+            for rate, steps in ((0.1, self.plan.source_steps), (0.01, self.plan.source_steps // 4)):
+                batch = self.plan.source_batch
+                train_one(model, x, y, rate, steps=steps, batch=batch, order=order)
+            self._sources[kind] = model.eval()
+        return self._sources[kind]
 
-    def subsets(self, shots: int) -> Tensor:
-        """Rows of the target to train on, `shots` per class: int64 [seeds, 10 * shots].
-
-        Larger subsets contain the smaller ones.
-        """
+    def labelled(self, shots: int) -> Tensor:
+        """Rows of the target to train on, `shots` per class; larger sets contain the smaller."""
         labels = self.y[self.pool].cpu().numpy()
-        chosen = np.stack([data.per_class(labels, shots, seed) for seed in self.seeds])
-        return self.pool[torch.as_tensor(chosen, device=self.device)]
+        return self.pool[torch.as_tensor(data.per_class(labels, shots, self.seed))]
 
-    def start(self, method: Method, kind: str) -> dict[str, Tensor]:
-        """Where a method starts, name -> [seeds, ...]: new networks, new heads on sources, sources.
+    def start(self, method: Method, kind: str = "digits") -> Classifier:
+        """A network where a method starts: a new one, the source with a new head, or the source.
 
-        The new networks have seeds apart from the sources'.
+        New parameters have seeds apart from the sources'.
         """
-        new = fresh(self.plan, [1000 + seed for seed in self.seeds], self.device)
-        if not method.transferred:
-            return new
-        source = self.source(kind)
-        if method.head:
-            return source
-        return {name: source[name] if name.startswith("trunk") else p for name, p in new.items()}
+        model = seeded(lambda: network(self.plan), 1000 + self.seed).to(self.device)
+        if method.transferred:
+            source = self.source(kind).state_dict()
+            names = [n for n in source if method.head or n.startswith("trunk")]
+            model.load_state_dict({n: source[n] for n in names}, strict=False)
+        return model
 
-    def unchanged(self) -> list[float]:
-        """Test accuracy of each source network as it is: no label of the target, nothing trained.
+    @torch.no_grad()
+    def measure(self, model: Classifier, shots: int) -> dict[str, float]:
+        """Accuracy on validation and test, and on as many validation images as were trained on."""
+        right = {
+            part: (model(self.x[rows]).argmax(1) == self.y[rows]).float()
+            for part, rows in (("validation", self.validation), ("test", self.test))
+        }
+        own = right["validation"][: 10 * shots]
+        return {part: float(r.mean()) for part, r in right.items()} | {"own": float(own.mean())}
+
+    def unchanged(self) -> float:
+        """Test accuracy of the source network as it is: no label of the target, nothing trained.
 
         It can answer because source and target have the same ten labels.
         """
-        right = right_answers(self.model, self.source(), self.x[self.test], self.y[self.test])
-        return right.float().view(len(self.seeds), -1).mean(dim=1).tolist()
+        return self.measure(self.source(), 1)["test"]
 
-    def trials(self, method: Method) -> list[Trial]:
-        """Every setting of a method with every seed."""
-        places = range(len(self.seeds))
-        return [
-            Trial(method, *setting, k) for setting in settings(method, self.plan) for k in places
-        ]
+    def tries(self, method: Method, shots: int, kind: str = "digits") -> list[dict]:
+        """Every setting and stop that a method may try, with what was measured there."""
+        rows = self.labelled(shots)
+        x, y = self.x[rows], self.y[rows]
+        if method.frozen:
+            return self._probes(self.start(method, kind).eval(), x, y, shots)
+        found = []
+        long = shots >= self.plan.long
+        stops = (*self.plan.stops, *((self.plan.last,) if long else ()))
+        for setting in settings(method, self.plan):
+            model = self.start(method, kind)
+            before = {n: p.detach().clone() for n, p in model.named_parameters() if "trunk" in n}
+            measured = train_one(
+                model,
+                x,
+                y,
+                setting["rate"],
+                strength=setting.get("strength", 0.0),
+                source=before if method.pulled else None,
+                steps=stops[-1],
+                batch=self.plan.batch,
+                order=torch.Generator().manual_seed(self.seed),
+                stops=stops,
+                measure=lambda model: self.measure(model, shots),
+            )
+            found += [setting | {"steps": n} | m for n, m in zip(stops, measured, strict=True)]
+        return found
 
-    def train(self, trials: Sequence[Trial], shots: int, kind: str) -> list[dict[str, Tensor]]:
-        """Train these runs side by side; their stacked parameters after each stop of the plan."""
-        methods = dict.fromkeys(trial.method for trial in trials)
-        starts = {method: self.start(method, kind) for method in methods}
-        stack = {
-            name: torch.stack([starts[trial.method][name][trial.place] for trial in trials])
-            for name in starts[trials[0].method]
+    def _probes(self, model: Classifier, x: Tensor, y: Tensor, shots: int) -> list[dict]:
+        """Heads on a frozen trunk: converged logistic regressions on standardised features."""
+        with torch.no_grad():
+            features = model.trunk(x).double().cpu()
+        mean, spread = features.mean(dim=0), features.std(dim=0).clamp_min(1e-3)
+        found = []
+        for setting in settings(PROBE, self.plan):
+            fit = LogisticRegression(C=setting["C"], max_iter=5000)
+            fit.fit(((features - mean) / spread).numpy(), y.cpu().numpy())
+            weight = torch.from_numpy(fit.coef_) / spread
+            bias = torch.from_numpy(fit.intercept_) - weight @ mean
+            model.head.weight.data.copy_(weight)
+            model.head.bias.data.copy_(bias)
+            found.append(setting | self.measure(model, shots))
+        return found
+
+    def curves(self) -> dict[str, dict[str, list[dict]]]:
+        """shots (as text) -> method -> tries."""
+        return {
+            str(shots): {
+                method.name: self.tries(method, shots)
+                for method in METHODS
+                if not method.pulled or (self.plan.strengths and shots < self.plan.long)
+            }
+            for shots in self.plan.shots
         }
 
-        def column(values):
-            return torch.tensor(values, device=self.device)
-
-        return train_runs(
-            self.model,
-            stack,
-            self.x,
-            self.y,
-            rows=self.subsets(shots)[column([trial.place for trial in trials])],
-            rate=column([trial.rate for trial in trials]),
-            trunk=column([trial.method.trunk for trial in trials]),
-            strength=column([trial.strength for trial in trials]),
-            source={name: p for name, p in stack.items() if name.startswith("trunk")},
-            stops=self.plan.stops,
-            batch=self.plan.batch,
-            seed=shots,
-            precision=self.precision,
-        )
-
-    def compare(
-        self, shots: int, methods: Sequence[Method] = METHODS, kind: str = "digits"
-    ) -> dict[str, dict]:
-        """Test accuracy of each method with `shots` labels per class.
-
-        Every method tries as many settings; the setting and the number of steps with the best mean
-        validation accuracy over the seeds are used for the test.
+    def kinds(self) -> dict[str, dict[str, list[dict]]]:
+        """Probe and fine-tuning from each kind of source but digits, which `curves` has.
 
         Returns:
-            Method -> "accuracy", one value per seed; "own", the same with a choice per seed, on as
-            many validation images as the run had for training; "validation", of the chosen setting;
-            and "setting".
-        """
-        trials = [trial for method in methods for trial in self.trials(method)]
-        checkpoints = self.train(trials, shots, kind)
-        return {method.name: self._choose(method, trials, checkpoints, shots) for method in methods}
-
-    def _choose(self, method, trials, checkpoints, shots):
-        """A method's result. What may be chosen is a setting and a stop: the axis `options`."""
-        mine = [k for k, trial in enumerate(trials) if trial.method is method]
-        options = [
-            {"rate": rate, "strength": strength, "steps": steps}
-            for rate, strength in settings(method, self.plan)
-            for steps in self.plan.stops
-        ]
-        validation = self._right(checkpoints, mine, self.validation)  # [options, seeds, images]
-        test = self._right(checkpoints, mine, self.test).mean(dim=2)  # [options, seeds]
-        best = int(validation.mean(dim=(1, 2)).argmax())
-        per_seed = validation[..., : 10 * shots].mean(dim=2).argmax(dim=0)
-        return {
-            "accuracy": test[best].tolist(),
-            "own": test.gather(0, per_seed[None])[0].tolist(),
-            "validation": validation[best].mean(dim=1).tolist(),
-            "setting": options[best],
-        }
-
-    def _right(self, checkpoints, mine, rows):
-        """1.0 for right and 0.0 for wrong answers on `rows`: [settings * stops, seeds, images]."""
-        by_stop = []
-        for params in checkpoints:
-            params = {name: p[mine] for name, p in params.items()}
-            right = right_answers(self.model, params, self.x[rows], self.y[rows])
-            by_stop.append(right.view(-1, len(self.seeds), len(rows)))  # [settings, seeds, images]
-        return torch.stack(by_stop, dim=1).flatten(0, 1).float()
-
-    def curves(self) -> dict[str, dict[str, dict]]:
-        """`compare` for every number of labels: shots (as text) -> method -> result."""
-        for shots in self.plan.shots:
-            row = self.by_shots[str(shots)] = self.compare(shots)
-            mean = ", ".join(f"{name} {np.mean(r['accuracy']):.3f}" for name, r in row.items())
-            self.report(f"{shots:3d} labels per class: {mean}")
-        return dict(self.by_shots)
-
-    def kinds(self, kinds: Sequence[str] = KINDS) -> dict[str, dict[str, dict]]:
-        """Probe and fine-tuning from each kind of source, and from scratch, by kind and method.
-
-        All with `kind_shots` labels per class. "none" has "scratch", and as "linear probe" one on a
-        random trunk: what the architecture gives without any source.
+            kind -> method -> tries, with `kind_shots` labels per class. "none" has the probe of an
+            untrained trunk: what the architecture gives without any source.
         """
         shots = self.plan.kind_shots
-        results = {}
-        for kind in kinds:
-            if kind == "digits":
-                results[kind] = self.by_shots.get(str(shots)) or self.compare(shots)
-            else:
-                results[kind] = self.compare(shots, [PROBE, FINE_TUNING], kind)
-        scratch = (results.get("digits") or self.compare(shots))["scratch"]
-        untrained = self.compare(shots, [replace(PROBE, transferred=False)])
-        return results | {"none": {"scratch": scratch} | untrained}
+        found = {
+            kind: {method.name: self.tries(method, shots, kind) for method in (PROBE, FINE_TUNING)}
+            for kind in self.plan.kinds
+        }
+        return found | {"none": {PROBE.name: self.tries(UNTRAINED, shots)}}
+
+
+def piece(plan: Plan, seed: int, target: str) -> dict:
+    """Everything of one seed and one target: what a record keeps if it is stopped."""
+    bench = Bench(plan, seed, target)
+    return {"unchanged": bench.unchanged(), "curves": bench.curves(), "kinds": bench.kinds()}
+
+
+MEASURED = ("validation", "test", "own")
+
+
+def choose(tries: Sequence[Sequence[dict]]) -> dict:
+    """A method's result from its tries, one list per seed, all in the same order.
+
+    The setting and the number of steps with the best mean validation accuracy over the seeds are
+    used for the test.
+
+    Returns:
+        "accuracy" on the test, one value per seed; "own", the same with a choice per seed, on as
+        many validation images as the run had for training; "validation", of the chosen setting; and
+        "setting".
+    """
+    validation, test, own = (
+        np.array([[one[part] for one in seed] for seed in tries]) for part in MEASURED
+    )
+    best = int(validation.mean(axis=0).argmax())
+    return {
+        "accuracy": test[:, best].tolist(),
+        "own": test[np.arange(len(tries)), own.argmax(axis=1)].tolist(),
+        "validation": validation[:, best].tolist(),
+        "setting": {k: v for k, v in tries[0][best].items() if k not in MEASURED},
+    }
+
+
+def labels_needed(shots: Sequence[int], scratch: Sequence[float], reached: float) -> float:
+    """Labels per class with which scratch reaches an accuracy, between the measured ones.
+
+    Args:
+        shots: numbers of labels per class, rising.
+        scratch: accuracy from scratch with each.
+        reached: the accuracy to be reached.
+
+    Returns:
+        The smallest number, on straight lines over log(shots); the first of `shots` where that is
+        enough already, and inf where the last one is not.
+
+    Example:
+        >>> round(labels_needed([1, 10, 100], [0.4, 0.6, 0.8], reached=0.7), 1)
+        31.6
+        >>> labels_needed([1, 10, 100], [0.4, 0.6, 0.8], reached=0.9)
+        inf
+    """
+    if scratch[0] >= reached:
+        return float(shots[0])
+    for k in range(1, len(shots)):
+        low, high = scratch[k - 1], scratch[k]
+        if high >= reached:
+            share = (reached - low) / (high - low)
+            return float(shots[k - 1] * (shots[k] / shots[k - 1]) ** share)
+    return float("inf")
 
 
 def run(
@@ -523,26 +589,36 @@ def run(
     *,
     plan: Plan | None = None,
 ) -> dict:
-    """The whole experiment: target -> {"unchanged", "curves", "kinds"}, as `Study` gives them.
+    """The whole experiment: target -> {"unchanged", "curves", "kinds"}.
 
-    Plain JSON. Accuracies are in [0, 1], with one value per seed.
+    "unchanged" has one accuracy per seed, the others method -> `choose`'s result, by number of
+    labels or kind of source. Plain JSON. Accuracies are in [0, 1].
     """
     plan = plan or PLANS[profile]
-    study = Study(plan, seeds, report=report)
     results = {}
     for target in plan.targets:
-        report(f"{plan.source} -> {target}")
-        study.aim(target)
-        results[target] = {
-            "unchanged": study.unchanged(),
-            "curves": study.curves(),
-            "kinds": study.kinds(),
+        found = []
+        for seed in seeds:
+            found.append(kept(f"{target}, seed {seed}", piece, plan, seed, target))
+            report(f"{target}, seed {seed}: {_in_words(found[-1])}")
+        results[target] = {"unchanged": [one["unchanged"] for one in found]} | {
+            part: {
+                key: {
+                    name: choose([one[part][key][name] for one in found])
+                    for name in found[0][part][key]
+                }
+                for key in found[0][part]
+            }
+            for part in ("curves", "kinds")
         }
-        accuracies = {
-            kind: np.mean(row["fine-tuning"]["accuracy"])
-            for kind, row in results[target]["kinds"].items()
-            if kind != "none"
-        }
-        line = ", ".join(f"{kind} {mean:.3f}" for kind, mean in accuracies.items())
-        report(f"{plan.kind_shots} labels per class, fine-tuned from {line}")
     return {"shots": list(plan.shots), "kind_shots": plan.kind_shots, "targets": results}
+
+
+def _in_words(found: dict) -> str:
+    """The validation accuracies of one seed, the best of each method, in a line."""
+    lines = [f"as it is {found['unchanged']:.3f}"]
+    for shots, methods in found["curves"].items():
+        best = {name: max(one["validation"] for one in tries) for name, tries in methods.items()}
+        line = ", ".join(f"{name} {value:.3f}" for name, value in best.items())
+        lines.append(f"{shots} labels per class: {line}")
+    return "; ".join(lines)

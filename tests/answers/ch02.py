@@ -155,9 +155,54 @@ def load_trunk(model, state):
     return model
 """,
     ],
+    "transfer_gain": [
+        """
+import numpy as np
+
+def transfer_gain(transfer, scratch, limit):
+    def found(table):
+        means = [np.mean(row) for row in table["validation"].numpy()]
+        return table["test"].numpy()[int(np.argmax(means))]
+    gain = found(transfer) - found(scratch)
+    t = gain.mean() / (gain.std(ddof=1) / np.sqrt(len(gain)))
+    if abs(t) <= limit:
+        return gain, "unclear"
+    return gain, "helps" if t > 0 else "hurts"
+""",
+        """
+def transfer_gain(transfer, scratch, limit):
+    a = max(range(len(transfer["test"])), key=lambda i: transfer["validation"][i].sum())
+    b = max(range(len(scratch["test"])), key=lambda i: scratch["validation"][i].sum())
+    gain = [float(x - y) for x, y in zip(transfer["test"][a], scratch["test"][b])]
+    k = len(gain)
+    mean = sum(gain) / k
+    error = (sum((g - mean) ** 2 for g in gain) / (k - 1) / k) ** 0.5
+    verdict = "unclear"
+    if mean - limit * error > 0:
+        verdict = "helps"
+    elif mean + limit * error < 0:
+        verdict = "hurts"
+    return torch.tensor(gain, dtype=torch.float64), verdict
+""",
+    ],
 }
 
 EQUIVALENT = {
+    "transfer_gain": {
+        "if gain.mean() > far:  =>  if gain.mean() >= far:": "no gain lies on its limit",
+        "gain = chosen[0] - chosen[1]  =>  gain = chosen[0] - chosen[-1]": (
+            "of two, the second is the last"
+        ),
+        "return (gain, 'hurts' if gain.mean() < -far else 'unclear')  =>  return (gain, 'hurts' if gain.mean() <= -far else 'unclear')": (
+            "no gain lies on its limit"
+        ),
+        "best = table['validation'].mean(dim=1).argmax()  =>  best = table['validation'].sum(dim=1).argmax()": (
+            "all sums are the means times one number"
+        ),
+        "best = table['validation'].mean(dim=1).argmax()  =>  best = table['validation'].mean(dim=-1).argmax()": (
+            "of two dimensions, 1 is the last"
+        ),
+    },
     "source_penalty": {
         "total = total + alpha * (p - source[name]).square().sum()  =>  total = total + alpha * (source[name] - p).square().sum()": (
             "(a - b)^2 = (b - a)^2"

@@ -3,6 +3,7 @@
 """
 
 import ast
+import copy
 import json
 from dataclasses import replace
 
@@ -14,15 +15,23 @@ from torch.nn import functional as F
 from mtl_course import data, transfer
 from mtl_course.dev import notebooks
 from mtl_course.experiments import ch02
+from mtl_course.experiments.common import seeded, stacked
+from mtl_course.networks import Classifier, cnn, mlp
 
 TINY = replace(
     ch02.CPU,
-    features=16,
-    source_steps=20,
+    channels=(2, 4),
+    features=8,
+    source_steps=8,
     shots=(1, 2),
     kind_shots=2,
-    stops=(2, 4),
+    stops=(1, 2),
+    long=2,
+    last=3,
     held_out=(50, 60),
+    rates=(0.01, 0.1),
+    strengths=(0.01, 0.1),
+    penalties=(0.1, 1.0),
 )
 
 
@@ -30,72 +39,145 @@ TINY = replace(
 def small(monkeypatch):
     """Small sets in the place of every data set, of the shapes that each of them has."""
 
-    class Set(dict):
-        pass
-
     def load(name):
+        if name in missing:
+            raise data.DataError(name)
         rng = np.random.RandomState(len(name))
         side, colour = {
             "mnist_5k": (28, ()),
+            "mnist_t10k": (28, ()),
             "mnist": (28, ()),
             "digits": (8, ()),
             "usps": (16, ()),
+            "usps_h5": (16, ()),
             "svhn": (32, (3,)),
         }[name]
         x = rng.randint(0, 256, (200, side, side, *colour)).astype(np.uint8)
         y = np.arange(200) % 10
-        return (
-            Set(x=x, y=y)
-            if name in ("mnist_5k", "digits")
-            else Set(x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
-        )
+        if name in ("mnist_5k", "mnist_t10k", "digits"):
+            return {"x": x, "y": y}
+        return {"x_train": x, "y_train": y, "x_test": x[:40] // 2, "y_test": y[:40]}
 
+    missing = set()
     monkeypatch.setattr("mtl_course.data.door.load", load)
+    for cached in (ch02._source, ch02._target):
+        cached.cache_clear()
+    yield missing
+    for cached in (ch02._source, ch02._target):
+        cached.cache_clear()
 
 
 def test_run_gives_plain_json_with_one_value_a_seed(small):
     lines = []
     results = json.loads(json.dumps(ch02.run("cpu", [0, 1, 2], lines.append, plan=TINY)))
-    part = results["targets"]["digits"]
-    assert (
-        results["shots"] == [1, 2]
-        and set(part["curves"]) == {"1", "2"}
-        and set(part["kinds"]) == {*ch02.KINDS, "none"}
-    )
-    for methods in part["curves"].values():
-        assert set(methods) == {m.name for m in ch02.METHODS}
-        for found in methods.values():
+    part = results["targets"]["usps"]
+    assert results["shots"] == [1, 2] and set(part["curves"]) == {"1", "2"}
+    assert set(part["kinds"]) == {*ch02.KINDS[1:], "none"}
+    names = {m.name for m in ch02.METHODS}
+    assert set(part["curves"]["1"]) == names
+    assert set(part["curves"]["2"]) == names - {"L2-SP"}  # runs are long there
+    for shots, methods in part["curves"].items():
+        for name, found in methods.items():
             assert len(found["accuracy"]) == len(found["own"]) == len(found["validation"]) == 3
-            assert (
-                all(0 <= a <= 1 for a in found["accuracy"])
-                and found["setting"]["steps"] in TINY.stops
-            )
+            assert all(0 <= a <= 1 for a in found["accuracy"])
+            stops = {None} if name == "linear probe" else {1, 2} | ({3} if shots == "2" else set())
+            assert found["setting"].get("steps") in stops
     assert len(part["unchanged"]) == 3 and all(0 <= a <= 1 for a in part["unchanged"])
-    assert len(lines) == 4 and lines[1].startswith("  1 labels per class: scratch")
+    assert len(lines) == 3 and lines[1].startswith("usps, seed 1: as it is 0.")
 
 
 def test_the_full_size_path_runs_at_tiny_size(small):
-    """The gpu plan with its convolutions, its three targets and its image sizes; fewer steps and
-    narrow layers.
+    """The gpu plan with its convolutions, its targets and its image sizes; fewer steps and narrow
+    layers.
     """
     plan = replace(
         ch02.GPU,
         channels=(2, 2, 4),
         features=8,
-        source_steps=2,
+        source_steps=4,
         source_batch=8,
         stops=(1, 2),
         shots=(1,),
         kind_shots=1,
+        kinds=("ink",),
         held_out=(50, 60),
     )
     results = ch02.run("gpu", [0, 1, 2], lambda line: None, plan=plan)
-    assert list(results["targets"]) == ["usps", "svhn", "digits"]
+    assert list(results["targets"]) == ["usps", "svhn"]
     assert all(
         len(r["accuracy"]) == 3
         for part in results["targets"].values()
         for r in part["curves"]["1"].values()
     )
+
+
+def test_sets_come_from_a_root_or_from_where_they_are_fetched(small):
+    """Without the root's files: the same images under torchvision's names; else the error."""
+    small |= {"usps_h5", "mnist_t10k"}
+    assert len(ch02.images_of("usps", 8)[0]) == 200
+    assert len(ch02.images_of("mnist_t10k", 8)[0]) == 40  # MNIST's test images
+    small.add("digits")
+    with pytest.raises(data.DataError, match="digits"):
+        ch02.images_of("digits", 8)
+
+
+def test_the_notebook_builds_the_network_that_is_evaluated():
+    ((_, path),) = notebooks.find(["02"])
+    (cell,) = (c.source for c in notebooks.read(path).cells if "def new_net(" in c.source)
+    tree = ast.parse(cell)
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    space = {"cnn": cnn, "Classifier": Classifier}
+    exec(compile(tree, "notebook", "exec"), space)
+    assert repr(space["new_net"](10)) == repr(ch02.network(ch02.READER))
+
+
+def test_a_probe_is_a_converged_regression_and_moves_no_trunk(small):
+    """Its loss with the penalty has no gradient left; a weaker penalty fits the training better."""
+    plan = replace(TINY, penalties=(1.0, 100.0))
+    bench = ch02.Bench(plan, 0)
+    model, rows = bench.start(ch02.PROBE).eval(), bench.labelled(5)
+    before = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("trunk")}
+    x, y = bench.x[rows], bench.y[rows]
+    found = bench._probes(model, x, y, 5)
+    assert [one["C"] for one in found] == [1.0, 100.0]
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+    with torch.no_grad():
+        features = model.trunk(x).double()
+    mean, spread = features.mean(0), features.std(0).clamp_min(1e-3)
+    weight = (model.head.weight.double() * spread).detach().requires_grad_()
+    bias = (model.head.bias.double() + model.head.weight.double() @ mean).detach().requires_grad_()
+    z = (features - mean) / spread
+    loss = F.cross_entropy(z @ weight.T + bias, y, reduction="sum")
+    loss = loss + weight.square().sum() / (2 * 100.0)
+    for gradient in torch.autograd.grad(loss, [weight, bias]):
+        assert gradient.abs().max() < 0.02 * len(y)
+
+
+def test_the_choice_is_made_on_validation_and_the_same_for_all_seeds():
+    def one(rate, validation, test, own):
+        return {"rate": rate, "validation": validation, "test": test, "own": own}
+
+    found = ch02.choose(
+        [
+            [one(0.1, 0.9, 0.1, 0.5), one(0.2, 0.8, 0.2, 0.6)],
+            [one(0.1, 0.5, 0.3, 0.9), one(0.2, 0.8, 0.4, 0.1)],
+        ]
+    )
+    assert found["setting"] == {"rate": 0.2} and found["accuracy"] == [0.2, 0.4]
+    assert found["own"] == [0.2, 0.3] and found["validation"] == [0.8, 0.8]
+
+
+def test_labels_needed_reads_the_curve_over_the_logarithm():
+    shots, scratch = [1, 10, 100], [0.4, 0.6, 0.5]
+    assert ch02.labels_needed(shots, scratch, 0.3) == 1
+    assert ch02.labels_needed(shots, scratch, 0.5) == pytest.approx(10**0.5)
+    assert ch02.labels_needed(shots, scratch, 0.6) == pytest.approx(10)
+    assert ch02.labels_needed(shots, scratch, 0.7) == float("inf")
+
+
+def perceptron():
+    """A network without BatchNorm, as `train_runs` wants it."""
+    return Classifier(torch.nn.Sequential(torch.nn.Flatten(), *mlp([64, 16, 16])), 16, 10)
 
 
 def test_training_many_at_once_is_training_each_alone():
@@ -106,11 +188,11 @@ def test_training_many_at_once_is_training_each_alone():
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(30, 1, 8, 8, generator=g), torch.randint(10, (30,), generator=g)
     rows = torch.stack([torch.randperm(30, generator=g)[:6] for _ in range(3)])
-    start = ch02.fresh(TINY, [0, 1, 2], torch.device("cpu"))
+    start = stacked(perceptron, [0, 1, 2])
     source = {k: v + 0.1 for k, v in start.items() if k.startswith("trunk")}
     rate, slow = torch.tensor([0.1, 0.05, 0.1]), torch.tensor([1.0, 0.0, 0.5])
     strength = torch.tensor([0.0, 0.2, 0.3])
-    model = ch02.network(TINY)
+    model = perceptron()
     for batch in (32, 4):
         (together,) = ch02.train_runs(
             model,
@@ -149,9 +231,9 @@ def test_training_many_at_once_is_training_each_alone():
 def test_one_run_is_sgd_on_the_cross_entropy_and_the_penalty():
     """`train_one` against a step by hand: the trunk at its share of the rate, pulled back."""
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(6, 1, 8, 8, generator=g), torch.arange(6)
+    x, y = torch.randn(6, 1, 16, 16, generator=g), torch.arange(6)
     torch.manual_seed(0)
-    model = ch02.network(TINY)
+    model = ch02.network(TINY).train()
     source = {k: p.detach() + 0.1 for k, p in model.named_parameters() if k.startswith("trunk")}
     loss = F.cross_entropy(model(x), y)
     loss = loss + 0.3 * sum(
@@ -175,10 +257,10 @@ def test_lower_precision_takes_the_same_steps_roughly():
         torch.arange(40) % 10,
         torch.arange(40).expand(2, -1),
     )
-    start, rate = ch02.fresh(TINY, [0, 1], torch.device("cpu")), torch.full((2,), 0.05)
-    (exact,) = ch02.train_runs(ch02.network(TINY), start, x, y, rows, rate, stops=[3], batch=64)
+    start, rate = stacked(perceptron, [0, 1]), torch.full((2,), 0.05)
+    (exact,) = ch02.train_runs(perceptron(), start, x, y, rows, rate, stops=[3], batch=64)
     (rough,) = ch02.train_runs(
-        ch02.network(TINY), start, x, y, rows, rate, stops=[3], batch=64, precision=torch.bfloat16
+        perceptron(), start, x, y, rows, rate, stops=[3], batch=64, precision=torch.bfloat16
     )
     for name in exact:
         moved = (exact[name] - start[name]).norm()
@@ -189,21 +271,23 @@ def test_lower_precision_takes_the_same_steps_roughly():
 
 
 def test_the_source_as_it_is_and_the_kept_head_are_the_source(small):
-    """`unchanged` is the accuracy of the source networks, one by one; KEPT starts at them, all
-    others that are transferred have the source's trunk and a new head.
+    """`unchanged` is the accuracy of the source network; KEPT starts at it, all others that are
+    transferred have the source's trunk, running statistics too, and a new head.
     """
-    study = ch02.Study(TINY, [0, 1, 2], report=lambda line: None)
-    source = study.source()
-    for k, found in enumerate(study.unchanged()):
-        study.model.load_state_dict({name: p[k] for name, p in source.items()})
-        with torch.no_grad():
-            right = study.model(study.x[study.test]).argmax(1) == study.y[study.test]
-        assert found == pytest.approx(float(right.float().mean()))
-    for method in (ch02.KEPT, ch02.FINE_TUNING, ch02.PROBE):
-        start = study.start(method, "digits")
-        assert torch.equal(start["trunk.1.weight"], source["trunk.1.weight"])
-        same = torch.equal(start["head.weight"], source["head.weight"])
+    bench = ch02.Bench(TINY, 3)
+    source = bench.source()
+    with torch.no_grad():
+        right = source(bench.x[bench.test]).argmax(1) == bench.y[bench.test]
+    assert bench.unchanged() == pytest.approx(float(right.float().mean()))
+    state = source.state_dict()
+    for method in (ch02.KEPT, ch02.FINE_TUNING, ch02.PULLED, ch02.PROBE):
+        start = bench.start(method).state_dict()
+        assert all(torch.equal(start[k], v) for k, v in state.items() if k.startswith("trunk"))
+        same = torch.equal(start["head.weight"], state["head.weight"])
         assert same == (method is ch02.KEPT)
+    scratch = bench.start(ch02.SCRATCH).state_dict()
+    name = next(k for k in state if k.endswith("weight"))
+    assert not torch.equal(scratch[name], state[name])
 
 
 def test_the_loop_in_plain_sight_is_train_one(small):
@@ -215,36 +299,54 @@ def test_the_loop_in_plain_sight_is_train_one(small):
     space = {"torch": torch, "F": F, "transfer": transfer}
     exec(compile(tree, "notebook", "exec"), space)
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(50, 1, 8, 8, generator=g), torch.randint(10, (50,), generator=g)
-    source = {k: v[0] for k, v in ch02.fresh(TINY, [7], torch.device("cpu")).items()}
-    trunk = {k: v for k, v in source.items() if k.startswith("trunk")}
-    for alpha, start in ((0.0, None), (0.2, trunk)):
-        ours, theirs = ch02.network(TINY), ch02.network(TINY)
-        for model in (ours, theirs):
-            model.load_state_dict(source)
-        space["fine_tuned"](ours, x, y, 0.03, torch.Generator().manual_seed(1), alpha, start)
+    x, y = torch.randn(50, 1, 16, 16, generator=g), torch.randint(10, (50,), generator=g)
+    begin = seeded(lambda: ch02.network(TINY), 7)
+    trunk = {k: p.detach() + 0.1 for k, p in begin.named_parameters() if k.startswith("trunk")}
+    for few, alpha, start in ((50, 0.0, None), (50, 0.2, trunk), (20, 0.0, None)):
+        ours, theirs = copy.deepcopy(begin), copy.deepcopy(begin)
         order = torch.Generator().manual_seed(1)
-        ch02.train_one(
-            theirs, x, y, 0.03, strength=alpha, source=start, steps=200, batch=32, order=order
-        )
-        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        space["fine_tuned"](ours, x[:few], y[:few], 0.03, order, alpha, start)
+        order = torch.Generator().manual_seed(1)
+        options = {"strength": alpha, "source": start, "steps": 150, "batch": 32, "order": order}
+        ch02.train_one(theirs, x[:few], y[:few], 0.03, **options)
+        for p, q in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             torch.testing.assert_close(p, q)
 
 
-def test_every_method_has_the_same_budget():
-    assert len({len(ch02.settings(m, ch02.CPU)) for m in ch02.METHODS}) == 1
+def test_a_run_is_measured_at_its_stops_in_evaluation_mode():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 1, 16, 16, generator=g), torch.arange(20) % 10
+    model, modes = ch02.network(TINY), []
+
+    def measure(model):
+        modes.append(model.training)
+        return {"weight": model.head.weight.detach().clone()}
+
+    options = {"batch": 8, "order": torch.Generator().manual_seed(0)}
+    found = ch02.train_one(model, x, y, 0.1, steps=4, stops=(1, 3), measure=measure, **options)
+    assert modes == [False, False] and model.training
+    assert not torch.equal(found[0]["weight"], found[1]["weight"])
+    assert not torch.equal(found[1]["weight"], model.head.weight)
 
 
-def test_splits_do_not_overlap_and_subsets_are_nested(small):
-    study = ch02.Study(TINY, [0, 1, 2], report=lambda line: None)
-    parts = [set(part.tolist()) for part in (study.pool, study.validation, study.test)]
-    assert [len(p) for p in parts[1:]] == [50, 60] and not (
-        parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2]
-    )
-    one, two = study.subsets(1), study.subsets(2)
-    assert one.shape == (3, 10) and set(two.flatten().tolist()) <= parts[0]
-    for few, more in zip(one.tolist(), two.tolist(), strict=True):
-        assert set(few) < set(more) and sorted(study.y[few].tolist()) == list(range(10))
+@pytest.mark.parametrize("plan", [ch02.CPU, ch02.GPU, ch02.READER])
+def test_every_method_has_the_same_budget(plan):
+    assert len({len(ch02.settings(m, plan)) for m in ch02.METHODS}) == 1
+
+
+@pytest.mark.parametrize("target,test", [("usps", 40), ("digits", 60)])
+def test_splits_do_not_overlap_and_subsets_are_nested(small, target, test):
+    """A set with test images of its own keeps them for the test."""
+    bench = ch02.Bench(replace(TINY, size=8), 0, target)
+    parts = [set(part.tolist()) for part in (bench.pool, bench.validation, bench.test)]
+    assert [len(p) for p in parts[1:]] == [50, test]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    if target == "usps":
+        assert min(parts[2]) == 200
+    one, two = bench.labelled(1).tolist(), bench.labelled(2).tolist()
+    assert set(one) < set(two) <= parts[0] and sorted(bench.y[one].tolist()) == list(range(10))
+    other = ch02.Bench(replace(TINY, size=8), 1, target)
+    assert other.labelled(1).tolist() != one and torch.equal(other.test, bench.test)
 
 
 def test_frame_cuts_to_the_digit_pads_to_a_square_and_keeps_8_by_8():
