@@ -839,3 +839,134 @@ def _(sigma, tau, lam):
 def _(sigma, tau, lam):
     margin = tau**2 - 2 * sigma**2 / lam
     return sigma**2 / margin if margin > 1e-8 else math.inf
+
+
+# -------------------------------------------------------------------- 5. how many examples per task
+# inputs
+def _plans(kind, unit=1.0):
+    """An error to reach, a number of tasks, noise and spread.
+
+    loose: an error above the spread, which pooling reaches; strict: far below it. unit: of sigma
+    and tau; the error has its square.
+    """
+
+    def draw(generator):
+        sigma, tau = (0.3 + 2 * torch.rand(2, generator=generator, dtype=torch.float64)).tolist()
+        share = float(torch.rand(1, generator=generator))
+        error = tau**2 * {"loose": 1.2 + 2 * share, "equal": 1.0}.get(kind, 0.1 + 0.6 * share)
+        T = {"one task": 1, "many": 2000}.get(kind) or whole(generator, 2, 30)
+        return error * unit**2, T, sigma * unit, tau * unit
+
+    return draw
+
+
+_PLANS = [_plans(kind) for kind in ("strict", "loose", "equal", "one task", "many")]
+_PLAN_UNITS = [_plans("strict", unit) for unit in (1e-3, 1e3)]
+
+
+# reference
+@exercise(
+    [*_PLANS, *_PLAN_UNITS],
+    points=2,
+    hints=(
+        (
+            "Equation 13 knows n only through s = sigma^2 / n. Which equation for s do you get"
+            " when you multiply it by s + tau^2?"
+        ),
+        "You get s^2 / T + (tau^2 - error) s - error tau^2 = 0, which has one positive root.",
+        (
+            "With h = (tau^2 - error) / 2 the root is s = T (sqrt(h^2 + error tau^2 / T) - h),"
+            " and n = sigma^2 / s."
+        ),
+    ),
+)
+def examples_needed(error, T, sigma, tau):
+    """How many examples per task bring T tasks to this error?
+
+    The error is equation 13: the joint estimate with the best
+    strength. error: > 0, mean squared; T: number of tasks, >= 1;
+    sigma: standard deviation of the noise; tau: standard
+    deviation of the tasks' means, > 0.
+    Return n as a real number (a float, no rounding).
+    """
+    ### BEGIN SOLUTION
+    half = (tau**2 - error) / 2
+    root = math.sqrt(half**2 + error * tau**2 / T)
+    return sigma**2 * (root + half) / (error * tau**2)
+    ### END SOLUTION
+
+
+# laws
+@examples_needed.law("with this n, equation 13 gives the error that was asked for")
+def _(answer, error, T, sigma, tau):
+    s = sigma**2 / answer(error, T, sigma, tau)
+    found = s / T + (1 - 1 / T) * s * tau**2 / (s + tau**2)
+    return math.isclose(found, error, rel_tol=1e-6)
+
+
+@examples_needed.law("more tasks never need more examples each")
+def _(answer, error, T, sigma, tau):
+    return answer(error, 3 * T, sigma, tau) < answer(error, T, sigma, tau)
+
+
+# mistakes
+@examples_needed.mistake("This is what a task alone needs, T = 1. Others share the first term.")
+def _(error, T, sigma, tau):
+    return sigma**2 / error
+
+
+@examples_needed.mistake(
+    "This is what very many tasks need. With T tasks the common mean has to be paid for, too."
+)
+def _(error, T, sigma, tau):
+    return max(0.0, sigma**2 / error - sigma**2 / tau**2)
+
+
+@examples_needed.mistake("This is s, the variance of a task's own mean. n is sigma^2 / s.")
+def _(error, T, sigma, tau):
+    half = (tau**2 - error) / 2
+    return T * (math.sqrt(half**2 + error * tau**2 / T) - half)
+
+
+@examples_needed.mistake("This is the number of examples of all tasks together. Divide by T.")
+def _(error, T, sigma, tau):
+    half = (tau**2 - error) / 2
+    return T * sigma**2 * (math.sqrt(half**2 + error * tau**2 / T) + half) / (error * tau**2)
+
+
+@examples_needed.mistake(
+    "You took the other root, which is negative: no number of examples can be."
+)
+def _(error, T, sigma, tau):
+    half = (tau**2 - error) / 2
+    return sigma**2 * (half - math.sqrt(half**2 + error * tau**2 / T)) / (error * tau**2)
+
+
+@examples_needed.mistake("sigma is a standard deviation; the noise of a mean is sigma^2 / n.")
+def _(error, T, sigma, tau):
+    half = (tau**2 - error) / 2
+    return sigma * (math.sqrt(half**2 + error * tau**2 / T) + half) / (error * tau**2)
+
+
+@examples_needed.mistake("tau is a standard deviation; equation 13 has its square.")
+def _(error, T, sigma, tau):
+    half = (tau - error) / 2
+    return sigma**2 * (math.sqrt(half**2 + error * tau / T) + half) / (error * tau)
+
+
+@examples_needed.mistake(
+    "The second term counts too much: its factor is 1 - 1/T, not 1."
+)
+def _(error, T, sigma, tau):
+    # s / T + s tau^2 / (s + tau^2) = error
+    half = (tau**2 * (1 + 1 / T) - error) / 2
+    return sigma**2 * (math.sqrt(half**2 + error * tau**2 / T) + half) / (error * tau**2)
+
+
+for _round in (math.ceil, round, math.floor):
+
+    @examples_needed.mistake(_ROUNDED)
+    def _(error, T, sigma, tau, whole_number=_round):
+        half = (tau**2 - error) / 2
+        n = sigma**2 * (math.sqrt(half**2 + error * tau**2 / T) + half) / (error * tau**2)
+        return whole_number(n)

@@ -21,7 +21,7 @@ from ..networks.trunks import cnn, mlp
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.precision import Precision, short_type
-from . import ch03_recipe
+from . import ch03_optimizers, ch03_recipe
 from .common import seeded
 
 
@@ -326,3 +326,26 @@ def run(
         if plan.settings is not None:
             results["recipe"] = fast_recipe(plan, seeds, device, report)
     return results
+
+
+# ------------------------------------------------------------------------------ the chapter's part
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Prepared digits [N, 1, 28, 28] with labels [N]: the training set and the test set."""
+    _, train, test = sets("mnist_5k")
+    return tuple(
+        (ch03_recipe.prepare(images, train[0], torch.device("cpu")), labels)
+        for images, labels in (train, test)
+    )
+
+
+def run_optimizers(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: ch03_optimizers.Plan | None = None,
+) -> dict:
+    """`ch03_optimizers.run` on the digits."""
+    return ch03_optimizers.run(*digits(), seeds, report, plan)
+
+
+RECORDS = {"optimizers": run_optimizers}

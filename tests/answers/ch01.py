@@ -128,6 +128,32 @@ def crossing_point(sigma, tau, lam):
     return high
 """,
     ],
+    "examples_needed": [
+        """
+def examples_needed(error, T, sigma, tau):
+    roots = np.roots([1 / T, tau**2 - error, -error * tau**2])
+    return sigma**2 / float(max(roots.real))
+""",
+        """
+def examples_needed(error, T, sigma, tau):
+    def found(n):
+        s = sigma**2 / n
+        return s / T + (1 - 1 / T) / (1 / s + 1 / tau**2)
+    low, high = 0.0, 1.0
+    while found(high) > error:
+        high *= 2
+    for _ in range(200):
+        n = (low + high) / 2
+        low, high = (n, high) if found(n) > error else (low, n)
+    return high
+""",
+        """
+def examples_needed(error, T, sigma, tau):
+    # in units of tau: u = error / tau^2 and n* examples
+    u, ratio = error / tau**2, (sigma / tau) ** 2
+    return ratio * (1 - u + math.sqrt((1 - u) ** 2 + 4 * u / T)) / (2 * u)
+""",
+    ],
 }
 
 EQUIVALENT = {

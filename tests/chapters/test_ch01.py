@@ -12,7 +12,7 @@ import torch
 from mtl_course import data
 from mtl_course.dev import notebooks
 from mtl_course.exercises import ch01 as exercises
-from mtl_course.experiments import ch01
+from mtl_course.experiments import ch01, ch01_tasks
 from mtl_course.multitask import linear
 
 ((_, NOTEBOOK),) = notebooks.find(["01"])
@@ -144,6 +144,27 @@ def test_coupled_loss_is_the_objective_at_its_best_common_vector():
     ) == pytest.approx(float(full))
 
 
+def test_examples_needed_is_the_toys_error_turned_round():
+    """The exercise against the toy's error with the best strength, which is equation 13."""
+    toy_error = definitions("toy_error")["toy_error"]
+    for sigma, tau, T, n in [(2.0, 1.0, 8, 3.0), (0.5, 1.5, 2, 7.0), (2.0, 0.4, 30, 1.0)]:
+        error = toy_error(n, sigma**2 / tau**2, T, sigma, tau)
+        assert exercises.examples_needed(error, T, sigma, tau) == pytest.approx(n)
+
+
+def test_the_question_of_exercise_5_has_the_answer_that_is_printed():
+    toy_error = definitions("toy_error")["toy_error"]
+    now, tasks, own = (toy_error(n, 4.0, T) for n, T in [(6, 10), (6, 20), (12, 10)])
+    text = "".join(c.source for c in notebooks.read(NOTEBOOK).cells if c.cell_type == "markdown")
+    n = exercises.examples_needed(tasks, 10, 2.0, 1.0)
+    assert f"from {now:.3f} to {tasks:.3f}" in text and f"take it to {own:.3f}" in text
+    assert f"reach {tasks:.3f} with about {n:.1f} examples" in text
+    # For tasks that are there, twice their examples always beat twice the tasks.
+    assert all(
+        toy_error(2 * n, 4.0, T) < toy_error(n, 4.0, 2 * T) for n in (1, 5, 50) for T in (1, 9)
+    )
+
+
 # ----------------------------------------------------------------------------------- the experiment
 def small_schools():
     """Two large schools and one that is too small, with one useful feature."""
@@ -261,3 +282,69 @@ def test_the_whole_experiment_runs_at_a_tiny_size(monkeypatch):
     assert list(results["river"]) == ["60 hours, width 8", "60 hours, width 16"]
     assert all(len(row["single"]) == len(row["joint"]) == 3 for row in results["river"].values())
     assert lines[0].startswith("Without school_ilea: ") and len(lines) == 1 + 4 + 2
+
+
+# ---------------------------------------------------------------------------- the number of tasks
+def equal_schools(schools=4, tau=0.0):
+    """Schools of 70 pupils with nearly the same line."""
+    draw = np.random.RandomState(6)
+    task = np.repeat(np.arange(schools), 70)
+    x = draw.normal(size=(len(task), 3))
+    w = 1 + tau * draw.normal(size=(schools, 3))
+    return x, (x * w[task]).sum(1) + 2 * draw.normal(size=len(task)), task
+
+
+def test_one_school_alone_is_ridge_regression():
+    """T = 1 against scikit-learn's ridge, whose strength the two knobs combine to."""
+    from sklearn.linear_model import Ridge
+
+    x, y, task = equal_schools(2)
+    found = ch01_tasks.by_number(x, y, task, [3], n=6, counts=(1, 2))
+    x, y, real = ch01.deal(x, y, task, 3, ch01_tasks.LARGEST)
+    z, t = (part[0].numpy() for part in ch01._with_bias(x[None], y[None], 6, None))
+    start, end = ch01_tasks.LARGEST, ch01_tasks.LARGEST + ch01.VALIDATION
+    best = None
+    for lam in ch01_tasks.LAMBDAS.tolist():
+        for mu in ch01_tasks.MUS.tolist():
+            model = Ridge(alpha=1 / (1 / lam + 1 / mu), fit_intercept=False)
+            errors = [
+                (model.fit(a[:6], b[:6]).predict(a) - b) ** 2 for a, b in zip(z, t, strict=True)
+            ]
+            chosen = np.mean([e[start:end] for e in errors])
+            if best is None or chosen < best[0]:
+                best = chosen, np.stack(errors)
+    test = real.numpy().copy()
+    test[:, :end] = False
+    assert found[1][0] == pytest.approx(1 - best[1][test].mean() / t[test].var(), abs=1e-4)
+
+
+def test_more_schools_help_when_schools_are_alike_and_all_are_tested():
+    table = equal_schools(8)
+    found = ch01_tasks.by_number(*table, range(3), n=4, counts=(1, 8))
+    assert found[8].mean() > found[1].mean() + 0.1
+    with pytest.raises(ValueError, match="must divide"):
+        ch01_tasks.by_number(*table, [0], counts=(3, 8))
+    with pytest.raises(ValueError, match="there are 8"):
+        ch01_tasks.by_number(*table, [0], counts=(1, 16))
+
+
+def test_the_plane_is_found_when_there_are_enough_tasks():
+    errors = ch01_tasks.toy_by_number(range(3), (2, 64))
+    assert (errors["together"][:, 1] < 0.15 * errors["alone"][:, 1]).all()
+    assert (errors["together"][:, 1] < 2 * errors["plane known"][:, 1]).all()
+    assert errors["together"][:, 0].mean() > 0.5 * errors["alone"][:, 0].mean()
+
+
+def test_shared_plane_stands_at_a_minimum_and_is_the_notebooks():
+    """In sight it is the package's; each part is the best given the other (from scratch)."""
+    X, Y, truth, _ = ch01_tasks.toy_tasks(0, 40)
+    found = ch01_tasks.shared_plane(X, Y, 2, 0.25)
+    cell = definitions("shared_plane")["shared_plane"]
+    np.testing.assert_allclose(cell(X, Y, 2, 0.25), found, rtol=1e-8, atol=1e-10)
+    assert np.linalg.matrix_rank(found, tol=1e-8) == 2
+    longer = ch01_tasks.shared_plane(X, Y, 2, 0.25, rounds=60)
+    np.testing.assert_allclose(longer, found, atol=0.01)
+    assert ((found - truth) ** 2).sum(1).mean() < 0.15
+    # Of noiseless tasks the plane is found exactly.
+    exact = ch01_tasks.shared_plane(X, (X @ truth[..., None])[..., 0], 2, 1e-8)
+    np.testing.assert_allclose(exact, truth, atol=1e-4)

@@ -2,6 +2,7 @@
 whole.
 """
 
+import ast
 import json
 from dataclasses import astuple, replace
 from itertools import pairwise
@@ -15,8 +16,9 @@ from torch.nn import functional as F
 
 from mtl_course import data
 from mtl_course.checks import check
+from mtl_course.dev import notebooks
 from mtl_course.exercises import ch03 as exercises
-from mtl_course.experiments import ch03, ch03_recipe
+from mtl_course.experiments import ch03, ch03_optimizers, ch03_recipe
 
 WAITING = {  # changed parts of a right answer that wait for the device, though they look harmless
     "torch.stack(losses)": [
@@ -207,3 +209,98 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile, monkeypatch):
             and found["recipe"]["images"] == 400
         )
         assert [len(run["accuracy"]) for run in found["recipe"]["history"]] == [1, 1]
+
+
+# ----------------------------------------------------------------------- optimizers and batch sizes
+TINY_RUNS = ch03_optimizers.Plan(images=40, validation=20, batches=(8, 40), epochs=2)
+
+
+@pytest.fixture(scope="module")
+def some_digits():
+    return tuple((x[:80], y[:80]) for x, y in ch03.digits())
+
+
+def sight(name):
+    """The function of this name in the chapter's notebook."""
+    ((_, path),) = notebooks.find(["03"])
+    for cell in notebooks.read(path).cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            tree = ast.parse(cell.source)
+            tree.body = [node for node in tree.body if getattr(node, "name", "") == name]
+            space = {"torch": torch, "F": F, "np": np}
+            exec(compile(tree, name, "exec"), space)
+            return space[name]
+    raise AssertionError(f"no cell defines {name}")
+
+
+@pytest.mark.parametrize("name", ch03_optimizers.MAKE)
+def test_the_loop_in_sight_is_the_packages(name, some_digits):
+    (x, y), _ = some_digits
+    weights = []
+    for train in (sight("train"), ch03_optimizers.descend):
+        model = ch03_optimizers.network(3)
+        optimizer = ch03_optimizers.MAKE[name](model.parameters(), 0.01)
+        if train is ch03_optimizers.descend:
+            steps = train(model, optimizer, x, y, 24, 5)
+            next(steps), next(steps)
+        else:
+            train(model, optimizer, x, y, 24, 2, 5)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+    start = torch.cat([p.detach().flatten() for p in ch03_optimizers.network(3).parameters()])
+    assert not torch.equal(weights[0], start)
+
+
+def test_noise_scale_is_noise_over_signal(some_digits):
+    """Against one backward pass per image, and equation 7 over all batches of two."""
+    (x, y), _ = some_digits
+    x, y, model = x[:9].double(), y[:9], ch03_optimizers.network(1).double()
+    found = ch03_optimizers.noise_scale(model, x, y, chunk=4)
+
+    def gradient(rows):
+        model.zero_grad()
+        F.cross_entropy(model(x[rows]), y[rows]).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    each = torch.stack([gradient([i]) for i in range(9)])
+    signal, noise = each.mean(0).square().sum(), (each - each.mean(0)).square().sum(1).mean()
+    assert found["signal"] == pytest.approx(float(signal))
+    assert found["noise"] == pytest.approx(float(noise))
+    assert found["ratio"] == pytest.approx(float(noise / signal))
+    pairs = [gradient([i, j]).square().sum().item() for i in range(9) for j in range(9)]
+    assert np.mean(pairs) == pytest.approx(found["signal"] + found["noise"] / 2)
+
+
+def test_best_rate_and_gain_of_equation_8():
+    """The rate of equation 8 is best, and its gain is the gain, for several batches."""
+    signal, noise, h = 0.7, 5.0, 2.0
+    for batch in (1, 16, 500):
+
+        def gain(rate, batch=batch):
+            return rate * signal - rate**2 * h / 2 * (signal + noise / batch)
+
+        share = 1 / (1 + noise / signal / batch)
+        assert gain(share / h) == pytest.approx(signal / (2 * h) * share)
+        assert all(gain(share / h) > gain(k * share / h) for k in (0.9, 1.1))
+
+
+def test_parts_of_the_digits_do_not_overlap(some_digits):
+    digits, _ = some_digits
+    (x, y), (x_choose, y_choose) = ch03_optimizers.parts(digits, 2, TINY_RUNS)
+    assert len(x) == len(y) == 40 and len(x_choose) == len(y_choose) == 20
+    rows = {image.numpy().tobytes() for image in x}
+    assert not rows & {image.numpy().tobytes() for image in x_choose}
+    assert not torch.equal(x, ch03_optimizers.parts(digits, 3, TINY_RUNS)[0][0])
+
+
+def test_the_comparison_of_optimizers_runs_at_a_tiny_size(some_digits, monkeypatch):
+    monkeypatch.setattr(ch03, "digits", lambda: some_digits)
+    monkeypatch.setattr(ch03_optimizers, "RATES", {"SGD": (0.1,), "Adam": (0.01, 0.1)})
+    lines = []
+    found = json.loads(json.dumps(ch03.RECORDS["optimizers"]([0, 1], lines.append, plan=TINY_RUNS)))
+    assert list(found["runs"]) == ["8", "40"] and len(lines) == 4
+    for runs in found["runs"].values():
+        assert len(runs) == 2 and np.shape(runs[0]["Adam"]) == (2, 2)
+        assert np.shape(runs[0]["SGD"]) == (1, 2)
+    assert len(found["noise"]) == 2 and len(found["noise"][0]) == 3
+    assert found["rates"] == {"SGD": [0.1], "Adam": [0.01, 0.1]}
