@@ -307,7 +307,7 @@ def test_the_loop_in_plain_sight_is_train_one(small):
         order = torch.Generator().manual_seed(1)
         space["fine_tuned"](ours, x[:few], y[:few], 0.03, order, alpha, start)
         order = torch.Generator().manual_seed(1)
-        options = {"strength": alpha, "source": start, "steps": 150, "batch": 32, "order": order}
+        options = {"strength": alpha, "source": start, "steps": 100, "batch": 32, "order": order}
         ch02.train_one(theirs, x[:few], y[:few], 0.03, **options)
         for p, q in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             torch.testing.assert_close(p, q)

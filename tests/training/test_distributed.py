@@ -184,8 +184,10 @@ def test_a_killed_process_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_processes_end_with_the_one_that_started_them(tmp_path, how):
     """As when a notebook's kernel is killed, or interrupted by Ctrl-C."""
-    code = "import sys; from distributed_runs import *; launch(sleeps, 2, sys.argv[1])"
-    code = f"from mtl_course.training import launch; {code}"
+    # A shell's background job ignores interrupts, and its children with it; a notebook does not.
+    heard = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = "from distributed_runs import *; launch(sleeps, 2, sys.argv[1])"
+    code = f"{heard}; from mtl_course.training import launch; {code}"
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
