@@ -426,8 +426,10 @@ def test_a_missing_library_is_said_before_anything_is_fetched(tmp_path, empty_ca
 
 # -------------------------------------------------------------------------- Killed, and two at once
 
+# A shell's background job ignores interrupts, and its children with it: this one listens.
 LOAD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from mtl_course import data
 from mtl_course.data.tiers import packages
 packages.PIP = sys.argv[1:]
