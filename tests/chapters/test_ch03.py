@@ -14,7 +14,7 @@ from answers.ch03 import RIGHT
 from exercise_tools import answer_from
 from torch.nn import functional as F
 
-from mtl_course import data
+from mtl_course import data, records
 from mtl_course.checks import check
 from mtl_course.dev import notebooks
 from mtl_course.exercises import ch03 as exercises
@@ -304,3 +304,27 @@ def test_the_comparison_of_optimizers_runs_at_a_tiny_size(some_digits, monkeypat
         assert np.shape(runs[0]["SGD"]) == (1, 2)
     assert len(found["noise"]) == 2 and len(found["noise"][0]) == 3
     assert found["rates"] == {"SGD": [0.1], "Adam": [0.01, 0.1]}
+
+
+def test_one_seed_of_the_record_is_within_its_spread():
+    results, plan = records.load("03", "optimizers").results, ch03_optimizers.Plan()
+    digits, test = ch03.digits()
+    train, choosing = ch03_optimizers.parts(digits, 0, plan)
+    for name, batch, at in (("SGD", 1024, 3), ("momentum", 128, 3), ("Adam", 128, 3)):
+        rate = results["rates"][name][at]
+        found = ch03_optimizers.one(name, batch, rate, 0, train, (choosing, test), plan.epochs)
+        kept = np.array([run[name][at] for run in results["runs"][str(batch)]])  # seed, set
+        assert (np.abs(found - kept[0]) < 3 * kept.std(0, ddof=1) + 0.005).all(), name
+    start = ch03_optimizers.noise_scale(ch03_optimizers.network(0), *train)
+    kept = [run[0]["ratio"] for run in results["noise"]]
+    assert abs(start["ratio"] - kept[0]) < 3 * np.std(kept, ddof=1)
+
+
+def test_the_record_of_the_optimizers_is_whole():
+    results, plan = records.load("03", "optimizers").results, ch03_optimizers.Plan()
+    assert results["rates"] == {name: list(rates) for name, rates in ch03_optimizers.RATES.items()}
+    assert results["epochs"] == plan.epochs and set(results["runs"]) == set(map(str, plan.batches))
+    for runs in results["runs"].values():
+        for name, rates in results["rates"].items():
+            assert np.shape([run[name] for run in runs]) == (5, len(rates), 2)
+    assert np.shape(results["noise"]) == (5, plan.epochs + 1)
