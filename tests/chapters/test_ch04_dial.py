@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl_course import data
+from mtl_course import data, records
 from mtl_course.experiments import ch04, ch04_census, ch04_dial, ch09_census
 from mtl_course.experiments.common import seeded
 from mtl_course.networks import parameters
@@ -131,3 +131,38 @@ def test_people_are_asked_of_chapter_nines_methods(monkeypatch):
     assert tuple(results) == ch04_census.METHODS
     assert asked == [(m, 20_000, seed) for seed in (0, 1) for m in ch04_census.METHODS]
     assert ch04_census.auc(results["PLE"]).tolist() == pytest.approx([0.85, 0.85])
+
+
+def test_one_seed_of_the_dials_record_again():
+    """Both ends of the dial, every rate of the record: within its spread over seeds, since other
+    machines round otherwise.
+    """
+    ends = replace(ch04_dial.PLAN, shares=(0.0, 1.0))
+    results = records.load("04", "dial").results
+    for way in ("one trunk", "equal weights"):
+        found = ch04_dial.accuracy(results[way], "few")[:, [0, -1]]
+        again = ch04_dial.accuracy([ch04_dial.train(way, 0, ends)], "few")[0]
+        assert (abs(again - found[0]) < found.std(0, ddof=1)).all(), (way, again, found[0])
+
+
+def test_one_piece_of_the_record_of_people_again():
+    """One trunk, seed 0, at the rate that it chose."""
+    try:
+        data.load("census_income")
+    except data.DataError as error:
+        pytest.skip(f"census_income cannot be had here: {error}")
+    runs = records.load("04", "census").results["shared"]
+    plan = replace(ch04_census.PLAN, rates=(runs[0]["rate"],))
+    again = ch09_census.one_method("shared", plan, ch04_census.PEOPLE, 0)
+    assert again["parameters"] == runs[0]["parameters"]
+    for task, value in again["test"].items():
+        spread = np.std([run["test"][task] for run in runs], ddof=1)
+        assert abs(value - runs[0]["test"][task]) < max(3 * spread, 0.01)
+
+
+def test_the_records_of_the_dial_and_of_people_are_whole():
+    dial, people = (records.load("04", part).results for part in ("dial", "census"))
+    assert set(dial) == set(ch04_dial.WAYS) and set(people) == set(ch04_census.METHODS)
+    for rows in dial.values():
+        assert len(rows) >= 8 and all(len(row) == len(ch04_dial.PLAN.shares) for row in rows)
+    assert all(len(rows) >= 5 for rows in people.values())
