@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data
+from mtl_course import data, records
 from mtl_course.data.corruptions import STRENGTHS
 from mtl_course.experiments import ch12, ch12_gpu, ch12_rates, ch12_worth
 from mtl_course.transfer.penalties import l2_sp
@@ -413,3 +413,39 @@ def test_a_source_comes_back_from_its_weights(small):
 def test_rates_fall_in_a_line():
     table = ch12_worth.falling(torch.full((4, 2), 0.1))
     torch.testing.assert_close(table[:, 0], torch.tensor([0.1, 0.075, 0.05, 0.025]))
+
+
+@pytest.fixture
+def partial_sets(monkeypatch):
+    """The sets that the record was made on, whatever else this machine has."""
+    try:
+        data.load("cifar100_partial")
+    except data.DataError as error:
+        pytest.skip(f"cifar100_partial cannot be had here: {error}")
+    load = data.load
+    monkeypatch.setattr(
+        "mtl_course.data.door.load",
+        lambda name: load(name if name.endswith("_partial") else f"{name}_partial"),
+    )
+    ch12_worth.photos.cache_clear()
+    yield
+    ch12_worth.photos.cache_clear()
+
+
+def test_a_part_of_one_seed_of_the_record_is_within_its_spread(partial_sets):
+    """What needs no source: from scratch, and a probe of a trunk that nothing taught."""
+    record = records.load("12", "photos")
+    plan, seed, shots = ch12_worth.PLAN, record.provenance["seeds"][0], 5
+    rate = record.results["rates"][str(shots)][ch12_worth.SCRATCH]
+    target = ch12_worth.Target(plan, seed)
+    fresh = ch12_worth.network(plan, plan.classes, 1000 + seed)
+    models = {
+        ch12_worth.RANDOM: ch12_worth.probed(fresh, target, shots)[0],
+        ch12_worth.SCRATCH: ch12_worth.tuned(ch12_worth.SCRATCH, rate, fresh, target, shots, seed),
+    }
+    for method, model in models.items():
+        found = target.tested(model)
+        for kind in ch12_worth.KINDS:
+            recorded = np.array(record.results["accuracy"][str(shots)][method][kind])
+            near = 3 * recorded.std(ddof=1) + 0.01
+            assert abs(found[kind] - recorded[0]) < near, (method, kind)
