@@ -12,6 +12,7 @@ from data_tools import need
 
 from mtl_course import data, records
 from mtl_course.experiments import ch18, ch18_deeper
+from mtl_course.meta.few_shot import interval
 
 
 # --------------------------------------------------------------------------------------- experiment
@@ -256,6 +257,70 @@ def test_a_frozen_embedding_counts_directions_and_nothing_of_the_other_queries()
 
 def test_as_many_choices_at_test_time_for_all():
     assert len({len(choices) for choices in ch18_deeper.CHOICES.values()}) == 1
+
+
+def test_a_part_of_the_deeper_records_comes_out_again(data_root):
+    """What learns nothing, to a few queries; the network from scratch, on some of its tasks,
+    within what its trainings and tasks spread.
+    """
+    need("omniglot_small")
+    need("cifar100_partial")
+    plan = ch18_deeper.Plan()
+    for name, make in (("characters", ch18_deeper.characters), ("photos", ch18_deeper.photos)):
+        record, where = records.load("18", name).results, make(plan)
+        assert record["classes"] == {part: len(classes) for part, classes in where.parts.items()}
+        for method in ("pixels", "neighbour"):
+            again = ch18_deeper.compare(method, where, plan, 0.0, 4)
+            for shots, row in record["tests"][method].items():
+                assert again[shots]["accuracy"] == pytest.approx(row["accuracy"][4], abs=0.1)
+        kept = record["tests"]["scratch"]["1"]
+        net = ch18_deeper.trunk(where, plan, 0)
+        model = ch18_deeper.seeded(
+            lambda net=net, where=where: ch18_deeper.Classifier(
+                net, ch18_deeper.features(net, where), 5
+            ),
+            1000,
+        )
+        logits = ch18_deeper.judge("scratch", model, kept["choice"][0])
+        right = ch18_deeper.episode_accuracy(
+            logits, where.source("test"), 5, 1, plan.queries, 8, seed=100, at_once=25
+        )
+        mean, half = interval(100 * right)
+        assert abs(mean - kept["accuracy"][0]) < half + 2 * np.std(kept["accuracy"], ddof=1)
+
+
+@pytest.mark.slow
+def test_the_headlines_short_training_comes_out_again(data_root):
+    """The training of 100 steps that chose the headline's rate, on the same validation tasks."""
+    need("omniglot_small")
+    plan, rates = ch18_deeper.Plan(), records.load("18", "characters").results["rates"]
+    assert max(rates["ProtoNet"], key=rates["ProtoNet"].get) == "0.003"
+    where = ch18_deeper.characters(plan)
+    net = ch18_deeper.train("ProtoNet", where, plan, 3e-3, 12345, plan.searched)
+    reached, _ = ch18_deeper.best_choice("ProtoNet", net, where, plan, 1)
+    pixels, _ = ch18_deeper.best_choice("pixels", net, where, plan, 1)
+    assert abs(reached - rates["ProtoNet"]["0.003"]) < 4 and reached > pixels + 13
+
+
+def test_the_deeper_records_choices_at_an_edge_are_those_that_the_text_names():
+    """Rates of training: the middle of three. At test time: counted per method over both sets."""
+    chosen = {}
+    for name in ("characters", "photos"):
+        results = records.load("18", name).results
+        rates = {m: max(r, key=r.get) for m, r in results["rates"].items() if r}
+        assert set(rates.values()) == {"0.003"} and sorted(ch18_deeper.RATES)[1] == 3e-3
+        for method, table in results["tests"].items():
+            rows = [tuple(c) for row in table.values() for c in row["choice"] if c]
+            chosen.setdefault(method, []).extend(rows)
+            assert all(len(row["accuracy"]) == 5 for row in table.values())
+    edge = {
+        "MAML": [(5, 0.4), (10, 0.1)],
+        "scratch": [(50, 0.1)],
+        "frozen embedding": [(50, 1.0)],
+    }
+    found = {m: (sum(c in ends for c in chosen[m]), len(chosen[m])) for m, ends in edge.items()}
+    assert found == {"MAML": (9, 10), "scratch": (15, 20), "frozen embedding": (5, 20)}
+    assert {steps for steps, _ in chosen["scratch"]} == {50}
 
 
 def test_the_loop_of_the_text_is_that_of_the_experiment():
