@@ -282,6 +282,29 @@ def test_photographs_are_tuned_on_validation_images_in_another_order(photos, mon
     assert seen == [(1000, "validation")]
 
 
+def test_one_seed_of_the_photographs_comes_out_again(monkeypatch):
+    need("cifar10_partial")
+    record, plan = records.load("19", "photos"), ch19_photos.CPU
+    seeds, rows = record.provenance["seeds"], record.results["methods"]
+    assert "with changes" not in record.provenance["commit"] and len(seeds) >= 5
+    assert record.results["set"] == "cifar10_partial" and ch19_photos.VALIDATION not in seeds
+    assert set(rows) == set(ch19_photos.METHODS)
+    for method, row in rows.items():
+        assert [tuple(t["setting"]) for t in row["trials"]] == ch19_photos.trials(method, plan)
+        assert row["setting"] == ch19_photos.best(row["trials"]) and len(row["A"]) == len(seeds)
+    part = data.load("cifar10_partial")
+    monkeypatch.setattr(data, "load_or_partial", lambda name: part)
+    examples = ch19_photos.parts(plan)
+    assert ch19_photos.class_means(examples) == pytest.approx(
+        record.results["class means"], abs=1e-3
+    )
+    tasks = ch19_photos.stream(examples, plan, seeds[0], "test")
+    row = rows["replay"]
+    again = ch19_photos.one("replay", row["setting"], tasks, plan, seeds[0])
+    reached = [np.mean(A[-1]) for A in (again["A"], row["A"][0])]
+    assert abs(reached[0] - reached[1]) < 0.03 and again["stored"] == row["stored"][0]
+
+
 def test_gdumbs_store_has_as_many_examples_of_each_class(photos):
     tasks = ch19_photos.stream(photos, SMALL, 3, "test")
     x, y = ch19_photos.balanced(tasks, 20, seed=1)
