@@ -3,7 +3,7 @@
 A chapter's live cells run as for a learner who solved nothing, on the seeds asked for. Claims that
 rest on the committed record keep the record's seeds; ``--record`` makes the chapter's cpu records
 anew on the seeds asked for, into a temporary folder, and lets the notebook read those. This takes
-as long as the records took.
+as long as the records took. ``--save`` keeps what was said beside the records, in `SAVED`.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from ..claims import Paired, summary
 from ..records import sources
 from ..seeds import seed_range
 from . import execute, normalise, notebooks, seeds
+
+SAVED = records.FOLDER / "claims"  # a file per chapter and range of seeds
 
 # What stands beside a claim: on what it rests.
 PLACES = {
@@ -191,6 +193,9 @@ def main(arguments: list[str]) -> int:
         "--record", action="store_true", help="make the chapter's cpu records on them, too"
     )
     parser.add_argument(
+        "--save", action="store_true", help="keep what is said, beside the committed records"
+    )
+    parser.add_argument(
         "--timeout", type=int, default=3600, help="seconds that one cell may take (default: 3600)"
     )
     options = parser.parse_args(arguments)
@@ -222,11 +227,38 @@ def _chapter(chapter, path: Path, options) -> bool:
         except ValueError as error:
             print(f"chapter {chapter.number}: {error}")
             return False
-    for claim in result.claims:
-        print(*claim.lines(), sep="\n")
-    print(*result.errors, sep="\n", end="\n" if result.errors else "")
-    print(_summary(chapter.number, result, options.record, time.perf_counter() - start))
+        read = _read(chapter.number, folder)
+    said = [line for claim in result.claims for line in claim.lines()] + result.errors
+    said += read
+    said += [_summary(chapter.number, result, options.record, time.perf_counter() - start)]
+    print(*said, sep="\n")
+    if options.save:
+        print(f"kept in {_save(chapter.number, span, said)}")
     return not (result.broken or result.errors)
+
+
+def _read(number: str, folder: Path | None) -> list[str]:
+    """A line for each record of the chapter: its seeds and the commit of its code."""
+    elsewhere = folder or os.environ.get("MTL_COURSE_RECORDS")
+    places = [records.FOLDER, Path(elsewhere)] if elsewhere else [records.FOLDER]
+    files = {file.name: file for place in places for file in sorted(place.glob(f"{number}_*.json"))}
+    lines = []
+    for name, file in sorted(files.items()):
+        made = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+        of, commit = made["seeds"], made["commit"][:9]
+        lines.append(f"  record {name}: seeds {of[0]} to {of[-1]}, commit {commit}")
+    return lines
+
+
+def _save(number: str, span: range, said: list[str]) -> str:
+    """Write what a run said, below the command and the commit; returns the file's name."""
+    SAVED.mkdir(exist_ok=True)
+    day, commit = time.strftime("%Y-%m-%d", time.gmtime()), records.commit()[:9]
+    head = f"python -m mtl_course.dev claims {number} --seeds {span.start}:{span.stop}"
+    file = SAVED / f"{number}_{span.start}.txt"
+    text = "\n".join([f"{head}  ({day}, commit {commit})", *said])
+    records.write_whole(file, text + "\n")
+    return f"{file.parent.name}/{file.name}"
 
 
 def _summary(number: str, result: Run, renewed: bool, seconds: float) -> str:

@@ -87,6 +87,25 @@ def test_claims_that_hold_do_not_make_up_for_a_cell_that_raised(course, monkeypa
     assert "1 of 1 claims hold; 1 cells raised an error" in capsys.readouterr().out
 
 
+def test_what_a_run_said_is_kept_with_the_seeds_of_the_records(
+    course, tmp_path, monkeypatch, capsys
+):
+    claim = claims.Claim(1, "Old goes", False, False, {"sum": 4}, "on the record")
+    monkeypatch.setattr(claims, "run", lambda *_: claims.Run([claim]))
+    monkeypatch.setattr(claims, "SAVED", tmp_path / "kept")
+    monkeypatch.setenv("MTL_COURSE_RECORDS", str(tmp_path / "own"))
+    provenance = {"seeds": [7, 8, 9], "commit": "abc"}
+    records.save(records.Record("01", "cpu", {}, provenance), tmp_path / "own")
+    assert claims.main(["01", "--seeds", "7:12", "--save"]) == 1
+    assert "kept in kept/01_7.txt" in capsys.readouterr().out
+    kept = (tmp_path / "kept" / "01_7.txt").read_text(encoding="utf-8").splitlines()
+    assert kept[0].startswith("python -m mtl_course.dev claims 01 --seeds 7:12  (")
+    assert kept[1] == "  ✗ cell 1, on the record: Old goes"
+    assert "  record 01_cpu.json: seeds 7 to 9, commit abc" in kept
+    assert kept[-1].startswith("chapter 01: 0 of 1 claims hold")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["01_7.txt"]
+
+
 def test_too_few_seeds_are_said_before_the_run(course, capsys):
     assert claims.main(["01", "--seeds", "7:9"]) == 1
     assert "chapter 01: it takes 5 seeds; give it at least 7:12" in capsys.readouterr().out
