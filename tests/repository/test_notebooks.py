@@ -27,6 +27,15 @@ def test_there_is_no_notebook_without_a_chapter():
     } == listed
 
 
+def test_no_two_figures_of_the_book_have_one_name():
+    """They are labels of one book: the second would have no number and no link."""
+    paths = (notebooks.ROOT / "notebooks").glob("*.ipynb")
+    cells = [cell for path in paths for cell in notebooks.read(path).cells]
+    figures = [cell.metadata.get("mystnb", {}).get("figure", {}) for cell in cells]
+    names = [figure["name"] for figure in figures if figure]
+    assert len(names) > 50 and sorted(names) == sorted(set(names))
+
+
 EXERCISE = types.SimpleNamespace(
     name="root",
     stub='def root(x):\n    raise NotImplementedError("your answer goes here")',
