@@ -8,9 +8,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..checks import values
 from ..checks.exercise import exercise
-from .inputs import different, filled, shuffled, uniform, whole
-from .outcomes import named, scalar
+from .inputs import (
+    LEAVES_NO_TRACE,
+    different,
+    filled,
+    leaves_no_trace,
+    shuffled,
+    task_names,
+    uniform,
+    whole,
+)
+from .outcomes import named, required, scalar
 
 
 # --------------------------------------------------------------------------------- 1. EWC's penalty
@@ -647,7 +657,205 @@ def _(model, x, y, old_classes, steps, rate):
     return model
 
 
-# ----------------------------------------------------------------------- 5. recursive least squares
+# ------------------------------------------------------------------------------ 5. judge the table
+# inputs
+def _results(fair=True, kept=True):
+    """A table of results, and the name of the row that is to be judged.
+
+    fair: whether it has any fair rival. kept: whether the row keeps images at all.
+    """
+
+    def draw(generator):
+        def reached(orders):
+            """Accuracies of a row; what an order is worth differs a lot, and so for all rows."""
+            noise = 0.02 * torch.randn(len(orders), generator=generator, dtype=torch.float64)
+            pairs = zip(orders, noise.tolist(), strict=True)
+            return shuffled(generator, {o: level[o] + e for o, e in pairs})
+
+        count = whole(generator, 5, 8)
+        orders = different(generator, count + 6, 0, 40)
+        level = {o: uniform(generator, 0.2, 0.9) for o in orders}
+        mine, others = orders[:count], orders[count:]
+        size = whole(generator, 20, 200) if kept else 0
+        more = size + whole(generator, 1, 50)
+        fewer = size - whole(generator, 1, 20) if kept else 0
+        asked, other = (f"{kind}-incremental" for kind in ("class", "task"))
+        table = [
+            (asked, size, mine),
+            (other, more, mine),
+            (asked, size, mine[1:2] + others[:4]),
+            (asked, more, others[2:]),
+        ]
+        if kept:
+            table.append((asked, fewer, mine))
+        if fair:
+            table += [
+                (asked, size, mine[1:] + others[:2]),
+                (asked, more, mine[:2] + others[3:5]),
+                (asked, more, mine),
+            ]
+        names = task_names(generator, len(table))
+        rows = {}
+        for name, (scenario, images, ran) in zip(names, table, strict=True):
+            row = {"scenario": scenario, "kept": images, "accuracy": reached(ran)}
+            rows[name] = shuffled(generator, row)
+        return shuffled(generator, rows), names[0]
+
+    return draw
+
+
+def _found(answer, rows, name):
+    """The rivals, and for each the mean and the standard error."""
+    result = required(answer(rows, name))
+    if not isinstance(result, dict):
+        raise ValueError(f"Return a dict; yours is {values.kind(result)}.")
+    gaps = {}
+    for rival, pair in result.items():
+        parts = named(pair, "mean", "error")
+        gaps[rival] = {part: scalar(value, f"the {part}") for part, value in parts.items()}
+    return {"the fair rivals": ", ".join(sorted(map(str, gaps))), "their gaps": gaps}
+
+
+# reference
+@exercise(
+    [_results(), _results(fair=False), _results(kept=False)],
+    points=3,
+    call=_found,
+    grad=False,
+    device=False,
+    hints=(
+        (
+            "Take each of the three conditions in turn: which row of a table would break this one"
+            " alone? Is the row its own rival?"
+        ),
+        (
+            "Go by order, not by position: list the orders of the row that the rival ran as well,"
+            " and take the differences there."
+        ),
+        (
+            "With the differences as an array: their mean, and"
+            " `gap.std(ddof=1) / len(gap) ** 0.5`."
+        ),
+    ),
+)
+def fair_gaps(rows, name):
+    """How far is one row of a table ahead of its fair rivals?
+
+    rows: name -> a row, which is a dict: "scenario", a string;
+        "kept", how many old images it may keep, an int;
+        "accuracy", a dict: class order -> average accuracy.
+    Another row is a fair rival of rows[name] if it has the same
+    scenario, may keep at least as many images, and shares two
+    class orders or more with it. Compare on shared orders only.
+    Return a dict: fair rival -> (mean of the differences, row
+    minus rival, order by order; standard error of that mean).
+    """
+    ### BEGIN SOLUTION
+    mine, gaps = rows[name], {}
+    ours = mine["accuracy"]
+    for rival, row in rows.items():
+        shared = [order for order in ours if order in row["accuracy"]]
+        fair = (row["scenario"] == mine["scenario"]
+                and row["kept"] >= mine["kept"] and len(shared) > 1)
+        if fair and rival != name:
+            gap = np.array([ours[order] - row["accuracy"][order]
+                            for order in shared])
+            gaps[rival] = gap.mean(), gap.std(ddof=1) / len(gap) ** 0.5
+    return gaps
+    ### END SOLUTION
+
+
+# laws
+@fair_gaps.law("an order that nobody else ran changes nothing")
+def _(answer, rows, name):
+    more = {**rows[name]["accuracy"], 99: 0.0}
+    longer = {**rows, name: {**rows[name], "accuracy": more}}
+    return _found(answer, longer, name) == _found(answer, rows, name)
+
+
+@fair_gaps.law("of two rows that keep as many images, each is as far ahead as the other is behind")
+def _(answer, rows, name):
+    equal = [rival for rival in answer(rows, name) if rows[rival]["kept"] == rows[name]["kept"]]
+    return all(
+        np.isclose(answer(rows, rival)[name][0], -answer(rows, name)[rival][0]) for rival in equal
+    )
+
+
+fair_gaps.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
+# mistakes
+def _error(gap, a, b):
+    return gap.std(ddof=1) / len(gap) ** 0.5
+
+
+def _gaps(
+    rows,
+    name,
+    scenario=lambda mine, row: mine["scenario"] == row["scenario"],
+    kept=lambda mine, row: row["kept"] >= mine["kept"],
+    least=2,
+    itself=False,
+    pairs=lambda ours, theirs: [(ours[o], theirs[o]) for o in ours if o in theirs],
+    sign=1,
+    mean=lambda gap, ours, theirs: gap.mean(),
+    error=_error,
+):
+    """The answer with one thing changed."""
+    mine, gaps = rows[name], {}
+    for rival, row in rows.items():
+        ours, theirs = mine["accuracy"], row["accuracy"]
+        shared = sum(order in theirs for order in ours)
+        fair = scenario(mine, row) and kept(mine, row) and shared >= least
+        if fair and (itself or rival != name):
+            a, b = np.array(pairs(ours, theirs)).T
+            gap = sign * (a - b)
+            means = [np.mean(list(accuracies.values())) for accuracies in (ours, theirs)]
+            gaps[rival] = mean(gap, *means), error(gap, a, b)
+    return gaps
+
+
+fair_gaps.variants(
+    _gaps,
+    {
+        "The scenario is not looked at: a number of one scenario says nothing in the other.": {
+            "scenario": lambda mine, row: True
+        },
+        "Rivals that keep fewer images are in your table. To beat them shows what images are"
+        " worth, not what the method is.": {"kept": lambda mine, row: True},
+        "The memory is compared the wrong way round: a fair rival may keep as many images or"
+        " more.": {"kept": lambda mine, row: row["kept"] <= mine["kept"]},
+        "A rival that keeps exactly as many images is fair: it is the control of the row.": {
+            "kept": lambda mine, row: row["kept"] > mine["kept"]
+        },
+        "Only rivals with exactly as many images are there. To be behind one that keeps more is"
+        " fair, too, and to be ahead of it says all the more.": {
+            "kept": lambda mine, row: row["kept"] == mine["kept"]
+        },
+        "The row is in its own list of rivals.": {"itself": True},
+        "Two shared orders are enough; you ask for more.": {"least": 3},
+        "Accuracies are paired by their position. Each row has its orders in another sequence, and"
+        " not the same ones: go by order.": {
+            "pairs": lambda ours, theirs: [*zip(ours.values(), theirs.values(), strict=False)]
+        },
+        "The differences have the wrong sign: the row minus its rival.": {"sign": -1},
+        "The mean of each row is over all of its orders, shared or not; some orders are easier."
+        " Take the shared ones.": {"mean": lambda gap, ours, theirs: ours - theirs},
+        "The means are right, but the error is the standard deviation of the differences: divide"
+        " by the root of their number.": {"error": lambda gap, a, b: gap.std(ddof=1)},
+        "The means are right, but the error is that of unpaired rows. An order is easy or hard for"
+        " both: the deviation of the differences counts.": {
+            "error": lambda gap, a, b: ((a.var(ddof=1) + b.var(ddof=1)) / len(a)) ** 0.5
+        },
+        "The means are right, but the deviation divides by n in place of n - 1, which makes few"
+        " orders look surer than they are.": {
+            "error": lambda gap, a, b: gap.std() / len(gap) ** 0.5
+        },
+    },
+)
+
+
+# ----------------------------------------------------------------------- 6. recursive least squares
 # inputs
 def _forecaster(d, size=1.0, still=False):
     """size: of P, which is large before anything was seen. still: whether x is zero."""

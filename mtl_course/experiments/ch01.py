@@ -31,7 +31,7 @@ STRENGTHS = torch.logspace(-1, 4, 11, dtype=torch.float64)  # what every method 
 MU = 1e-6
 CONTROLS = ("as they are", "rotated", "re-dealt", "random labels")
 METHODS = ("single", "pooled", "joint")
-RATES = (5e-3, 2e-2)  # learning rates that every network may choose from
+RATES = (1.25e-3, 4e-3, 1.2e-2, 4e-2)  # learning rates that every network may choose from
 # Adam steps, steps between two looks at validation data, examples per step
 STEPS, EVERY, BATCH = 250, 25, 50
 
@@ -282,10 +282,10 @@ def train_networks(
     return lowest.view(shape), r2.view(*shape, -1)
 
 
-def networks(
+def tuned_networks(
     x: Tensor, y: Tensor, seeds: Sequence[int], n: int, width: int, joint: bool
-) -> np.ndarray:
-    """Mean test R2 over the targets after training on n rows, one value per seed.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean test R2 over the targets after training on n rows, and the learning rate; per seed.
 
     joint: one network with all outputs; else a network per target. Both may try every learning rate
         of `RATES` and keep the one with the lowest validation error.
@@ -293,8 +293,16 @@ def networks(
     targets = list(range(y.shape[1]))
     groups = [targets] if joint else [[t] for t in targets]
     runs = [train_networks(x, y, seeds, n, groups, width, rate) for rate in RATES]
-    best = torch.stack([error.mean(1) for error, _ in runs]).argmin(0)
-    return np.array([runs[best[s]][1][s].mean().item() for s in range(len(seeds))])
+    best = torch.stack([error.mean(1) for error, _ in runs]).argmin(0).tolist()
+    scores = [runs[k][1][s].mean().item() for s, k in enumerate(best)]
+    return np.array(scores), np.array([RATES[k] for k in best])
+
+
+def networks(
+    x: Tensor, y: Tensor, seeds: Sequence[int], n: int, width: int, joint: bool
+) -> np.ndarray:
+    """The scores of `tuned_networks`."""
+    return tuned_networks(x, y, seeds, n, width, joint)[0]
 
 
 # ------------------------------------------------------------------------------- both, for a record

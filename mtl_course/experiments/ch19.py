@@ -20,17 +20,19 @@ from ..networks.residual import resnet
 from ..networks.trunks import Classifier, mlp
 from ..records.pieces import kept
 from ..runtime import device as fastest
-from ..streams.memories import Distillation, Ewc, Replay
+from ..streams.memories import DarkReplay, Distillation, Ewc, Replay
 from ..streams.stream import Stream
 from . import ch19_photos
 from .common import seeded
 
 SCENARIOS = {"task-incremental": True, "class-incremental": False}
+RELATIVES = ("DER++ 100", "GDumb 100")  # keep as many images as "replay 100"
+RATES = (0.01, 0.03, 0.1, 0.3)
 
 
-def grid(*strengths: float) -> tuple[tuple[float, float], ...]:
+def grid(*strengths: float, rates: tuple[float, ...] = RATES) -> tuple[tuple[float, float], ...]:
     """Sixteen pairs of four learning rates and four strengths."""
-    return tuple((rate, strength) for rate in (0.01, 0.03, 0.1, 0.3) for strength in strengths)
+    return tuple((rate, strength) for rate in rates for strength in strengths)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Plan:
         rates: that methods without a strength may try.
         ewc: rates and strengths.
         distillation: rates and strengths.
+        dark: rates and strengths of DER++.
     """
 
     source: str = "mnist_5k"
@@ -64,6 +67,7 @@ class Plan:
     rates: tuple[float, ...] = tuple(np.logspace(-3, 0, 16).round(4).tolist())
     ewc: tuple[tuple[float, float], ...] = grid(10.0, 30.0, 100.0, 300.0)
     distillation: tuple[tuple[float, float], ...] = grid(0.3, 1.0, 3.0, 10.0)
+    dark: tuple[tuple[float, float], ...] = grid(0.05, 0.1, 0.2, 0.5, rates=(0.05, 0.1, 0.15, 0.2))
 
 
 CPU = Plan()
@@ -165,9 +169,10 @@ def methods(plan: Plan, known: bool) -> list[str]:
 
 def trials(method: str, plan: Plan) -> list[tuple[float, float]]:
     """The (learning rate, strength) that a method may try; strength 0 where it has none."""
-    with_strength = {"EWC": plan.ewc, "distillation": plan.distillation}
-    if method in with_strength:
-        return list(with_strength[method])
+    with_strength = {"EWC": plan.ewc, "distillation": plan.distillation, "DER++": plan.dark}
+    kind = method.split()[0]
+    if kind in with_strength:
+        return list(with_strength[kind])
     return [(rate, 0.0) for rate in plan.rates]
 
 
@@ -177,6 +182,8 @@ def memories(method: str, strength: float, tasks: Stream, plan: Plan, seed: int)
         return [Ewc(strength, plan.samples, seed)]
     if method == "distillation":
         return [Distillation(tasks, strength)]
+    if method.startswith("DER++"):
+        return [DarkReplay(tasks, int(method.split()[1]), strength, seed)]
     return [Replay(tasks, int(method.split()[1]), seed)] if method.startswith("replay") else []
 
 
@@ -185,7 +192,8 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
 
     stored: how many numbers it holds of earlier tasks, besides the network, while the last task is
         learned. "joint" has the last line of A only and holds the examples of the tasks before;
-        "separate" has its diagonal and holds the other tasks' networks. A run that diverges has an
+        GDumb has it, too, and takes as many steps as the others on what it holds. "separate" has
+        its diagonal and holds the other tasks' networks. A run that diverges has an
         accuracy of 0 everywhere.
     """
     rate, strength = setting
@@ -202,6 +210,15 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
                 "A": [reached],
                 "stored": sum(part.numel() for examples in tasks.train[:-1] for part in examples),
             }
+        if method.startswith("GDumb"):
+            model, store = fresh(seed), ch19_photos.balanced(tasks, int(method.split()[1]), seed)
+            options["epochs"] *= round(sum(len(y) for _, y in tasks.train) / len(store[1]))
+            alone = Stream([store], [store], T * plan.per, False)
+            streams.learn(model, alone, sgd, **options)
+            return {
+                "A": [streams.accuracies(model, tasks, T - 1).tolist()],
+                "stored": sum(part.numel() for part in store),
+            }
         if method == "separate":
             reached = [
                 float(streams.learn(fresh(seed), streams.single_task(tasks, t), sgd, **options))
@@ -212,7 +229,8 @@ def one(method: str, setting: tuple[float, float], tasks: Stream, plan: Plan, se
         A = streams.learn(fresh(seed), tasks, sgd, kept, **options)
         return {"A": A.tolist(), "stored": sum(memory.numbers for memory in kept)}
     except FloatingPointError:
-        return {"A": torch.zeros(1 if method == "joint" else T, T).tolist(), "stored": 0}
+        at_once = method == "joint" or method.startswith("GDumb")
+        return {"A": torch.zeros(1 if at_once else T, T).tolist(), "stored": 0}
 
 
 def final(method: str, A: list[list[float]]) -> float:
@@ -339,6 +357,31 @@ def run_orders(
     return {examples["name"]: results}
 
 
-# Written by ``python -m mtl_course.record 19 --part orders --seeds 4000:4020`` and ``--part photos
-# --seeds 8``.
-RECORDS = {"orders": run_orders, "photos": ch19_photos.run}
+def run_relatives(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan = CPU,
+    methods: Sequence[str] = RELATIVES,
+) -> dict:
+    """DER++ and GDumb, class-incremental, beside the replay of the other records. Plain JSON.
+
+    Method -> what `compare` gives. They are tuned as the others were, with as many trials on the
+    same validation streams. Some 20 seconds for twenty orders.
+    """
+    examples, results = parts(plan), {}
+    streams = {seed: stream(examples, plan, False, seed, "test") for seed in seeds}
+    for method in methods:
+        tried = tune(method, examples, plan, False)
+        setting = best(tried)
+        runs = [one(method, setting, tasks, plan, seed) for seed, tasks in streams.items()]
+        results[method] = {"trials": tried, "setting": setting} | {
+            key: [run[key] for run in runs] for key in ("A", "stored")
+        }
+        report(f"{method} at {setting}: {np.mean([final(method, run['A']) for run in runs]):.3f}")
+    return results
+
+
+# Written by ``python -m mtl_course.record 19 --part orders --seeds 4000:4020``, ``--part relatives
+# --seeds 4000:4020`` and ``--part photos --seeds 8``.
+RECORDS = {"orders": run_orders, "relatives": run_relatives, "photos": ch19_photos.run}

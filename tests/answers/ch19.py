@@ -187,6 +187,56 @@ def lwf_steps(model, x, y, old_classes, steps, rate):
     return model
 """,
     ],
+    "fair_gaps": [
+        """
+def fair_gaps(rows, name):
+    from statistics import mean, stdev
+
+    def fair(row):
+        both = rows[name]["accuracy"].keys() & row["accuracy"].keys()
+        return (row is not rows[name] and len(both) >= 2
+                and row["scenario"] == rows[name]["scenario"]
+                and not row["kept"] < rows[name]["kept"])
+
+    out = {}
+    for rival in filter(lambda n: fair(rows[n]), rows):
+        a, b = rows[name]["accuracy"], rows[rival]["accuracy"]
+        d = [a[o] - b[o] for o in sorted(a.keys() & b.keys())]
+        out[rival] = [mean(d), stdev(d) / len(d) ** 0.5]
+    return out
+""",
+        """
+def fair_gaps(rows, name):
+    orders = sorted({o for row in rows.values() for o in row["accuracy"]})
+    table = {n: np.array([row["accuracy"].get(o, np.nan) for o in orders])
+             for n, row in rows.items()}
+    mine, found = rows[name], {}
+    for n, row in rows.items():
+        d = table[name] - table[n]
+        d = d[~np.isnan(d)]
+        if (n == name or row["scenario"] != mine["scenario"]
+                or row["kept"] < mine["kept"] or d.size < 2):
+            continue
+        found[n] = (d.mean(), np.sqrt(d.var(ddof=1) / d.size))
+    return found
+""",
+        """
+def fair_gaps(rows, name):
+    found = {}
+    mine = rows[name]
+    for n, row in rows.items():
+        if n == name:
+            continue
+        orders = [o for o in row["accuracy"] if o in mine["accuracy"]]
+        if len(orders) < 2 or row["kept"] < mine["kept"]:
+            continue
+        if row["scenario"] == mine["scenario"]:
+            d = torch.tensor([mine["accuracy"][o] - row["accuracy"][o]
+                              for o in orders], dtype=torch.float64)
+            found[n] = d.mean(), d.std() / len(d) ** 0.5
+    return found
+""",
+    ],
     "rls_step": [
         """
 def rls_step(w, P, x, y, forgetting):

@@ -250,6 +250,22 @@ def test_networks_learn_and_do_not_depend_on_their_neighbours():
     assert ch01.networks(x, y, [0, 1, 2], 60, 16, joint=False).shape == (3,)
 
 
+def test_each_seed_gets_the_rate_with_the_lowest_validation_error(monkeypatch):
+    errors = {
+        rate: torch.tensor([[k % 3, 2.0], [5.0 - k, 5.0 - k]]) for k, rate in enumerate(ch01.RATES)
+    }
+
+    def train(x, y, seeds, n, groups, width, rate):
+        return errors[rate], torch.full((2, len(groups), 1), rate)
+
+    monkeypatch.setattr(ch01, "train_networks", train)
+    nothing = torch.zeros(3, 2)
+    scores, rates = ch01.tuned_networks(nothing, nothing, [0, 1], 60, 16, joint=False)
+    assert rates.tolist() == [ch01.RATES[0], ch01.RATES[-1]]
+    np.testing.assert_allclose(scores, rates, rtol=1e-6)
+    assert (ch01.networks(nothing, nothing, [0, 1], 60, 16, joint=False) == scores).all()
+
+
 def test_columns_that_repeat_the_bias_do_no_harm(schools):
     """Dummy variables of all groups sum to the bias; no common vector is then determined by the
     data alone.

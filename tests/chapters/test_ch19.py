@@ -24,6 +24,7 @@ TINY = replace(
     rates=(0.01, 0.1),
     ewc=((0.1, 10.0), (0.1, 1e6)),
     distillation=((0.1, 1.0),),
+    dark=((0.1, 0.1), (0.1, 1e6)),
 )
 QUIET = {"report": lambda said: None}
 
@@ -35,9 +36,8 @@ def digits():
 
 def test_every_method_has_the_same_number_of_trials():
     for plan in (ch19.CPU, *ch19.GPU):
-        assert {len(ch19.trials(method, plan)) for method in ch19.methods(plan, True)} == {
-            len(plan.rates)
-        }
+        methods = ch19.methods(plan, True) + [*ch19.RELATIVES] * (plan is ch19.CPU)
+        assert {len(ch19.trials(method, plan)) for method in methods} == {len(plan.rates)}
 
 
 def test_no_image_is_in_two_parts_and_all_have_every_digit_equally_often(digits):
@@ -145,6 +145,46 @@ def test_the_record_of_further_orders_has_the_first_ones_settings_and_comes_out_
             again = ch19.one(method, rows[method]["setting"], tasks, ch19.CPU, seeds[0])
             reached = [ch19.final(method, A) for A in (again["A"], rows[method]["A"][0])]
             assert abs(reached[0] - reached[1]) < 0.03
+
+
+def test_relatives_of_replay_are_tuned_alike_and_keep_as_many_images():
+    results = ch19.run_relatives([0, 1], plan=TINY, methods=("DER++ 20", "GDumb 20"), **QUIET)
+    assert json.loads(json.dumps(results)) and list(results) == ["DER++ 20", "GDumb 20"]
+    assert [row["stored"] for row in results.values()] == [2 * [20 * 207], 2 * [20 * 197]]
+    dark, alone = results.values()
+    assert dark["trials"][1]["validation"] == [0.0, 0.0] and dark["setting"] == (0.1, 0.1)
+    assert [len(A) for A in dark["A"]] == [5, 5] and [len(A) for A in alone["A"]] == [1, 1]
+
+
+def test_gdumb_takes_as_many_steps_as_the_others_and_sees_its_store_only(digits, monkeypatch):
+    seen = []
+
+    def learn(model, tasks, sgd, **options):
+        seen.append((tasks, options))
+        return torch.zeros(1, 1)
+
+    tasks = ch19.stream(digits, TINY, False, 0, "test")
+    monkeypatch.setattr(streams, "learn", learn)
+    ch19.one("GDumb 20", (0.1, 0.0), tasks, TINY, 0)
+    ((alone, options),) = seen
+    assert len(alone) == 1 and alone.train[0][1].bincount().tolist() == 10 * [2]
+    assert options["epochs"] * 20 == TINY.epochs * sum(len(y) for _, y in tasks.train)
+
+
+def test_the_record_of_replays_relatives_has_the_same_orders_and_comes_out_again():
+    orders, relatives = (records.load("19", part) for part in ("orders", "relatives"))
+    seeds = relatives.provenance["seeds"]
+    assert seeds == orders.provenance["seeds"]
+    assert "with changes" not in relatives.provenance["commit"]
+    digits = ch19.parts(ch19.CPU)
+    tasks = ch19.stream(digits, ch19.CPU, False, seeds[3], "test")
+    assert list(relatives.results) == [*ch19.RELATIVES]
+    for method, row in relatives.results.items():
+        assert row["setting"] == ch19.best(row["trials"]) and len(row["A"]) == len(seeds)
+        assert [tuple(t["setting"]) for t in row["trials"]] == ch19.trials(method, ch19.CPU)
+        again = ch19.one(method, row["setting"], tasks, ch19.CPU, seeds[3])
+        reached = [ch19.final(method, A) for A in (again["A"], row["A"][3])]
+        assert abs(reached[0] - reached[1]) < 0.03 and again["stored"] == row["stored"][3]
 
 
 # -------------------------------------------------------------------------------------- photographs
