@@ -216,4 +216,10 @@ def network_to_ship(validation, shares, current, limit):
     ],
 }
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT = {
+    "network_to_ship": {
+        "mix[name] = sum((share * row[kind].mean() for kind, share in shares.items()))  =>  mix[name] = sum((share * row[kind].sum() for kind, share in shares.items()))": (
+            "all kinds have as many seeds, so every sum is the mean times one number"
+        ),
+    },
+}

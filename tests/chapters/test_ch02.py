@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl_course import data, records, transfer
+from mtl_course import data, records
 from mtl_course.dev import notebooks
+from mtl_course.exercises.ch02 import source_penalty
 from mtl_course.experiments import ch02
 from mtl_course.experiments.common import seeded, stacked
 from mtl_course.networks import Classifier, cnn, mlp
@@ -296,7 +297,7 @@ def test_the_loop_in_plain_sight_is_train_one(small):
     (cell,) = (c.source for c in notebooks.read(path).cells if "def fine_tuned(" in c.source)
     tree = ast.parse(cell)
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    space = {"torch": torch, "F": F, "transfer": transfer}
+    space = {"torch": torch, "F": F, "penalty": source_penalty.reference}
     exec(compile(tree, "notebook", "exec"), space)
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, 1, 16, 16, generator=g), torch.randint(10, (50,), generator=g)
@@ -307,7 +308,7 @@ def test_the_loop_in_plain_sight_is_train_one(small):
         order = torch.Generator().manual_seed(1)
         space["fine_tuned"](ours, x[:few], y[:few], 0.03, order, alpha, start)
         order = torch.Generator().manual_seed(1)
-        options = {"strength": alpha, "source": start, "steps": 100, "batch": 32, "order": order}
+        options = {"strength": alpha, "source": start, "steps": 150, "batch": 32, "order": order}
         ch02.train_one(theirs, x[:few], y[:few], 0.03, **options)
         for p, q in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             torch.testing.assert_close(p, q)
