@@ -983,7 +983,7 @@ def _judged(unmet, own=True, share=None):
             weights[0] = share / (1 - share) * weights[1:].sum()
         shares = dict(zip(met, (weights / weights.sum()).tolist(), strict=True))
         names = [WAYS[k] for k in torch.randperm(len(WAYS), generator=generator)]
-        names = names[: whole(generator, 5, 8)]
+        names = names[: whole(generator, 5, 7)]
         base = {kind: _levels(generator, seeds) for kind in kinds}
         while True:
             tables = {names[0]: {kind: base[kind].clone() for kind in kinds}}
@@ -1044,8 +1044,8 @@ def _best_on_own(validation, shares, current, limit):
         that the product will not meet are missing here.
     current: the name of the network in use today.
     limit: quantile of Student's t.
-    A network may replace the current one if it is behind it on
-    no kind that the product meets. It is behind if the mean of
+    A network may replace the current one unless it is behind it
+    on a kind that the product meets. It is behind if the mean of
     the paired differences is below zero by more than limit x the
     standard error of that mean.
     Return (name, allowed). allowed: list of the names of all that
