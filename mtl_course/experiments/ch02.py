@@ -100,8 +100,8 @@ READER = Plan(
     long=1000,
     held_out=(400, 797),
     strengths=(),
-    penalties=(0.03,),
-    chosen=(("scratch", 0.06), ("fine-tuning", 0.02), ("fine-tuning, head kept", 0.02)),
+    penalties=(1.0,),
+    chosen=(("scratch", 0.06), ("fine-tuning", 0.02), ("fine-tuning, head kept", 0.006)),
 )
 # What the reader's methods could choose from, on other seeds; see `run_rates`.
 TRIED = replace(
