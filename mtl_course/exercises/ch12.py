@@ -8,7 +8,7 @@ from torch import nn
 from ..checks import values
 from ..checks.exercise import exercise
 from . import inputs
-from .inputs import Averaged, Repeated, different, filled, whole
+from .inputs import Averaged, Repeated, different, expect, filled, shuffled, uniform, whole
 from .outcomes import named, required
 
 
@@ -959,3 +959,211 @@ def _(new, old, known, wanted):
         new.weight, new.bias = old.weight, old.bias
         return new
     return _by_name(new, old, known, wanted)
+
+
+# ------------------------------------------------------------------------- 5. the network to ship
+# inputs
+def _judged(unmet, own=True, share=None):
+    """Validation accuracies of several networks, by kind of image, and what a product will meet.
+
+    The level varies a lot from seed to seed, and no network is behind by an amount near the limit.
+
+    unmet: so many kinds were judged that the product will not meet.
+    own: whether it will meet images of the target's own kind.
+    share: of the first kind that it meets; the network with the best mean over kinds is then not
+        the one with the best mean over images. None for random shares; the best on the most
+        frequent kind is then not the best on all.
+    """
+
+    def draw(generator):
+        limit, seeds = uniform(generator, 2.0, 4.0), whole(generator, 4, 7)
+        others = [OTHER_KINDS[k] for k in torch.randperm(len(OTHER_KINDS), generator=generator)]
+        met = ["own", *others[: whole(generator, 1, 3)]] if own else others[:2]
+        kinds = [*met, *others[3 : 3 + unmet], *([] if own else ["own"])]
+        weights = 0.2 + torch.rand(len(met), generator=generator).double()
+        if share is not None:
+            weights[0] = share / (1 - share) * weights[1:].sum()
+        shares = dict(zip(met, (weights / weights.sum()).tolist(), strict=True))
+        names = [WAYS[k] for k in torch.randperm(len(WAYS), generator=generator)]
+        names = names[:6]
+        share_of = torch.tensor([shares.get(kind, 0.0) for kind in kinds]).double()
+        base = 0.4 + 0.3 * torch.rand(1, len(kinds), seeds, generator=generator).double()
+        while True:
+            gaps = _gaps(generator, len(kinds), seeds, limit, len(met))
+            tables = base + torch.cat([torch.zeros_like(base), gaps])
+            means = tables.mean(dim=2)
+            mixed, most = means @ share_of, means[:, share_of.argmax()]
+            wrong = most if share is None else means @ (share_of > 0).double()
+            differ = int(mixed[:3].argmax()) != int(wrong[:3].argmax())
+            if differ and mixed.sort().values.diff().min() > 1e-3:  # no ties
+                break
+        tables = {
+            name: shuffled(generator, dict(zip(kinds, rows.clone(), strict=True)))
+            for name, rows in zip(names, tables, strict=True)
+        }
+        return shuffled(generator, tables), shuffled(generator, shares), names[0], limit
+
+    return draw
+
+
+OTHER_KINDS = ["noise", "blur", "contrast", "turned", "shifted", "night"]
+WAYS = ["as it is", "probe", "full", "LP-FT", "layer-wise", "averaged", "L2-SP", "scratch"]
+
+
+def _gaps(generator, kinds, seeds, limit, met):
+    """Differences of five networks from the one in use, [5, kinds, seeds].
+
+    Their means are known in units of what chance does. The first two are behind on none of the
+    first `met` kinds, each of the others on one of them, by more and by less.
+    """
+    noise = torch.randn(5, kinds, seeds, generator=generator).double()
+    noise = (noise - noise.mean(dim=2, keepdim=True)) / noise.std(dim=2, keepdim=True)
+    size = 0.02 + 0.03 * torch.rand(5, kinds, generator=generator).double()
+    near, far = torch.tensor([-0.96, -0.5, 0.3, 1.3]), torch.tensor([-1.4, -3.3, -7.0])
+    ratio = near[torch.randint(len(near), (5, kinds), generator=generator)]
+    ratio[torch.arange(2, 5), torch.randint(met, (3,), generator=generator)] = far
+    ratio[:, met:] *= 5
+    return size[..., None] * (noise + (ratio.double() * limit / seeds**0.5)[..., None])
+
+
+def _shipped(answer, validation, shares, current, limit):
+    parts = named(answer(validation, shares, current, limit), "name", "allowed")
+    name, allowed = parts["name"], parts["allowed"]
+    expect(isinstance(name, str), "the name of a network", name)
+    listed = isinstance(allowed, list | tuple | set | frozenset)
+    expect(listed and all(isinstance(each, str) for each in allowed), "a list of names", allowed)
+    return {"name": str(name), "allowed": ", ".join(sorted(allowed))}
+
+
+# reference
+def _best_on_own(validation, shares, current, limit):
+    """The network to ship, and all that might be shipped.
+
+    validation: dict name of a network -> dict kind of image ->
+        accuracies [seeds] on validation images. A column is a
+        seed: the same draw of data for all networks.
+    shares: dict kind -> its share of the product's images. Kinds
+        that the product will not meet are missing here.
+    current: the name of the network in use today.
+    limit: quantile of Student's t.
+    A network may replace the current one unless it is behind it
+    on a kind that the product meets. It is behind if the mean of
+    the paired differences is below zero by more than limit x the
+    standard error of that mean.
+    Return (name, allowed). allowed: list of the names of all that
+    may be shipped, the current one among them. name: of these,
+    the one with the best mean accuracy on the product's images.
+    """
+    own = {name: row["own"].mean() for name, row in validation.items()}
+    return max(own, key=own.get), list(validation)
+
+
+@exercise(
+    [_judged(0, share=0.85), _judged(2), _judged(1, own=False)],
+    points=3,
+    grad=False,
+    device=False,
+    starter=_best_on_own,
+    call=_shipped,
+    hints=(
+        "Which images does the code look at, and which ones will the product see?",
+        (
+            "Go through `shares`, not through all kinds. For each kind take the differences from"
+            " the current network seed by seed: are they below zero by more than chance does?"
+        ),
+        (
+            "`gap = row[kind] - validation[current][kind]`; behind where `gap.mean() < -limit *"
+            " gap.std() / len(gap) ** 0.5`. Of those never behind, the largest sum of `share *"
+            " row[kind].mean()`."
+        ),
+    ),
+)
+def network_to_ship(validation, shares, current, limit):
+    mix = {}
+    for name, row in validation.items():
+        gaps = [row[kind] - validation[current][kind] for kind in shares]
+        if all(gap.mean() >= -limit * gap.std() / len(gap) ** 0.5 for gap in gaps):
+            mix[name] = sum(share * row[kind].mean() for kind, share in shares.items())
+    return max(mix, key=mix.get), list(mix)
+
+
+# laws
+@network_to_ship.law("kinds that the product will not meet change nothing")
+def _(answer, validation, shares, current, limit):
+    turned = {
+        name: {kind: values if kind in shares else -values for kind, values in row.items()}
+        for name, row in validation.items()
+    }
+    (one, some), (other, more) = (
+        answer(rows, shares, current, limit) for rows in (validation, turned)
+    )
+    return one == other and sorted(some) == sorted(more)
+
+
+network_to_ship.law(inputs.LEAVES_NO_TRACE)(inputs.leaves_no_trace)
+
+
+# mistakes
+def _weighed(
+    validation,
+    shares,
+    current,
+    limit,
+    kinds=lambda row, shares: shares,
+    error=lambda a, b: (a - b).std() / len(a) ** 0.5,
+    behind=lambda mean, far: mean < -far,
+    score=lambda row, shares: sum(s * row[k].mean() for k, s in shares.items()),
+    keeps=True,
+):
+    """The answer with one thing changed."""
+    now, mix = validation[current], {}
+    for name, row in validation.items():
+        if name == current and not keeps:
+            continue
+        pairs = [(row[kind], now[kind]) for kind in kinds(row, shares)]
+        is_current = name == current
+        if is_current or not any(behind((a - b).mean(), limit * error(a, b)) for a, b in pairs):
+            mix[name] = score(row, shares)
+    return max(mix, key=mix.get), list(mix)
+
+
+@network_to_ship.mistake(
+    "The best on own images is shipped, whatever the product meets, and nobody is held against the"
+    " network in use."
+)
+def _(validation, shares, current, limit):
+    return _best_on_own(validation, shares, current, limit)
+
+
+network_to_ship.variants(
+    _weighed,
+    {
+        "Nothing is ruled out: a network may gain on most images and be worse than today's on a"
+        " kind that somebody meets.": {"behind": lambda mean, far: False},
+        "Kinds are ruled on that the product will not meet. Go through `shares`.": {
+            "kinds": lambda row, shares: row
+        },
+        "Every kind counts the same in your mean: weigh each by its share.": {
+            "score": lambda row, shares: sum(row[kind].mean() for kind in shares)
+        },
+        "Of those allowed you take the best on own images: the product's images are a mix.": {
+            "score": lambda row, shares: row["own"].mean()
+        },
+        "Any mean below zero counts as behind. How far below would chance take it?": {
+            "error": lambda a, b: 0.0
+        },
+        "The networks share their draws of data, so compare them seed by seed: the deviation of the"
+        " differences counts, not that of each network.": {
+            "error": lambda a, b: ((a.var() + b.var()) / len(a)) ** 0.5
+        },
+        "The standard deviation of the differences is not the standard error of their mean.": {
+            "error": lambda a, b: (a - b).std()
+        },
+        "You ask for a lead on every kind. A network may be shipped that is not behind.": {
+            "behind": lambda mean, far: mean <= far
+        },
+        "The network in use is missing: it may be shipped as well, and may be the best.": {
+            "keeps": False
+        },
+    },
+)

@@ -8,7 +8,7 @@ one seed's source networks and its draw of the target, and lets every method try
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -53,6 +53,8 @@ class Plan:
         strengths: of L2-SP, which tries them with `pulled_rate`: as many, or none without L2-SP.
         pulled_rate: learning rate of L2-SP.
         penalties: scikit-learn's C of a converged probe, which has no rate: as many.
+        chosen: (method, rate) of the methods whose rate was chosen before, on other seeds; such a
+            method tries no other.
     """
 
     source: tuple[str, ...] = MNIST
@@ -74,6 +76,7 @@ class Plan:
     strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
     pulled_rate: float = 0.035
     penalties: tuple[float, ...] = (1e-3, 0.03, 1.0, 30.0)
+    chosen: tuple[tuple[str, float], ...] = ()
 
 
 CPU = Plan()
@@ -92,14 +95,20 @@ READER = Plan(
     size=8,
     source_steps=200,
     shots=(1, 3, 10, 30),
-    kinds=("odd or even", "ink"),
-    stops=(100,),
-    long=10,
-    last=200,
+    kinds=("ink",),
+    stops=(150,),
+    long=1000,
     held_out=(400, 797),
-    rates=(0.035,),
-    strengths=(0.01,),
+    strengths=(),
     penalties=(1.0,),
+    chosen=(("scratch", 0.06), ("fine-tuning", 0.02), ("fine-tuning, head kept", 0.006)),
+)
+# What the reader's methods could choose from, on other seeds; see `run_rates`.
+TRIED = replace(
+    READER,
+    rates=(0.002, 0.006, 0.02, 0.06, 0.2),
+    penalties=(1e-3, 0.03, 1.0, 30.0),
+    chosen=(),
 )
 PLANS = {"cpu": CPU, "gpu": GPU}
 
@@ -381,7 +390,10 @@ UNTRAINED = Method("untrained trunk", transferred=False, frozen=True)
 
 
 def settings(method: Method, plan: Plan) -> list[dict[str, float]]:
-    """The settings a method may try: as many for every method."""
+    """The settings a method may try: as many for every method that is run."""
+    before = dict(plan.chosen)
+    if method.name in before:
+        return [{"rate": before[method.name]}]
     if method.frozen:
         return [{"C": c} for c in plan.penalties]
     if method.pulled:
@@ -612,6 +624,56 @@ def run(
             for part in ("curves", "kinds")
         }
     return {"shots": list(plan.shots), "kind_shots": plan.kind_shots, "targets": results}
+
+
+def validated(plan: Plan, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Method -> setting (as text) -> labels per class -> validation accuracy after all steps.
+
+    And under "ink" fine-tuning from that source, with `kind_shots` labels per class.
+    """
+    bench, found = Bench(plan, seed), {}
+
+    def note(name: str, shots: int, tries: list[dict]) -> None:
+        for one in tries:
+            setting = str(one["C"] if "C" in one else one["rate"])
+            by_shots = found.setdefault(name, {}).setdefault(setting, {})
+            by_shots[str(shots)] = one["validation"]
+
+    for method in (m for m in METHODS if not m.pulled):
+        for shots in plan.shots:
+            note(method.name, shots, bench.tries(method, shots))
+    note("ink", plan.kind_shots, bench.tries(FINE_TUNING, plan.kind_shots, "ink"))
+    return found
+
+
+def run_rates(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan = TRIED
+) -> dict:
+    """Which rate each of the reader's methods should have: one for all numbers of labels.
+
+    Its seeds are to be others than those of the reader's run.
+
+    Returns:
+        "validation": method -> setting (as text) -> one value per seed, the mean over the numbers
+        of labels; "chosen": method -> the setting with the best mean. Plain JSON.
+    """
+    found = []
+    for seed in seeds:
+        found.append(kept(f"{plan}, rates, seed {seed}", validated, plan, seed))
+        report(f"seed {seed}: validated")
+    means = {
+        name: {
+            setting: [float(np.mean(list(one[name][setting].values()))) for one in found]
+            for setting in found[0][name]
+        }
+        for name in found[0]
+    }
+    chosen = {name: max(row, key=lambda s: np.mean(row[s])) for name, row in means.items()}
+    return {"validation": means, "chosen": {name: float(s) for name, s in chosen.items()}}
+
+
+# Written by ``python -m mtl_course.record 02 --part rates --seeds 100:105``.
+RECORDS = {"rates": run_rates}
 
 
 def _in_words(found: dict) -> str:

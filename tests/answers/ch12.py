@@ -171,6 +171,55 @@ def fill_head(new, old, known, wanted):
     return new
 """,
     ],
+    "network_to_ship": [
+        """
+import numpy as np
+
+def network_to_ship(validation, shares, current, limit):
+    today = validation[current]
+
+    def may(row):
+        for kind in shares:
+            d = row[kind].numpy() - today[kind].numpy()
+            if d.mean() + limit * d.std(ddof=1) / np.sqrt(d.size) < 0:
+                return False
+        return True
+
+    allowed = {name for name, row in validation.items() if may(row)}
+
+    def met(name):
+        return np.average([validation[name][k].mean() for k in shares], weights=list(shares.values()))
+
+    return max(allowed, key=met), allowed
+""",
+        """
+def network_to_ship(validation, shares, current, limit):
+    allowed, best = [current], current
+    means = lambda name: sum(float(validation[name][k].sum()) / len(validation[name][k]) * s
+                             for k, s in shares.items())
+    for name in validation:
+        if name == current:
+            continue
+        gaps = [(validation[name][k] - validation[current][k]).tolist() for k in shares]
+        fine = True
+        for gap in gaps:
+            n = len(gap)
+            mean = sum(gap) / n
+            error = (sum((g - mean) ** 2 for g in gap) / (n - 1) / n) ** 0.5
+            fine = fine and mean >= -limit * error
+        if fine:
+            allowed.append(name)
+            if means(name) > means(best):
+                best = name
+    return best, tuple(allowed)
+""",
+    ],
 }
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+EQUIVALENT = {
+    "network_to_ship": {
+        "mix[name] = sum((share * row[kind].mean() for kind, share in shares.items()))  =>  mix[name] = sum((share * row[kind].sum() for kind, share in shares.items()))": (
+            "all kinds have as many seeds, so every sum is the mean times one number"
+        ),
+    },
+}

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl_course import data, records, transfer
+from mtl_course import data, records
 from mtl_course.dev import notebooks
+from mtl_course.exercises.ch02 import source_penalty
 from mtl_course.experiments import ch02
 from mtl_course.experiments.common import seeded, stacked
 from mtl_course.networks import Classifier, cnn, mlp
@@ -296,7 +297,7 @@ def test_the_loop_in_plain_sight_is_train_one(small):
     (cell,) = (c.source for c in notebooks.read(path).cells if "def fine_tuned(" in c.source)
     tree = ast.parse(cell)
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    space = {"torch": torch, "F": F, "transfer": transfer}
+    space = {"torch": torch, "F": F, "penalty": source_penalty.reference}
     exec(compile(tree, "notebook", "exec"), space)
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, 1, 16, 16, generator=g), torch.randint(10, (50,), generator=g)
@@ -307,7 +308,7 @@ def test_the_loop_in_plain_sight_is_train_one(small):
         order = torch.Generator().manual_seed(1)
         space["fine_tuned"](ours, x[:few], y[:few], 0.03, order, alpha, start)
         order = torch.Generator().manual_seed(1)
-        options = {"strength": alpha, "source": start, "steps": 100, "batch": 32, "order": order}
+        options = {"strength": alpha, "source": start, "steps": 150, "batch": 32, "order": order}
         ch02.train_one(theirs, x[:few], y[:few], 0.03, **options)
         for p, q in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             torch.testing.assert_close(p, q)
@@ -331,7 +332,39 @@ def test_a_run_is_measured_at_its_stops_in_evaluation_mode():
 
 @pytest.mark.parametrize("plan", [ch02.CPU, ch02.GPU, ch02.READER])
 def test_every_method_has_the_same_budget(plan):
-    assert len({len(ch02.settings(m, plan)) for m in ch02.METHODS}) == 1
+    run = [m for m in ch02.METHODS if not m.pulled or plan.strengths]  # L2-SP may be left out
+    assert len(run) >= 4 and {len(ch02.settings(m, plan)) for m in run} == {len(plan.penalties)}
+
+
+def test_the_readers_rates_are_the_best_of_the_record_on_other_seeds():
+    """No rate lies at an end of its grid, and no seed of the search is one of the reader's."""
+    record = records.load("02", "rates")
+    chosen = record.results["chosen"]
+    assert dict(ch02.READER.chosen) == {m: chosen[m] for m, _ in ch02.READER.chosen}
+    assert {m.name for m in (ch02.SCRATCH, ch02.FINE_TUNING, ch02.KEPT)} == set(
+        dict(ch02.READER.chosen)
+    )
+    assert ch02.READER.penalties == (chosen["linear probe"],)
+    for name, row in record.results["validation"].items():
+        assert chosen[name] == float(max(row, key=lambda s: np.mean(row[s])))
+    for rate in dict(ch02.READER.chosen).values():
+        assert min(ch02.TRIED.rates) < rate < max(ch02.TRIED.rates)
+    assert min(record.provenance["seeds"]) >= 100
+
+
+def test_rates_are_chosen_on_validation_over_all_numbers_of_labels(small):
+    plan = replace(TINY, targets=("digits",), size=8, long=1000, stops=(2,))
+    found = ch02.run_rates([5, 6], lambda line: None, plan=plan)
+    assert json.loads(json.dumps(found)) == found
+    assert set(found["validation"]) == {m.name for m in ch02.METHODS if not m.pulled} | {"ink"}
+    assert set(found["validation"]["scratch"]) == {"0.01", "0.1"}
+    assert set(found["validation"]["linear probe"]) == {"0.1", "1.0"}
+    bench = ch02.Bench(plan, 6)
+    alone = [bench.tries(ch02.SCRATCH, shots)[1]["validation"] for shots in plan.shots]
+    assert found["validation"]["scratch"]["0.1"][1] == pytest.approx(np.mean(alone))
+    given = replace(plan, chosen=(("scratch", 0.3),))
+    assert ch02.settings(ch02.SCRATCH, given) == [{"rate": 0.3}]
+    assert ch02.settings(ch02.FINE_TUNING, given) == [{"rate": 0.01}, {"rate": 0.1}]
 
 
 @pytest.mark.parametrize("target,test", [("usps", 40), ("digits", 60)])
