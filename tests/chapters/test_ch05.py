@@ -290,3 +290,77 @@ def test_the_default_of_the_structure_is_the_network_of_the_other_experiments():
         shapes = [p.shape for p in other.parameters()]
         assert [p.shape for p in model.parameters()] == shapes
         assert next(model.parameters()).equal(next(other.parameters()))
+
+
+# ------------------------------------------------------------------------------- numbers by hand
+def received(method, losses=(4.0, 1.0)):
+    """Which weight each of two losses receives: the derivative of the total."""
+    losses = torch.tensor(losses, requires_grad=True)
+    return torch.autograd.grad(method(losses), losses)[0].tolist()
+
+
+def test_the_numbers_by_hand_are_those_of_the_package():
+    assert received(weighting.GeometricMean()) == pytest.approx([1 / 4, 1])
+
+    dwa = weighting.DWA()
+    for losses in ([8.0, 1.0], [4.0, 1.0]):
+        dwa.end_epoch(torch.tensor(losses))
+    assert received(dwa) == pytest.approx([0.88, 1.12], abs=0.005)
+
+    chebyshev = weighting.SmoothChebyshev([1, 1], mu=1.0)
+    assert float(chebyshev(torch.tensor([4.0, 1.0]))) == pytest.approx(4.05, abs=0.005)
+    assert received(chebyshev) == pytest.approx([0.95, 0.05], abs=0.005)
+
+    famo = weighting.FAMO(tasks=2)
+    assert received(famo) == pytest.approx([1 / 5, 4 / 5])
+    famo.after_step(torch.tensor([2.0, 1.0]))  # the first loss is halved: it loses weight
+    assert received(famo)[0] * 4 < received(famo)[1]
+
+    p = torch.nn.Parameter(torch.tensor(0.0))
+    gradnorm = weighting.GradNorm(2, alpha=1.0, rate=0.01)
+    gradnorm.first = torch.tensor([8.0, 1.0])
+    gradnorm.before_backward(torch.stack([4 + 6 * p, 1 + 2 * p]), [p])
+    assert gradnorm.weights[0] < 1 < gradnorm.weights[1]
+    ones = torch.ones(2)
+    target, _ = exercises.gradnorm_target(
+        ones, torch.tensor([6.0, 2.0]), torch.tensor([4.0, 1.0]), gradnorm.first, 1.0
+    )
+    assert target.tolist() == pytest.approx([8 / 3, 16 / 3])
+
+
+def test_a_penalty_under_uncertainty_weighting_gets_the_weight_of_the_text():
+    for penalty, weight in ((0.01, 50), (0.0001, 5000)):
+        method = weighting.Uncertainty([True])
+        with torch.no_grad():
+            method.log_variance.copy_(torch.tensor([penalty]).log())  # equation 7
+        assert received(method, (penalty,)) == pytest.approx([weight])
+
+
+# ------------------------------------------------------------------ one seed of the records again
+def test_one_seed_of_the_record_about_labels_is_within_its_spread():
+    record, plan = records.load("05", "labels"), ch05_labels.LabelsPlan()
+    seed = record.provenance["seeds"][0]
+    parts = ch06_digits.tables(plan.digits, seed)
+    seen = parts | {
+        part: ch05_labels.spoilt(parts[part], 0.5, 2 * seed + k)
+        for k, part in enumerate(("train", "validation"))
+    }
+    for method in ("equal", "GradNorm"):
+        watched = ch05_labels.Watched(ch05_labels.METHODS[method]())
+        model, _ = ch06_digits.fit(watched, plan.rate, plan.digits, seed, seen)
+        right = 100 * ch06_digits.test_accuracy(model, parts)["right"]
+        for found, column in ((right, "right"), (np.mean(watched.shares), "weight")):
+            values = [row[method][column] for row in record.results["0.5"]]
+            assert abs(found - values[0]) <= 3 * np.std(values, ddof=1) + 1e-3, (method, column)
+
+
+def test_one_trial_of_the_record_about_structure_is_within_its_spread():
+    record, plan = records.load("05", "structure"), ch05.StructurePlan()
+    seed = record.provenance["seeds"][0]
+    trained, tested = ch05.PLACES["digits"](plan, seed)
+    row = record.results["digits"][0]["structure"][-1]
+    setting = (row["rate"], row["depth"], row["width"])
+    assert setting in ch05.drawn(plan, "structure", seed)
+    _, model = trained(*setting)
+    values = [one["structure"][-1]["test"] for one in record.results["digits"]]
+    assert abs(tested(model) - row["test"]) < 3 * np.std(values, ddof=1)
