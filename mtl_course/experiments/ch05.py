@@ -24,11 +24,12 @@ from ..data.census import TASKS, census_tasks
 from ..multitask import weighting
 from ..multitask.fit import evaluate_tasks, fit_tasks
 from ..multitask.sharing import HardSharing
+from ..networks.cost import parameters
 from ..networks.trunks import mlp
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.tasks import Task, accuracy, rmse
-from . import common
+from . import ch05_labels, ch06_digits, common
 from .common import (
     TrainedNetwork,
     best_on_validation,
@@ -145,11 +146,11 @@ def constants(train: Table, table: Table, unit: float = 10) -> dict[str, float]:
 
 
 # ----------------------------------------------------------------------------- methods and settings
-def network(seed: int, width: int, tasks: Sequence[str] = TASKS) -> HardSharing:
-    """A trunk of two layers and a linear head per task; a seed always gives the same network."""
+def network(seed: int, width: int, tasks: Sequence[str] = TASKS, depth: int = 2) -> HardSharing:
+    """A trunk of some layers and a linear head per task; a seed always gives the same network."""
 
     def build() -> HardSharing:
-        trunk = mlp([35, width, width])
+        trunk = mlp([35, *depth * [width]])
         return HardSharing(
             trunk, {name: nn.Linear(width, 1 if name == "hours" else 2) for name in tasks}
         )
@@ -407,3 +408,157 @@ def run(
             first = first or once
             report(f"seed {seed}, hours in units of {unit}: {one_line(once)}")
     return results
+
+
+# ---------------------------------------------------------------------------- structure or the rate
+@dataclass(frozen=True)
+class StructurePlan:
+    """Sizes of the searches over the learning rate and over the trunk's depth and width.
+
+    Args:
+        census: sizes of the census, of which the trunk's width is not used.
+        digits: sizes of the two digits in one image, likewise.
+        trials: settings that each search may try.
+        looks: after so many trials the best one so far is tested.
+        rates: lowest and highest learning rate.
+        depths: fewest and most hidden layers.
+        widths: fewest and most units of each.
+        default: learning rate, layers and units where they are not searched.
+    """
+
+    census: Plan = PLANS["cpu"]
+    digits: ch06_digits.Plan = ch06_digits.CPU
+    trials: int = 12
+    looks: tuple[int, ...] = (3, 6, 12)
+    rates: tuple[float, float] = (1e-3, 3e-2)
+    depths: tuple[int, int] = (1, 4)
+    widths: tuple[int, int] = (8, 512)
+    default: tuple[float, int, int] = (1e-3, 2, 32)
+
+
+SEARCHES = ("rate", "structure", "both")
+
+
+def drawn(plan: StructurePlan, what: str, seed: int) -> list[tuple[float, int, int]]:
+    """Rate, depth and width of every trial of a search; each search of a seed has the same draws.
+
+    Args:
+        plan: the ranges.
+        what: one of `SEARCHES`; what it does not name stays at its default.
+        seed: of the draws.
+    """
+    draw, settings = np.random.RandomState([seed, 4]), []
+    for _ in range(plan.trials):
+        rate = _log_uniform(draw, *plan.rates)
+        depth = int(draw.randint(plan.depths[0], plan.depths[1] + 1))
+        width = round(_log_uniform(draw, *plan.widths))
+        rate = plan.default[0] if what == "structure" else rate
+        settings.append((rate, *(plan.default[1:] if what == "rate" else (depth, width))))
+    return settings
+
+
+def _on_census(plan: StructurePlan, seed: int) -> tuple[Callable, Callable]:
+    """How to train with a setting, and how to test what comes of it, in per cent."""
+    sizes = plan.census
+    train, validation, test = split(seed, sizes)
+    constant = constants(train, train)
+
+    def score(model: nn.Module, table: Table) -> float:
+        return 100 * float(np.mean(list(explained(model, train, table).values())))
+
+    def trained(rate: float, depth: int, width: int) -> tuple[float, nn.Module]:
+        model = network(seed, width, depth=depth)
+        fit_tasks(
+            model,
+            losses(),
+            train,
+            validation,
+            torch.optim.AdamW(model.parameters(), lr=rate, fused=True),
+            weighting.Fixed([1 / constant[name] for name in TASKS]),
+            epochs=sizes.epochs,
+            patience=sizes.patience,
+            batch=sizes.batch,
+            seed=seed,
+            progress=False,
+        )
+        return score(model, validation), model
+
+    return trained, lambda model: score(model, test)
+
+
+def _on_digits(plan: StructurePlan, seed: int) -> tuple[Callable, Callable]:
+    """As `_on_census`, for two digits in one image."""
+    sizes, tasks = plan.digits, ch06_digits.TASKS
+    parts = ch06_digits.tables(sizes, seed)
+
+    def score(model: nn.Module, part: str) -> float:
+        return 100 * float(np.mean(list(evaluate_tasks(model, tasks, parts[part])[1].values())))
+
+    def trained(rate: float, depth: int, width: int) -> tuple[float, nn.Module]:
+        def build() -> HardSharing:
+            trunk = nn.Sequential(nn.Flatten(), *mlp([sizes.size**2, *depth * [width]]))
+            return HardSharing(trunk, {task: nn.Linear(width, 10) for task in tasks})
+
+        model = seeded(build, seed)
+        fit_tasks(
+            model,
+            tasks,
+            parts["train"],
+            parts["validation"],
+            torch.optim.Adam(model.parameters(), lr=rate),
+            weighting.EqualWeights(),
+            epochs=sizes.epochs,
+            patience=sizes.epochs,
+            batch=sizes.batch,
+            seed=seed,
+            progress=False,
+        )
+        return score(model, "validation"), model
+
+    return trained, lambda model: score(model, "test")
+
+
+PLACES = {"census": _on_census, "digits": _on_digits}
+
+
+def structure(plan: StructurePlan, place: str, seed: int) -> dict[str, list[dict]]:
+    """Search -> the best trial so far at each of `looks`. Plain JSON.
+
+    "test" is its score on test data, in per cent; "rate", "depth" and "width" are what it had, and
+    "parameters" how many its network has.
+    """
+    trained, tested = PLACES[place](plan, seed)
+    found = {}
+    for what in SEARCHES:
+        best, found[what] = None, []
+        for number, setting in enumerate(drawn(plan, what, seed), start=1):
+            validation, model = trained(*setting)
+            if best is None or validation > best[0]:
+                best = (validation, setting, model)
+            if number in plan.looks:
+                _, (rate, depth, width), model = best
+                row = {"trials": number, "test": round(tested(model), 4)}
+                row |= {"rate": rate, "depth": depth, "width": width}
+                found[what].append(row | {"parameters": parameters(model)})
+    return found
+
+
+def run_structure(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: StructurePlan | None = None,
+) -> dict:
+    """Place -> one entry per seed, as `structure` gives them, in about 30 seconds per seed."""
+    plan = plan or StructurePlan()
+    results = {place: [] for place in PLACES}
+    for seed in seeds:
+        for place in PLACES:
+            piece = kept(f"{plan}, {place}, seed {seed}", structure, plan, place, seed)
+            results[place].append(piece)
+            last = ", ".join(f"{what} {rows[-1]['test']:.1f}" for what, rows in piece.items())
+            report(f"seed {seed}, {place}: {last}")
+    return results
+
+
+RECORDS = {"labels": ch05_labels.run, "structure": run_structure}

@@ -2,6 +2,7 @@
 what its text says of it.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from mtl_course import data, records
 from mtl_course.exercises import ch05 as exercises
-from mtl_course.experiments import ch05
+from mtl_course.experiments import ch05, ch05_labels, ch06_digits
 from mtl_course.multitask import weighting
 
 
@@ -183,3 +184,183 @@ def test_one_seed_of_the_record_again():
         ]
         again = np.mean(list(ch05.search("equal", 0, unit)["explained"].values()))
         assert abs(again - found[0]) < np.std(found, ddof=1), (unit, again, found)
+
+
+# ---------------------------------------------------------------- random labels in one of two tasks
+TINY_DIGITS = ch06_digits.Plan(
+    digits=(12, 6, 6), pairs=(60, 40, 40), size=10, features=6, epochs=2, batch=20
+)
+
+
+def test_labels_are_spoilt_in_one_task_and_in_the_share_that_was_asked_for():
+    plan = replace(TINY_DIGITS, pairs=(4000, 40, 40))
+    table = ch06_digits.tables(plan, 0)["train"]
+    before = {task: y.clone() for task, y in table.targets.items()}
+    bad = ch05_labels.spoilt(table, 0.5, seed=3)
+    kept = (bad.targets["left"] == before["left"]).double().mean()
+    assert abs(kept - 0.55) < 0.03, "half of the labels stay, a tenth of the drawn ones are right"
+    assert bad.targets["right"].equal(before["right"]) and bad.x is table.x
+    assert all(table.targets[task].equal(y) for task, y in before.items()), "the table is as it was"
+    assert ch05_labels.spoilt(table, 0.0, 3).targets["left"].equal(before["left"])
+    assert (bad.targets["left"].bincount(minlength=10) > 300).all(), "each class alike"
+
+
+@pytest.mark.parametrize("method", list(ch05_labels.METHODS))
+def test_watching_a_weighting_changes_no_weight_of_the_network(method):
+    parts, models = ch06_digits.tables(TINY_DIGITS, 0), []
+    for watch in (ch05_labels.Watched, lambda inner: inner):
+        combine = watch(ch05_labels.METHODS[method]())
+        models.append(ch06_digits.fit(combine, 1e-2, TINY_DIGITS, 0, parts)[0])
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert a.equal(b)
+
+
+def test_the_watched_share_is_that_of_the_weights():
+    watched = ch05_labels.Watched(weighting.GeometricMean())
+    watched(torch.tensor([4.0, 1.0]))  # its weights are 1/4 and 1
+    watched.inner = weighting.Fixed([3, 1])
+    watched(torch.tensor([4.0, 1.0]))
+    assert watched.shares == pytest.approx([0.2, 0.75])
+
+
+def test_the_experiment_on_labels_runs_at_a_tiny_size():
+    plan = ch05_labels.LabelsPlan(TINY_DIGITS, shares=(0.0, 0.5), weights=(0.5, 2.0))
+    found = ch05_labels.run([0], lambda _: None, plan=plan)
+    assert found.keys() == {"0", "0.5"} and found == json.loads(json.dumps(found))
+    row = found["0.5"][0]
+    assert row.keys() == {*ch05_labels.METHODS, ch05_labels.SEARCH, ch05_labels.ALONE}
+    assert row.pop(ch05_labels.ALONE).keys() == {"right"}
+    assert row["searched"]["weight"] in (0.3333, 0.6667) and row["equal"]["weight"] == 0.5
+    assert all(0 <= r[task] <= 100 for r in row.values() for task in ("left", "right"))
+
+
+# ----------------------------------------------------------------------- structure or learning rate
+def test_searches_share_their_draws_and_keep_what_they_do_not_search():
+    plan = ch05.StructurePlan()
+    rate, structure, both = (ch05.drawn(plan, what, 2) for what in ch05.SEARCHES)
+    assert len(rate) == len(structure) == len(both) == plan.trials
+    assert {setting[1:] for setting in rate} == {plan.default[1:]}
+    assert {setting[0] for setting in structure} == {plan.default[0]}
+    assert both == [(r[0], *s[1:]) for r, s in zip(rate, structure, strict=True)]
+    many = ch05.drawn(replace(plan, trials=400), "both", 0)
+    assert {depth for _, depth, _ in many} == {1, 2, 3, 4}
+    assert all(1e-3 <= r <= 3e-2 and 8 <= width <= 512 for r, _, width in many)
+    assert ch05.drawn(plan, "both", 3) != both
+
+
+def test_the_best_so_far_is_chosen_on_validation_data_and_never_gets_worse_there(monkeypatch):
+    """With a stand-in for training: validation scores as given, the test score is the width."""
+    plan = ch05.StructurePlan(trials=4, looks=(2, 4))
+    scores = iter([3.0, 5.0, 4.0, 6.0] * 3)
+
+    def place(plan, seed):
+        return lambda rate, depth, width: (next(scores), torch.nn.Linear(width, 1)), (
+            lambda model: model.in_features
+        )
+
+    monkeypatch.setitem(ch05.PLACES, "census", place)
+    rows = ch05.structure(plan, "census", 0)["both"]
+    widths = [width for _, _, width in ch05.drawn(plan, "both", 0)]
+    assert [row["test"] for row in rows] == [widths[1], widths[3]]
+    assert [row["width"] for row in rows] == [widths[1], widths[3]]
+    assert [row["trials"] for row in rows] == [2, 4]
+    assert rows[0]["parameters"] == widths[1] + 1
+
+
+def test_the_searches_run_at_a_tiny_size():
+    adult()
+    plan = ch05.StructurePlan(SMALL, TINY_DIGITS, trials=2, looks=(1, 2), widths=(4, 8))
+    found = ch05.run_structure([0], lambda _: None, plan=plan)
+    assert found.keys() == {"census", "digits"} and found == json.loads(json.dumps(found))
+    for (rows,) in found.values():
+        assert rows.keys() == set(ch05.SEARCHES)
+        assert all(len(r) == 2 and -200 < r[1]["test"] <= 100 for r in rows.values())
+    # two layers of 32 units on 35 inputs and heads of 1, 2 and 2
+    assert found["census"][0]["rate"][0]["parameters"] == 36 * 32 + 33 * 32 + 33 * 5
+
+
+def test_the_default_of_the_structure_is_the_network_of_the_other_experiments():
+    adult()
+    plan = ch05.StructurePlan(ch05.Plan(epochs=1), replace(ch06_digits.CPU, epochs=1))
+    assert plan.default[1:] == (2, plan.census.width) == (2, plan.digits.features)
+    theirs = {"census": ch05.network(0, 32), "digits": ch06_digits.network(plan.digits, 0)}
+    for place, other in theirs.items():
+        trained, _ = ch05.PLACES[place](plan, 0)
+        _, model = trained(0.0, 2, 32)
+        shapes = [p.shape for p in other.parameters()]
+        assert [p.shape for p in model.parameters()] == shapes
+        assert next(model.parameters()).equal(next(other.parameters()))
+
+
+# ------------------------------------------------------------------------------- numbers by hand
+def received(method, losses=(4.0, 1.0)):
+    """Which weight each of two losses receives: the derivative of the total."""
+    losses = torch.tensor(losses, requires_grad=True)
+    return torch.autograd.grad(method(losses), losses)[0].tolist()
+
+
+def test_the_numbers_by_hand_are_those_of_the_package():
+    assert received(weighting.GeometricMean()) == pytest.approx([1 / 4, 1])
+
+    dwa = weighting.DWA()
+    for losses in ([8.0, 1.0], [4.0, 1.0]):
+        dwa.end_epoch(torch.tensor(losses))
+    assert received(dwa) == pytest.approx([0.88, 1.12], abs=0.005)
+
+    chebyshev = weighting.SmoothChebyshev([1, 1], mu=1.0)
+    assert float(chebyshev(torch.tensor([4.0, 1.0]))) == pytest.approx(4.05, abs=0.005)
+    assert received(chebyshev) == pytest.approx([0.95, 0.05], abs=0.005)
+
+    famo = weighting.FAMO(tasks=2)
+    assert received(famo) == pytest.approx([1 / 5, 4 / 5])
+    famo.after_step(torch.tensor([2.0, 1.0]))  # the first loss is halved: it loses weight
+    assert received(famo)[0] * 4 < received(famo)[1]
+
+    p = torch.nn.Parameter(torch.tensor(0.0))
+    gradnorm = weighting.GradNorm(2, alpha=1.0, rate=0.01)
+    gradnorm.first = torch.tensor([8.0, 1.0])
+    gradnorm.before_backward(torch.stack([4 + 6 * p, 1 + 2 * p]), [p])
+    assert gradnorm.weights[0] < 1 < gradnorm.weights[1]
+    ones = torch.ones(2)
+    target, _ = exercises.gradnorm_target(
+        ones, torch.tensor([6.0, 2.0]), torch.tensor([4.0, 1.0]), gradnorm.first, 1.0
+    )
+    assert target.tolist() == pytest.approx([8 / 3, 16 / 3])
+
+
+def test_a_penalty_under_uncertainty_weighting_gets_the_weight_of_the_text():
+    for penalty, weight in ((0.01, 50), (0.0001, 5000)):
+        method = weighting.Uncertainty([True])
+        with torch.no_grad():
+            method.log_variance.copy_(torch.tensor([penalty]).log())  # equation 7
+        assert received(method, (penalty,)) == pytest.approx([weight])
+
+
+# ------------------------------------------------------------------ one seed of the records again
+def test_one_seed_of_the_record_about_labels_is_within_its_spread():
+    record, plan = records.load("05", "labels"), ch05_labels.LabelsPlan()
+    seed = record.provenance["seeds"][0]
+    parts = ch06_digits.tables(plan.digits, seed)
+    seen = parts | {
+        part: ch05_labels.spoilt(parts[part], 0.5, 2 * seed + k)
+        for k, part in enumerate(("train", "validation"))
+    }
+    for method in ("equal", "GradNorm"):
+        watched = ch05_labels.Watched(ch05_labels.METHODS[method]())
+        model, _ = ch06_digits.fit(watched, plan.rate, plan.digits, seed, seen)
+        right = 100 * ch06_digits.test_accuracy(model, parts)["right"]
+        for found, column in ((right, "right"), (np.mean(watched.shares), "weight")):
+            values = [row[method][column] for row in record.results["0.5"]]
+            assert abs(found - values[0]) <= 3 * np.std(values, ddof=1) + 1e-3, (method, column)
+
+
+def test_one_trial_of_the_record_about_structure_is_within_its_spread():
+    record, plan = records.load("05", "structure"), ch05.StructurePlan()
+    seed = record.provenance["seeds"][0]
+    trained, tested = ch05.PLACES["digits"](plan, seed)
+    row = record.results["digits"][0]["structure"][-1]
+    setting = (row["rate"], row["depth"], row["width"])
+    assert setting in ch05.drawn(plan, "structure", seed)
+    _, model = trained(*setting)
+    values = [one["structure"][-1]["test"] for one in record.results["digits"]]
+    assert abs(tested(model) - row["test"]) < 3 * np.std(values, ddof=1)
