@@ -315,6 +315,14 @@ def test_one_draw_of_the_clients_is_the_records():
     assert new["accuracy"] == pytest.approx(old["accuracy"], abs=0.5)
 
 
+def test_one_draw_of_the_client_networks_is_the_records():
+    record = records.load("07", "clients")
+    seed, results = record.provenance["seeds"][0], record.results["40"]
+    old, groups = results["networks"]["2"][0], results["linear"][0]["groups"]
+    new = ch07_clients.networks(seed, 40, groups, 2, ch07_clients.Plan())
+    assert new["accuracy"] == pytest.approx(old["accuracy"], abs=1)
+
+
 def test_a_client_network_does_not_see_other_groups():
     """With other data in the second group, the first group's accuracy stays what it was."""
     c = ch07_clients.clients(1, 8, FEW)
