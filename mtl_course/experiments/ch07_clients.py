@@ -307,7 +307,7 @@ def network(
 
     least, score = torch.full_like(rates, torch.inf), torch.zeros_like(rates)
     for step in range(plan.steps + 1):
-        if step % 20 == 0:
+        if step and step % 20 == 0:  # at the start all answers are 0, neither yes nor no
             with torch.no_grad():
                 loss = F.softplus(-logits(vx[..., :-1]) * vy).mean((1, 2))
                 answers = logits(tx[:, :-1].expand(CLIENTS, -1, -1)) * ty > 0

@@ -366,6 +366,13 @@ def test_a_client_network_takes_the_rate_with_the_least_validation_loss():
     assert chosen == 1 and both == pytest.approx(alone)
 
 
+def test_a_client_network_that_learns_nothing_still_answers():
+    """Its start, where every answer is 0 and so neither right nor wrong, is not what counts."""
+    c, groups = ch07_clients.clients(1, 20, FEW), [list(range(12))]
+    steep = replace(FEW, rates=(10.0,))
+    assert ch07_clients.network(c, groups, 0, 2, steep)[0] > 20
+
+
 def test_random_groups_keep_the_sizes():
     groups = [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11]]
     parts = ch07_clients.shuffled(groups, 3)
