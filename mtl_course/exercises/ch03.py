@@ -1066,3 +1066,240 @@ def _(*args):
 @layer_floor.mistake("Bandwidth is in bytes: multiply the numbers that are moved by size.")
 def _(*args):
     return _floor(*args, unit=1 / args[5])
+
+
+# ------------------------------------------------------------------------ 6. which batch and rate?
+# inputs
+def _search(kind):
+    """Validation accuracies of a search, in which four ways to read the table go wrong.
+
+    One batch is most accurate, one is within the tolerance and faster, one is fastest and far
+    behind; all others are within, and slower. Each has a best rate of its own, a rate with one
+    lucky seed and, where it would be the best, one with a run that broke off.
+
+    kind: where the rate to take stands. inside: has neighbours; first: has none below, and the
+    fastest batch broke off at every rate; last: has none above; beside: its neighbour is the last
+    one, and broke off; none: no tolerance, so that only the best will do.
+    """
+
+    def draw(generator):
+        # Many seeds, so that one run at 0 would not lower a mean by much.
+        seeds = whole(generator, 7, 9)
+        batches, rates = different(generator, 2, 4, 7)
+        best, within, fastest, *slow = torch.randperm(batches, generator=generator).tolist()
+        tolerance = uniform(generator, 0.02, 0.04)
+        top = torch.full((batches,), uniform(generator, 0.72, 0.8), dtype=torch.float64)
+        top[within] -= 0.94 * tolerance
+        top[fastest] -= 1.5 * tolerance
+        top[slow] -= 0.4 * tolerance
+        seconds = 20 + 40 * torch.rand(batches, generator=generator, dtype=torch.float64)
+        seconds[within], seconds[fastest] = uniform(generator, 9, 15), uniform(generator, 2, 6)
+
+        noise = torch.rand(batches, rates, seeds, generator=generator, dtype=torch.float64)
+        noise = 0.02 * (noise - noise.mean(2, keepdim=True))
+        accuracy = noise + (top - 0.1)[:, None, None]
+        taken = best if kind == "none" else within
+        for row in range(batches):
+            column, lucky, broken = different(generator, 3, 0, rates)
+            if row == taken:
+                place = {"first": 0, "last": rates - 1, "beside": rates - 2}
+                column = place.get(kind, whole(generator, 1, rates - 1))
+                others = [k for k in range(rates) if k != column]
+                lucky, broken = (others[k] for k in different(generator, 2, 0, rates - 1))
+                if kind == "beside":
+                    broken = rates - 1
+                    lucky = whole(generator, 0, rates - 2)
+            accuracy[row, column] += 0.1
+            accuracy[row, lucky, whole(generator, 0, seeds)] += 0.15
+            accuracy[row, broken] = 0.99
+            accuracy[row, broken, whole(generator, 0, seeds)] = torch.nan
+        if kind == "first":
+            lost = [whole(generator, 0, seeds) for _ in range(rates)]
+            accuracy[fastest, range(rates), lost] = torch.nan
+        return accuracy, seconds, 0.0 if kind == "none" else tolerance
+
+    return draw
+
+
+def _choice(answer, accuracy, seconds, tolerance):
+    """The answer's three parts by name, as plain numbers."""
+    got = answer(accuracy, seconds, tolerance)
+    expect(isinstance(got, tuple | list) and len(got) == 3, "(batch, rate, done)", got)
+    batch, rate, done = got
+    return {"batch": int(batch), "rate": int(rate), "done": bool(done)}
+
+
+# reference
+@exercise(
+    [_search(kind) for kind in ("inside", "first", "last", "beside", "none")],
+    points=2,
+    call=_choice,
+    grad=False,
+    device=False,
+    hints=(
+        (
+            "Cover all batches but one. Which rate would you take there, and would you take one at"
+            " which a run of five broke off?"
+        ),
+        (
+            "First the mean over seeds, with rates that broke off out. Then the best rate of each"
+            " batch. Then the batches near the best one, and the fastest of these. Last, the place"
+            " of its rate in the grid."
+        ),
+        (
+            "`mean = torch.where(mean.isnan(), -torch.inf, mean)` and `best, rate = mean.max(1)`;"
+            " batches with `best >= best.max() - tolerance` may be taken."
+        ),
+    ),
+)
+def choose_run(accuracy, seconds, tolerance):
+    """(batch, rate, done): what to take from a table of trials.
+
+    accuracy: validation accuracies [B, R, S] of B batches, R
+    rates in rising order, S seeds; nan where a run broke off.
+    seconds [B]: how long a run takes with each batch.
+    A rate at which a run broke off is out. A batch is worth its
+    best rate's mean over the seeds. Take the fastest batch that
+    is at most tolerance below the best batch, and its best rate.
+    batch, rate: their places in the table. done: False if the
+    rate is the first or last that was tried, broken or not.
+    """
+    ### BEGIN SOLUTION
+    mean = accuracy.mean(2)
+    mean = torch.where(mean.isnan(), -torch.inf, mean)
+    best, rate = mean.max(1)
+    able = best >= best.max() - tolerance
+    batch = torch.where(able, seconds, torch.inf).argmin()
+    column = rate[batch]
+    return batch, column, 0 < column < accuracy.shape[1] - 1
+    ### END SOLUTION
+
+
+# laws
+@choose_run.law("seeds in another order, and milliseconds for seconds, change nothing")
+def _(answer, accuracy, seconds, tolerance):
+    turned = accuracy.flip(2), 1000 * seconds, tolerance
+    return _choice(answer, *turned) == _choice(answer, accuracy, seconds, tolerance)
+
+
+@choose_run.law("batches in another order give the same batch")
+def _(answer, accuracy, seconds, tolerance):
+    one = _choice(answer, accuracy, seconds, tolerance)
+    other = _choice(answer, accuracy.flip(0), seconds.flip(0), tolerance)
+    return other == {**one, "batch": len(seconds) - 1 - one["batch"]}
+
+
+@choose_run.law("leaves the table as it is")
+def _(answer, accuracy, seconds, tolerance):
+    before = accuracy.clone(), seconds.clone()
+    answer(accuracy, seconds, tolerance)
+    return torch.equal(before[0].nan_to_num(-1), accuracy.nan_to_num(-1)) and torch.equal(
+        before[1], seconds
+    )
+
+
+# mistakes
+def _out(accuracy):
+    """Mean over seeds, where no run broke off."""
+    mean = accuracy.mean(2)
+    return torch.where(mean.isnan(), -torch.inf, mean)
+
+
+def _taken(
+    accuracy,
+    seconds,
+    tolerance,
+    judge=_out,
+    limit=lambda best, tolerance: best.max() - tolerance,
+    cost=lambda seconds: seconds,
+    done=lambda column, row: 0 < column < len(row) - 1,
+):
+    """The choice with one thing changed."""
+    mean = judge(accuracy)
+    best, rate = mean.max(1)
+    able = best >= limit(best, tolerance)
+    batch = int(torch.where(able, cost(seconds), torch.inf).argmin())
+    column = int(rate[batch])
+    return batch, column, done(column, mean[batch])
+
+
+choose_run.variants(
+    _taken,
+    {
+        "Runs that broke off are left out of the mean, so that the rate passes on its lucky seeds."
+        " A rate at which any run broke off is out.": {
+            "judge": lambda accuracy: accuracy.nanmean(2).nan_to_num(-torch.inf)
+        },
+        "The best single run decides. One lucky seed is no reason: take the mean over the seeds.": {
+            "judge": lambda accuracy: torch.where(
+                accuracy.mean(2).isnan(), -torch.inf, accuracy.nan_to_num(-1).amax(2)
+            )
+        },
+        "A run that broke off counts as an accuracy of 0, so that its rate may still be taken"
+        " where nothing else is near. It is out.": {
+            "judge": lambda accuracy: accuracy.nan_to_num(0.0).mean(2)
+        },
+        "The most accurate batch is taken, whatever it costs."
+        " Within the tolerance the fastest is.": {"limit": lambda best, tolerance: best.max()},
+        "The fastest batch is taken, however far behind it is:"
+        " it must be within the tolerance.": {
+            "limit": lambda best, tolerance: best[best > -torch.inf].min()
+        },
+        "The tolerance is taken as a share of the best accuracy. It is a difference.": {
+            "limit": lambda best, tolerance: best.max() * (1 - tolerance)
+        },
+        "The largest batch within the tolerance is taken, the last in the table."
+        " What counts is the seconds that it takes.": {
+            "cost": lambda seconds: -torch.arange(len(seconds), dtype=seconds.dtype)
+        },
+        "done is False at both ends of the grid: at the lowest rate, too, what lies beyond was"
+        " never tried.": {"done": lambda column, row: column < len(row) - 1},
+        "done is False at both ends of the grid: at the highest rate, too, what lies beyond was"
+        " never tried.": {"done": lambda column, row: column > 0},
+        "done is turned round: True means that the rate has a neighbour on both sides.": {
+            "done": lambda column, row: not 0 < column < len(row) - 1
+        },
+        "A neighbour that broke off was tried: it says that higher rates are too high."
+        " Only the first and the last place of the grid leave the search open.": {
+            "done": lambda column, row: (
+                0 < column < len(row) - 1 and bool(row[column - 1 : column + 2].isfinite().all())
+            )
+        },
+    },
+)
+
+
+@choose_run.mistake(
+    "One rate serves all batches, the one that is best for the most accurate batch."
+    " Each batch has a best rate of its own."
+)
+def _(accuracy, seconds, tolerance):
+    mean = _out(accuracy)
+    column = int(mean.amax(0).argmax())
+    best = mean[:, column]
+    able = best >= best.max() - tolerance
+    batch = int(torch.where(able, seconds, torch.inf).argmin())
+    return batch, column, 0 < column < mean.shape[1] - 1
+
+
+@choose_run.mistake(
+    "The batch is right, but its rate is that of the most accurate batch."
+    " When the batch changes, look for the rate again."
+)
+def _(accuracy, seconds, tolerance):
+    batch, _, _ = _taken(accuracy, seconds, tolerance)
+    column = int(_out(accuracy).amax(0).argmax())
+    return batch, column, 0 < column < accuracy.shape[1] - 1
+
+
+@choose_run.mistake(
+    "nan is taken for the largest number, as argmax and max do."
+    " Put something very small in its place first."
+)
+def _(accuracy, seconds, tolerance):
+    mean = accuracy.mean(2)
+    best, rate = mean.max(1)
+    able = best >= best.max() - tolerance
+    batch = int(torch.where(able, seconds, torch.inf).argmin())
+    column = int(rate[batch])
+    return batch, column, 0 < column < mean.shape[1] - 1

@@ -95,8 +95,8 @@ def noise_scale(model: nn.Module, x: Tensor, y: Tensor, chunk: int = 128) -> dic
         equally large.
 
     Source:
-        McCandlish et al. 2018, "An empirical model of large-batch training", equation 2.9: the
-        simple noise scale.
+        McCandlish et al. 2018, "An empirical model of large-batch training": the simple noise
+        scale, the trace of the covariance over the squared length of the mean.
     """
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 

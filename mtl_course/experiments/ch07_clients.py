@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,7 +39,7 @@ WAYS = (
     "by own weights",
     "the kinds",
 )
-NETWORKS = ("one network", "by own weights", "a network each")
+NETWORKS = ("a network each", "one network", "random groups", "by own weights", "the kinds")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class Plan:
         alone: strengths of a client's own ridge, and mu of tied clients.
         ties: strengths lam of the ties.
         networks: training images per client at which networks are compared, too.
-        hidden: units of a network's trunk.
+        hidden: units of a network's trunk, one comparison for each number.
         steps: of a network's training, whole sets at a time.
         rates: Adam's, of which validation images choose.
+        rich, poor: training images of clients with unequal numbers.
+        tie, ridge: strengths lam and mu of a pair of them.
     """
 
     images: tuple[int, ...] = (10, 20, 40, 80)
@@ -65,9 +68,13 @@ class Plan:
     alone: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     ties: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
     networks: tuple[int, ...] = (40,)
-    hidden: int = 64
+    hidden: tuple[int, ...] = (1, 2, 4, 16, 64)
     steps: int = 400
-    rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01)
+    rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
+    rich: int = 160
+    poor: int = 20
+    tie: float = 30.0
+    ridge: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -158,10 +165,17 @@ def labelled(groups: grouping.Groups) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------- linear clients
-def accuracy(c: Clients, W: Tensor) -> float:
-    """Share of right answers on the test images, mean over clients, in per cent."""
+def right(c: Clients, W: Tensor, tasks: ArrayLike) -> Tensor:
+    """Share of right answers on the test images, in per cent, of weights [..., d] whose clients are
+    `tasks` [...].
+    """
     x, y = c.test
-    return 100 * float(((x @ W.T).T * y > 0).double().mean())
+    return 100 * ((W @ x.T) * y[torch.as_tensor(tasks)] > 0).double().mean(-1)
+
+
+def accuracy(c: Clients, W: Tensor) -> float:
+    """`right` for one row of W [T, d] per client, mean over clients."""
+    return float(right(c, W, np.arange(CLIENTS)).mean())
 
 
 def fit(c: Clients, penalties: Sequence[Tensor]) -> tuple[Tensor, int]:
@@ -182,6 +196,17 @@ def tied(c: Clients, groups: grouping.Groups, plan: Plan) -> tuple[Tensor, int]:
     return fit(c, [lam * Q + mu * eye for lam in plan.ties for mu in plan.alone[::2]])
 
 
+def shuffled(groups: grouping.Groups, seed: int) -> grouping.Groups:
+    """Random groups of the same sizes."""
+    order = np.random.RandomState(seed).permutation(CLIENTS)
+    return [[int(order[i]) for i in group] for group in groups]
+
+
+def kinds() -> grouping.Groups:
+    """The true groups, which no method knows."""
+    return [np.flatnonzero(kind == KIND).tolist() for kind in range(len(QUESTIONS))]
+
+
 def compare(seed: int, n: int, plan: Plan) -> dict:
     """One draw: accuracy of every way to share, how well each measure finds the three kinds
     (adjusted Rand index: 1 is all, 0 is chance), and the groups by own weights.
@@ -192,9 +217,8 @@ def compare(seed: int, n: int, plan: Plan) -> dict:
     groups = {"all to all": [list(range(CLIENTS))]}
     for name, S in similarities(c, own).items():
         groups[name] = grouping.spectral_groups(S, len(QUESTIONS))
-    order = np.random.RandomState(seed).permutation(CLIENTS)
-    groups["random groups"] = [[int(order[i]) for i in g] for g in groups["by own weights"]]
-    groups["the kinds"] = [np.flatnonzero(kind == KIND).tolist() for kind in range(len(QUESTIONS))]
+    groups["random groups"] = shuffled(groups["by own weights"], seed)
+    groups["the kinds"] = kinds()
     weights = {name: tied(c, parts, plan) for name, parts in groups.items()}
     weights["alone"] = own, chosen
     return {
@@ -208,52 +232,128 @@ def compare(seed: int, n: int, plan: Plan) -> dict:
     }
 
 
+# --------------------------------------------------------------------- two directions of one pair
+RICH = np.arange(CLIENTS) % 4 < 2  # clients with many images: two of each kind
+
+
+def unequal(seed: int, plan: Plan) -> dict[str, np.ndarray]:
+    """Who helps whom, where half of the clients have many training images and half have few.
+
+    Every two clients are tied by equation 3, with fixed strengths.
+
+    Returns:
+        Matrices [T, T], row the client that receives, column the one that gives, with nan on the
+        diagonal. "gain": by how many points of accuracy on the test images the receiver is above
+        being alone. "cosine": of the weights that both learned alone. "lookahead": what a step for
+        the giver does to the receiver's loss, at zero weights. "giver's weights": share of the
+        receiver's training images that the giver's own weights answer rightly, in per cent.
+    """
+    c = clients(seed, plan.rich, plan)
+    sizes = torch.tensor(np.where(RICH, plan.rich, plan.poor))
+    real = (torch.arange(plan.rich) < sizes[:, None]).double()  # [T, n]
+    a, b = normal_equations(c.x * real[..., None], c.y * real)
+    eye, tie = torch.eye(2, dtype=torch.float64), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    own = related_ridge(a, b, plan.ridge * torch.eye(CLIENTS, dtype=torch.float64))
+    alone = right(c, own, np.arange(CLIENTS))
+
+    pairs = np.array(np.triu_indices(CLIENTS, 1)).T  # [66, 2]
+    W = related_ridge(a[pairs], b[pairs], plan.tie * tie.double() + plan.ridge * eye)
+    gains = right(c, W, pairs) - alone[pairs]
+    gain = torch.zeros(CLIENTS, CLIENTS, dtype=torch.float64)
+    gain[pairs[:, 0], pairs[:, 1]], gain[pairs[:, 1], pairs[:, 0]] = gains.T
+
+    def losses(shared):
+        return ((c.x @ shared[0] - c.y) ** 2 * real).sum(1) / sizes
+
+    zero = torch.zeros(c.x.shape[-1], dtype=torch.float64)
+    answered = torch.einsum("ind,jd->ijn", c.x, own) * c.y[:, None] > 0
+    found = {
+        "gain": gain,
+        "cosine": affinity.cosines(own[:, :-1] @ own[:, :-1].T),
+        "lookahead": affinity.lookahead(losses, [zero], 0.01).T,
+        "giver's weights": 100 * (answered * real[:, None]).sum(-1) / sizes[:, None],
+    }
+    return {k: v.clone().fill_diagonal_(float("nan")).numpy() for k, v in found.items()}
+
+
 # ------------------------------------------------------------------------- networks, a head each
-def network(c: Clients, groups: grouping.Groups, seed: int, plan: Plan) -> tuple[float, int]:
+def network(
+    c: Clients, groups: grouping.Groups, seed: int, hidden: int, plan: Plan
+) -> tuple[float, int]:
     """Test accuracy of one network per group with a head per client, and the rate chosen.
 
-    Groups share no parameter, so one sum of losses and one Adam train them all, each as if alone.
+    Groups share no parameter, and neither do rates: one sum of losses trains all of them at once,
+    each as if alone.
     """
     x, y = c.x[..., :-1].float(), (c.y > 0).float()
-    net = torch.tensor(labelled(groups))
-    runs = []
-    for rate in plan.rates:
-        draw = torch.Generator().manual_seed(seed)
-        trunk = torch.randn(len(groups), x.shape[-1], plan.hidden, generator=draw)
-        trunk = (trunk * (2 / x.shape[-1]) ** 0.5).requires_grad_()
-        bias = torch.zeros(len(groups), 1, plan.hidden, requires_grad=True)
-        heads = torch.zeros(CLIENTS, plan.hidden + 1, requires_grad=True)
+    vx, vy = (part.float() for part in c.validation)
+    tx, ty = (part.float() for part in c.test)
+    net, rates = torch.tensor(labelled(groups)), torch.tensor(plan.rates)
+    draw = torch.Generator().manual_seed(seed)
+    trunk = torch.randn(len(groups), x.shape[-1], hidden, generator=draw)
+    start = (
+        trunk * (2 / x.shape[-1]) ** 0.5,
+        torch.zeros(len(groups), 1, hidden),
+        torch.zeros(CLIENTS, hidden, 1),
+        torch.zeros(CLIENTS, 1, 1),
+    )
+    # [rates, ...]: one copy of the networks for each rate
+    parameters = [p.expand(len(rates), *p.shape).clone().requires_grad_() for p in start]
+    means = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
 
-        def logits(x, trunk=trunk, bias=bias, heads=heads):
-            features = torch.relu(x @ trunk[net] + bias[net])
-            return torch.einsum("tph,th->tp", features, heads[:, :-1]) + heads[:, -1:]
+    def logits(x):  # [T, n, d] -> [rates, T, n]
+        trunk, bias, heads, level = parameters
+        return (torch.relu(x @ trunk[:, net] + bias[:, net]) @ heads + level)[..., 0]
 
-        optimizer = torch.optim.Adam([trunk, bias, heads], rate)
-        best = (np.inf, 0.0)
-        for step in range(plan.steps + 1):
-            if step % 20 == 0:
-                with torch.no_grad():
-                    vx, vy = (part.float() for part in c.validation)
-                    loss = float(F.soft_margin_loss(logits(vx[..., :-1]), vy))
-                    tx, ty = (part.float() for part in c.test)
-                    right = logits(tx[:, :-1].expand(CLIENTS, -1, -1)) * ty > 0
-                    best = min(best, (loss, 100 * float(right.float().mean())))
-            optimizer.zero_grad()
-            # A sum over clients: no client's step depends on how many others there are.
-            F.binary_cross_entropy_with_logits(logits(x), y, reduction="none").mean(
-                1
-            ).sum().backward()
-            optimizer.step()
-        runs.append(best)
-    chosen = min(range(len(runs)), key=lambda k: runs[k][0])
-    return runs[chosen][1], chosen
+    least, score = torch.full_like(rates, torch.inf), torch.zeros_like(rates)
+    for step in range(plan.steps + 1):
+        if step and step % 20 == 0:  # at the start all answers are 0, neither yes nor no
+            with torch.no_grad():
+                loss = F.softplus(-logits(vx[..., :-1]) * vy).mean((1, 2))
+                answers = logits(tx[:, :-1].expand(CLIENTS, -1, -1)) * ty > 0
+                score = torch.where(loss < least, 100 * answers.float().mean((1, 2)), score)
+                least = torch.minimum(loss, least)
+        # A sum over rates and clients: no client's step depends on how many others there are.
+        each = F.binary_cross_entropy_with_logits(
+            logits(x), y.expand(len(rates), -1, -1), reduction="none"
+        )
+        gradients = torch.autograd.grad(each.mean(2).sum(), parameters)
+        adam(parameters, gradients, means, rates, step + 1)
+    chosen = int(least.argmin())
+    return float(score[chosen]), chosen
 
 
-def networks(seed: int, n: int, groups: grouping.Groups, plan: Plan) -> dict:
-    """One draw: accuracy of one network for all, one per group by own weights, one per client."""
+@torch.no_grad()
+def adam(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    means: Sequence[tuple[Tensor, Tensor]],
+    rates: Tensor,
+    step: int,
+) -> None:
+    """A step of Adam in place, with torch's settings and one rate for each entry of the first
+    dimension (chapter 3, equations 3 and 4).
+    """
+    for p, g, (m, s) in zip(parameters, gradients, means, strict=True):
+        m.lerp_(g, 0.1)
+        s.lerp_(g * g, 0.001)
+        rate = rates.reshape(-1, *[1] * (p.dim() - 1)) / (1 - 0.9**step)
+        p -= rate * m / ((s / (1 - 0.999**step)).sqrt() + 1e-8)
+
+
+def networks(seed: int, n: int, groups: grouping.Groups, hidden: int, plan: Plan) -> dict:
+    """One draw and one width: accuracy of a network for each client, one for all, and one for each
+    group, by own weights, at random, and by the true kinds.
+    """
     c = clients(seed, n, plan)
-    parts = ([list(range(CLIENTS))], groups, [[t] for t in range(CLIENTS)])
-    runs = {name: network(c, g, seed, plan) for name, g in zip(NETWORKS, parts, strict=True)}
+    parts = {
+        "a network each": [[t] for t in range(CLIENTS)],
+        "one network": [list(range(CLIENTS))],
+        "random groups": shuffled(groups, seed),
+        "by own weights": groups,
+        "the kinds": kinds(),
+    }
+    runs = {name: network(c, parts[name], seed, hidden, plan) for name in NETWORKS}
     return {
         "accuracy": {name: round(score, 3) for name, (score, _) in runs.items()},
         "choice": {name: rate for name, (_, rate) in runs.items()},
@@ -263,23 +363,27 @@ def networks(seed: int, n: int, groups: grouping.Groups, plan: Plan) -> dict:
 def run(
     seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
 ) -> dict:
-    """Images per client -> "linear" and, where it is asked for, "networks": one entry per seed.
-
-    Plain JSON; about a minute on one thread for ten seeds.
+    """Images per client -> "linear" and, where it is asked for, "networks": by width. Lists with
+    one entry per seed. Plain JSON.
     """
     plan = plan or Plan()
     results = {}
     for n in plan.images:
-        linear, nets = [], []
-        for seed in seeds:
-            linear.append(kept(f"clients, {n} images, seed {seed}", compare, seed, n, plan))
-            if n in plan.networks:
-                groups = linear[-1]["groups"]
-                nets.append(kept(f"networks, {n}, seed {seed}", networks, seed, n, groups, plan))
-        results[str(n)] = {"linear": linear} | ({"networks": nets} if nets else {})
-        means = {w: np.mean([row["accuracy"][w] for row in linear]) for w in WAYS}
-        report(f"{n} images: " + ", ".join(f"{way} {mean:.1f}" for way, mean in means.items()))
-        if nets:
-            means = {w: np.mean([row["accuracy"][w] for row in nets]) for w in NETWORKS}
-            report("  networks: " + ", ".join(f"{w} {mean:.1f}" for w, mean in means.items()))
+        linear = [kept(f"clients, {n} images, seed {s}", compare, s, n, plan) for s in seeds]
+        results[str(n)] = {"linear": linear}
+        report(f"{n} images: " + _means(linear, WAYS))
+        if n not in plan.networks:
+            continue
+        results[str(n)]["networks"] = nets = {}
+        for hidden in plan.hidden:
+            nets[str(hidden)] = [
+                kept(f"networks of {hidden}, seed {s}", networks, s, n, row["groups"], hidden, plan)
+                for s, row in zip(seeds, linear, strict=True)
+            ]
+            report(f"  networks of {hidden}: " + _means(nets[str(hidden)], NETWORKS))
     return results
+
+
+def _means(rows: Sequence[dict], names: Sequence[str]) -> str:
+    """Mean accuracies in words."""
+    return ", ".join(f"{w} {np.mean([row['accuracy'][w] for row in rows]):.1f}" for w in names)

@@ -132,6 +132,35 @@ def unscaled_direction(J, scale, weights, limit):
     return (d * (limit / length) if length > limit else d), float(scale)
 """,
     ],
+    "choose_run": [
+        """
+def choose_run(accuracy, seconds, tolerance):
+    import numpy as np
+    a, cost = np.array(accuracy), np.array(seconds)
+    a[np.isnan(a).any(axis=2)] = -1e9
+    mean = a.mean(axis=2)
+    columns, most = mean.argmax(axis=1), mean.max(axis=1)
+    for b in np.argsort(cost):
+        if most.max() - most[b] <= tolerance:
+            return b, columns[b], columns[b] not in (0, mean.shape[1] - 1)
+""",
+        """
+def choose_run(accuracy, seconds, tolerance):
+    trials = []
+    for b, rows in enumerate(accuracy.tolist()):
+        for r, runs in enumerate(rows):
+            if all(a == a for a in runs):
+                trials.append((sum(runs) / len(runs), b, r))
+    top = max(trials)[0]
+    best = {}
+    for value, b, r in sorted(trials):
+        best[b] = value, r
+    able = [b for b in best if best[b][0] >= top - tolerance]
+    b = sorted(able, key=lambda b: float(seconds[b]))[0]
+    r = best[b][1]
+    return torch.tensor(b), torch.tensor(r), 1 <= r <= len(accuracy[0]) - 2
+""",
+    ],
     "layer_floor": [
         """
 def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
@@ -168,6 +197,11 @@ def layer_floor(n, before, after, side, kernel, size, peak, bandwidth):
 }
 
 EQUIVALENT = {
+    "choose_run": {
+        "best, rate = mean.max(1)  =>  best, rate = mean.max(-1)": (
+            "the means are a table [B, R]: its last dimension is 1"
+        ),
+    },
     "layer_floor": {
         "return max(operations / peak, size * numbers / bandwidth)  =>  return max(size * numbers / bandwidth, operations / peak)": (
             "the larger of two numbers does not depend on their order"

@@ -267,7 +267,15 @@ def test_the_whole_experiment_runs_at_a_tiny_size(profile):
 
 # ------------------------------------------------------------------------------------------ clients
 FEW = ch07_clients.Plan(
-    images=(5,), validation=4, components=6, networks=(5,), hidden=4, steps=20, rates=(0.01, 0.03)
+    images=(5,),
+    validation=4,
+    components=6,
+    networks=(5,),
+    hidden=(2, 4),
+    steps=20,
+    rates=(0.01, 0.03),
+    rich=9,
+    poor=4,
 )
 
 
@@ -307,6 +315,14 @@ def test_one_draw_of_the_clients_is_the_records():
     assert new["accuracy"] == pytest.approx(old["accuracy"], abs=0.5)
 
 
+def test_one_draw_of_the_client_networks_is_the_records():
+    record = records.load("07", "clients")
+    seed, results = record.provenance["seeds"][0], record.results["40"]
+    old, groups = results["networks"]["2"][0], results["linear"][0]["groups"]
+    new = ch07_clients.networks(seed, 40, groups, 2, ch07_clients.Plan())
+    assert new["accuracy"] == pytest.approx(old["accuracy"], abs=1)
+
+
 def test_a_client_network_does_not_see_other_groups():
     """With other data in the second group, the first group's accuracy stays what it was."""
     c = ch07_clients.clients(1, 8, FEW)
@@ -320,11 +336,91 @@ def test_a_client_network_does_not_see_other_groups():
     for inputs in (c.x, x):
         same = replace(c, x=inputs, test=(c.test[0], answers))
         same = replace(same, validation=(c.validation[0], stops))
-        seen.append(ch07_clients.network(same, groups, 0, plan))
+        seen.append(ch07_clients.network(same, groups, 0, 4, plan))
     assert seen[0] == seen[1] and seen[0][0] > 5
+
+
+def test_rates_side_by_side_are_torchs_adam():
+    """Each rate's parameters take the steps of an Adam of their own."""
+    draw = torch.Generator().manual_seed(0)
+    start, rates = torch.randn(3, 2, generator=draw), torch.tensor([0.001, 0.1])
+    together = [start.expand(2, 3, 2).clone()]
+    alone = [start.clone().requires_grad_() for _ in rates]
+    each = [torch.optim.Adam([p], float(rate)) for p, rate in zip(alone, rates, strict=True)]
+    means = [(torch.zeros_like(together[0]), torch.zeros_like(together[0]))]
+    for step in range(1, 8):
+        g = torch.randn(2, 3, 2, generator=draw) * 10 ** (1.0 - step)
+        g[:, 0] = 0  # a unit that no image reaches
+        ch07_clients.adam(together, [g], means, rates, step)
+        for p, optimizer, own in zip(alone, each, g, strict=True):
+            p.grad = own.clone()
+            optimizer.step()
+    torch.testing.assert_close(together[0], torch.stack([p.detach() for p in alone]))
+
+
+def test_a_client_network_takes_the_rate_with_the_least_validation_loss():
+    """And its score is that of the chosen rate alone, whatever other rates are tried beside it."""
+    c, groups = ch07_clients.clients(1, 20, FEW), [list(range(12))]
+    both, chosen = ch07_clients.network(c, groups, 0, 4, replace(FEW, rates=(1e-6, 0.03)))
+    alone, _ = ch07_clients.network(c, groups, 0, 4, replace(FEW, rates=(0.03,)))
+    assert chosen == 1 and both == pytest.approx(alone)
+
+
+def test_a_client_network_that_learns_nothing_still_answers():
+    """Its start, where every answer is 0 and so neither right nor wrong, is not what counts."""
+    c, groups = ch07_clients.clients(1, 20, FEW), [list(range(12))]
+    steep = replace(FEW, rates=(10.0,))
+    assert ch07_clients.network(c, groups, 0, 2, steep)[0] > 20
+
+
+def test_random_groups_keep_the_sizes():
+    groups = [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11]]
+    parts = ch07_clients.shuffled(groups, 3)
+    assert [len(g) for g in parts] == [5, 3, 4] and parts != groups
+    assert sorted(t for g in parts for t in g) == list(range(12))
+    assert parts != ch07_clients.shuffled(groups, 4)
+
+
+def test_directions_of_one_pair_by_hand():
+    """A rich and a poor client, solved in NumPy; rows receive and columns give."""
+    found = ch07_clients.unequal(2, FEW)
+    c, giver, receiver = ch07_clients.clients(2, FEW.rich, FEW), 1, 10
+    assert ch07_clients.RICH[giver] and not ch07_clients.RICH[receiver]
+    x = [c.x[giver].numpy(), c.x[receiver, : FEW.poor].numpy()]
+    y = [c.y[giver].numpy(), c.y[receiver, : FEW.poor].numpy()]
+    a, b = [v.T @ v for v in x], [v.T @ w for v, w in zip(x, y, strict=True)]
+    d, eye = len(b[0]), np.eye(len(b[0]))
+    alone = [np.linalg.solve(m + FEW.ridge * eye, v) for m, v in zip(a, b, strict=True)]
+    system = np.block([[a[0], 0 * eye], [0 * eye, a[1]]]) + FEW.ridge * np.eye(2 * d)
+    system += FEW.tie * np.block([[eye, -eye], [-eye, eye]])
+    tied = np.linalg.solve(system, np.concatenate(b)).reshape(2, d)
+    pixels, answers = c.test[0].numpy(), c.test[1].numpy()
+
+    def right(w, t):
+        return 100 * (pixels @ w * answers[t] > 0).mean()
+
+    for k, t, other in ((0, giver, receiver), (1, receiver, giver)):
+        expected = right(tied[k], t) - right(alone[k], t)
+        assert found["gain"][t, other] == pytest.approx(expected)
+    kept = 100 * (x[1] @ alone[0] * y[1] > 0).mean()
+    assert found["giver's weights"][receiver, giver] == pytest.approx(kept)
+    # At zero weights every loss is 1: the mean of squared answers.
+    step = 0.01 * 2 * b[0] / FEW.rich
+    after = ((x[1] @ step - y[1]) ** 2).mean()
+    assert found["lookahead"][receiver, giver] == pytest.approx(1 - after)
+    for name in ("gain", "lookahead", "giver's weights"):
+        assert not np.allclose(found[name], found[name].T, equal_nan=True), name
+    cosine = found["cosine"]
+    np.testing.assert_allclose(cosine, cosine.T)
+    expected = alone[0][:-1] @ alone[1][:-1]
+    expected /= np.linalg.norm(alone[0][:-1]) * np.linalg.norm(alone[1][:-1])
+    assert cosine[receiver, giver] == pytest.approx(expected)
+    assert all(np.isnan(np.diag(m)).all() for m in found.values())
 
 
 def test_the_experiment_with_clients_runs_at_a_tiny_size():
     results = json.loads(json.dumps(ch07_clients.run([0, 1], lambda _: None, plan=FEW)))
-    assert len(results["5"]["linear"]) == len(results["5"]["networks"]) == 2
+    assert len(results["5"]["linear"]) == 2 and list(results["5"]["networks"]) == ["2", "4"]
+    for rows in results["5"]["networks"].values():
+        assert len(rows) == 2 and set(rows[0]["accuracy"]) == set(ch07_clients.NETWORKS)
     assert set(results["5"]["linear"][0]["accuracy"]) == set(ch07_clients.WAYS)
