@@ -845,7 +845,7 @@ def _hasty(new, old, tasks, known, limit):
         S, E]: accuracies of S trainings per rate, with the same
         seeds and tasks for both. The rates may differ in number.
     tasks: [E, ways], the classes of each test task.
-    known: [k], the classes that were trained on.
+    known: [k], the classes that were trained on. limit: float.
     Return (lead, error, verdict). lead: [S], new minus old per
     training, each method at one rate, the best on validation on
     average (no two are equal). error: standard error of the mean
@@ -863,7 +863,7 @@ def _hasty(new, old, tasks, known, limit):
 
 
 @exercise(
-    [_results(1, 1.25), _results(-1, 1.25), _results(0, 0.96), _results(0, 0.3)],
+    [_results(1, 1.25), _results(-1, 1.25), _results(0, 0.96)],
     points=3,
     grad=False,
     device=False,
