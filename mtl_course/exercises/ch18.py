@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..checks.exercise import exercise
-from .inputs import uniform
+from .inputs import LEAVES_NO_TRACE, expect, leaves_no_trace, shuffled, uniform, whole
 from .outcomes import named, required, scalar
 
 
@@ -780,110 +780,253 @@ def _(z, weight, scale):
     return scale * (z @ weight.T) / lengths.detach()
 
 
-# ----------------------------------------------------------------------------------- 5. two spreads
+# --------------------------------------------------------------------- 5. a comparison to believe
 # inputs
-def _accuracies(seeds, episodes, unit=1.0):
-    """Accuracies of trainings on the same episodes, as shares or (unit 100) in percent."""
+def _results(verdict, share):
+    """What two methods reached, with a verdict: 1 ahead, -1 behind, 0 unclear.
 
-    def draw(generator):
-        level = 0.6 + 0.2 * torch.rand(seeds, 1, generator=generator, dtype=torch.float64)
-        noise = torch.randn(seeds, episodes, generator=generator, dtype=torch.float64)
-        return (unit * (level + 0.1 * noise),)
+    The mean lead lies at a share of its limit from zero: near 1, so that a wrong error gives
+    another verdict, or far from it. Trainings differ, tasks differ more. Tasks with a class that
+    was trained on flatter one of the two; one of these has no other class.
+    """
+
+    def draw(g):
+        seeds, ways, limit = whole(g, 4, 6), whole(g, 2, 4), uniform(g, 2.0, 3.5)
+        fresh, mixed = whole(g, 8, 11), whole(g, 3, 5)
+        names = torch.randperm(60, generator=g)
+        known, others = names[:20], names[20:]
+
+        def picked(classes):
+            return classes[torch.randperm(len(classes), generator=g)[:ways]]
+
+        tasks = [picked(others) for _ in range(fresh + mixed)] + [picked(known)]
+        for task in tasks[fresh:-1]:
+            task[whole(g, 0, ways)] = picked(known)[0]
+        order = torch.randperm(len(tasks), generator=g)
+        clean = order < fresh
+
+        def table(rates):
+            """Far from a tie; another rate is the best of many a training, and not the first."""
+            best = whole(g, 1, rates)
+            means = 0.5 + 0.02 * torch.rand(rates, generator=g).double()
+            means[best] = 0.54
+            noise = 0.1 * torch.randn(rates, seeds, 7, generator=g).double()
+            noise -= noise.mean((1, 2), keepdim=True)
+            test = torch.rand(rates, seeds, len(tasks), generator=g).double()
+            return best, {"validation": means[:, None, None] + noise, "test": test}
+
+        (a, new), (b, old) = table(whole(g, 3, 5)), table(whole(g, 5, 7))
+        lead = torch.randn(seeds, generator=g).double()
+        lead = (lead - lead.mean()) / lead.std() * uniform(g, 0.01, 0.02)
+        sign = verdict or (1 if whole(g, 0, 2) else -1)
+        lead += sign * share * limit * lead.std() / seeds**0.5
+        apart = 0.1 * torch.randn(seeds, len(tasks), generator=g).double()
+        apart -= apart[:, clean].mean(1, keepdim=True)
+        new["test"][a] = old["test"][b] + lead[:, None] + apart
+        new["test"][a][:, ~clean] -= sign * 0.2
+        return *(shuffled(g, part) for part in (new, old)), torch.stack(tasks)[order], known, limit
 
     return draw
 
 
-def _spreads(answer, accuracy):
-    told = named(answer(accuracy), "mean", "half", "spread")
-    return {**told, **{name: scalar(told[name], name) for name in ("mean", "spread")}}
+def _judged(answer, new, old, tasks, known, limit):
+    parts = named(answer(new, old, tasks, known, limit), "lead", "error", "verdict")
+    expect(isinstance(parts["verdict"], str), "the verdict", parts["verdict"])
+    lead = torch.as_tensor(parts["lead"], dtype=torch.float64)
+    error = scalar(parts["error"], "error")
+    return {"lead": lead, "error": error, "verdict": str(parts["verdict"])}
 
 
 # reference
+def _hasty(new, old, tasks, known, limit):
+    """Is a new few-shot method ahead of an old one?
+
+    new, old: dicts, "validation" [rates, S, V] and "test" [rates,
+        S, E]: accuracies of S trainings per rate, with the same
+        seeds and tasks for both. The rates may differ in number.
+    tasks: [E, ways], the classes of each test task.
+    known: [k], the classes that were trained on. limit: float.
+    Return (lead, error, verdict). lead: [S], new minus old per
+    training, each method at one rate, the best on validation on
+    average (no two are equal). error: standard error of the mean
+    lead if S networks are trained anew (deviations use S - 1).
+    verdict: "ahead", "behind" or, within limit errors of zero,
+    "unclear". Three faults make this code's answer worthless.
+    """
+    best = new["validation"].mean((1, 2)).argmax()
+    gap = new["test"][best] - old["test"][0]
+    lead = gap.mean(1)
+    error = gap.mean(0).std() / gap.shape[1] ** 0.5
+    t = lead.mean() / error
+    verdict = "ahead" if t > limit else "behind"
+    return lead, error, verdict if abs(t) > limit else "unclear"
+
+
 @exercise(
-    [_accuracies(3, 12), _accuracies(5, 8), _accuracies(2, 3, unit=100.0)],
-    points=2,
-    call=_spreads,
+    [_results(1, 1.25), _results(-1, 1.25), _results(0, 0.96)],
+    points=3,
     grad=False,
+    device=False,
+    starter=_hasty,
+    call=_judged,
     hints=(
-        (
-            "Over which dimension do the episodes of one training vary, and over which the"
-            " trainings?"
-        ),
-        (
-            "Half an interval: 1.96 times the standard deviation over the episodes of one"
-            " training, divided by the root of their number."
-        ),
-        (
-            "`1.96 * accuracy.std(1) / episodes**0.5` gives one half-interval per training;"
-            " `accuracy.mean(1).std()` is the other spread, of which no root is taken."
-        ),
+        "Who was allowed to choose a rate? Were all classes of the test new? And what would differ"
+        " if somebody did the work again: the tasks, or the trainings?",
+        "The old method's rate is chosen as the new one's is. `torch.isin(tasks, known)` shows the"
+        " classes that were trained on. The error is that of a mean of S leads.",
+        "`clean = ~torch.isin(tasks, known).any(1)`; the lead is `gap[:, clean].mean(1)`, and its"
+        " error `lead.std() / len(lead) ** 0.5`.",
     ),
 )
-def two_spreads(accuracy):
-    """How sure is a number in a few-shot table? Two answers.
+def few_shot_lead(new, old, tasks, known, limit):
+    clean = ~torch.isin(tasks, known).any(1)
+    reached = []
+    for table in (new, old):
+        best = table["validation"].mean((1, 2)).argmax()
+        reached.append(table["test"][best][:, clean].mean(1))
+    lead = reached[0] - reached[1]
+    error = lead.std() / len(lead) ** 0.5
+    if lead.mean() > limit * error:
+        return lead, error, "ahead"
+    return lead, error, "behind" if lead.mean() < -limit * error else "unclear"
 
-    accuracy: float64 [S, E], of S trainings (seeds) on the same
-    E episodes each.
-    Return (mean, half, spread): the mean of all; for each
-    training half the width of the 95 % interval of its mean
-    over episodes, 1.96 standard errors, [S]; and the standard
-    deviation of the trainings' means. Standard deviations are
-    those of a sample (they divide by one less).
-    """
-    ### BEGIN SOLUTION
-    episodes = accuracy.shape[1]
-    half = 1.96 * accuracy.std(1) / episodes**0.5
-    return accuracy.mean(), half, accuracy.mean(1).std()
-    ### END SOLUTION
+
+# laws
+@few_shot_lead.law("other accuracies on tasks with a class that was trained on change nothing")
+def _(answer, new, old, tasks, known, limit):
+    leaks = torch.isin(tasks, known).any(1)
+    other = dict(new, test=torch.where(leaks, 1 - new["test"], new["test"]))
+    return _said(answer(new, old, tasks, known, limit)) == _said(
+        answer(other, old, tasks, known, limit)
+    )
+
+
+@few_shot_lead.law("every test task taken twice makes nothing surer")
+def _(answer, new, old, tasks, known, limit):
+    twice = [dict(part, test=part["test"].repeat(1, 1, 2)) for part in (new, old)]
+    return _said(answer(new, old, tasks, known, limit)) == _said(
+        answer(*twice, tasks.repeat(2, 1), known, limit)
+    )
+
+
+@few_shot_lead.law("other test accuracies change no choice of a rate")
+def _(answer, new, old, tasks, known, limit):
+    marked = [
+        dict(part, test=torch.arange(len(part["test"])).double()[:, None, None]
+             + torch.zeros_like(part["test"]))
+        for part in (new, old)
+    ]
+    best = [int(part["validation"].mean((1, 2)).argmax()) for part in (new, old)]
+    lead = torch.as_tensor(answer(*marked, tasks, known, limit)[0], dtype=torch.float64)
+    return bool(((lead - (best[0] - best[1])).abs() < 1e-9).all())
+
+
+few_shot_lead.law(LEAVES_NO_TRACE)(leaves_no_trace)
+
+
+def _said(result):
+    """An answer's parts, rounded, to be compared."""
+    lead, error, verdict = result
+    lead = torch.as_tensor(lead, dtype=torch.float64).tolist()
+    return [round(value, 9) for value in lead], round(scalar(error, "error"), 9), verdict
 
 
 # mistakes
-def _both(
-    accuracy, half=lambda a: 1.96 * a.std(1) / a.shape[1] ** 0.5, spread=lambda a: a.mean(1).std()
+def _best_rate(table):
+    return table["validation"].mean((1, 2)).argmax()
+
+
+def _at(table, rate):
+    return table["test"][rate]
+
+
+def _over_trainings(a, b):
+    lead = a.mean(1) - b.mean(1)
+    return lead.std() / len(lead) ** 0.5
+
+
+def _over_tasks(a, b):
+    gap = (a - b).mean(0)
+    return gap.std() / len(gap) ** 0.5
+
+
+def _lead(
+    new,
+    old,
+    tasks,
+    known,
+    limit,
+    rates=(_best_rate, _best_rate),
+    leaks=lambda known_ones: known_ones.any(1),
+    error=_over_trainings,
+    sides=(1, 1),
 ):
-    """The answer with one of the two spreads, or both, changed."""
-    return accuracy.mean(), half(accuracy), spread(accuracy)
+    """The answer with one thing changed, or several."""
+    clean = ~leaks(torch.isin(tasks, known))
+    a, b = (_at(t, rate(t))[:, clean] for t, rate in zip((new, old), rates, strict=True))
+    lead, wrong = a.mean(1) - b.mean(1), error(a, b)
+    if sides[0] * lead.mean() > limit * wrong:
+        return lead, wrong, "ahead"
+    return lead, wrong, "behind" if -sides[1] * lead.mean() > limit * wrong else "unclear"
 
 
-two_spreads.variants(
-    _both,
+def _none(known_ones):
+    return torch.zeros(len(known_ones), dtype=torch.bool)
+
+
+def _first(table):
+    return 0
+
+
+_UNFAIR = (_best_rate, _first)
+
+few_shot_lead.variants(
+    _lead,
     {
-        "half is the spread of single episodes:"
-        " an interval of the mean divides it by the root of their number.": {
-            "half": lambda a: 1.96 * a.std(1)
+        "The old method still has its first rate, the new one the best of several: choose for both"
+        " on validation.": {"rates": _UNFAIR},
+        "Tasks with classes that were trained on still count. There a method may answer from"
+        " memory: leave these tasks out.": {"leaks": _none},
+        "A task is left out only if all its classes were trained on. One known class is a leak.": {
+            "leaks": lambda known_ones: known_ones.all(1)
         },
-        "half is divided by the number of episodes: take its root.": {
-            "half": lambda a: 1.96 * a.std(1) / a.shape[1]
+        "The error is that over tasks: it says how well these trainings are known."
+        " Another training may move the lead by more: take the spread of the leads.": {
+            "error": _over_tasks
         },
-        "half is a standard error: times 1.96 makes it a 95 % interval's half.": {
-            "half": lambda a: a.std(1) / a.shape[1] ** 0.5
+        "One fault is mended, the error. The old method has a rate that nobody chose, and tasks"
+        " with known classes still count.": {"rates": _UNFAIR, "leaks": _none},
+        "One fault is mended, the old method's rate. Known classes still count, and the error is"
+        " that over tasks.": {"leaks": _none, "error": _over_tasks},
+        "One fault is mended, the known classes. The old method has a rate that nobody chose, and"
+        " the error is that over tasks.": {"rates": _UNFAIR, "error": _over_tasks},
+        "The rates are chosen by the very test accuracies that are compared."
+        " Choose on validation.": {
+            "rates": (lambda t: t["test"].mean((1, 2)).argmax(),) * 2
         },
-        "half is the whole width, from end to end.": {
-            "half": lambda a: 2 * 1.96 * a.std(1) / a.shape[1] ** 0.5
+        "The standard deviation of the leads is not the standard error of their mean:"
+        " divide by the root of the number of trainings.": {
+            "error": lambda a, b: (a.mean(1) - b.mean(1)).std()
         },
-        "All episodes of all trainings go into one interval,"
-        " as if each were a training of its own."
-        " The trainings share the episodes, and the network's luck is in all of them.": {
-            "half": lambda a: (1.96 * a.std() / a.numel() ** 0.5).expand(len(a))
+        "The two methods share seeds and tasks, so compare them training by training:"
+        " the deviation of the leads counts, not that of each method.": {
+            "error": lambda a, b: ((a.mean(1).var() + b.mean(1).var()) / len(a)) ** 0.5
         },
-        "The deviations divide by the number itself: a sample divides by one less.": {
-            "half": lambda a: 1.96 * a.std(1, unbiased=False) / a.shape[1] ** 0.5,
-            "spread": lambda a: a.mean(1).std(unbiased=False),
+        "The deviation is taken with S in place of S - 1, which makes a few trainings look surer"
+        " than they are.": {
+            "error": lambda a, b: (a.mean(1) - b.mean(1)).std(correction=0) / len(a) ** 0.5
         },
-        "The last one is divided by the root of the number of trainings:"
-        " it is to be the spread of trainings, not the error of their mean.": {
-            "spread": lambda a: a.mean(1).std() / len(a) ** 0.5
+        "All accuracies of all trainings go into one error, as if each were a training of its own."
+        " The tasks of one training share its luck.": {
+            "error": lambda a, b: (a - b).std() / a.numel() ** 0.5
         },
-        "The last one is the spread of all episodes:"
-        " first the mean of each training, then their deviation.": {"spread": lambda a: a.std()},
-        "The last one is a standard deviation as it is, without 1.96.": {
-            "spread": lambda a: 1.96 * a.mean(1).std()
+        "A lead far below zero is a verdict as well: then the new method is behind.": {
+            "sides": (1, 0)
         },
     },
 )
 
 
-@two_spreads.mistake("half and spread are exchanged: the order is (mean, half, spread).")
-def _(accuracy):
-    mean, half, spread = _both(accuracy)
-    return mean, spread, half
+@few_shot_lead.mistake("All three faults are still there.")
+def _(new, old, tasks, known, limit):
+    return _hasty(new, old, tasks, known, limit)

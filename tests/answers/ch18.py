@@ -142,42 +142,39 @@ def direction_logits(z, weight, scale):
     )
 """,
     ],
-    "two_spreads": [
+    "few_shot_lead": [
         """
-def two_spreads(accuracy):
-    S, E = accuracy.shape
-    means = accuracy.sum(1) / E
-    variance = ((accuracy - means[:, None]) ** 2).sum(1) / (E - 1)
-    between = ((means - means.mean()) ** 2).sum() / (S - 1)
-    return means.mean(), 1.96 * (variance / E).sqrt(), between.sqrt()
-""",
-        """
-def two_spreads(accuracy):
-    half = torch.stack([1.96 * row.var().sqrt() * len(row) ** -0.5 for row in accuracy])
-    means = torch.stack([row.mean() for row in accuracy])
-    return means.mean(), half, torch.std(means)
-""",
-        """
-def two_spreads(accuracy):
-    import statistics
+import numpy as np
 
-    rows = accuracy.tolist()
-    half = [1.96 * statistics.stdev(r) / len(r) ** 0.5 for r in rows]
-    means = [statistics.mean(r) for r in rows]
-    return (
-        sum(means) / len(means),
-        torch.tensor(half, dtype=accuracy.dtype, device=accuracy.device),
-        statistics.stdev(means),
-    )
+def few_shot_lead(new, old, tasks, known, limit):
+    trained_on = set(known.tolist())
+    fresh = [e for e, task in enumerate(tasks.tolist()) if not trained_on & set(task)]
+    def reached(table):
+        means = [rows.mean() for rows in table["validation"].numpy()]
+        return table["test"].numpy()[int(np.argmax(means))][:, fresh].mean(axis=1)
+    lead = reached(new) - reached(old)
+    error = np.std(lead, ddof=1) / np.sqrt(len(lead))
+    t = lead.mean() / error
+    if abs(t) <= limit:
+        return lead, error, "unclear"
+    return lead, error, "ahead" if t > 0 else "behind"
 """,
         """
-def two_spreads(accuracy):
-    var, mean = torch.var_mean(accuracy, dim=1)
-    return (
-        accuracy.mean().item(),
-        1.96 * torch.sqrt(var / accuracy.shape[1]),
-        mean.std().item(),
-    )
+def few_shot_lead(new, old, tasks, known, limit):
+    leak = (tasks[:, :, None] == known).any(2).any(1)
+    weight = (~leak).double() / (~leak).sum()
+    a = max(range(len(new["test"])), key=lambda r: new["validation"][r].sum())
+    b = max(range(len(old["test"])), key=lambda r: old["validation"][r].sum())
+    lead = (new["test"][a] - old["test"][b]) @ weight
+    n = len(lead)
+    mean = sum(lead.tolist()) / n
+    error = (sum((v - mean) ** 2 for v in lead.tolist()) / (n - 1) / n) ** 0.5
+    verdict = "unclear"
+    if mean - limit * error > 0:
+        verdict = "ahead"
+    elif mean + limit * error < 0:
+        verdict = "behind"
+    return lead, error, verdict
 """,
     ],
 }
@@ -192,13 +189,24 @@ EQUIVALENT = {
         )
         for a, b in ((1, -1), (-1, 1))
     },
-    "two_spreads": {
-        "episodes = accuracy.shape[1]  =>  episodes = accuracy.shape[-1]": LAST,
-        "half = 1.96 * accuracy.std(1) / episodes ** 0.5  =>  half = 1.96 * accuracy.std(-1) / episodes ** 0.5": (
+    "few_shot_lead": {
+        "if lead.mean() > limit * error:  =>  if lead.mean() >= limit * error:": (
+            "no lead lies on its limit"
+        ),
+        "return (lead, error, 'behind' if lead.mean() < -limit * error else 'unclear')  =>  return (lead, error, 'behind' if lead.mean() <= -limit * error else 'unclear')": (
+            "no lead lies on its limit"
+        ),
+        "clean = ~torch.isin(tasks, known).any(1)  =>  clean = ~torch.isin(tasks, known).any(-1)": (
             LAST
         ),
-        "return (accuracy.mean(), half, accuracy.mean(1).std())  =>  return (accuracy.mean(), half, accuracy.mean(-1).std())": (
+        "reached.append(table['test'][best][:, clean].mean(1))  =>  reached.append(table['test'][best][:, clean].mean(-1))": (
             LAST
+        ),
+        "lead = reached[0] - reached[1]  =>  lead = reached[0] - reached[-1]": (
+            "of two, the second is the last"
+        ),
+        "best = table['validation'].mean((1, 2)).argmax()  =>  best = table['validation'].sum((1, 2)).argmax()": (
+            "all sums are the means times one number"
         ),
     },
 }

@@ -363,3 +363,32 @@ def test_the_parts_run_at_a_tiny_size(data_root, monkeypatch):
         assert one[0] == pytest.approx(one[1], abs=0.5)
         if "picture" in found:
             assert len(found["picture"]["after"]) == len(found["picture"]["y"]) == 120
+
+
+def test_the_heads_of_the_text_are_those_of_the_experiments():
+    """Its cell, run as it stands: Baseline's head, and the frozen embedding's."""
+    import json as reader
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "notebooks" / "18_few_shot.ipynb"
+    cells = reader.loads(path.read_text("utf-8"))["cells"]
+    (cell,) = ["".join(c["source"]) for c in cells if "def head_on(" in "".join(c["source"])]
+    from mtl_course.meta import few_shot
+
+    names = {"torch": torch, "few_shot": few_shot}
+    imports, function = cell[: cell.index("letters =")], cell[cell.index("def head_on(") :]
+    exec(imports + function, names)
+    where = ch18.domain("glyphs", ch18.CPU)
+    net = ch18.trunk(where, ch18.CPU, 0)
+    with torch.no_grad():
+        seen = replace(where, x=net(where.x))
+    tasks, features = (
+        d.source("test").classification(3, 5, 1, 5, torch.Generator().manual_seed(0))
+        for d in (where, seen)
+    )
+    for judge, unit, method in (
+        (ch18.judge("Baseline", net, 5, (50, 0.3)), False, "drawn"),
+        (ch18_deeper.judge("frozen embedding", net, (50, 0.3)), True, "zero"),
+    ):
+        mine = names["head_on"](unit, method == "zero", 0.3)(features)
+        torch.testing.assert_close(mine, judge(tasks), atol=1e-4, rtol=1e-4)
