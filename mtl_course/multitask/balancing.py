@@ -467,7 +467,7 @@ def fairgrad(G: Tensor, alpha: float = 2.0, iterations: int = 2000) -> Tensor:
         y = y - step * ((1 - (1 + p * fall) ** -alpha) / fall if fall > 1e-8 else 1.0)
         y = np.maximum(y, 1e-290)  # the logarithm of a weight that a large alpha makes vanish
         change = np.abs(step / y).max(initial=0.0)
-        if change < 1e-10 or last < 1e-4 and change > last / 2:  # or as near as rounding lets it
+        if change < 1e-10 or (last < 1e-4 and change > last / 2):  # or as near as rounding lets it
             break
         last = change
     w = np.zeros(len(array))

@@ -117,8 +117,8 @@ def bargains(J, w):
 
 
 def shares_fairly(J, w, alpha=2.0):
-    """FairGrad: (G w)^alpha = 1 / w, with the same ridge; as near as rounding lets it, where sums of
-    large terms are small.
+    """FairGrad: (G w)^alpha = 1 / w, with the same ridge; as near as rounding lets it, where sums
+    of large terms are small.
     """
     lengths = np.linalg.norm(J, axis=1)
     assert ((w > 0) == (lengths > 0)).all()
