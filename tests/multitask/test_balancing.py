@@ -260,6 +260,16 @@ def test_fairgrad_is_between_dualproj_nash_and_mgda():
     assert shares == sorted(shares), "the larger alpha, the more for the task that gains least"
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("factor", [1e-3, 30.0, 1e3])
+def test_fairgrads_unit_of_a_loss_where_gradients_are_at_right_angles(alpha, factor):
+    """Chapter 6: the part |w_t g_t| goes as |g_t|^((1 - alpha) / (1 + alpha))."""
+    lengths = torch.tensor([factor, 1.0], dtype=torch.float64)
+    parts = fairgrad(lengths.square().diag(), alpha) * lengths
+    wanted = lengths ** ((1 - alpha) / (1 + alpha))
+    torch.testing.assert_close(parts, wanted, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_fairgrads_power_is_a_positive_number(alpha):
     with pytest.raises(ValueError, match="it is a positive number"):
