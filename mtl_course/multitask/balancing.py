@@ -408,7 +408,9 @@ def nash_mtl(G: Tensor, iterations: int = 100) -> Tensor:
 
 
 def fairgrad(G: Tensor, alpha: float = 2.0, iterations: int = 2000) -> Tensor:
-    """FairGrad: w > 0 with (G w)_t = w_t^(-1/alpha), the fairer to the last task the larger alpha.
+    """FairGrad: a bargain with a power, w > 0 with w = (G w)^-alpha.
+
+    The larger alpha, the fairer to the task that gains least.
 
     The direction it gives makes the sum of (gain of task t)^(1 - alpha) / (1 - alpha) largest for
     its length. alpha = 1 is Nash's bargain. Towards 0 it is the plain sum, or where that hurts a
