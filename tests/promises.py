@@ -21,6 +21,7 @@ KEPT = {
     "imtl_g": (True, False, True, False, False, True),
     "aligned_mtl": (False, False, True, False, False, True),
     "nash_mtl": (True, True, True, True, False, False),
+    "fairgrad": (True, True, True, False, False, False),
     "upgrad": (True, True, True, False, True, True),
     "dualproj": (True, True, True, False, True, True),
 }

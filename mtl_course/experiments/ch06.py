@@ -510,5 +510,10 @@ def _append(rows: dict, piece: Mapping[str, Mapping[str, list]]) -> None:
 
 
 # Written by ``python -m mtl_course.record 06 --part room --seeds 10``, ``--part further --seeds
-# 20:40`` and ``--part scale --seeds 10``.
-RECORDS = {"room": run_room, "further": run_further, "scale": ch06_scale.run}
+# 20:40``, ``--part scale --seeds 10`` and ``--part fair --seeds 10``.
+RECORDS = {
+    "room": run_room,
+    "further": run_further,
+    "scale": ch06_scale.run,
+    "fair": ch06_scale.run_fair,
+}

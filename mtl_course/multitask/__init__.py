@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = exports(
         "imtl_g": "balancing",  # the same projection on every unit gradient
         "aligned_mtl": "balancing",  # the nearest right-angled system
         "nash_mtl": "balancing",  # the bargaining solution
+        "fairgrad": "balancing",  # the same with a power that favours the worst-off task
         "upgrad": "balancing",  # project each gradient on what conflicts with none
         "dualproj": "balancing",  # project their mean there
         "METHODS": "balancing",  # all of them by name

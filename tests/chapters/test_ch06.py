@@ -348,6 +348,26 @@ def test_the_unknown_scale_runs_at_a_tiny_size():
     }
 
 
+def test_fairgrad_in_an_unknown_scale_runs_at_a_tiny_size():
+    plan, lines = replace(SMALL_SCALE, alphas=(1.0, 2.0)), []
+    found = ch06_scale.run_fair([0], lines.append, plan=plan)
+    assert found.keys() == {"1", "100"} and found == json.loads(json.dumps(found))
+    assert len(lines) == 2 and found["100"][0].keys() == {"1", "2"}
+    row = found["100"][0]["1"]
+    assert row.keys() == {"left", "right", "mean"}
+    # A power of 1 is Nash-MTL, which is in the other record.
+    nash = ch06_scale.one_seed(plan, 100.0, 0)["accuracy"]["nash_mtl"]
+    assert row["mean"] == pytest.approx(nash["mean"], abs=2)
+
+
+def test_one_seed_of_fairgrad_is_within_its_spread():
+    record, plan = records.load("06", "fair"), ch06_scale.ScalePlan(alphas=(2.0,))
+    found = ch06_scale.fair_seed(plan, 1000.0, record.provenance["seeds"][0])
+    rows = [row["2"]["mean"] for row in record.results["1000"]]
+    assert abs(found["2"]["mean"] - rows[0]) < 3 * np.std(rows, ddof=1) + 1
+    assert record.results.keys() == {f"{factor:g}" for factor in plan.factors}
+
+
 def test_one_seed_of_the_unknown_scale_is_within_its_spread():
     record, plan = records.load("06", "scale"), ch06_scale.ScalePlan()
     seed = record.provenance["seeds"][0]

@@ -116,6 +116,20 @@ def bargains(J, w):
     np.testing.assert_allclose(y * (units @ (y @ units) + 1e-10 * y), 1, rtol=1e-4)
 
 
+def shares_fairly(J, w, alpha=2.0):
+    """FairGrad: (G w)^alpha = 1 / w, with the same ridge; as near as rounding lets it, where sums
+    of large terms are small.
+    """
+    lengths = np.linalg.norm(J, axis=1)
+    assert ((w > 0) == (lengths > 0)).all()
+    kept = lengths > 0
+    y, units = (w * lengths)[kept], J[kept] / lengths[kept, None]
+    wanted = np.exp((1 / alpha - 1) * np.log(lengths[kept]) - np.log(y) / alpha)
+    rounding = 1e-13 * np.abs(units @ units.T) @ y / wanted
+    wrong = np.abs((units @ (y @ units) + 1e-10 * y) / wanted - 1)
+    assert (wrong < 1e-4 + rounding).all(), wrong
+
+
 def projects_equally(J, w):
     """IMTL-G: the same projection on every unit gradient, where there is such a direction."""
     assert np.isfinite(w).all() and abs(w.sum() - 1) < 1e-6 * max(1, np.abs(w).sum())
@@ -159,9 +173,11 @@ CHECKS = {
     "imtl_g": projects_equally,
     "aligned_mtl": is_aligned,
     "nash_mtl": bargains,
+    "fairgrad": shares_fairly,
     "upgrad": projects_each,
     "dualproj": projects_the_mean,
 }
+UNITS = {"nash_mtl": 1, "fairgrad": 4 / 3}  # 2 alpha / (1 + alpha)
 
 
 def weights_of(name, J):
@@ -183,8 +199,9 @@ def test_a_method_is_right_on_degenerate_gradients(name):
         w, longest = weights_of(name, J), np.linalg.norm(J, axis=1).max()
         try:
             assert np.isfinite(w).all()
-            # Nash's weights are of the unit 1 / gradient, those of all others of none.
-            CHECKS[name](J / longest, w * longest if name == "nash_mtl" else w)
+            # Nash's weights are of the unit 1 / gradient, FairGrad's of a power of it, those of all
+            # others of none.
+            CHECKS[name](J / longest, w * longest ** UNITS.get(name, 0))
         except AssertionError as error:
             wrong[number] = " ".join(str(error).split())[:200]
     kinds = sorted({number % 8 for number in wrong})
@@ -200,6 +217,14 @@ def test_tasks_that_have_no_gradient_at_all(name, tasks):
     one = np.zeros((tasks, 3))
     one[0, 1] = 2.0
     assert np.isfinite(weights_of(name, one)).all()
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 5.0, 20.0])
+def test_fairgrad_with_other_powers(alpha):
+    for number in range(160):
+        J = gradients(number)
+        w = balancing.fairgrad(torch.from_numpy(J @ J.T), alpha).numpy()
+        shares_fairly(J, w, alpha)
 
 
 def test_cagrad_of_two_opposite_tasks_and_a_third():

@@ -20,6 +20,7 @@ from mtl_course.multitask.balancing import (
     aligned_mtl,
     cagrad,
     dualproj,
+    fairgrad,
     gram,
     imtl_g,
     mgda,
@@ -198,8 +199,8 @@ def test_aligned_mtl_jumps_on_the_front_itself():
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_common_scale_only_scales_the_update(name, scale):
     J = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    # Nash: w ~ 1 / scale, so d = w J does not change at all.
-    factor = 1.0 if name == "nash_mtl" else scale
+    # Nash: w ~ 1 / scale, so d = w J does not change at all; FairGrad: w = (G w)^-2.
+    factor = {"nash_mtl": 1.0, "fairgrad": scale ** (-1 / 3)}.get(name, scale)
     scaled, plain = direction(named(name), scale * J), direction(named(name), J)
     torch.testing.assert_close(scaled, factor * plain, rtol=1e-5, atol=1e-5 * factor)
 
@@ -226,6 +227,65 @@ def test_nash_weights_solve_the_bargaining_equation(seed, T):
     w = nash_mtl(G)
     assert (w > 0).all()
     torch.testing.assert_close(w * (G @ w), torch.ones(T, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    T=st.sampled_from([1, 2, 3, 8, 32]),
+    alpha=st.sampled_from([0.5, 1.0, 2.0, 5.0, 20.0]),
+)
+def test_fairgrads_weights_solve_its_equation(seed, T, alpha):
+    g = torch.Generator().manual_seed(seed)
+    J = torch.randn(T, 3 * T, dtype=torch.float64, generator=g)
+    J = J * 10 ** (2 * torch.rand(T, 1, generator=g) - 1)
+    w = fairgrad(gram(J), alpha)
+    assert (w > 0).all()
+    torch.testing.assert_close((gram(J) @ w).log(), -w.log() / alpha, rtol=1e-6, atol=1e-6)
+
+
+def test_fairgrad_is_between_dualproj_nash_and_mgda():
+    J = torch.randn(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    J = J * torch.tensor([[1.0], [3.0], [0.2], [1.0]])
+    G = gram(J)
+    torch.testing.assert_close(fairgrad(G, 1.0), nash_mtl(G), rtol=1e-9, atol=0)
+    for alpha, limit in ((0.01, dualproj), (100.0, mgda)):
+        assert same(direction(lambda G, a=alpha: fairgrad(G, a), J), direction(limit, J), 0.03), (
+            alpha
+        )
+    J_agree = J.abs()
+    assert same(direction(lambda G: fairgrad(G, 0.01), J_agree), J_agree.sum(0), 0.03)
+    gains = [G @ fairgrad(G, alpha) for alpha in (0.5, 1.0, 2.0, 5.0)]
+    shares = [float(gain.min() / gain.sum()) for gain in gains]
+    assert shares == sorted(shares), "the larger alpha, the more for the task that gains least"
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("factor", [1e-3, 30.0, 1e3])
+def test_fairgrads_unit_of_a_loss_where_gradients_are_at_right_angles(alpha, factor):
+    """Chapter 6: the part |w_t g_t| goes as |g_t|^((1 - alpha) / (1 + alpha))."""
+    lengths = torch.tensor([factor, 1.0], dtype=torch.float64)
+    parts = fairgrad(lengths.square().diag(), alpha) * lengths
+    wanted = lengths ** ((1 - alpha) / (1 + alpha))
+    torch.testing.assert_close(parts, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_fairgrads_power_is_a_positive_number(alpha):
+    with pytest.raises(ValueError, match="it is a positive number"):
+        fairgrad(gram(GOLDEN), alpha)
+
+
+@pytest.mark.parametrize("alpha, slope", [(0.5, 1 / 3), (1.0, 0.0), (2.0, -1 / 3)])
+def test_fairgrads_update_towards_the_front(alpha, slope):
+    """Two unit gradients at an angle of pi - delta: the length goes as a power of delta."""
+
+    def length(delta):
+        J = torch.tensor([[1.0, 0.0], [-np.cos(delta), np.sin(delta)]], dtype=torch.float64)
+        return float(direction(lambda G: fairgrad(G, alpha), J).norm())
+
+    found = np.log(length(1e-2) / length(1e-3)) / np.log(10)
+    assert found == pytest.approx(slope, abs=0.01)
 
 
 @settings(max_examples=40, deadline=None)
@@ -415,6 +475,19 @@ def test_nash_equals_torchjds_fairgrad_on_normalised_gradients(T):
     J = J / J.norm(dim=1, keepdim=True)
     torch.testing.assert_close(
         direction(nash_mtl, J), aggregation.FairGrad(alpha=1.0)(J), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 8])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_fairgrad_equals_torchjds(T, alpha):
+    J = shifted(T)
+    J = J / J.norm(dim=1, keepdim=True) * (1 + torch.arange(T)[:, None])
+    torch.testing.assert_close(
+        direction(lambda G: fairgrad(G, alpha), J),
+        aggregation.FairGrad(alpha=alpha)(J),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
