@@ -239,12 +239,13 @@ def run_further(
 
 
 # Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``, and the others with
-# ``--part photos --seeds 5`` and so on, "photos" before "budgets".
+# ``--part photos --seeds 5`` and so on, "photos" before the others; "fresh" takes the seeds 5:10.
 RECORDS = {
     "further": run_further,
     "photos": ch08_photos.run,
     "budgets": ch08_photos.run_budgets,
     "wide": ch08_photos.run_wide,
+    "fresh": ch08_photos.run_fresh,
 }
 
 

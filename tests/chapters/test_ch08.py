@@ -505,6 +505,19 @@ def test_the_experiment_on_photos_runs_at_a_tiny_size(no_photos):
     wide = ch08_photos.run_wide([0, 1, 2], lines.append, sizes=TINY_PHOTOS, rates=found["rates"])
     assert list(wide["accuracy"]) == ["alone, wide", "joint, wide", "partner alone"]
     assert wide["cost"]["joint, wide"]["parameters"] > 1.5 * found["cost"]["joint"]["parameters"]
+    fresh = ch08_photos.run_fresh([5, 1], lines.append, sizes=TINY_PHOTOS, rates=found["rates"])
+    for method, parts in fresh["accuracy"].items():  # a seed gives what it gave in the headline
+        assert parts["test"]["few"][1] == found["accuracy"][method]["test"]["few"][1]
+    rate = found["rates"]["alone"]
+    assert fresh["beyond"]["alone"].keys() == {"1.0"} and rate < 1
+    for method, tried in fresh["beyond"].items():
+        first = [ch08_photos.trial(method, 3, 1.0, seed, TINY_PHOTOS) for seed in (0, 1)]
+        assert tried["1.0"] == [row["validation"]["few"] for row in first]
+
+
+def test_fresh_draws_are_none_of_the_headlines():
+    with pytest.raises(ValueError, match=r"holds the seeds \[4\]; take others"):
+        ch08_photos.run_fresh([4, 5])
 
 
 def test_pages_have_labels_that_fit_their_ink():
