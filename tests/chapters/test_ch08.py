@@ -391,6 +391,29 @@ def test_further_seeds_take_the_rates_of_the_record():
         ch08.run_further([9, 10])
 
 
+def test_a_rival_spends_no_more_than_the_joint_network():
+    tiny = replace(ch08.SETS, widths=(2, 4), epochs=5, side=8)
+    held = ch08.label_sets("same digits", 5, 0, tiny)
+    batch = next(held.parts["train"].batches(64, torch.Generator().manual_seed(0)))
+    steps = tiny.epochs * held.steps(64)
+    joint = ch08.cost(tiny, held.classes)[1] * len(batch.x) * steps
+    plans = ch08.rivals(tiny)
+    found = ch08.run_rivals([0, 1, 2], print, plan=replace(tiny, epochs=1))
+    assert found.keys() == plans.keys()
+    assert plans["alone, all the compute"].epochs == 21  # 5 times 4.2
+    for name, row in found.items():
+        assert len(row["accuracy"]) == 3 and row["rate"] in ch08.WIDER_GRID
+        assert max(row["validation"], key=lambda r, v=row["validation"]: np.mean(v[r])) == str(
+            row["rate"]
+        )
+        assert row["compute"] == ch08.cost(plans[name], {"uci": 4})[1] * 20 * 15 * (
+            4 if "all" in name else 1
+        )
+    for name, plan in plans.items():
+        compute = ch08.cost(plan, {"uci": 4})[1] * 20 * 15 * plan.epochs
+        assert compute <= joint, name
+
+
 # ---------------------------------------------------------------------------------------- photos
 TINY_PHOTOS = ch08_photos.Photos(
     widths=(2, 4, 4),
