@@ -582,3 +582,27 @@ def test_one_further_seed_is_within_its_spread():
         for method, values in methods.items():
             spread = np.std(values, ddof=1)
             assert abs(found[partner][method] - values[0]) < 3 * spread + 0.01, (partner, method)
+
+
+def test_the_rivals_of_the_record_had_the_networks_of_the_other_records_among_them():
+    """The same 20 draws; the network alone at the rate that both searches chose."""
+    ours = records.load("08", "rivals")
+    older = [records.load("08", part) for part in ("cpu", "further")]
+    first, further = (record.provenance["seeds"] for record in older)
+    assert ours.provenance["seeds"] == [*first, *further]
+    first = older[0].results["label sets"]["5 labels, same digits"]["alone"]
+    assert ours.results["alone"]["rate"] == first["rate"]["uci"]
+    theirs = first["accuracy"]["uci"] + older[1].results["uci"]["same digits"]["alone"]
+    assert abs(np.mean(ours.results["alone"]["accuracy"]) - np.mean(theirs)) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+def test_a_training_on_photos_is_the_records():
+    results = records.load("08", "photos").results
+    recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
+    found = ch08_photos.trial("alone", 20, results["rates"]["alone"], 0, ch08_photos.Photos())
+    assert abs(found["test"]["few"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
