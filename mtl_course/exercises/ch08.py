@@ -717,7 +717,7 @@ def _runs(count, seeds, kind="plain"):
 
     The cheaper rivals have lower accuracy, and one is as dear as the joint network. kind: "dear"
     has a rival beyond the budget that is better than all; "lucky" has a fair rival that is the best
-    on the test photos and not on those for validation; "uneven" has a fair rival that is the best
+    on the test data and not on those for validation; "uneven" has a fair rival that is the best
     but for one seed; "mixed" has rivals that are the best in one seed each.
     """
 
@@ -770,7 +770,7 @@ def _runs(count, seeds, kind="plain"):
         "Two questions: who may take part, and who among them would you have deployed?",
         (
             "A rival takes part if its compute is at most that of the joint run. You deploy the one"
-            " with the best mean on validation photos: the test is for the last number only."
+            " with the best mean on validation data: the test is for the last number only."
         ),
         "The gains are joint[\"test\"] - rivals[name][\"test\"]: seed by seed, no means.",
     ),
@@ -823,7 +823,7 @@ def _against(joint, rivals, score, fair=lambda mine, budget: mine <= budget):
 
 
 @fair_gain.mistake(
-    "You take the rival with the best test accuracy. A choice made on the test photos is part of"
+    "You take the rival with the best test accuracy. A choice made on the test data is part of"
     " the training: the number that is left is no test. Choose by validation."
 )
 def _(joint, rivals):
@@ -863,7 +863,7 @@ def _(joint, rivals):
 
 
 @fair_gain.mistake(
-    "The gains are those on validation photos. The rival was chosen on them, so they flatter it."
+    "The gains are those on validation data. The rival was chosen on them, so they flatter it."
 )
 def _(joint, rivals):
     best, _ = _against(joint, rivals, lambda runs: runs["validation"].mean())

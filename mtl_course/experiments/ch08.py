@@ -238,13 +238,65 @@ def run_further(
     return {"rates": rates, "uci": uci}
 
 
+# ------------------------------------------------------------------ what UCI's network alone can do
+WIDER_GRID = (0.01, 0.03, 0.1, 0.3, 0.9)
+
+
+def rivals(plan: Plan = SETS) -> dict[str, Plan]:
+    """Networks for the UCI digits alone, with rates below the grid of the record, too.
+
+    A step of the joint network takes 64 images of MNIST and 20 of the UCI digits. "All the compute"
+    goes on for as many epochs as its price allows at 20 images a step.
+    """
+    plan = replace(plan, rates=WIDER_GRID)
+    return {
+        "alone": plan,
+        "alone, wide": plan.wide,
+        "alone, all the compute": replace(plan, epochs=plan.epochs * (64 + 20) // 20),
+    }
+
+
+def rival(plan: Plan, seeds: Sequence[int]) -> dict:
+    """One such network, 5 labels per class: the row of `tuned` without its history, and cost."""
+    draws = {seed: label_sets("same digits", 5, seed, plan) for seed in seeds}
+    row, _ = tuned(draws, ["uci"], plan)
+    size, each = cost(plan, {"uci": len(TARGET)})
+    _, batch = draws[seeds[0]].only(["uci"], plan.batch)
+    steps = plan.epochs * draws[seeds[0]].steps(plan.batch)
+    return {
+        "rate": row["rate"],
+        "validation": row["validation"],
+        "accuracy": row["accuracy"]["uci"],
+        "parameters": size,
+        "compute": each * batch * steps,
+    }
+
+
+def run_rivals(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan = SETS
+) -> dict:
+    """What a network of the UCI digits alone reaches if it is wide, or trains longer. Plain JSON.
+
+    Returns:
+        Rival -> row of `rival`.
+    """
+    rows = {}
+    for name, sizes in rivals(plan).items():
+        rows[name] = kept(f"{name}, {sizes}, seeds {seeds}", rival, sizes, list(seeds))
+        report(f"{name}: rate {rows[name]['rate']}, {np.mean(rows[name]['accuracy']):.4f}")
+    return rows
+
+
 # Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``, and the others with
-# ``--part photos --seeds 5`` and so on, "photos" before "budgets".
+# ``--part photos --seeds 5`` and so on: "photos" before its others, of which "fresh" takes the
+# seeds 5:10. "rivals" takes the 20 seeds of the first record and of "further".
 RECORDS = {
     "further": run_further,
+    "rivals": run_rivals,
     "photos": ch08_photos.run,
     "budgets": ch08_photos.run_budgets,
     "wide": ch08_photos.run_wide,
+    "fresh": ch08_photos.run_fresh,
 }
 
 

@@ -70,6 +70,7 @@ METHODS = {
     "joint, wide": (("few", "many"), 1),
 }
 HEADLINE = ("alone", "alone, all the compute", "joint")
+BEYOND = 1.0  # a rate above the grid: both networks alone chose its highest
 
 
 # ----------------------------------------------------------------------------------------- the data
@@ -296,4 +297,43 @@ def run_wide(
         "rates": some,
         "accuracy": compared(some, sizes.headline, seeds, sizes, report),
         "cost": priced(list(some), sizes),
+    }
+
+
+def run_fresh(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    sizes: Photos | None = None,
+    rates: dict[str, float] | None = None,
+) -> dict:
+    """The headline on further draws, which chose no rate; and a rate beyond the grid. Plain JSON.
+
+    Returns:
+        "accuracy" as `compared` gives it. "beyond": method -> rate -> validation accuracies of the
+        first draws, which judge rates in `run`.
+
+    Raises:
+        ValueError: the record's rates were chosen on some of these seeds.
+    """
+    sizes = sizes or Photos()
+    judges = range(sizes.judges)
+    if rates is None:
+        headline = records.load("08", "photos")
+        judges = headline.provenance["seeds"][: sizes.judges]
+        if both := sorted(set(seeds) & set(headline.provenance["seeds"])):
+            raise ValueError(f"the headline's record holds the seeds {both}; take others")
+        rates = headline.results["rates"]
+    alone = [method for method in HEADLINE if method != "joint"]
+    return {
+        "accuracy": compared(rates, sizes.headline, seeds, sizes, report),
+        "beyond": {
+            method: {
+                str(BEYOND): [
+                    _done(method, sizes.headline, BEYOND, seed, sizes)["validation"]["few"]
+                    for seed in judges
+                ]
+            }
+            for method in alone
+        },
     }

@@ -391,6 +391,29 @@ def test_further_seeds_take_the_rates_of_the_record():
         ch08.run_further([9, 10])
 
 
+def test_a_rival_spends_no_more_than_the_joint_network():
+    tiny = replace(ch08.SETS, widths=(2, 4), epochs=5, side=8)
+    held = ch08.label_sets("same digits", 5, 0, tiny)
+    batch = next(held.parts["train"].batches(64, torch.Generator().manual_seed(0)))
+    steps = tiny.epochs * held.steps(64)
+    joint = ch08.cost(tiny, held.classes)[1] * len(batch.x) * steps
+    plans = ch08.rivals(tiny)
+    found = ch08.run_rivals([0, 1, 2], print, plan=replace(tiny, epochs=1))
+    assert found.keys() == plans.keys()
+    assert plans["alone, all the compute"].epochs == 21  # 5 times 4.2
+    for name, row in found.items():
+        assert len(row["accuracy"]) == 3 and row["rate"] in ch08.WIDER_GRID
+        assert max(row["validation"], key=lambda r, v=row["validation"]: np.mean(v[r])) == str(
+            row["rate"]
+        )
+        assert row["compute"] == ch08.cost(plans[name], {"uci": 4})[1] * 20 * 15 * (
+            4 if "all" in name else 1
+        )
+    for name, plan in plans.items():
+        compute = ch08.cost(plan, {"uci": 4})[1] * 20 * 15 * plan.epochs
+        assert compute <= joint, name
+
+
 # ---------------------------------------------------------------------------------------- photos
 TINY_PHOTOS = ch08_photos.Photos(
     widths=(2, 4, 4),
@@ -505,6 +528,19 @@ def test_the_experiment_on_photos_runs_at_a_tiny_size(no_photos):
     wide = ch08_photos.run_wide([0, 1, 2], lines.append, sizes=TINY_PHOTOS, rates=found["rates"])
     assert list(wide["accuracy"]) == ["alone, wide", "joint, wide", "partner alone"]
     assert wide["cost"]["joint, wide"]["parameters"] > 1.5 * found["cost"]["joint"]["parameters"]
+    fresh = ch08_photos.run_fresh([5, 1], lines.append, sizes=TINY_PHOTOS, rates=found["rates"])
+    for method, parts in fresh["accuracy"].items():  # a seed gives what it gave in the headline
+        assert parts["test"]["few"][1] == found["accuracy"][method]["test"]["few"][1]
+    rate = found["rates"]["alone"]
+    assert fresh["beyond"]["alone"].keys() == {"1.0"} and rate < 1
+    for method, tried in fresh["beyond"].items():
+        first = [ch08_photos.trial(method, 3, 1.0, seed, TINY_PHOTOS) for seed in (0, 1)]
+        assert tried["1.0"] == [row["validation"]["few"] for row in first]
+
+
+def test_fresh_draws_are_none_of_the_headlines():
+    with pytest.raises(ValueError, match=r"holds the seeds \[4\]; take others"):
+        ch08_photos.run_fresh([4, 5])
 
 
 def test_pages_have_labels_that_fit_their_ink():
@@ -546,3 +582,27 @@ def test_one_further_seed_is_within_its_spread():
         for method, values in methods.items():
             spread = np.std(values, ddof=1)
             assert abs(found[partner][method] - values[0]) < 3 * spread + 0.01, (partner, method)
+
+
+def test_the_rivals_of_the_record_had_the_networks_of_the_other_records_among_them():
+    """The same 20 draws; the network alone at the rate that both searches chose."""
+    ours = records.load("08", "rivals")
+    older = [records.load("08", part) for part in ("cpu", "further")]
+    first, further = (record.provenance["seeds"] for record in older)
+    assert ours.provenance["seeds"] == [*first, *further]
+    first = older[0].results["label sets"]["5 labels, same digits"]["alone"]
+    assert ours.results["alone"]["rate"] == first["rate"]["uci"]
+    theirs = first["accuracy"]["uci"] + older[1].results["uci"]["same digits"]["alone"]
+    assert abs(np.mean(ours.results["alone"]["accuracy"]) - np.mean(theirs)) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+def test_a_training_on_photos_is_the_records():
+    results = records.load("08", "photos").results
+    recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
+    found = ch08_photos.trial("alone", 20, results["rates"]["alone"], 0, ch08_photos.Photos())
+    assert abs(found["test"]["few"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
