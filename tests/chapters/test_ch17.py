@@ -449,6 +449,7 @@ def test_joint_training_with_a_new_head_is_one_classifier_of_all_letters_without
 
 
 # ------------------------------------------------------------------------------------- handwriting
+RATES_TRIED = ch17_handwriting.OUTER
 LITTLE = replace(
     ch17_handwriting.SMALL, side=16, width=4, steps=2, searched=1, judged=4, tried=2, images=60
 )
@@ -499,6 +500,32 @@ def test_handwriting_runs_at_a_tiny_size_and_steps_that_diverge_are_wrong(data_r
     where = ch17_handwriting.characters(LITTLE)
     model = ch17_handwriting.start("scratch", where, LITTLE, 0.0, 0, 0)
     assert ch17_handwriting.right(model, where, "test", (3, 1e30), 2, 0) == 0.0
+
+
+def test_the_record_of_the_handwriting_is_whole_and_its_training_rates_lie_inside_their_grid():
+    found = records.load("17", "handwriting").results
+    assert found["starts"].keys() == ch17_handwriting.STARTS.keys()
+    assert {len(row["test"]) for rows in found["starts"].values() for row in rows} == {3}
+    for name, tried in found["rates"].items():
+        assert tried.keys() == (set() if name == "scratch" else {f"{r:g}" for r in RATES_TRIED})
+        ends = {f"{r:g}" for r in (RATES_TRIED[0], RATES_TRIED[-1])}
+        assert not tried or max(tried, key=tried.get) not in ends
+    # for the others see the fine print; with one step from a head of zeros no rate matters
+    grid, chosen = ch17_handwriting.RATES, found["starts"]
+    assert not {grid[0], grid[-1]} & {rate for row in chosen["MAML"] for rate in row["rate"]}
+    assert not {grid[0], grid[-1]} & {
+        r for row in chosen["joint, new head"] for r in row["rate"][1:]
+    }
+
+
+@pytest.mark.slow
+def test_a_part_of_the_handwriting_comes_out_again(data_root):
+    need("omniglot_small")
+    kept = records.load("17", "handwriting").results["starts"]["scratch"][0]
+    plan = ch17_handwriting.SMALL
+    where = ch17_handwriting.characters(plan)
+    again = ch17_handwriting.compare("scratch", where, plan, 0.0, 0)
+    assert again["test"] == pytest.approx(kept["test"], abs=2)
 
 
 def test_queries_are_judged_by_the_share_of_wrong_answers_and_steps_follow_the_loss():
