@@ -19,7 +19,7 @@ from .ch18_deeper import Plan, characters, trunk
 from .ch18_sets import Domain, features
 from .common import seeded
 
-# updates of the classifier for one meta-update: MAML's takes no more time than so many
+# updates of the classifier for one meta-update: so many take about as long as MAML's
 LONGER_BY = 3
 # start -> chapter 18's training that makes it, and how many times as long that is
 STARTS = {

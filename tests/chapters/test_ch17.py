@@ -3,6 +3,7 @@ against runs alone; the record against a run.
 """
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -516,6 +517,18 @@ def test_the_record_of_the_handwriting_is_whole_and_its_training_rates_lie_insid
     assert not {grid[0], grid[-1]} & {
         r for row in chosen["joint, new head"] for r in row["rate"][1:]
     }
+
+
+@pytest.mark.slow
+def test_the_longer_classifier_takes_about_as_long_as_maml(data_root):
+    need("omniglot_small")
+    plan = ch17_handwriting.SMALL
+    where, took = ch17_handwriting.characters(plan), {}
+    for name in ("MAML", "joint, new head, longer") * 3:
+        begin = time.process_time()
+        ch17_handwriting.start(name, where, plan, 1e-3, 0, 5)
+        took[name] = min(took.get(name, torch.inf), time.process_time() - begin)
+    assert 0.6 < took["joint, new head, longer"] / took["MAML"] < 2.5, took
 
 
 @pytest.mark.slow
