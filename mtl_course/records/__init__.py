@@ -31,8 +31,8 @@ class Record:
         chapter: its number, such as ``"04"``.
         profile: ``"cpu"`` or ``"gpu"``, or the name of a part that a chapter has beside them.
         results: what the experiment returned, plain JSON.
-        provenance: device, versions, date, seeds, commit, command, seconds, and the fingerprint of
-            the code (`sources.fingerprint`).
+        provenance: device, versions, date, seeds, commit, command, seconds by the clock, minutes of
+            CPU, and the fingerprint of the code (`sources.fingerprint`).
     """
 
     chapter: str

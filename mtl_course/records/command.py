@@ -6,7 +6,6 @@ Or ``all`` of them. Needs no Jupyter.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -150,9 +149,9 @@ def _one(chapter: str, profile: str, options, folder: Path) -> int:
     provenance["code"] = sources.fingerprint(module)
     kept = pieces.place(folder, chapter, profile, provenance["code"])
     spent = pieces.spent(kept)
-    if spent:
-        print(f"going on after pieces that took {spent:.0f} s", flush=True)
-    start = time.perf_counter()
+    if spent[0]:
+        print(f"going on after pieces that took {spent[0]:.0f} s", flush=True)
+    start = pieces.clocks()
     try:
         with pieces.keeping(kept):
             results = _run(import_module(module), profile, seeds, bool(options.part))
@@ -161,10 +160,13 @@ def _one(chapter: str, profile: str, options, folder: Path) -> int:
         print(error, file=sys.stderr)
         return 2
     except Exception:
-        if not pieces.spent(kept):
+        if not pieces.spent(kept)[0]:
             pieces.discard(kept)
         raise
-    provenance["seconds"] = round(spent + time.perf_counter() - start, 1)
+    wall, cpu = (
+        before + now - then for before, now, then in zip(spent, pieces.clocks(), start, strict=True)
+    )
+    provenance |= {"seconds": round(wall, 1), "cpu_minutes": round(cpu / 60, 2)}
     record = records.Record(chapter, profile, results, provenance)
     missing = lacking(record, old) if old and not options.replace else []
     if missing:

@@ -78,10 +78,12 @@ def _job(chapter: str, profile: str, seeds: int, folder: Path, code: str) -> Job
     seeds = max(seeds, have)
     seconds = None
     if last and last.provenance.get("seconds"):
-        each = last.provenance["seconds"] / len(last.provenance["seeds"])
-        seconds = max(
-            0.0, seeds * each - pieces.spent(pieces.place(folder, chapter, profile, code))
-        )
+        took, cpu = last.provenance["seconds"], last.provenance.get("cpu_minutes")
+        # on a busy machine the clock counts the waiting, too
+        took = min(took, 60 * cpu) if cpu and last.provenance["device"].startswith("CPU") else took
+        each = took / len(last.provenance["seeds"])
+        done, _ = pieces.spent(pieces.place(folder, chapter, profile, code))
+        seconds = max(0.0, seeds * each - done)
     current = there is not None and there.provenance.get("code") == code and have >= seeds
     first = last.provenance["seeds"][0] if last else 0
     return Job(chapter, profile, seeds, seconds, current, first)

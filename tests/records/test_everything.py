@@ -186,6 +186,11 @@ def test_the_time_is_told_by_the_last_record_and_the_pieces_that_are_there(folde
     provenance = {"seeds": [0, 1, 2], "seconds": 30.0, "code": "old"}
     records.save(records.Record("01", "cpu", {}, provenance), out)
     assert everything.jobs("cpu", 5, out)[0].seconds == 50
+    for device, expected in {"CPU, 1 thread": 20, "A GPU": 50}.items():
+        made = provenance | {"cpu_minutes": 0.2, "device": device}
+        records.save(records.Record("01", "cpu", {}, made), out)
+        assert everything.jobs("cpu", 5, out)[0].seconds == pytest.approx(expected)
+    records.save(records.Record("01", "cpu", {}, provenance), out)
     place = pieces.place(out, "01", "cpu", sources.fingerprint("mtl_course.experiments.ch01"))
     place.mkdir(parents=True)
     (place / "a.json").write_text('{"key": "a", "seconds": 20.0, "result": 1}')

@@ -74,3 +74,13 @@ def test_a_record_in_two_tries_equals_one_at_once(run, tmp_path, monkeypatch):
         monkeypatch.setattr(pieces, "to_json", None)  # nothing is computed again
         assert to_json(run([0, 1], monkeypatch)) == to_json(again)
     shutil.rmtree(folder)
+
+
+def test_pieces_tell_the_clock_and_the_cpu_apart(tmp_path, monkeypatch):
+    told = iter([(10.0, 1.0), (15.0, 3.0)])
+    monkeypatch.setattr(pieces, "clocks", lambda: next(told))
+    with pieces.keeping(tmp_path):
+        pieces.kept("waits", lambda: 1)
+    assert pieces.spent(tmp_path) == (5, 2)
+    (tmp_path / "older.json").write_text('{"key": "older", "seconds": 20.0, "result": 1}')
+    assert pieces.spent(tmp_path) == (25, 22)

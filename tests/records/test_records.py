@@ -246,6 +246,7 @@ def test_the_command_writes_a_record(experiment, tmp_path, capsys):
     assert experiment == [("cpu", [0, 1, 2])]
     record = records.load("01", "cpu", tmp_path)
     assert record.results == {"joint": [0.5, 1.5, 2.5]} and 0 <= record.provenance["seconds"] < 10
+    assert 0 <= record.provenance["cpu_minutes"] < 1
     assert "written to" in capsys.readouterr().out
 
 
