@@ -843,11 +843,12 @@ def _(sigma, tau, lam):
 
 # -------------------------------------------------------------------- 5. how many examples per task
 # inputs
-def _plans(kind, unit=1.0):
+def _plans(kind, unit=1.0, noise=1.0):
     """An error to reach, a number of tasks, noise and spread.
 
     loose: an error above the spread, which pooling reaches; strict: far below it. unit: of sigma
-    and tau; the error has its square.
+    and tau; the error has its square. noise: of sigma alone; n grows with its square, beyond what
+    a search between fixed bounds would reach.
     """
 
     def draw(generator):
@@ -855,18 +856,19 @@ def _plans(kind, unit=1.0):
         share = float(torch.rand(1, generator=generator))
         error = tau**2 * {"loose": 1.2 + 2 * share, "equal": 1.0}.get(kind, 0.1 + 0.6 * share)
         T = {"one task": 1, "many": 2000}.get(kind) or whole(generator, 2, 30)
-        return error * unit**2, T, sigma * unit, tau * unit
+        return error * unit**2, T, sigma * unit * noise, tau * unit
 
     return draw
 
 
 _PLANS = [_plans(kind) for kind in ("strict", "loose", "equal", "one task", "many")]
 _PLAN_UNITS = [_plans("strict", unit) for unit in (1e-3, 1e3)]
+_NOISY_PLAN = _plans("strict", noise=200.0)
 
 
 # reference
 @exercise(
-    [*_PLANS, *_PLAN_UNITS],
+    [*_PLANS, *_PLAN_UNITS, _NOISY_PLAN],
     points=2,
     hints=(
         (
@@ -915,11 +917,25 @@ def _(error, T, sigma, tau):
     return sigma**2 / error
 
 
-@examples_needed.mistake(
-    "This is what very many tasks need. With T tasks the common mean has to be paid for, too."
-)
-def _(error, T, sigma, tau):
-    return max(0.0, sigma**2 / error - sigma**2 / tau**2)
+for _least in (0.0, -math.inf):
+
+    @examples_needed.mistake(
+        "This is what very many tasks need. With T tasks the common mean has to be paid for, too."
+    )
+    def _(error, T, sigma, tau, least=_least):
+        return max(least, sigma**2 / error - sigma**2 / tau**2)
+
+
+for _low, _high in ((1.0, math.inf), (0.0, 1e3), (0.0, 1e4)):
+
+    @examples_needed.mistake(
+        "Your n stops at a bound. It is below 1 where much error is allowed, and large where the"
+        " noise is: solve for it, or let the search widen its own bounds."
+    )
+    def _(error, T, sigma, tau, low=_low, high=_high):
+        half = (tau**2 - error) / 2
+        n = sigma**2 * (math.sqrt(half**2 + error * tau**2 / T) + half) / (error * tau**2)
+        return min(max(n, low), high)
 
 
 @examples_needed.mistake("This is s, the variance of a task's own mean. n is sigma^2 / s.")

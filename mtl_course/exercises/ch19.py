@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -659,10 +660,11 @@ def _(model, x, y, old_classes, steps, rate):
 
 # ------------------------------------------------------------------------------ 5. judge the table
 # inputs
-def _results(fair=True, kept=True):
+def _results(fair=True, kept=True, odd=False):
     """A table of results, and the name of the row that is to be judged.
 
-    fair: whether it has any fair rival. kept: whether the row keeps images at all.
+    fair: whether it has any fair rival. kept: whether the row keeps images at all. odd: the row and
+    a rival have an accuracy of 0 each, and another row has the very same results as the row.
     """
 
     def draw(generator):
@@ -673,13 +675,16 @@ def _results(fair=True, kept=True):
             return shuffled(generator, {o: level[o] + e for o, e in pairs})
 
         count = whole(generator, 5, 8)
-        orders = different(generator, count + 6, 0, 40)
+        # The second of the row's orders, which every fair rival but one ran, is number 0.
+        orders = different(generator, count + 5, 1, 40)
+        orders.insert(1, 0)
         level = {o: uniform(generator, 0.2, 0.9) for o in orders}
         mine, others = orders[:count], orders[count:]
         size = whole(generator, 20, 200) if kept else 0
         more = size + whole(generator, 1, 50)
         fewer = size - whole(generator, 1, 20) if kept else 0
-        asked, other = (f"{kind}-incremental" for kind in ("class", "task"))
+        kinds = ("class", "task", "domain")
+        asked, other = (kinds[i] for i in different(generator, 2, 0, 3))
         table = [
             (asked, size, mine),
             (other, more, mine),
@@ -696,9 +701,14 @@ def _results(fair=True, kept=True):
             ]
         names = task_names(generator, len(table))
         rows = {}
-        for name, (scenario, images, ran) in zip(names, table, strict=True):
-            row = {"scenario": scenario, "kept": images, "accuracy": reached(ran)}
+        for name, (kind, images, ran) in zip(names, table, strict=True):
+            # Each row has a string of its own: `is` does not do for `==`.
+            row = {"scenario": f"{kind}-incremental", "kept": images, "accuracy": reached(ran)}
             rows[name] = shuffled(generator, row)
+        if odd:
+            same, *_, rival = names
+            rows[rival]["accuracy"][mine[3]] = rows[same]["accuracy"][mine[2]] = 0.0
+            rows["twin"] = copy.deepcopy(rows[same])
         return shuffled(generator, rows), names[0]
 
     return draw
@@ -718,7 +728,7 @@ def _found(answer, rows, name):
 
 # reference
 @exercise(
-    [_results(), _results(fair=False), _results(kept=False)],
+    [_results(), _results(fair=False), _results(kept=False), _results(odd=True)],
     points=3,
     call=_found,
     grad=False,
@@ -821,6 +831,9 @@ fair_gaps.variants(
         "The scenario is not looked at: a number of one scenario says nothing in the other.": {
             "scenario": lambda mine, row: True
         },
+        "Two equal strings need not be one object: compare scenarios with ==, not with `is`.": {
+            "scenario": lambda mine, row: mine["scenario"] is row["scenario"]
+        },
         "Rivals that keep fewer images are in your table. To beat them shows what images are"
         " worth, not what the method is.": {"kept": lambda mine, row: True},
         "The memory is compared the wrong way round: a fair rival may keep as many images or"
@@ -834,9 +847,33 @@ fair_gaps.variants(
         },
         "The row is in its own list of rivals.": {"itself": True},
         "Two shared orders are enough; you ask for more.": {"least": 3},
+        "A single shared order says nothing of the spread: a fair rival shares two or more.": {
+            "least": 1,
+            "error": lambda gap, a, b: _error(gap, a, b) if len(gap) > 1 else math.nan,
+        },
+        "A row with the very same results is a rival like any other. Tell rows apart by their"
+        " names, not by what is in them.": {
+            "scenario": lambda mine, row: mine["scenario"] == row["scenario"] and mine != row
+        },
         "Accuracies are paired by their position. Each row has its orders in another sequence, and"
         " not the same ones: go by order.": {
             "pairs": lambda ours, theirs: [*zip(ours.values(), theirs.values(), strict=False)]
+        },
+        "You take the shared orders, but each row's in its own sequence: the differences are not"
+        " those of one order.": {
+            "pairs": lambda ours, theirs: [
+                *zip(
+                    [ours[o] for o in ours if o in theirs],
+                    [theirs[o] for o in theirs if o in ours],
+                    strict=True,
+                )
+            ]
+        },
+        "An accuracy of 0 is a result, too: ask whether an order is in the dict, not whether its"
+        " accuracy counts as true.": {
+            "pairs": lambda ours, theirs: [
+                (ours[o], theirs[o]) for o in ours if ours[o] and theirs.get(o)
+            ]
         },
         "The differences have the wrong sign: the row minus its rival.": {"sign": -1},
         "The mean of each row is over all of its orders, shared or not; some orders are easier."

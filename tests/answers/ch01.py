@@ -153,6 +153,19 @@ def examples_needed(error, T, sigma, tau):
     u, ratio = error / tau**2, (sigma / tau) ** 2
     return ratio * (1 - u + math.sqrt((1 - u) ** 2 + 4 * u / T)) / (2 * u)
 """,
+        """
+def examples_needed(error, T, sigma, tau):
+    # bounds that hold: very many tasks at best, one at worst
+    high = sigma**2 / error
+    low = high / T / 2
+    def too_few(n):
+        s = sigma**2 / n
+        return s / T + (1 - 1 / T) * s * tau**2 / (s + tau**2) > error
+    while high > low * (1 + 1e-12):
+        n = math.sqrt(low * high)
+        low, high = (n, high) if too_few(n) else (low, n)
+    return np.float64(high)
+""",
     ],
 }
 

@@ -236,6 +236,25 @@ def fair_gaps(rows, name):
             found[n] = d.mean(), d.std() / len(d) ** 0.5
     return found
 """,
+        """
+def fair_gaps(rows, name):
+    others = {k: dict(v) for k, v in rows.items()}
+    mine = others.pop(name)
+    a, found = mine["accuracy"], {}
+    while others:
+        rival, row = others.popitem()
+        if row["scenario"] != mine["scenario"] or mine["kept"] > row["kept"]:
+            continue
+        n, total, squares = 0, 0.0, 0.0
+        for order, accuracy in row["accuracy"].items():
+            if order in a:
+                gap = a[order] - accuracy
+                n, total, squares = n + 1, total + gap, squares + gap**2
+        if n > 1:
+            variance = max(0.0, squares - total**2 / n) / (n - 1)
+            found[rival] = np.array(total / n), math.sqrt(variance / n)
+    return found
+""",
     ],
     "rls_step": [
         """
