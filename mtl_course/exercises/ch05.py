@@ -221,9 +221,17 @@ def _any_unit(generator):
     return losses * far.exp(), s + far, regression
 
 
+def _below_zero(generator):
+    """Late in training: small losses, noise levels that are near to them, a negative total."""
+    regression = _kinds(generator)
+    tasks = len(regression)
+    losses = 0.001 + 0.02 * torch.rand(tasks, generator=generator)
+    return losses, losses.log() + torch.rand(tasks, generator=generator) - 0.5, regression
+
+
 # reference
 @exercise(
-    [_levels, _any_unit],
+    [_levels, _any_unit, _below_zero],
     points=2,
     hints=(
         (
@@ -372,6 +380,22 @@ def _(losses, s, regression):
     return _total(losses, s.clamp(-10, 10), regression)
 
 
+@noisy_total.mistake(
+    "A total below zero is cut off at zero, and its gradient with it. It may be negative:"
+    " a density may be larger than 1."
+)
+def _(losses, s, regression):
+    return _total(losses, s, regression).clamp(min=0)
+
+
+@noisy_total.mistake(
+    "The sign of a negative total is taken away. It may be negative: a density may be larger than"
+    " 1, and training is to go further down from there."
+)
+def _(losses, s, regression):
+    return _total(losses, s, regression).abs()
+
+
 # -------------------------------------------------------------------------- 3. as low as it can get
 # inputs
 def _final(generator):
@@ -393,9 +417,15 @@ def _any_size(generator):
     return losses, regression
 
 
+def _all_small(generator):
+    """Losses so small that the total is negative, whatever the tasks are."""
+    regression = _kinds(generator)
+    return 0.01 + 0.1 * torch.rand(len(regression), generator=generator), regression
+
+
 # reference
 @exercise(
-    [_final, _any_size],
+    [_final, _any_size, _all_small],
     points=2,
     parts=("s", "total"),
     grad=False,
@@ -504,7 +534,25 @@ def _(losses, regression):
 )
 def _(losses, regression):
     s, total = _at(torch.where(regression, losses, 2 * losses).log(), losses, regression)
-    return s, total.clamp(min=0) if total < 0 else (0.5 + s / 2).clamp(min=0).sum()
+    return s, total.clamp(min=0)
+
+
+@lowest_total.mistake(
+    "The noise levels are right, and each task is cut off at 0 in the total."
+    " What a task adds may be negative: a density may be larger than 1."
+)
+def _(losses, regression):
+    s = torch.where(regression, losses, 2 * losses).log()
+    return s, (0.5 + s / 2).clamp(min=0).sum()
+
+
+@lowest_total.mistake(
+    "The noise levels are right, the sign of the total is taken away."
+    " It may be negative: a density may be larger than 1."
+)
+def _(losses, regression):
+    s, total = _at(torch.where(regression, losses, 2 * losses).log(), losses, regression)
+    return s, total.abs()
 
 
 @lowest_total.mistake("The noise levels are right. The total is a sum over the tasks, not a mean.")
@@ -570,6 +618,7 @@ def _steps(answer, model, combine, rate, decay):
     optimizer = answer(model, combine, rate, decay)
     if not isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
+    modes = [m.training for part in (model, combine) for m in part.modules()]
     generator = torch.Generator().manual_seed(0)
     for size in (1.0, 1.0, 1e-3):
         for p in [*model.parameters(), *combine.parameters()]:
@@ -579,6 +628,7 @@ def _steps(answer, model, combine, rate, decay):
     return {
         "the model's parameters": [p.detach() for p in model.parameters()],
         "the weighting's parameters": [p.detach() for p in combine.parameters()],
+        "which modules are in training mode": torch.tensor(modes),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_course import data, records
+from mtl_course import check, data, records
 from mtl_course.exercises import ch05 as exercises
 from mtl_course.experiments import ch05, ch05_labels, ch06_digits
 from mtl_course.multitask import weighting
@@ -41,6 +41,20 @@ def test_the_exercises_are_the_packages_code():
     with torch.no_grad():
         method.log_variance.copy_(best)
     assert torch.allclose(method(losses), total)
+
+
+def test_an_optimizer_that_comes_with_a_change_of_mode_is_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_COURSE_HOME", str(tmp_path))
+
+    def joint_optimizer(model, combine, rate, decay, mode=True):
+        model.train(mode)
+        return exercises.joint_optimizer.reference(model, combine, rate, decay)
+
+    def in_passing(*args):
+        return joint_optimizer(*args, mode=False)
+
+    for answer, state in ((joint_optimizer, "solved"), (in_passing, "wrong")):
+        assert check("joint_optimizer", answer, seed=0, rounds=1).state == state
 
 
 def test_gradnorm_moves_against_the_slope_of_the_exercise():
