@@ -1098,7 +1098,6 @@ def _search(kind):
         # Hardly slower, and better: more accurate per second than the one to take.
         seconds[slow[0]] = 1.002 * seconds[within]
         if kind == "last":
-            top[slow[0]] -= 0.2 * tolerance
             seconds[best] = 1.004 * seconds[within]
         # Where a batch does well at many rates, its mean over the rates is no sign of its best.
         drop = torch.full((batches,), 0.1, dtype=torch.float64)
