@@ -1071,11 +1071,12 @@ def _(*args):
 # ------------------------------------------------------------------------ 6. which batch and rate?
 # inputs
 def _search(kind):
-    """Validation accuracies of a search, in which four ways to read the table go wrong.
+    """Validation accuracies of a search, which most ways to read the table get wrong.
 
     One batch is most accurate, one is within the tolerance and faster, one is fastest and far
     behind; all others are within, and slower. Each has a best rate of its own, a rate with one
-    lucky seed and, where it would be the best, one with a run that broke off.
+    lucky seed and, where it would be the best, one with a run that broke off. The batch to take
+    has a second rate within the tolerance.
 
     kind: where the rate to take stands. inside: has neighbours; first: has none below, and the
     fastest batch broke off at every rate; last: has none above; beside: its neighbour is the last
@@ -1094,23 +1095,37 @@ def _search(kind):
         top[slow] -= 0.4 * tolerance
         seconds = 20 + 40 * torch.rand(batches, generator=generator, dtype=torch.float64)
         seconds[within], seconds[fastest] = uniform(generator, 9, 15), uniform(generator, 2, 6)
+        # Hardly slower, and better: more accurate per second than the one to take.
+        seconds[slow[0]] = 1.002 * seconds[within]
+        if kind == "last":
+            seconds[best] = 1.004 * seconds[within]
+        # Where a batch does well at many rates, its mean over the rates is no sign of its best.
+        drop = torch.full((batches,), 0.1, dtype=torch.float64)
+        drop[[within, slow[0]] if kind == "beside" else within] = 0.3
 
         noise = torch.rand(batches, rates, seeds, generator=generator, dtype=torch.float64)
         noise = 0.02 * (noise - noise.mean(2, keepdim=True))
-        accuracy = noise + (top - 0.1)[:, None, None]
+        accuracy = noise + (top - drop)[:, None, None]
         taken = best if kind == "none" else within
         for row in range(batches):
-            column, lucky, broken = different(generator, 3, 0, rates)
+            column, lucky, broken, near = different(generator, 4, 0, rates)
             if row == taken:
                 place = {"first": 0, "last": rates - 1, "beside": rates - 2}
                 column = place.get(kind, whole(generator, 1, rates - 1))
                 others = [k for k in range(rates) if k != column]
-                lucky, broken = (others[k] for k in different(generator, 2, 0, rates - 1))
+                picked = different(generator, 3, 0, rates - 1)
+                lucky, broken, near = (others[k] for k in picked)
                 if kind == "beside":
                     broken = rates - 1
-                    lucky = whole(generator, 0, rates - 2)
-            accuracy[row, column] += 0.1
-            accuracy[row, lucky, whole(generator, 0, seeds)] += 0.15
+                    lucky, near = different(generator, 2, 0, rates - 2)
+            accuracy[row, column] += drop[row]
+            if row == within:
+                accuracy[row, near] += drop[row] - 0.03 * tolerance
+            # One unlucky run, with the mean as it was: no median and no minimum says what it is.
+            unlucky = {within: 0.1, fastest: 0.3}.get(row, 0.0)
+            accuracy[row, column] += unlucky / (seeds - 1)
+            accuracy[row, column, whole(generator, 0, seeds)] -= unlucky * seeds / (seeds - 1)
+            accuracy[row, lucky, whole(generator, 0, seeds)] += drop[row] + 0.1
             accuracy[row, broken] = 0.99
             accuracy[row, broken, whole(generator, 0, seeds)] = torch.nan
         if kind == "first":
@@ -1302,4 +1317,28 @@ def _(accuracy, seconds, tolerance):
     able = best >= best.max() - tolerance
     batch = int(torch.where(able, seconds, torch.inf).argmin())
     column = int(rate[batch])
+    return batch, column, 0 < column < mean.shape[1] - 1
+
+
+@choose_run.mistake("Accuracy per second decides. Within the tolerance only the seconds count.")
+def _(accuracy, seconds, tolerance):
+    mean = _out(accuracy)
+    best, rate = mean.max(1)
+    able = best >= best.max() - tolerance
+    batch = int((torch.where(able, best, 0.0) / seconds).argmax())
+    column = int(rate[batch])
+    return batch, column, 0 < column < mean.shape[1] - 1
+
+
+@choose_run.mistake(
+    "A batch counts by its mean over all its rates. Nobody would use the bad ones:"
+    " it is worth its best rate's mean."
+)
+def _(accuracy, seconds, tolerance):
+    mean = _out(accuracy)
+    kept = mean > -torch.inf
+    worth = torch.where(kept, mean, 0.0).sum(1) / kept.sum(1)
+    able = worth >= worth.nan_to_num(-torch.inf).max() - tolerance
+    batch = int(torch.where(able, seconds, torch.inf).argmin())
+    column = int(mean[batch].argmax())
     return batch, column, 0 < column < mean.shape[1] - 1
