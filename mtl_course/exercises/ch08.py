@@ -718,7 +718,8 @@ def _runs(count, seeds, kind="plain"):
     The cheaper rivals have lower accuracy, and one is as dear as the joint network. kind: "dear"
     has a rival beyond the budget that is better than all; "lucky" has a fair rival that is the best
     on the test data and not on those for validation; "uneven" has a fair rival that is the best
-    but for one seed; "mixed" has rivals that are the best in one seed each.
+    but for one seed; "mixed" has rivals that are the best in one seed each; "humbling" has three
+    fair rivals that are far better than the joint network.
     """
 
     def draw(generator):
@@ -747,6 +748,8 @@ def _runs(count, seeds, kind="plain"):
                 lucky["validation"][k] += 15.0
                 lucky["test"][k] += 15.0
                 rivals.append(lucky)
+        if kind == "humbling":
+            rivals += [runs(gain, gain, 0.5) for gain in (18.0, 24.0, 30.0)]
         names = task_names(generator, len(rivals))
         named_rivals = dict(zip(names, rivals, strict=True))
         return runs(4.0, 4.0, 1.0), shuffled(generator, named_rivals)
@@ -762,6 +765,7 @@ def _runs(count, seeds, kind="plain"):
         _runs(2, 4, "lucky"),
         _runs(1, 7, "mixed"),
         _runs(2, 8, "uneven"),
+        _runs(1, 5, "humbling"),
     ],
     points=2,
     call=lambda answer, *args: named(answer(*args), "name", "gains"),
@@ -810,7 +814,7 @@ def _(answer, joint, rivals):
 @fair_gain.law("a rival that costs more than the joint network changes nothing")
 def _(answer, joint, rivals):
     dear = {key: joint[key] + 1000.0 for key in ("test", "validation")}
-    more = {"some other network": {**dear, "compute": 1.01 * joint["compute"]}, **rivals}
+    more = {"some other network": {**dear, "compute": 1.001 * joint["compute"]}, **rivals}
     first, second = answer(joint, rivals), answer(joint, more)
     return first[0] == second[0] and bool(torch.as_tensor(first[1] == second[1]).all())
 
@@ -853,6 +857,24 @@ def _(joint, rivals):
 )
 def _(joint, rivals):
     return _against(joint, rivals, lambda runs: -runs["compute"])
+
+
+@fair_gain.mistake(
+    "You take the rival that is nearest to the joint network. A rival that does better is one that"
+    " you could have had: take the best, even if the gain is then a loss."
+)
+def _(joint, rivals):
+    level = joint["validation"].mean()
+    return _against(joint, rivals, lambda runs: -abs(runs["validation"].mean() - level))
+
+
+@fair_gain.mistake(
+    "You look for the smallest gain but take losses for 0, so all rivals that are ahead of the"
+    " joint network count alike. Let the differences keep their sign."
+)
+def _(joint, rivals):
+    mine = joint["validation"]
+    return _against(joint, rivals, lambda runs: -(mine - runs["validation"]).clamp_min(0).mean())
 
 
 @fair_gain.mistake(
