@@ -1163,8 +1163,6 @@ network_to_ship.variants(
         " the standard error divides that by the root of k.": {
             "error": lambda a, b: (a - b).std() / (len(a) - 1) ** 0.5
         },
-        "The deviation is taken with k in place of k - 1, which makes a few seeds look surer than"
-        " they are.": {"error": lambda a, b: (a - b).std(correction=0) / len(a) ** 0.5},
         "You ask for a lead on every kind. A network may be shipped that is not behind.": {
             "behind": lambda mean, far: mean <= far
         },
