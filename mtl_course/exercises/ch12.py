@@ -985,7 +985,7 @@ def _judged(unmet, own=True, share=None):
             weights[0] = share / (1 - share) * weights[1:].sum()
         shares = dict(zip(met, (weights / weights.sum()).tolist(), strict=True))
         names = [WAYS[k] for k in torch.randperm(len(WAYS), generator=generator)]
-        names = names[:6]
+        names = names[:7]
         share_of = torch.tensor([shares.get(kind, 0.0) for kind in kinds]).double()
         base = 0.4 + 0.3 * torch.rand(1, len(kinds), seeds, generator=generator).double()
         while True:
@@ -1011,17 +1011,17 @@ WAYS = ["as it is", "probe", "full", "LP-FT", "layer-wise", "averaged", "L2-SP",
 
 
 def _gaps(generator, kinds, seeds, limit, met):
-    """Differences of five networks from the one in use, [5, kinds, seeds].
+    """Differences of six networks from the one in use, [6, kinds, seeds].
 
     Their means are known in units of what chance does. The first two are behind on none of the
     first `met` kinds, each of the others on one of them, by more and by less.
     """
-    noise = torch.randn(5, kinds, seeds, generator=generator).double()
+    noise = torch.randn(6, kinds, seeds, generator=generator).double()
     noise = (noise - noise.mean(dim=2, keepdim=True)) / noise.std(dim=2, keepdim=True)
-    size = 0.02 + 0.03 * torch.rand(5, kinds, generator=generator).double()
-    near, far = torch.tensor([-0.96, -0.5, 0.3, 1.3]), torch.tensor([-1.4, -3.3, -7.0])
-    ratio = near[torch.randint(len(near), (5, kinds), generator=generator)]
-    ratio[torch.arange(2, 5), torch.randint(met, (3,), generator=generator)] = far
+    size = 0.02 + 0.03 * torch.rand(6, kinds, generator=generator).double()
+    near, far = torch.tensor([-0.96, -0.5, 0.3, 1.3]), torch.tensor([-1.05, -1.7, -3.3, -7.0])
+    ratio = near[torch.randint(len(near), (6, kinds), generator=generator)]
+    ratio[torch.arange(2, 6), torch.randint(met, (4,), generator=generator)] = far
     ratio[:, met:] *= 5
     return size[..., None] * (noise + (ratio.double() * limit / seeds**0.5)[..., None])
 
@@ -1158,6 +1158,10 @@ network_to_ship.variants(
         },
         "The standard deviation of the differences is not the standard error of their mean.": {
             "error": lambda a, b: (a - b).std()
+        },
+        "You divide by the root of k - 1 for k seeds. The k - 1 belongs in the standard deviation;"
+        " the standard error divides that by the root of k.": {
+            "error": lambda a, b: (a - b).std() / (len(a) - 1) ** 0.5
         },
         "You ask for a lead on every kind. A network may be shipped that is not behind.": {
             "behind": lambda mean, far: mean <= far

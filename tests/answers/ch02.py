@@ -184,6 +184,15 @@ def transfer_gain(transfer, scratch, limit):
         verdict = "hurts"
     return torch.tensor(gain, dtype=torch.float64), verdict
 """,
+        """
+def transfer_gain(transfer, scratch, limit):
+    first = transfer["validation"].mean(-1).topk(1).indices
+    second = scratch["validation"].mean(-1).sort(descending=True).indices[:1]
+    gain = (transfer["test"][first] - scratch["test"][second]).squeeze(0)
+    far = limit * (gain.var() / gain.numel()).sqrt()
+    side = int(gain.mean() > far) - int(gain.mean() < -far)
+    return [gain, ["unclear", "helps", "hurts"][side]]
+""",
     ],
 }
 
