@@ -789,7 +789,7 @@ def fair_gain(joint, rivals):
     of the same kind, with the same seeds in the same order. All
     rates are chosen; which network to deploy is not.
     Return (name, gains): the rival to hold the joint network
-    against, and the gain in points in each seed, [S].
+    against, and the gain in points in each seed, float64 [S].
     """
     ### BEGIN SOLUTION
     fair = {}
