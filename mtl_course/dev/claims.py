@@ -245,7 +245,7 @@ def _read(number: str, folder: Path | None) -> list[str]:
     lines = []
     for name, file in sorted(files.items()):
         made = json.loads(file.read_text(encoding="utf-8"))["provenance"]
-        of, commit = made["seeds"], made["commit"][:9]
+        of, commit = made["seeds"], made.get("commit", "unknown")[:9]
         lines.append(f"  record {name}: seeds {of[0]} to {of[-1]}, commit {commit}")
     return lines
 

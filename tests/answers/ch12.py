@@ -188,7 +188,8 @@ def network_to_ship(validation, shares, current, limit):
     allowed = {name for name, row in validation.items() if may(row)}
 
     def met(name):
-        return np.average([validation[name][k].mean() for k in shares], weights=list(shares.values()))
+        means = [validation[name][k].mean() for k in shares]
+        return np.average(means, weights=list(shares.values()))
 
     return max(allowed, key=met), allowed
 """,

@@ -371,20 +371,20 @@ def test_a_wide_table_is_stacked_on_a_phone_and_only_there(chromium, built_book)
 def test_panels_stand_below_each_other_on_a_phone_and_only_there(chromium, built_book):
     reader = Reader(chromium)
     page = reader.open(built_book / "notebooks/06_gradient_conflict.html")
-    figure = page.locator("#fig-fronts img")
+    figure = page.locator("#fig-conflicts img")
     shape = "image => [image.naturalWidth > image.naturalHeight, image.alt, image.currentSrc]"
     wide, alt, _ = figure.evaluate(shape)
     assert wide and alt
     reader.show("light", PHONE)
     page.wait_for_function(
-        "() => document.querySelector('#fig-fronts img').currentSrc.endsWith('-phone.png')"
+        "() => document.querySelector('#fig-conflicts img').currentSrc.endsWith('-phone.png')"
     )
     figure.evaluate("image => image.decode()")
     tall, same, _ = figure.evaluate(shape)
     assert not tall and same == alt
     page.emulate_media(media="print")
     page.wait_for_function(
-        "() => !document.querySelector('#fig-fronts img').currentSrc.endsWith('-phone.png')"
+        "() => !document.querySelector('#fig-conflicts img').currentSrc.endsWith('-phone.png')"
     )
     assert reader.wrong == []
 
