@@ -246,7 +246,7 @@ def rivals(plan: Plan = SETS) -> dict[str, Plan]:
     """Networks for the UCI digits alone, with rates below the grid of the record, too.
 
     A step of the joint network takes 64 images of MNIST and 20 of the UCI digits. "All the compute"
-    goes on for as many epochs as its price allows at 20 images a step.
+    goes on for as many epochs as its price allows at 20 images per step.
     """
     plan = replace(plan, rates=WIDER_GRID)
     return {
