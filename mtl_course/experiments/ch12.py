@@ -21,7 +21,7 @@ from ..training.loop import fit
 from ..transfer.schedules import layers
 from .ch12_gpu import Photos, full_size
 from .ch12_rates import CONVERGED, METHODS, converged_heads, correct, rate_table, train_runs
-from .ch12_worth import run_worth
+from .ch12_worth import run_longer, run_worth
 from .common import many_outputs, seeded, stacked
 
 __all__ = [
@@ -381,7 +381,7 @@ def norm_source(study: Study, seed: int) -> tuple[Classifier, tuple[Tensor, Tens
 
 
 # Written by ``python -m mtl_course.record 12 --part photos --seeds 5``.
-RECORDS = {"photos": run_worth}
+RECORDS = {"photos": run_worth, "longer": run_longer}
 
 
 def run(

@@ -85,6 +85,8 @@ class Worth:
 
 
 PLAN = Worth()
+# More labels, and six times the steps from scratch: is it only starved of steps?
+LONGER = Worth(shots=(50, 100), searched=(50, 100), scratch_steps=900)
 
 
 # -------------------------------------------------------------------------------------- photographs
@@ -410,3 +412,10 @@ def run_worth(
         "accuracy": accuracies,
         "mixes": mixes,
     }
+
+
+def run_longer(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Worth = LONGER
+) -> dict:
+    """The comparison with more labels and more steps from scratch: what `run_worth` gives."""
+    return run_worth(seeds, report, plan=plan)

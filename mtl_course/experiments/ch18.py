@@ -429,4 +429,8 @@ def run(
     return results
 
 
-RECORDS = {"characters": ch18_deeper.run_characters, "photos": ch18_deeper.run_photos}
+RECORDS = {
+    "characters": ch18_deeper.run_characters,
+    "photos": ch18_deeper.run_photos,
+    "longer": ch18_deeper.run_longer,
+}

@@ -67,6 +67,10 @@ class Plan:
     tried: int = 50
 
 
+LONGER = Plan(side=28, images=240, searched=300)
+LENGTHS = (400, 2000)  # steps of training
+
+
 def shrunk(images: Tensor, side: int) -> Tensor:
     """Images [N, channels, a, a] with `side` pixels a side, each a mean of those it covers."""
     return F.interpolate(
@@ -317,3 +321,25 @@ def run_photos(
     plan = plan or Plan()
     methods = (*WITHOUT, "ProtoNet", "frozen embedding")
     return _run("photos", photos(plan), methods, plan, seeds, report)
+
+
+def run_longer(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+    lengths: Sequence[int] = LENGTHS,
+) -> dict:
+    """Characters in their own size with twice the tasks per step, trained shortly and long.
+
+    Returns:
+        Steps of training (as text) -> what `_run` gives for the methods that learn. Plain JSON.
+    """
+    plan = plan or LONGER
+    where = characters(plan)
+    return {
+        str(steps): _run(
+            f"{steps} steps", where, LEARNED, replace(plan, steps=steps), seeds, report
+        )
+        for steps in lengths
+    }

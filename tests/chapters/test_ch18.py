@@ -365,6 +365,21 @@ def test_the_parts_run_at_a_tiny_size(data_root, monkeypatch):
             assert len(found["picture"]["after"]) == len(found["picture"]["y"]) == 120
 
 
+@pytest.mark.slow
+def test_longer_training_differs_by_its_length_alone(data_root, monkeypatch):
+    need("omniglot_small")
+    monkeypatch.setattr(ch18_deeper, "LEARNED", ("ProtoNet",))
+    found = ch18_deeper.run_longer([0], lambda line: None, plan=SMALL, lengths=(1, 2))
+    assert {steps: tuple(rows["tests"]) for steps, rows in found.items()} == dict.fromkeys(
+        ("1", "2"), ch18_deeper.LEARNED
+    )
+    assert found["1"]["rates"] == found["2"]["rates"]  # searched with as many steps
+    where = ch18_deeper.characters(SMALL)
+    rates = found["2"]["rates"]["ProtoNet"]
+    again = ch18_deeper.compare("ProtoNet", where, SMALL, float(max(rates, key=rates.get)), 0)
+    assert found["2"]["tests"]["ProtoNet"]["1"]["accuracy"] == [again["1"]["accuracy"]]
+
+
 def test_the_heads_of_the_text_are_those_of_the_experiments():
     """Its cell, run as it stands: Baseline's head, and the frozen embedding's."""
     import json as reader
