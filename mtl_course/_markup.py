@@ -33,6 +33,7 @@ PIECES = re.compile(
     r"|(?P<slant>(?<![\w*])\*(?=[^\s*])(?P<em>[^*]+?)(?<=\S)\*(?![\w*]))",
     re.S,
 )
+TOGETHER = re.compile(r"(?<=[\d%)]) (±) (?=[\d.(])|(?<=\d) (%)")  # a number and what is its own
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\s+|.", re.S)
 CODE = (
     'style="background:rgba(128,128,128,.15);color:inherit;border:0;border-radius:3px;'
@@ -41,7 +42,8 @@ CODE = (
 
 
 def to_html(text: str) -> str:
-    """A line of Markdown as HTML."""
+    """A line of Markdown as HTML, in which no line ends between a number and its spread."""
+    text = TOGETHER.sub(lambda m: "\u00a0±\u00a0" if m[1] else "\u00a0%", text)
     parts, at = [], 0
     for piece in PIECES.finditer(text):
         parts.append(html.escape(text[at : piece.start()], quote=False))

@@ -12,6 +12,7 @@ import textwrap
 import unicodedata
 
 WIDTH = 76  # characters of a line of text
+NBSP = "\u00a0"  # a space at which no line ends
 # Grounds for white signs, 4.5 to 1 and more, and 3 to 1 against white and near-black pages.
 TONES = {"good": "#1a7f37", "bad": "#bc4c00", "stop": "#cf222e", "calm": "#646d77"}
 ON_PAPER = "-webkit-print-color-adjust:exact;print-color-adjust:exact"  # white on its ground

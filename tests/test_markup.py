@@ -66,3 +66,9 @@ def test_every_formula_of_the_exercises_is_understood():
         laws = [title for title, *_ in getattr(exercise, "laws", [])]
         for text in (*exercise.hints, *(told for _, told in exercise.mistakes), *laws):
             assert _markup.unknown(text) == set(), f"{name}: {text}"
+
+
+def test_a_number_stays_with_its_spread_and_its_per_cent_on_a_page():
+    assert to_html("0.58 ± 0.05 (5 seeds), 95 %") == "0.58\u00a0±\u00a00.05 (5 seeds), 95\u00a0%"
+    assert to_html("mean ± spread") == "mean ± spread"
+    assert to_text("0.58 ± 0.05, 95 %") == "0.58 ± 0.05, 95 %"

@@ -8,9 +8,15 @@ The panels are found in the picture. A panel has a left and a bottom spine, long
 meet in a corner. Between two panels the picture is cut along an empty line, and only there: what no
 empty line divides stays together. Panels that share the numbers of an axis get them each; a title
 or a label of all panels stands above or below them, in two lines where one is too long.
+
+A figure of one panel cannot be cut. The notebook holds a narrower drawing of it
+(mtl_course/plots/phone.py), and a phone shows that.
 """
 
+import base64
+import hashlib
 import itertools
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -423,10 +429,11 @@ def below(app, pagename, templatename, context, doctree):
     if app.builder.format != "html":
         return
     sources = {name: source for source, name in app.builder.images.items()}
+    stored = drawn(Path(app.env.doc2path(pagename))) if doctree is not None else {}
 
     def twin(match):
         source = sources.get(unquote(unescape(match["name"])))
-        phone = source and narrow(app, Path(app.srcdir, source))
+        phone = source and narrow(app, Path(app.srcdir, source), stored)
         if not phone:
             return match[0]
         address = match["src"].removesuffix(match["name"]) + phone
@@ -435,15 +442,35 @@ def below(app, pagename, templatename, context, doctree):
     context["body"] = IMAGE.sub(twin, context.get("body", ""))
 
 
-def narrow(app, source: Path) -> str:
+def drawn(page: Path) -> dict[str, bytes]:
+    """What a notebook holds for phones: hash of a figure -> its narrower drawing."""
+    if page.suffix != ".ipynb":
+        return {}
+    found = {}
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            phone = output.get("metadata", {}).get("image/png", {}).get("phone")
+            if phone:
+                figure = base64.b64decode("".join(output["data"]["image/png"]))
+                found[hashlib.sha256(figure).hexdigest()] = base64.b64decode(phone)
+    return found
+
+
+def narrow(app, source: Path, stored: dict[str, bytes]) -> str:
     """The name of the picture for a phone, which is written; empty if a figure needs none."""
     with Image.open(source) as image:
-        phone = below_each_other(image) if image.width > DOTS * WIDE else None
-    if phone is None:
+        if image.width <= DOTS * WIDE:
+            return ""
+        phone = below_each_other(image)
+    own = stored.get(hashlib.sha256(source.read_bytes()).hexdigest())
+    if phone is None and own is None:
         return ""
     target = Path(app.outdir, "_images", f"{source.stem}-phone.png")
     target.parent.mkdir(exist_ok=True)
-    phone.save(target, optimize=True)
+    if phone is None:
+        target.write_bytes(own)
+    else:
+        phone.save(target, optimize=True)
     return target.name
 
 

@@ -60,7 +60,10 @@
     document.querySelectorAll(".bd-article div.math").forEach(shrink);
     document.querySelectorAll(".bd-article table").forEach((table) => {
       unstack(table);
-      if (phone.matches && table.tHead && table.offsetWidth > table.parentElement.clientWidth + 1) stack(table);
+      table.classList.remove("tight");
+      if (table.offsetWidth <= table.parentElement.clientWidth + 1) return;
+      if (phone.matches && table.tHead) stack(table);
+      else if (table.closest(".mtl-table")) table.classList.add("tight");
     });
     document.querySelectorAll(BOXES).forEach((box) => {
       const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import html
 import os
 import random
 
@@ -186,11 +187,16 @@ def use(name: str):
     exercise = _find(name)
     answer = learner.find(name)
     if callable(answer) and _passes(exercise, answer):
-        say(f"Going on with your own {name}.")
+        _tell(f"Going on with your own {name}.")
         return answer
-    text = f"Going on with the course's {name}; yours takes over once its check passes."
-    say(wrapped(text))
+    _tell(f"Going on with the course's {name}; yours takes over once its check passes.")
     return exercise.reference
+
+
+def _tell(text: str) -> None:
+    """Show a sentence: in a notebook it takes the page's width, elsewhere lines of its own."""
+    page = f'<div class="mtl-said" style="margin:.3em 0">{html.escape(text, quote=False)}</div>'
+    show(Output(page, wrapped(text)))
 
 
 def _passes(exercise: Exercise, answer) -> bool:

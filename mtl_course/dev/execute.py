@@ -39,6 +39,7 @@ def environment(home: str, checks: str = "blank") -> dict[str, str]:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "MTL_COURSE_CHECKS": checks,
         "MTL_COURSE_HOME": home,
+        "MTL_COURSE_PHONE": "1",
         "MTL_COURSE_PROFILE": "cpu",
         "MTL_COURSE_STRICT": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

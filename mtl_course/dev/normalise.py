@@ -85,10 +85,14 @@ def _merged(outputs: list) -> list:
 
 
 def _shown_size(metadata: dict) -> dict:
-    """How wide and high a page shows a picture, which has two dots per pixel; nothing else."""
+    """How wide and high a page shows a picture, which has two dots per pixel; nothing else.
+
+    Nothing but the picture for a phone (`plots.phone`), if there is one.
+    """
     size = metadata.get("image/png", {})
+    phone = {"phone": small_png(size["phone"].strip())} if "phone" in size else {}
     size = {side: size[side] for side in ("width", "height") if side in size}
-    return {"image/png": size} if size else {}
+    return {"image/png": size | phone} if size or phone else {}
 
 
 def _outputs(outputs: list, count: int | None) -> list:

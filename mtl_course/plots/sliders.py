@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from .._output import Output, show
+from .phone import enlarge, letters
 
 FRAMES = 12  # at most
 LIMIT = 400_000  # bytes of the whole output
@@ -171,7 +172,7 @@ def _written(value, text) -> str:
 
 def _frames(draw, values, texts, dpi, colors) -> tuple[list[str], tuple[float, float]]:
     """A base64 PNG for each value, and the size of all in inches."""
-    frames, sizes = [], []
+    frames, sizes, least = [], [], None
     for value, written in zip(values, texts, strict=True):
         before = set(plt.get_fignums())
         try:
@@ -180,6 +181,10 @@ def _frames(draw, values, texts, dpi, colors) -> tuple[list[str], tuple[float, f
             figure = drawn if isinstance(drawn, Figure) else plt.gcf()
             if not figure.axes and not figure.get_children()[1:]:
                 raise ValueError(f"draw({written}) has drawn nothing, and returns no figure")
+            if least is None:  # of the words, in all frames alike
+                least = letters(figure, CSS_INCH)
+            if least:
+                enlarge(figure, least)
             frames.append(_picture(figure, dpi, colors))
             sizes.append(tuple(figure.get_size_inches()))
         finally:  # else the notebook would show the figures a second time

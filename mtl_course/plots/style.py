@@ -1,10 +1,12 @@
 """Figures of the course: one style, colours for everybody, and curves with their spread."""
 
+import os
 import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (2008), which survives colour blindness, without its yellow, which is too
 # light on white.
@@ -72,6 +74,25 @@ def use_style() -> None:
     if getattr(shell, "kernel", None) is not None:
         # Twice as many dots on the same width: the output says how wide it is to be shown.
         shell.run_line_magic("config", "InlineBackend.figure_format = 'retina'")
+        if os.environ.get("MTL_COURSE_PHONE") == "1":
+            plt.switch_backend(mpl.get_backend())  # sets its printer of figures, else in due course
+            _store_for_phones(shell.display_formatter.formatters["image/png"])
+
+
+def _store_for_phones(formatter) -> None:
+    """Let a notebook's output hold, in its metadata, each figure as a phone shows it as well."""
+    from .phone import twin
+
+    plain = formatter.lookup_by_type(Figure)
+
+    def both(figure):
+        stored = plain(figure)
+        if stored is not None and (narrow := twin(figure, figure.dpi)) is not None:
+            picture, size = stored
+            stored = picture, {**size, "phone": plain(narrow)[0]}
+        return stored
+
+    formatter.for_type(Figure, both)
 
 
 def marks(color) -> tuple:

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from numbers import Integral, Real
 import numpy as np
 
 from .._markup import to_html, to_text
-from .._output import BORDER, WIDTH, Output, show, wrapped
+from .._output import BORDER, NBSP, WIDTH, Output, show, wrapped
 
 GAP = 2  # spaces between the columns of the text
 BROAD = 36  # characters after which the text of a cell is broken
 SHORT = 24  # characters up to which a page does not break it
+NUMBER = re.compile(r"[+\-−±]?\.?\d[\d.,]*(e[+\-−]?\d+)?\s?%?")
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,14 @@ def _mark(headers, shown, best, by) -> bool:
     return any(cell.best for column in shown for cell in column)
 
 
-def _is_number(column: list[_Cell]) -> bool:
-    """Whether a column is set flush right: numbers, or texts that begin like one."""
+def _is_number(column: list[_Cell], is_name: bool = False) -> bool:
+    """Whether a column is set flush right: numbers, or texts that begin like one.
+
+    The names of the rows must be nothing but numbers: "5 labels" is a name, and stands left.
+    """
     full = [cell for cell in column if cell.text != "–"]
+    if is_name:
+        return all(c.value is not None or NUMBER.fullmatch(c.text) for c in full)
     return all(c.value is not None or c.text[:1] in "0123456789+-−±" for c in full)
 
 
@@ -228,8 +235,8 @@ def _is_number(column: list[_Cell]) -> bool:
 def _text(headers, shown, caption, notes) -> str:
     """The table as aligned text, in as many blocks as its width asks for."""
     columns = []
-    for header, column in zip(headers, shown, strict=True):
-        columns.append(_text_column(to_text(header), column))
+    for i, (header, column) in enumerate(zip(headers, shown, strict=True)):
+        columns.append(_text_column(to_text(header), column, i == 0))
     head, rest = columns[0], columns[1:]
     blocks, block = [], [head]
     for column in rest:
@@ -243,9 +250,9 @@ def _text(headers, shown, caption, notes) -> str:
     return "\n".join([*parts, *(wrapped(to_text(note)) for note in notes)])
 
 
-def _text_column(header: str, column: list[_Cell]) -> list[list[str]]:
+def _text_column(header: str, column: list[_Cell], is_name: bool) -> list[list[str]]:
     """A column as text: the lines of its header and of each cell, all of one width."""
-    right = _is_number(column)
+    right = _is_number(column, is_name)
     starred = any(cell.best for cell in column)
     cells = []
     for cell in column:
@@ -285,12 +292,12 @@ def _block(columns: list[list[list[str]]]) -> str:
 # --------------------------------------------------------------------------------------------- HTML
 def _html(headers, shown, caption, notes) -> str:
     """The table as HTML, the same in every run: no ids."""
-    sides = ["right" if _is_number(column) else "left" for column in shown]
+    sides = ["right" if _is_number(column, i == 0) else "left" for i, column in enumerate(shown)]
     thick = "border-bottom:2px solid rgba(128,128,128,.6)"
-    parts = []
-    if caption:
-        style = "caption-side:top;text-align:left;font-weight:600;color:inherit;padding:.2em 0"
-        parts.append(f'<caption style="{style}">{to_html(caption)}</caption>')
+    parts, above = [], ""
+    if caption:  # above the table and not in it, where it would be no wider than the table
+        style = "font-weight:600;font-size:.85em;line-height:1.4;padding:.2em 0"
+        above = f'<div class="mtl-caption" style="{style}">{to_html(caption)}</div>'
     heads = (
         f'<th scope="col" style="{_box(side)};vertical-align:bottom;{thick}">{to_html(h)}</th>'
         if h
@@ -318,8 +325,8 @@ def _html(headers, shown, caption, notes) -> str:
         for note in notes
     )
     return (
-        f'<div class="mtl-table" style="margin:.5em 0"><div role="group" aria-label="{label}"'
-        f' tabindex="0" style="overflow-x:auto"><table style="{style}">{"".join(parts)}</table>'
+        f'<div class="mtl-table" style="margin:.5em 0">{above}'
+        f'<div role="group" aria-label="{label}" tabindex="0" style="overflow-x:auto"><table style="{style}">{"".join(parts)}</table>'
         f"</div>{small}</div>"
     )
 
@@ -329,7 +336,7 @@ def _box(side: str) -> str:
 
 
 def _inner(cell: _Cell, is_name: bool = False) -> str:
-    """What stands in a cell: it breaks between a mean and its spread, nowhere in them.
+    """What stands in a cell: a mean and its spread stay together, whatever a page's styles say.
 
     A short text breaks only if it is a list, and a name not even then.
     """
@@ -341,9 +348,7 @@ def _inner(cell: _Cell, is_name: bool = False) -> str:
         return f'<span style="{style}">{text}</span>'
     text = text.replace("-", "−")
     text = f"<strong>{text}</strong>" if cell.best else text
-    whole = "white-space:nowrap"
-    text = f'<span style="{whole}">{text}</span>'
-    if not cell.spread:
-        return text
-    spread = cell.spread.replace("-", "−")
-    return f'{text} <span style="{whole};font-size:.9em">{spread}</span>'
+    if cell.spread:
+        spread = cell.spread.replace("-", "−").replace(" ", NBSP)
+        text = f'{text}{NBSP}<span style="font-size:.9em">{spread}</span>'
+    return f'<span class="mtl-number" style="white-space:nowrap">{text}</span>'

@@ -68,6 +68,15 @@ def test_what_use_says_fits_on_a_page(monkeypatch, capsys):
     assert " ".join(lines) == f"{said} once its check passes."
 
 
+def test_in_a_notebook_what_use_says_breaks_where_the_page_does(monkeypatch):
+    monkeypatch.setitem(checks.REGISTRY, "project_many_gradients", SAMPLES["project"])
+    shown = []
+    monkeypatch.setattr(checks, "show", shown.append)
+    use("project_many_gradients")
+    assert "\n" in shown[0].text and "\n" not in shown[0].html
+    assert "yours takes over once its check passes.</div>" in shown[0].html
+
+
 def test_binding_the_result_of_use_does_not_solve_the_exercise():
     project = written(SAMPLES["project"].stub, "project")
     project = use("project")

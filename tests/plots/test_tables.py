@@ -23,7 +23,7 @@ class Grid(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        self.where.append(tag)
+        self.where.append("caption" if dict(attrs).get("class") == "mtl-caption" else tag)
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -31,13 +31,13 @@ class Grid(HTMLParser):
             self.scopes.append(dict(attrs).get("scope"))
 
     def handle_endtag(self, tag):
-        assert self.where.pop() == tag, "tags are closed in order"
+        assert self.where.pop() in (tag, "caption"), "tags are closed in order"
 
     def handle_data(self, data):
         if "caption" in self.where:
             self.caption += data
         elif {"td", "th"} & set(self.where):
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] += data.replace("\u00a0", " ")
             if "strong" in self.where:
                 self.bold.append(data)
 
@@ -159,7 +159,7 @@ def test_below_it_stands_what_the_spread_is(shown):
         "Mean ± standard deviation over 2 to 3 draws. Differences: mean ± 95 % limit,\n"
         "paired\none\ntwo"
     )
-    assert "over 2 to 3 draws. Differences: mean ± 95 % limit, paired</div>" in shown[-1].html
+    assert "over 2 to 3 draws. Differences: mean ± 95\u00a0% limit, paired</div>" in shown[-1].html
 
 
 def test_the_best_is_bold_and_starred_by_column(shown):
@@ -207,7 +207,42 @@ def test_where_a_page_may_break_a_cell(shown):
     rows = {"m": ["tuned, head kept"], "x": [[1, 2]], "y": ["0.01, 0, 200"], "z": ["as it was"]}
     table(rows)
     whole = re.findall(r"white-space:nowrap[^>]*>([^<]*)<", shown[-1].html)
-    assert whole == ["tuned, head kept", "1.500", "± 0.707", "as it was"]
+    assert whole == ["tuned, head kept", "1.500\u00a0", "as it was"]
+
+
+def test_a_mean_and_its_spread_are_not_parted(shown):
+    table({"m": ["a"], "x": [[1, 2]], "y": [claims.Paired(1, 1, 1, 5)]}, "From 0.5 ± 0.1 to 2 %")
+    cells = re.sub(r"<[^>]*>", "", shown[-1].html)
+    for whole in ("1.500 ± 0.707", "1.000 ± 1.000", "0.5 ± 0.1", "2 %"):
+        assert whole.replace(" ", "\u00a0") in cells and whole not in cells
+    assert "1.500 ± 0.707" in shown[-1].text, "a console has plain spaces"
+
+
+def test_a_caption_is_no_part_of_its_table_and_so_as_wide_as_the_page(shown):
+    caption = "Ten words that would take five lines above two digits"
+    table({"n": [1], "x": [2]}, caption)
+    above, below = shown[-1].html.split("<table", 1)
+    assert f">{caption}</div>" in above and "caption" not in below
+    assert 'role="group" aria-label="Ten words' in above
+
+
+@pytest.mark.parametrize(
+    "names, side",
+    [
+        (["5 labels", "30 labels"], "left"),
+        (["1 to 5", "6 to 9"], "left"),
+        (["3", "all"], "left"),
+        ([1, 5], "right"),
+        (["5 %", "0.5", "-1e-3", "1,000"], "right"),
+        ([10, None], "right"),
+    ],
+)
+def test_names_of_rows_stand_left_unless_all_are_numbers(shown, names, side):
+    table({"": names, "x": [0.5] * len(names)})
+    assert re.search(r'<th scope="row" style="text-align:(\w+)', shown[-1].html)[1] == side
+    lines = shown[-1].text.split("\n")[1:]
+    widths = {len(line) - len(line.lstrip()) for line in lines}
+    assert widths == {0} or side == "right"
 
 
 def test_numbers_stand_right_and_texts_left(shown):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from importlib.util import module_from_spec, spec_from_file_location
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -113,6 +114,48 @@ def test_one_panel_or_panels_that_nothing_divides_stay_as_they_are(columns):
         line = plt.Line2D([0, 1], [0.5, 0.5], transform=figure.transFigure, color="black")
         figure.add_artist(line)
     assert panels.below_each_other(picture(figure)) is None
+
+
+def notebook(folder, image, phone=None):
+    """A page with one figure, and where the build has put it."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    size = {"width": image.width // 2} | ({"phone": phone} if phone else {})
+    png = base64.b64encode(file.getvalue()).decode()
+    output = {"data": {"image/png": png}, "metadata": {"image/png": size}}
+    (folder / "page.ipynb").write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    (folder / "figure.png").write_bytes(file.getvalue())
+    env = SimpleNamespace(doc2path=lambda name: folder / f"{name}.ipynb")
+    builder = SimpleNamespace(format="html", images={"figure.png": "figure.png"})
+    return SimpleNamespace(srcdir=folder, outdir=folder / "html", env=env, builder=builder)
+
+
+def page(app):
+    (app.outdir).mkdir(exist_ok=True)
+    context = {"body": '<img src="../_images/figure.png" alt="A line">'}
+    panels.below(app, "page", "", context, object())
+    return context["body"]
+
+
+def test_a_phone_shows_the_drawing_of_one_panel_that_the_notebook_holds(tmp_path):
+    figure, ax = plt.subplots(figsize=(7, 3))
+    drawn(ax)
+    own = base64.b64encode(b"its narrower drawing").decode()
+    body = page(notebook(tmp_path, picture(figure), own))
+    assert f'<source media="{panels.PHONE}" srcset="../_images/figure-phone.png" />' in body
+    assert (tmp_path / "html/_images/figure-phone.png").read_bytes() == b"its narrower drawing"
+    assert "<picture>" not in page(notebook(tmp_path, picture(figure)))
+
+
+def test_panels_are_cut_all_the_same_and_a_narrow_figure_stays(tmp_path):
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    drawn(axes)
+    own = base64.b64encode(b"its narrower drawing").decode()
+    assert "<picture>" in page(notebook(tmp_path, picture(figure), own))
+    assert Image.open(tmp_path / "html/_images/figure-phone.png").width < 1000
+    figure, ax = plt.subplots(figsize=(5, 3))
+    drawn(ax)
+    assert "<picture>" not in page(notebook(tmp_path, picture(figure), own))
 
 
 def stored():
