@@ -326,7 +326,8 @@ def _html(headers, shown, caption, notes) -> str:
     )
     return (
         f'<div class="mtl-table" style="margin:.5em 0">{above}'
-        f'<div role="group" aria-label="{label}" tabindex="0" style="overflow-x:auto"><table style="{style}">{"".join(parts)}</table>'
+        f'<div role="group" aria-label="{label}" tabindex="0" style="overflow-x:auto">'
+        f'<table style="{style}">{"".join(parts)}</table>'
         f"</div>{small}</div>"
     )
 

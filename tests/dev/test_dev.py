@@ -304,6 +304,16 @@ def test_normalise_drops_what_is_volatile():
     nbformat.validate(nb)
 
 
+def test_normalise_keeps_the_picture_for_a_phone_and_makes_it_small():
+    nb = messy()
+    output = nb.cells[1].outputs[-1]
+    output.metadata["image/png"] = {"width": 100, "height": 60, "phone": png(180, "RGB")}
+    normalise.normalise(nb)
+    kept = nb.cells[1].outputs[1].metadata["image/png"]
+    assert set(kept) == {"width", "height", "phone"} and len(kept["phone"]) < len(png(180, "RGB"))
+    assert Image.open(io.BytesIO(base64.b64decode(kept["phone"]))).mode == "P"
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
 def test_normalise_is_idempotent(mode):
     nb = messy()
