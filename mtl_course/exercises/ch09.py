@@ -19,12 +19,16 @@ from .outcomes import scalar
 # -------------------------------------------------------------------------------- 1. partial labels
 # inputs
 def _partial(kind):
-    """Logits and labels of two to four tasks; -1 is an unknown label, and weights are far apart."""
+    """Logits and labels of two to four tasks; -1 is an unknown label, and weights are far apart.
+
+    kind: "sure" has logits whose sigmoid rounds to 0 or 1, some of them on the wrong side.
+    """
 
     def draw(g):
         n = 1 if kind == "one" else whole(g, 6, 12)
         names = task_names(g, whole(g, 2, 5))
-        logits = {t: 2 * torch.randn(n, generator=g, dtype=torch.float64) for t in names}
+        scale = 300 if kind == "sure" else 2
+        logits = {t: scale * torch.randn(n, generator=g, dtype=torch.float64) for t in names}
         labels = {}
         for place, name in enumerate(names):
             y = (torch.rand(n, generator=g) < 0.5).long()
@@ -32,6 +36,8 @@ def _partial(kind):
             if n > 1:
                 kept, lost = different(g, 2, 0, n)
                 unknown[kept], unknown[lost] = False, True
+                if kind == "sure":
+                    logits[name][kept], y[kept] = uniform(g, 800, 2000), 0
             labels[name] = torch.where(unknown, -1, y)
         if kind == "none":
             name = names[whole(g, 0, len(names))]
@@ -46,7 +52,7 @@ def _partial(kind):
 
 # reference
 @exercise(
-    [_partial("plain"), _partial("none"), _partial("one")],
+    [_partial("plain"), _partial("none"), _partial("one"), _partial("sure")],
     points=2,
     hints=(
         "By how many rows do you divide, for a task that has labels on few of them?",
@@ -166,6 +172,20 @@ def _(logits, labels, weights):
         known = labels[t] >= 0
         y = labels[t][known].to(z)
         total = total + weights[t] * F.binary_cross_entropy_with_logits(z[known], y)
+    return total
+
+
+@partial_cross_entropy.mistake(
+    "The sigmoid of a large logit rounds to 0 or 1, and the log of 0 is infinite: take the"
+    " cross-entropy of the logits themselves, as `binary_cross_entropy_with_logits` does."
+)
+def _(logits, labels, weights):
+    total = 0.0
+    for t, z in logits.items():
+        known = labels[t] >= 0
+        if known.any():
+            p, y = torch.sigmoid(z[known]), labels[t][known]
+            total = total - weights[t] * (y * p.log() + (1 - y) * (1 - p).log()).mean()
     return total
 
 
@@ -332,9 +352,9 @@ def _said(kind):
 
     def draw(g):
         n = 1 if kind == "one" else whole(g, 12, 40)
-        bins = whole(g, 2, 12)
+        bins = whole(g, 4 if kind == "uneven" else 2, 12)
         chances = torch.rand(n, generator=g, dtype=torch.float64)
-        chances = (0.02 + 0.96 * chances**3) if kind == "uneven" else chances
+        chances = (0.25 + 0.5 * chances**3) if kind == "uneven" else chances
         place = chances * bins  # none on a border between two bins
         chances = (place.floor() + 0.1 + 0.8 * (place - place.floor())) / bins
         labels = (torch.rand(n, generator=g, dtype=torch.float64) < 0.2 + 0.5 * chances).long()
@@ -343,10 +363,10 @@ def _said(kind):
             chances[first], chances[last] = 0.0, 1.0
             labels[last] = 0
             low, high = [row for row in range(n) if row not in (first, last)][:2]
-            # gaps of the other sign: one in the last bin, and all in the bin before it
+            # gaps of the other sign: all others in the last bin, and all in the bin before it
             chances[high], labels[high] = 1 - 0.2 / bins, 1
             chances[low] = (bins - 1.5) / bins
-            labels[(chances * bins).long() == bins - 2] = 1
+            labels[((chances * bins).long() - bins + 1.5).abs() < 1] = 1
         return chances, labels, bins
 
     return draw
@@ -361,6 +381,7 @@ def _number(answer, *args):
     [_said("plain"), _said("edges"), _said("uneven"), _said("one")],
     points=2,
     grad=False,
+    device=False,
     call=_number,
     hints=(
         "Which rows share a bin? And what do you compare within one?",
@@ -395,13 +416,13 @@ def calibration_gap(chances, labels, bins):
 @calibration_gap.law("is 0 for the share of ones as everybody's chance")
 def _(answer, chances, labels, bins):
     same = torch.full_like(chances, float(labels.double().mean()))
-    return abs(float(answer(same, labels, bins))) < 1e-9
+    return abs(float(answer(same, labels, bins))) < 1e-6
 
 
 @calibration_gap.law("does not depend on the order of the rows")
 def _(answer, chances, labels, bins):
     turned = answer(chances.flip(0), labels.flip(0), bins)
-    return abs(float(turned) - float(answer(chances, labels, bins))) < 1e-9
+    return abs(float(turned) - float(answer(chances, labels, bins))) < 1e-6
 
 
 calibration_gap.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -571,14 +592,27 @@ def _(logits):
 # inputs
 def _log(g):
     """Ratings in no order of time; some films have one rating, some rows are for a test."""
+    film, liked, time, train = _stamped(g)
+    return film, liked, (time - time.min()).double(), train
+
+
+def _stamped(g):
+    """The time in seconds since 1970: whole numbers that float32 cannot tell apart."""
     n = whole(g, 14, 26)
     film = torch.randint(0, whole(g, 3, 6), (n,), generator=g)
     film[0] = int(film.max()) + 1
     liked = (torch.rand(n, generator=g) < 0.55).double()
-    time = torch.randperm(n, generator=g).double() * 3 + 100
+    time = torch.randperm(n, generator=g) * 3 + 880_000_000
     train = torch.rand(n, generator=g) < 0.7
     train[different(g, 1, 1, n)[0]] = True
     return film, liked, time, train
+
+
+def _any_float(answer, *args):
+    """The features, those in other floats than the labels' as float64."""
+    features = answer(*args)
+    whether = isinstance(features, torch.Tensor) and features.is_floating_point()
+    return features.double() if whether else features
 
 
 # reference
@@ -604,10 +638,11 @@ def _leaky(film, liked, time, train):
 
 
 @exercise(
-    [_log],
+    [_log, _stamped],
     points=2,
     grad=False,
     device=False,
+    call=_any_float,
     starter=_leaky,
     hints=(
         "Take one row and ask of each rating in `known`: could you have had it at that time? Is it"

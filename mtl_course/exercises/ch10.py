@@ -277,8 +277,11 @@ def _(guess, y):
 
 # ------------------------------------------------------------------------------ 3. horizon weights
 # inputs
-def _naive(rows, units):
-    """Past labels and naive guesses of them, errors in units far apart, some labels missing."""
+def _naive(rows, units, of_all=1.0):
+    """Past labels and naive guesses of them, errors in units far apart, some labels missing.
+
+    of_all: the unit of the labels.
+    """
 
     def draw(generator):
         N, H = whole(generator, *rows), whole(generator, 2, 6)
@@ -290,16 +293,17 @@ def _naive(rows, units):
         missing = torch.rand(N, H, generator=generator) < 0.3
         missing[0] = False
         missing[1] = torch.arange(H) > 0
-        return (y + error).masked_fill(missing, math.nan), y
+        return of_all * (y + error).masked_fill(missing, math.nan), of_all * y
 
     return draw
 
 
 # reference
 @exercise(
-    [_naive((4, 9), 1), _naive((5, 12), 2), _naive((30, 40), 0)],
+    [_naive((4, 9), 1), _naive((5, 12), 2, 1e-6), _naive((30, 40), 0)],
     points=1,
     grad=False,
+    device=False,
     hints=(
         "A horizon whose error is large by nature would rule the sum. By what would you divide?",
         (

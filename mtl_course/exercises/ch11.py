@@ -26,12 +26,12 @@ def _padding(generator, rows, places):
 
 # -------------------------------------------------------------------------------- 1. attention mask
 # inputs
-def _queries(scale, rows=None):
+def _queries(scale, rows=None, queries=None):
     """Queries, keys and values whose sizes all differ, and where the keys are."""
 
     def draw(generator):
         B, Q, K, d, v = different(generator, 5, 2, 8)
-        B = rows or B
+        B, Q = rows or B, queries or Q
         query = scale * torch.randn(B, Q, d, generator=generator, dtype=torch.float64)
         key = torch.randn(B, K, d, generator=generator, dtype=torch.float64)
         value = torch.randn(B, K, v, generator=generator, dtype=torch.float64)
@@ -42,7 +42,7 @@ def _queries(scale, rows=None):
 
 # reference
 @exercise(
-    [_queries(1.0), _queries(2000.0), _queries(1.0, rows=1)],
+    [_queries(1.0), _queries(2000.0), _queries(1.0, rows=1), _queries(1.0, queries=1)],
     points=2,
     hints=(
         "Which of the scores belong to padding, and what must the softmax make of them?",
@@ -402,7 +402,7 @@ def _rows(modalities, share=None):
         there[torch.arange(B), torch.randint(M, (B,), generator=generator)] = True
         there[whole(generator, 0, B)] = True
         lots = torch.stack([torch.randperm(M, generator=generator) for _ in range(B)]).float()
-        lots = (lots + 0.5) / M
+        lots = (lots + 0.5) * 10.0 ** whole(generator, -3, 4)
         u = torch.rand(B, generator=generator)
         if share is None:  # some row's u is the share itself: it loses nothing
             u[0], there[0] = u.median(), True
@@ -539,6 +539,9 @@ def _instructions(generator):
     other = next(n for n in names if tasks[n]["kind"] != tasks[held_out]["kind"])
     fresh = next(text for text in _TEXTS if text not in known)
     tasks[other]["rows"] += [(next(iter(sorted(known))), "yes"), (fresh, "no")]
+    # texts that are part of another one are no less new; and a row may be there twice
+    tasks[held_out]["rows"] += [("a gift", "yes")] * 2
+    tasks[other]["rows"] += [("gift", "no"), ("a gift again", "5")] * 2
     return shuffled(generator, tasks), held_out
 
 

@@ -270,7 +270,7 @@ def _(z, v):
 
 # -------------------------------------------------------------------- 3. a student of two teachers
 # inputs
-def _tasks(labelled):
+def _tasks(labelled, scale=2.0):
     """Two or three tasks with classes of their own; `labelled`: all rows, none, or some."""
 
     def draw(g):
@@ -279,7 +279,7 @@ def _tasks(labelled):
         n, *classes = different(g, count + 1, 3, 10)
         outputs, answers, labels = {}, {}, {}
         for name, c in zip(names, classes):
-            z, v = (2 * torch.randn(n, c, generator=g, dtype=torch.float64) for _ in "zv")
+            z, v = (scale * torch.randn(n, c, generator=g, dtype=torch.float64) for _ in "zv")
             y = inputs.labels(g, n, c)
             if labelled != "all":
                 y[torch.rand(n, generator=g) < 0.5] = -1
@@ -296,7 +296,7 @@ def _tasks(labelled):
 
 # reference
 @exercise(
-    [_tasks("some"), _tasks("none"), _tasks("all")],
+    [_tasks("some"), _tasks("none", 1000.0), _tasks("all", 1000.0)],
     points=2,
     hints=(
         "Some rows of a task ask the teacher, the others do not: how do you tell them apart?",
@@ -321,7 +321,8 @@ def several_teachers_loss(outputs, answers, labels, T):
     A row with a label counts its cross-entropy, a row without
     one T^2 KL(teacher || student) at T. Take the mean over the
     N rows, and add the tasks up. Return a scalar tensor. No
-    gradient reaches the teachers.
+    gradient reaches the teachers. Logits may be in the
+    thousands.
     """
     ### BEGIN SOLUTION
     total = 0
@@ -421,6 +422,21 @@ def _(outputs, answers, labels, T):
     total = 0
     for z, v, y in zip(outputs.values(), answers.values(), labels.values()):
         total = total + _several({"it": z}, {"it": v}, {"it": y}, T)
+    return total
+
+
+@several_teachers_loss.mistake(
+    "Of large logits a probability becomes 0 and its logarithm infinite: use log_softmax, which"
+    " never takes the one without the other."
+)
+def _(outputs, answers, labels, T):
+    total = 0
+    for task, z in outputs.items():
+        v, y = answers[task].detach(), labels[task]
+        p, q = F.softmax(v / T, dim=1), F.softmax(z / T, dim=1)
+        hard = F.cross_entropy(z, y.clamp_min(0), reduction="none")
+        soft = T**2 * (p * (p.log() - q.log())).sum(dim=1)
+        total = total + torch.where(y >= 0, hard, soft).mean()
     return total
 
 

@@ -383,6 +383,7 @@ def _floats(answer, *args):
     [_answers("shift"), _answers("absent"), _answers("uneven source")],
     points=3,
     grad=False,
+    device=False,
     call=_floats,
     rtol=1e-4,
     atol=1e-5,
@@ -409,12 +410,12 @@ def shares_of_target(labels, predicted, says, classes):
     """
     ### BEGIN SOLUTION
     M = torch.zeros(classes, classes, dtype=torch.float64)
-    for i, j in zip(predicted.tolist(), labels.tolist()):
+    for i, j in zip(predicted, labels):
         M[i, j] += 1
     M = M / M.sum(0)
-    s = torch.bincount(says.cpu(), minlength=classes).double()
+    s = torch.bincount(says, minlength=classes).double()
     q = torch.linalg.solve(M, s / s.sum()).clamp(min=0)
-    return (q / q.sum()).to(says.device)
+    return q / q.sum()
     ### END SOLUTION
 
 

@@ -7,7 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from ..checks.exercise import exercise
-from .inputs import LEAVES_NO_TRACE, different, labels, leaves_no_trace, power, shuffled, whole
+from .inputs import (
+    LEAVES_NO_TRACE,
+    different,
+    labels,
+    leaves_no_trace,
+    power,
+    shuffled,
+    uniform,
+    whole,
+)
 from .outcomes import named, scalar
 
 
@@ -38,6 +47,7 @@ def _answers(sharp, unused=False):
     [_answers(1.0), _answers(4.0), _answers(1.0, unused=True)],
     points=2,
     grad=False,
+    device=False,
     call=_score,
     hints=(
         "Which table do you need before you can guess a label? How would you count it, if the"
@@ -190,12 +200,12 @@ def _far(generator):
 
 def _many(generator):
     """So many examples with so little noise that the determinant is no float64 any more."""
-    features, _, alpha, beta = _regression((60, 70), (2, 5))(generator)
+    features, *_ = _regression((70, 76), (2, 5))(generator)
+    alpha, beta = uniform(generator, 0.5, 2), 1e6 * uniform(generator, 0.5, 2)
     weights, noise = (
         torch.randn(size, generator=generator, dtype=torch.float64)
         for size in features.T.shape
     )
-    beta = 1e8 * beta
     return features, features @ weights / alpha**0.5 + noise / beta**0.5, alpha, beta
 
 
@@ -204,6 +214,7 @@ def _many(generator):
     [_regression((8, 12), (2, 5)), _regression((3, 6), (7, 10)), _far, _many],
     points=2,
     grad=False,
+    device=False,
     call=_score,
     hints=(
         "y is a sum of two random vectors, F w and the noise. What is the covariance of each, and"
@@ -357,6 +368,7 @@ def _three(answer, *args):
     [_tasks(1), _tasks(1e-5)],
     points=2,
     grad=False,
+    device=False,
     call=_three,
     hints=(
         "What is the unit that another study would have drawn anew: a source, a seed, a target?",

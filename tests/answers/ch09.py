@@ -54,6 +54,26 @@ import numpy as np
 
 
 def calibration_gap(chances, labels, bins):
+    p, y = chances.numpy(), labels.numpy()
+    said, _ = np.histogram(p, bins, (0, 1), weights=p)
+    true, _ = np.histogram(p, bins, (0, 1), weights=y)
+    return np.abs(said - true).sum() / len(p)
+""",
+        """
+def calibration_gap(chances, labels, bins):
+    total = 0
+    for k in range(bins):
+        here = (chances >= k / bins) & ((chances < (k + 1) / bins) | (k == bins - 1))
+        if here.any():
+            gap = chances[here].mean() - labels[here].float().mean()
+            total += here.sum() * gap.abs()
+    return total / len(chances)
+""",
+        """
+import numpy as np
+
+
+def calibration_gap(chances, labels, bins):
     p, y = (v.detach().cpu().numpy() for v in (chances, labels))
     place = np.minimum((p * bins).astype(int), bins - 1)
     said = np.bincount(place, weights=p, minlength=bins)
@@ -104,6 +124,20 @@ def partial_cross_entropy(logits, labels, weights):
 """,
     ],
     "film_features": [
+        """
+def film_features(film, liked, time, train):
+    out = torch.full((len(film), 2), 0.5)
+    counts, sums = {}, {}
+    for row in time.argsort().tolist():
+        f = int(film[row])
+        out[row, 0] = counts.get(f, 0)
+        if f in counts:
+            out[row, 1] = sums[f] / counts[f]
+        if train[row]:
+            counts[f] = counts.get(f, 0) + 1
+            sums[f] = sums.get(f, 0.0) + float(liked[row])
+    return out
+""",
         """
 import numpy as np
 

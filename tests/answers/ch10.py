@@ -59,6 +59,14 @@ def known_losses(guess, y):
     ],
     "horizon_weights": [
         """
+import numpy as np
+
+
+def horizon_weights(y, naive):
+    error = np.nanmean((y.numpy() - naive.numpy()) ** 2, axis=0)
+    return torch.from_numpy(error.min() / error / (error.min() / error).sum())
+""",
+        """
 def horizon_weights(y, naive):
     errors = []
     for k in range(y.shape[1]):

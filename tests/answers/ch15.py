@@ -68,6 +68,18 @@ def strength_now(step, steps, largest):
     ],
     "shares_of_target": [
         """
+import numpy as np
+
+
+def shares_of_target(labels, predicted, says, classes):
+    M = np.zeros((classes, classes))
+    np.add.at(M, (predicted.numpy(), labels.numpy()), 1)
+    M /= M.sum(0)
+    s = np.bincount(says.numpy(), minlength=classes) / len(says)
+    q = np.linalg.lstsq(M, s, rcond=None)[0].clip(0)
+    return (q / q.sum()).tolist()
+""",
+        """
 def shares_of_target(labels, predicted, says, classes):
     said = torch.nn.functional.one_hot(predicted, classes).float()
     true = torch.nn.functional.one_hot(labels, classes).float()

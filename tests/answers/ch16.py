@@ -3,6 +3,13 @@
 RIGHT = {
     "leep_score": [
         """
+def leep_score(theta, labels):
+    joint = torch.zeros(int(labels.max()) + 1, theta.shape[1], dtype=theta.dtype)
+    joint = joint.index_add(0, labels, theta)
+    table = (joint / joint.sum(0)).nan_to_num()
+    return (table[labels] * theta).sum(1).log().mean().item()
+""",
+        """
 import math
 
 
@@ -39,6 +46,16 @@ def leep_score(theta, labels):
     ],
     "log_evidence": [
         """
+import numpy as np
+from scipy.stats import multivariate_normal
+
+
+def log_evidence(features, y, alpha, beta):
+    F = features.numpy()
+    C = np.eye(len(F)) / beta + F @ F.T / alpha
+    return multivariate_normal.logpdf(y.numpy(), np.zeros(len(F)), C)
+""",
+        """
 def log_evidence(features, y, alpha, beta):
     # weights integrated out by completing the square
     N, d = features.shape
@@ -55,13 +72,6 @@ def log_evidence(features, y, alpha, beta):
     )
 """,
         """
-def log_evidence(features, y, alpha, beta):
-    C = features @ features.T / alpha
-    C = C + torch.diag(torch.full_like(y, 1 / beta))
-    normal = torch.distributions.MultivariateNormal(torch.zeros_like(y), C)
-    return float(normal.log_prob(y))
-""",
-        """
 import numpy as np
 
 
@@ -73,6 +83,15 @@ def log_evidence(features, y, alpha, beta):
 """,
     ],
     "rank_interval": [
+        """
+def rank_interval(scores, gains, draws):
+    S = len(scores)
+    apart = scores.argsort(0).argsort(0) - gains.argsort(0).argsort(0)
+    rho = 1 - 6 * apart.double().square().sum(0) / (S * (S * S - 1))
+    means = torch.stack([rho[row].mean() for row in draws])
+    ends = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype))
+    return (float(rho.mean()), *ends.tolist())
+""",
         """
 from scipy.stats import spearmanr
 import numpy as np
@@ -170,7 +189,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "log_evidence": {
         "fit = y @ torch.linalg.solve(C, y)  =>  fit = torch.linalg.solve(C, y) @ y": (
             "a dot product commutes"
-        )
+        ),
+        "C = torch.eye(N).to(y) / beta + features @ features.T / alpha  =>  C = torch.eye(N) / beta + features @ features.T / alpha": (
+            "0 and 1 are exact in float32, which the sum with a float64 matrix promotes;"
+            " 1 / beta is rounded to float32, less than the tolerance"
+        ),
     },
     "rank_interval": {
         "means = rho[draws].mean(1)  =>  means = rho[draws].mean(-1)": LAST_AXIS,
