@@ -561,4 +561,127 @@ def run_structure(
     return results
 
 
-RECORDS = {"labels": ch05_labels.run, "structure": run_structure}
+# -------------------------------------------------------------------- one task, a loss of two parts
+@dataclass(frozen=True)
+class PartsPlan:
+    """Sizes of the experiment on a loss with two parts: a squared error and a ranking loss.
+
+    Args:
+        census: sizes of the census.
+        mixes: shares of the ranking part that are tried, each part divided by its best constant's.
+        units: of the hours, in hours, where the two parts are added as they stand; 168 is a week.
+        rate: of AdamW.
+        ordered: test rows whose pairs are looked at.
+    """
+
+    census: Plan = PLANS["cpu"]
+    mixes: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    units: tuple[float, ...] = (1.0, 168.0)
+    rate: float = 1e-2
+    ordered: int = 3000
+
+
+def ranking(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean of log(1 + e^(p_j - p_i)) over the pairs in which i has the larger target.
+
+    Args:
+        prediction: [N].
+        target: [N].
+
+    Returns:
+        A scalar; 0 where all targets are equal.
+    """
+    larger = target[:, None] > target
+    if not larger.any():
+        return 0 * prediction.sum()
+    return F.softplus(prediction - prediction[:, None])[larger].mean()
+
+
+def in_order(prediction: Tensor, target: Tensor) -> float:
+    """Share of the pairs with unequal targets that are predicted in their order; a tie is half."""
+    larger = target[:, None] > target
+    ahead = (prediction[:, None] - prediction)[larger]
+    return float((ahead > 0).double().mean() + (ahead == 0).double().mean() / 2)
+
+
+def share_of_ranking(error: float, unit: float) -> float:
+    """The share that the ranking part has where both parts are added as they stand.
+
+    Args:
+        error: squared error of the best constant, in square hours; its ranking loss is log 2.
+        unit: of the hours in the sum, in hours.
+    """
+    return math.log(2) / (error / unit**2 + math.log(2))
+
+
+def two_parts(error: float, share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of the hours with each part divided by its value for the best constant.
+
+    Args:
+        error: squared error of the best constant, in the square unit of the targets.
+        share: of the ranking part, 0 to 1; the squared error has the rest.
+    """
+
+    def loss(prediction: Tensor, target: Tensor) -> Tensor:
+        prediction = prediction.squeeze(1)
+        squared, order = F.mse_loss(prediction, target), ranking(prediction, target)
+        return (1 - share) * squared / error + share * order / math.log(2)
+
+    return loss
+
+
+def parts_seed(plan: PartsPlan, seed: int) -> dict[str, dict[str, float]]:
+    """Case -> what the test rows say, after training all three tasks with the normalised sum.
+
+    A case is "mix 0.5", or "unit 168" for parts that are added as they stand; then "share" is that
+    of the ranking part. "hours" and "others" are shares explained, "order" is `in_order`.
+    """
+    train, validation, test = split(seed, plan.census)
+    constant = constants(train, train)
+    cases = {f"mix {share:g}": share for share in plan.mixes}
+    cases |= {
+        f"unit {unit:g}": share_of_ranking(100 * constant["hours"], unit) for unit in plan.units
+    }
+    found = {}
+    for case, share in cases.items():
+        tasks, model = losses(), network(seed, plan.census.width)
+        tasks["hours"] = replace(tasks["hours"], loss=two_parts(constant["hours"], share))
+        fit_tasks(
+            model,
+            tasks,
+            train,
+            validation,
+            torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=0.01, fused=True),
+            weighting.Fixed([1.0, *(1 / constant[name] for name in TASKS[1:])]),
+            epochs=plan.census.epochs,
+            patience=plan.census.patience,
+            batch=plan.census.batch,
+            seed=seed,
+            progress=False,
+        )
+        score = explained(model, train, test)
+        with torch.no_grad():
+            predicted = model(test.x[: plan.ordered])["hours"].squeeze(1)
+        others = (score["income"] + score["married"]) / 2
+        row = {"share": share, "hours": score["hours"], "others": others}
+        row["order"] = in_order(predicted, test.targets["hours"][: plan.ordered])
+        found[case] = {name: round(value, 5) for name, value in row.items()}
+    return found
+
+
+def run_parts(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: PartsPlan | None = None,
+) -> dict:
+    """One entry per seed under "seeds", as `parts_seed` gives them, in about 4 seconds each."""
+    plan, found = plan or PartsPlan(), []
+    for seed in seeds:
+        found.append(kept(f"{plan}, seed {seed}", parts_seed, plan, seed))
+        line = ", ".join(f"{case} {row['hours']:.3f}" for case, row in found[-1].items())
+        report(f"seed {seed}, hours explained: {line}")
+    return {"seeds": found}
+
+
+RECORDS = {"labels": ch05_labels.run, "structure": run_structure, "parts": run_parts}

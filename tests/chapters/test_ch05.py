@@ -306,6 +306,61 @@ def test_the_default_of_the_structure_is_the_network_of_the_other_experiments():
         assert next(model.parameters()).equal(next(other.parameters()))
 
 
+# ------------------------------------------------------------------------------ a loss of two parts
+def test_the_ranking_part_is_the_mean_over_pairs():
+    prediction, target = torch.tensor([0.3, -1.0, 2.0, 0.3]), torch.tensor([1.0, 2.0, 2.0, 0.0])
+    pairs = [(i, j) for i in range(4) for j in range(4) if target[i] > target[j]]
+    one_by_one = [np.log1p(np.exp(float(prediction[j] - prediction[i]))) for i, j in pairs]
+    assert float(ch05.ranking(prediction, target)) == pytest.approx(np.mean(one_by_one))
+    right = [
+        0.5 if prediction[i] == prediction[j] else float(prediction[i] > prediction[j])
+        for i, j in pairs
+    ]
+    assert ch05.in_order(prediction, target) == pytest.approx(np.mean(right))
+    assert float(ch05.ranking(torch.zeros(4), target)) == pytest.approx(np.log(2))
+
+
+def test_the_ranking_part_of_equal_targets_is_zero_and_has_a_gradient():
+    prediction = torch.tensor([0.3, -1.0], requires_grad=True)
+    ch05.ranking(prediction, torch.ones(2)).backward()
+    assert prediction.grad.tolist() == [0, 0]
+
+
+def test_adding_the_parts_as_they_stand_is_a_share_of_the_divided_ones():
+    """In hours, and in weeks; the whole is divided by its value for the best constant."""
+    prediction, target, error = torch.randn(9, 1), torch.randn(9), 1.7
+    for unit in (1.0, 168.0):
+        tens = 10 / unit
+        squared = torch.nn.functional.mse_loss(prediction[:, 0] * tens, target * tens)
+        as_they_stand = squared + ch05.ranking(prediction[:, 0], target)
+        constant = error * tens**2 + np.log(2)
+        share = ch05.share_of_ranking(100 * error, unit)
+        divided = ch05.two_parts(error, share)(prediction, target)
+        assert float(divided) == pytest.approx(float(as_they_stand) / constant, rel=1e-5)
+
+
+def test_the_experiment_on_parts_runs_at_a_tiny_size():
+    adult()
+    plan = ch05.PartsPlan(SMALL, mixes=(0.0, 1.0), units=(1.0,), ordered=100)
+    found = ch05.run_parts([0], lambda _: None, plan=plan)
+    assert found == json.loads(json.dumps(found))
+    (rows,) = found["seeds"]
+    assert rows.keys() == {"mix 0", "mix 1", "unit 1"}
+    assert rows["mix 0"]["share"] == 0 < rows["unit 1"]["share"] < 0.02
+    assert rows["mix 1"]["hours"] < rows["mix 0"]["hours"], "an order says nothing of the level"
+
+
+def test_one_seed_of_the_record_about_parts_is_within_its_spread():
+    adult()
+    record = records.load("05", "parts")
+    plan = ch05.PartsPlan(mixes=(0.5,), units=())
+    again = ch05.parts_seed(plan, record.provenance["seeds"][0])["mix 0.5"]
+    rows = [one["mix 0.5"] for one in record.results["seeds"]]
+    for key in ("hours", "others", "order"):
+        spread = np.std([row[key] for row in rows], ddof=1)
+        assert abs(again[key] - rows[0][key]) < spread, key
+
+
 # ------------------------------------------------------------------------------- numbers by hand
 def received(method, losses=(4.0, 1.0)):
     """Which weight each of two losses receives: the derivative of the total."""
