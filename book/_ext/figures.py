@@ -31,7 +31,7 @@ SIMPLE = re.compile(
 )
 # What a cell prints where there is no record to show (`mtl_course.records.load`).
 NO_RECORD = re.compile(
-    r"This copy of the course has no record[^\n]*\nOn a fitting machine [^\n]*\n?"
+    r"`python -m mtl_course\.record [^`]*` makes the record that this cell shows\.\n?"
 )
 BEFORE, AFTER = 400, 600  # Sphinx numbers in between
 

@@ -1,7 +1,7 @@
 """Records: results of full-size experiments, committed as JSON with their provenance.
 
-They lie beside this file. Without a record a chapter says so in one line and claims nothing from
-it.
+They lie beside this file. Without a record a chapter names the command that makes it, and
+claims nothing from it.
 """
 
 import errno
@@ -68,7 +68,8 @@ def load(
         profile: which of its records.
         folder: where to look (default: where the environment variable MTL_COURSE_RECORDS says, and
             then among the committed records).
-        say: print a line where there is none, so that a cell which shows the record is not empty.
+        say: where there is none, print the command that makes it, so that a cell which shows the
+            record is not empty.
 
     Returns:
         The record, or None.
@@ -87,10 +88,9 @@ def load(
         if path.exists():
             return _read(path, chapter)
     if say:
-        size = "at full size" if profile == "gpu" else f"of the profile {profile}"
+        more = "" if profile == "gpu" else f" --profile {profile}"
         print(
-            f"This copy of the course has no record {size} yet.\n"
-            f"On a fitting machine `python -m mtl_course.record {chapter}` makes one."
+            f"`python -m mtl_course.record {chapter}{more}` makes the record that this cell shows."
         )
     return None
 

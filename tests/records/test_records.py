@@ -44,12 +44,13 @@ def test_there_may_be_no_record_yet(tmp_path):
     assert records.load("01", folder=tmp_path / "nowhere") is None
 
 
-def test_where_there_is_no_record_a_chapter_says_so(tmp_path, capsys):
+def test_where_there_is_no_record_a_chapter_names_the_command_that_makes_it(tmp_path, capsys):
     records.load("01", folder=tmp_path)
     assert capsys.readouterr().out == ""
     assert records.load("01", folder=tmp_path, say=True) is None
-    assert "no record at full size yet" in (said := capsys.readouterr().out)
-    assert "python -m mtl_course.record 01" in said
+    assert "`python -m mtl_course.record 01` makes the record" in capsys.readouterr().out
+    assert records.load("01", "cpu", tmp_path, say=True) is None
+    assert "`python -m mtl_course.record 01 --profile cpu` makes" in capsys.readouterr().out
     records.save(RECORD, tmp_path)
     assert records.load("01", folder=tmp_path, say=True) == RECORD
     assert capsys.readouterr().out == ""
