@@ -1,14 +1,15 @@
 """Chapter 1: what the number of tasks buys, with the number of examples per task held fixed.
 
-Two experiments. The schools are dealt into groups of T, and each group learns together: the tasks
-share a common vector. And a toy in which the tasks share two directions out of twenty, which have
-to be learned. Needs no Jupyter.
+Three experiments. The schools are dealt into groups of T, and each group learns together: the
+tasks share a common vector. Then one school of every group has random scores. And a toy in which
+the tasks share two directions out of twenty, which have to be learned. Needs no Jupyter.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..multitask.linear import mean_regularised, normal_equations
 from .ch01 import VALIDATION, _r2, _with_bias, deal
@@ -50,31 +51,98 @@ def by_number(
     Raises:
         ValueError: if there are too few large schools, or a count does not divide the largest.
     """
+    scores = {count: [] for count in counts}
+    for seed in seeds:
+        z, t, tested = _schools(x, y, task, seed, n, counts)
+        for count in counts:
+            w = _weights(z[:, :n], t[:, :n], count)
+            scores[count].append(_score(z, t, w, tested, torch.ones(len(t), dtype=bool)))
+    return {count: np.array(values) for count, values in scores.items()}
+
+
+def one_random(
+    x: np.ndarray,
+    y: np.ndarray,
+    task: np.ndarray,
+    seeds: Sequence[int],
+    n: int = 6,
+    counts: Sequence[int] = (2, 4, 8, 32),
+) -> dict[str, np.ndarray]:
+    """Test R2 of the other schools where one school of every group of T has random scores.
+
+    The schools and their groups are those of `by_number`. The training scores of the first school
+    of every group are drawn from the training scores of all schools, without regard to who got
+    them. Only the other schools are tested, and only their validation pupils choose lam and mu.
+
+    Args:
+        x: [N, d], as `data.load` gives it.
+        y: [N].
+        task: [N].
+        seeds: one order of the pupils, one deal of the schools and one draw of the scores each.
+        n: training pupils per school.
+        counts: values of T, two or more; each divides the largest.
+
+    Returns:
+        Case -> [seeds, counts]. "all real": nobody's scores are random; "one random"; "left out":
+        the first school of every group does not take part; "alone": nobody learns together.
+
+    Raises:
+        ValueError: as `by_number`.
+    """
+    scores = {case: [] for case in ("all real", "one random", "left out", "alone")}
+    for seed in seeds:
+        z, t, tested = _schools(x, y, task, seed, n, counts)
+        draw = np.random.RandomState([seed, 4])
+        row = {case: [] for case in scores}
+        for count in counts:
+            others = torch.arange(len(t)) % count > 0
+            mixed = t[:, :n].flatten()[torch.tensor(draw.permutation(len(t) * n))].view(-1, n)
+            random = torch.where(others[:, None], t[:, :n], mixed)
+            weights = {
+                "all real": _weights(z[:, :n], t[:, :n], count),
+                "one random": _weights(z[:, :n], random, count),
+                "left out": _weights(z[:, :n] * others[:, None, None], t[:, :n], count),
+                "alone": _weights(z[:, :n], t[:, :n], 1),
+            }
+            for case, w in weights.items():
+                row[case].append(_score(z, t, w, tested, others))
+        for case, values in row.items():
+            scores[case].append(values)
+    return {case: np.array(values) for case, values in scores.items()}
+
+
+def _schools(x, y, task, seed, n, counts) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs [T, P, d] and scores [T, P] of as many schools as the largest count; who is tested."""
     schools = max(counts)
     if any(schools % count for count in counts):
         raise ValueError(f"each of {tuple(counts)} must divide {schools}.")
-    scores = {count: [] for count in counts}
-    for seed in seeds:
-        dealt, target, real = deal(x, y, task, seed, LARGEST)
-        if len(dealt) < schools:
-            raise ValueError(f"{schools} large schools are needed; there are {len(dealt)}.")
-        some = torch.tensor(np.random.RandomState([seed, 3]).permutation(len(dealt))[:schools])
-        # Standardised by the pupils of all schools, whatever T is, as in `ch01.compare`.
-        z, t = (part[0, some] for part in _with_bias(dealt[None], target[None], n, None))
-        tested = real[some].clone()
-        tested[:, : LARGEST + VALIDATION] = False
-        choosing = slice(LARGEST, LARGEST + VALIDATION)
-        a, b = normal_equations(z[:, :n], t[:, :n])
-        for count in counts:
-            a_groups = a.view(-1, count, *a.shape[1:])
-            b_groups = b.view(-1, count, b.shape[1])
-            lam, mu = (grid.reshape(-1, 1) for grid in torch.meshgrid(LAMBDAS, MUS, indexing="ij"))
-            w = mean_regularised(a_groups, b_groups, lam, mu)[1]
-            w = w.reshape(len(lam), schools, -1)  # [choices, schools, d]
-            error = (torch.einsum("spd,gsd->gsp", z, w) - t) ** 2
-            best = error[..., choosing].mean((1, 2)).argmin()
-            scores[count].append(_r2(error[best][None], t[None], tested[None]).item())
-    return {count: np.array(values) for count, values in scores.items()}
+    dealt, target, real = deal(x, y, task, seed, LARGEST)
+    if len(dealt) < schools:
+        raise ValueError(f"{schools} large schools are needed; there are {len(dealt)}.")
+    some = torch.tensor(np.random.RandomState([seed, 3]).permutation(len(dealt))[:schools])
+    # Standardised by the pupils of all schools, whatever T is, as in `ch01.compare`.
+    z, t = (part[0, some] for part in _with_bias(dealt[None], target[None], n, None))
+    tested = real[some].clone()
+    tested[:, : LARGEST + VALIDATION] = False
+    return z, t, tested
+
+
+def _weights(z: Tensor, t: Tensor, count: int) -> Tensor:
+    """Weights of all schools [choices, T, d] where each `count` of them learn together.
+
+    A school whose inputs are zeros takes no part: it adds nothing to equation 8.
+    """
+    a, b = normal_equations(z, t)
+    a, b = a.view(-1, count, *a.shape[1:]), b.view(-1, count, b.shape[1])
+    lam, mu = (grid.reshape(-1, 1) for grid in torch.meshgrid(LAMBDAS, MUS, indexing="ij"))
+    return mean_regularised(a, b, lam, mu)[1].reshape(len(lam), len(t), -1)
+
+
+def _score(z: Tensor, t: Tensor, w: Tensor, tested: Tensor, schools: Tensor) -> float:
+    """Test R2 over some schools [T], with the choice that is best on their validation pupils."""
+    error = (torch.einsum("spd,gsd->gsp", z, w) - t) ** 2
+    best = error[:, schools, LARGEST : LARGEST + VALIDATION].mean((1, 2)).argmin()
+    return _r2(error[best][None], t[None], (tested & schools[:, None])[None]).item()
 
 
 def shared_plane(X: np.ndarray, Y: np.ndarray, r: int, lam: float, rounds: int = 30) -> np.ndarray:

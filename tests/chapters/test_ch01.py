@@ -344,6 +344,34 @@ def test_more_schools_help_when_schools_are_alike_and_all_are_tested():
         ch01_tasks.by_number(*table, [0], counts=(1, 16))
 
 
+def test_random_scores_of_one_school_reach_the_others_only_through_what_is_shared():
+    """Alone and left out the others never see them; with no others, left out is alone."""
+    table = equal_schools(32)
+    found = ch01_tasks.one_random(*table, range(3), n=4, counts=(2, 32))
+    assert all(found[case].shape == (3, 2) for case in found)
+    np.testing.assert_allclose(found["left out"][:, 0], found["alone"][:, 0], atol=1e-10)
+    # The more schools there are, the less a random one among them can spoil.
+    cost = (found["all real"] - found["one random"]).mean(0)
+    assert cost[0] > 0.05 and abs(cost[1]) < 0.02
+    assert found["one random"][:, 1].mean() > found["alone"][:, 1].mean() + 0.1
+
+
+def test_all_schools_real_is_learning_in_groups_without_the_first_of_each():
+    """`one_random` fits the groups of `by_number`; it tests and chooses on the others only."""
+    x, y, task = equal_schools(4, tau=0.3)
+    z, t, tested = ch01_tasks._schools(x, y, task, 5, 4, (2, 4))
+    w = ch01_tasks._weights(z[:, :4], t[:, :4], 2)
+    everyone = torch.ones(4, dtype=bool)
+    whole = ch01_tasks.by_number(x, y, task, [5], n=4, counts=(2, 4))[2][0]
+    assert ch01_tasks._score(z, t, w, tested, everyone) == pytest.approx(whole)
+    others = torch.tensor([False, True, False, True])
+    found = ch01_tasks.one_random(x, y, task, [5], n=4, counts=(2, 4))["all real"][0, 0]
+    assert ch01_tasks._score(z, t, w, tested, others) == pytest.approx(found)
+    # What the untested schools have for scores beyond training changes nothing.
+    altered = torch.where(others[:, None], t, t + 100.0)
+    assert ch01_tasks._score(z, altered, w, tested, others) == pytest.approx(found)
+
+
 def test_the_plane_is_found_when_there_are_enough_tasks():
     errors = ch01_tasks.toy_by_number(range(3), (2, 64))
     assert (errors["together"][:, 1] < 0.15 * errors["alone"][:, 1]).all()
