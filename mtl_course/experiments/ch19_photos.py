@@ -63,15 +63,19 @@ class Plan:
     samples: int = 100
     watched: int = 300
     tuning: int = 1
-    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    ewc: tuple[tuple[float, float], ...] = ((0.03, 10.0), (0.03, 100.0), (0.1, 10.0), (0.1, 100.0))
-    distillation: tuple[tuple[float, float], ...] = (
-        (0.03, 1.0),
-        (0.03, 10.0),
-        (0.1, 1.0),
-        (0.1, 10.0),
+    rates: tuple[float, ...] = (0.01, 0.03, 0.06, 0.1, 0.2, 0.3)
+    ewc: tuple[tuple[float, float], ...] = (
+        *((0.03, 10.0), (0.1, 0.1), (0.1, 1.0)),
+        *((0.1, 10.0), (0.1, 30.0), (0.3, 10.0)),
     )
-    dark: tuple[tuple[float, float], ...] = ((0.01, 0.5), (0.03, 0.1), (0.03, 0.2), (0.03, 0.5))
+    distillation: tuple[tuple[float, float], ...] = (
+        *((0.03, 1.0), (0.1, 0.1), (0.1, 0.3)),
+        *((0.1, 1.0), (0.1, 3.0), (0.3, 1.0)),
+    )
+    dark: tuple[tuple[float, float], ...] = (
+        *((0.01, 0.1), (0.03, 0.01), (0.03, 0.03)),
+        *((0.03, 0.1), (0.03, 0.3), (0.1, 0.1)),
+    )
 
 
 CPU = Plan()
