@@ -30,7 +30,7 @@ from .ch17_families import (
     loss_of,
     score_of,
 )
-from .ch17_handwriting import run_handwriting, run_lower
+from .ch17_handwriting import run_handwriting
 from .common import stacked
 
 # method -> inner steps while training, and the choice for `meta.adapt`; the baselines have no inner
@@ -432,6 +432,5 @@ def run_schools(seeds: Sequence[int]) -> dict:
 RECORDS = {
     "characters": run_characters,
     "handwriting": run_handwriting,
-    "lower": run_lower,
     "schools": run_schools,
 }

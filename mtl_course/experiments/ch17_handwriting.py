@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from .. import records
 from ..meta.few_shot import adapted_logits, episode_accuracy
 from ..meta.functional import Functional
 from ..networks.trunks import Classifier
@@ -31,7 +30,6 @@ STARTS = {
 }
 COUNTS = (1, 2, 5)  # steps on a new task
 RATES = (0.03, 0.1, 0.4, 1.0, 3.0)  # of these steps
-LOWER = (0.003, 0.01, *RATES)  # for a start that takes the lowest of them
 OUTER = (1e-3, 3e-3, 1e-2, 3e-2)  # of training
 SMALL = Plan(judged=200, tried=40)
 SEARCHED = 12345  # the seed of the trainings that choose a rate, used for nothing else
@@ -80,15 +78,11 @@ def right(
 
 
 def choose(
-    model: nn.Module,
-    where: Domain,
-    tasks: int,
-    counts: Sequence[int] = COUNTS,
-    rates: Sequence[float] = RATES,
+    model: nn.Module, where: Domain, tasks: int, counts: Sequence[int] = COUNTS
 ) -> dict[int, tuple[float, float]]:
     """Number of steps -> the best validation accuracy in per cent, and the rate that reached it."""
     return {
-        steps: max((right(model, where, "validation", (steps, r), tasks, 1), r) for r in rates)
+        steps: max((right(model, where, "validation", (steps, r), tasks, 1), r) for r in RATES)
         for steps in counts
     }
 
@@ -110,18 +104,10 @@ def search(name: str, where: Domain, plan: Plan) -> dict[str, float]:
     return scores
 
 
-def compare(
-    name: str,
-    where: Domain,
-    plan: Plan,
-    rate: float,
-    seed: int,
-    rates: Sequence[float] = RATES,
-) -> dict[str, list]:
+def compare(name: str, where: Domain, plan: Plan, rate: float, seed: int) -> dict[str, list]:
     """Per number of steps: "test" accuracy in per cent, and the "rate" that validation chose."""
     model = start(name, where, plan, rate, seed, plan.steps)
-    found = choose(model, where, plan.tried, COUNTS, rates)
-    chosen = {steps: rate for steps, (_, rate) in found.items()}
+    chosen = {steps: rate for steps, (_, rate) in choose(model, where, plan.tried).items()}
     # other test episodes for every seed, the same for all starts
     return {
         "test": [right(model, where, "test", c, plan.judged, 100 + seed) for c in chosen.items()],
@@ -142,28 +128,3 @@ def run_handwriting(
         ]
         report(f"{name}, rate {rate:g}: {torch.tensor([r['test'] for r in rows[name]]).mean(0)}")
     return {"rates": rates, "starts": rows}
-
-
-def run_lower(
-    seeds: Sequence[int],
-    report: Callable[[str], None] = print,
-    *,
-    plan: Plan = SMALL,
-    tried: dict[str, float] | None = None,
-) -> dict:
-    """The longest joint start with `LOWER` to choose from; `run_handwriting` has it with `RATES`.
-
-    One row of `compare` per seed. It took the lowest of `RATES`: what lies below?
-
-    tried: rates of training with their validation accuracy; by default those of the record.
-    """
-    name = "joint, new head, longer"
-    if tried is None:
-        tried = records.load("17", "handwriting").results["rates"][name]
-    where, rate = characters(plan), float(max(tried, key=tried.get))
-    rows = []
-    for seed in seeds:
-        case = f"{name}, lower, seed {seed}"
-        rows.append(kept(case, compare, name, where, plan, rate, seed, LOWER))
-        report(f"seed {seed}: {rows[-1]}")
-    return {name: rows}
