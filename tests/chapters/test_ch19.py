@@ -322,6 +322,18 @@ def test_der_plus_plus_with_a_wider_grid_learns_the_same_streams(photos, monkeyp
     assert row["A"][1] == ch19_photos.one("DER++", row["setting"], tasks, SMALL, 1)["A"]
 
 
+def test_the_record_of_the_wider_grid_has_the_same_orders_and_a_choice_inside_it():
+    record, first = records.load("19", "wider"), records.load("19", "photos")
+    row, seeds = record.results["DER++"], record.provenance["seeds"]
+    assert "with changes" not in record.provenance["commit"]
+    assert seeds == first.provenance["seeds"] and len(row["A"]) == len(seeds)
+    tried = [tuple(trial["setting"]) for trial in row["trials"]]
+    assert tried == list(ch19_photos.CPU.wider)
+    assert row["setting"] == ch19_photos.best(row["trials"])
+    for k, chosen in enumerate(row["setting"]):
+        assert min(t[k] for t in tried) < chosen < max(t[k] for t in tried)
+
+
 def test_photographs_are_tuned_on_validation_images_in_another_order(photos, monkeypatch):
     seen = []
     monkeypatch.setattr(
