@@ -383,5 +383,10 @@ def run_relatives(
 
 
 # Written by ``python -m mtl_course.record 19 --part orders --seeds 4000:4020``, ``--part relatives
-# --seeds 4000:4020`` and ``--part photos --seeds 8``.
-RECORDS = {"orders": run_orders, "relatives": run_relatives, "photos": ch19_photos.run}
+# --seeds 4000:4020``, and ``--part photos --seeds 8`` and ``--part wider --seeds 8``.
+RECORDS = {
+    "orders": run_orders,
+    "relatives": run_relatives,
+    "photos": ch19_photos.run,
+    "wider": ch19_photos.run_wider,
+}

@@ -8,7 +8,7 @@ no Jupyter.
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -50,6 +50,7 @@ class Plan:
         ewc: learning rates and strengths.
         distillation: learning rates and strengths.
         dark: learning rates and strengths of DER++.
+        wider: the same, around those that `dark` led to.
     """
 
     sizes: tuple[int, int, int] = (1000, 100, 300)
@@ -72,6 +73,10 @@ class Plan:
         (0.1, 10.0),
     )
     dark: tuple[tuple[float, float], ...] = ((0.01, 0.5), (0.03, 0.1), (0.03, 0.2), (0.03, 0.5))
+    wider: tuple[tuple[float, float], ...] = (
+        *((0.01, 0.1), (0.03, 0.01), (0.03, 0.03)),
+        *((0.03, 0.1), (0.03, 0.3), (0.1, 0.1)),
+    )
 
 
 CPU = Plan()
@@ -289,3 +294,28 @@ def run(
         "class means": class_means(examples),
         "methods": results,
     }
+
+
+def run_wider(
+    seeds: Sequence[int],
+    report: Callable[[str], None] = print,
+    *,
+    plan: Plan | None = None,
+) -> dict:
+    """DER++ again, with the settings `Plan.wider`: `run` has it at an end of its grid.
+
+    Method -> what `run` gives for it, on the same streams.
+    """
+    plan = plan or CPU
+    plan = replace(plan, dark=plan.wider)
+    examples, method = parts(plan), "DER++"
+    tried = kept(f"{plan}, {method}", tune, method, examples, plan)
+    setting, runs = best(tried), []
+    report(f"{method}: {tried}")
+    for seed in seeds:
+        tasks = stream(examples, plan, seed, "test")
+        case = f"{plan}, {method}, {setting}, seed {seed}"
+        runs.append(kept(case, one, method, setting, tasks, plan, seed))
+        report(f"{method} at {setting}, seed {seed}: {np.mean(runs[-1]['A'][-1]):.3f}")
+    row = {key: [run[key] for run in runs] for key in ("A", "stored", "moved")}
+    return {method: {"trials": tried, "setting": setting} | row}

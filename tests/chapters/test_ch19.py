@@ -270,6 +270,7 @@ SMALL = replace(
     ewc=((0.03, 1.0),),
     distillation=((0.03, 1.0),),
     dark=((0.03, 0.1),),
+    wider=((0.01, 0.1), (0.03, 0.1)),
 )
 
 
@@ -309,6 +310,28 @@ def test_the_photographs_record_is_plain_and_whole_at_tiny_size(photos, monkeypa
         alone = method in ch19_photos.AT_ONCE
         assert [len(A) for A in row["A"]] == 2 * [1 if alone else 5]
         assert [len(moved) for moved in row["moved"]] == 2 * [0 if alone else 4]
+
+
+def test_der_plus_plus_with_a_wider_grid_learns_the_same_streams(photos, monkeypatch):
+    monkeypatch.setattr(ch19_photos, "parts", lambda plan: photos)
+    row = ch19_photos.run_wider([0, 1], plan=SMALL, **QUIET)["DER++"]
+    assert json.loads(json.dumps(row)) and len(row["A"]) == 2
+    assert [tuple(trial["setting"]) for trial in row["trials"]] == list(SMALL.wider)
+    assert row["setting"] == ch19_photos.best(row["trials"])
+    tasks = ch19_photos.stream(photos, SMALL, 1, "test")
+    assert row["A"][1] == ch19_photos.one("DER++", row["setting"], tasks, SMALL, 1)["A"]
+
+
+def test_the_record_of_the_wider_grid_has_the_same_orders_and_a_choice_inside_it():
+    record, first = records.load("19", "wider"), records.load("19", "photos")
+    row, seeds = record.results["DER++"], record.provenance["seeds"]
+    assert "with changes" not in record.provenance["commit"]
+    assert seeds == first.provenance["seeds"] and len(row["A"]) == len(seeds)
+    tried = [tuple(trial["setting"]) for trial in row["trials"]]
+    assert tried == list(ch19_photos.CPU.wider)
+    assert row["setting"] == ch19_photos.best(row["trials"])
+    for k, chosen in enumerate(row["setting"]):
+        assert min(t[k] for t in tried) < chosen < max(t[k] for t in tried)
 
 
 def test_photographs_are_tuned_on_validation_images_in_another_order(photos, monkeypatch):
