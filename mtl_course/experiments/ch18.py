@@ -433,4 +433,5 @@ RECORDS = {
     "characters": ch18_deeper.run_characters,
     "photos": ch18_deeper.run_photos,
     "longer": ch18_deeper.run_longer,
+    "rates": ch18_deeper.run_rates,
 }

@@ -69,6 +69,7 @@ class Plan:
 
 LONGER = Plan(side=28, images=240, searched=300)
 LENGTHS = (400, 2000)  # steps of training
+BEYOND = (1e-2, 3e-2)  # the longer record's rate, which is the largest of RATES, and the next
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:
@@ -220,15 +221,17 @@ def best_choice(method, model, where, plan, shots) -> tuple[float, tuple[int, fl
     return max(scores, key=lambda score: score[0])
 
 
-def search(method: str, where: Domain, plan: Plan) -> dict[str, float]:
+def search(
+    method: str, where: Domain, plan: Plan, rates: Sequence[float] = RATES, seed: int = 12345
+) -> dict[str, float]:
     """Rate (as text) -> accuracy in points on 1-shot validation episodes of a short training.
 
-    Its seed is used for nothing else; 0 if training diverges.
+    The seed is used for nothing else; 0 if training diverges.
     """
     scores = {}
-    for rate in RATES:
+    for rate in rates:
         try:
-            model = train(method, where, plan, rate, 12345, plan.searched)
+            model = train(method, where, plan, rate, seed, plan.searched)
             scores[f"{rate:g}"] = round(best_choice(method, model, where, plan, 1)[0], 2)
         except FloatingPointError:
             scores[f"{rate:g}"] = 0.0
@@ -343,3 +346,22 @@ def run_longer(
         )
         for steps in lengths
     }
+
+
+def run_rates(
+    seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Plan | None = None
+) -> dict:
+    """What lies beyond the rate of the longer record: method -> rate -> validation accuracies.
+
+    Of short trainings, in points, one per seed. Plain JSON.
+    """
+    plan = plan or LONGER
+    where, results = characters(plan), {}
+    for method in LEARNED:
+        rows = [
+            kept(f"{method}, seed {seed}", search, method, where, plan, BEYOND, seed)
+            for seed in seeds
+        ]
+        results[method] = {rate: [row[rate] for row in rows] for rate in rows[0]}
+        report(f"{method}: {results[method]}")
+    return results

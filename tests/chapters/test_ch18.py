@@ -369,6 +369,10 @@ def test_the_parts_run_at_a_tiny_size(data_root, monkeypatch):
 def test_longer_training_differs_by_its_length_alone(data_root, monkeypatch):
     need("omniglot_small")
     monkeypatch.setattr(ch18_deeper, "LEARNED", ("ProtoNet",))
+    assert ch18_deeper.BEYOND[0] == max(ch18_deeper.RATES) < ch18_deeper.BEYOND[1]
+    beyond = ch18_deeper.run_rates([3, 4], lambda line: None, plan=SMALL)
+    assert list(beyond) == ["ProtoNet"] and list(beyond["ProtoNet"]) == ["0.01", "0.03"]
+    assert all(len(scores) == 2 for scores in beyond["ProtoNet"].values())
     found = ch18_deeper.run_longer([0], lambda line: None, plan=SMALL, lengths=(1, 2))
     assert {steps: tuple(rows["tests"]) for steps, rows in found.items()} == dict.fromkeys(
         ("1", "2"), ch18_deeper.LEARNED
