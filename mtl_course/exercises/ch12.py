@@ -985,7 +985,7 @@ def _judged(unmet, own=True, share=None):
             weights[0] = share / (1 - share) * weights[1:].sum()
         shares = dict(zip(met, (weights / weights.sum()).tolist(), strict=True))
         names = [WAYS[k] for k in torch.randperm(len(WAYS), generator=generator)]
-        names = names[:7]
+        names = names[:6]
         share_of = torch.tensor([shares.get(kind, 0.0) for kind in kinds]).double()
         base = 0.4 + 0.3 * torch.rand(1, len(kinds), seeds, generator=generator).double()
         while True:
@@ -1011,17 +1011,17 @@ WAYS = ["as it is", "probe", "full", "LP-FT", "layer-wise", "averaged", "L2-SP",
 
 
 def _gaps(generator, kinds, seeds, limit, met):
-    """Differences of six networks from the one in use, [6, kinds, seeds].
+    """Differences of five networks from the one in use, [5, kinds, seeds].
 
     Their means are known in units of what chance does. The first two are behind on none of the
     first `met` kinds, each of the others on one of them, by more and by less.
     """
-    noise = torch.randn(6, kinds, seeds, generator=generator).double()
+    noise = torch.randn(5, kinds, seeds, generator=generator).double()
     noise = (noise - noise.mean(dim=2, keepdim=True)) / noise.std(dim=2, keepdim=True)
-    size = 0.02 + 0.03 * torch.rand(6, kinds, generator=generator).double()
-    near, far = torch.tensor([-0.96, -0.5, 0.3, 1.3]), torch.tensor([-1.05, -1.7, -3.3, -7.0])
-    ratio = near[torch.randint(len(near), (6, kinds), generator=generator)]
-    ratio[torch.arange(2, 6), torch.randint(met, (4,), generator=generator)] = far
+    size = 0.02 + 0.03 * torch.rand(5, kinds, generator=generator).double()
+    near, far = torch.tensor([-0.96, -0.5, 0.3, 1.3]), torch.tensor([-1.05, -1.7, -3.3])
+    ratio = near[torch.randint(len(near), (5, kinds), generator=generator)]
+    ratio[torch.arange(2, 5), torch.randint(met, (3,), generator=generator)] = far
     ratio[:, met:] *= 5
     return size[..., None] * (noise + (ratio.double() * limit / seeds**0.5)[..., None])
 
@@ -1059,7 +1059,7 @@ def _best_on_own(validation, shares, current, limit):
 
 
 @exercise(
-    [_judged(0, share=0.85), _judged(2), _judged(1, own=False)],
+    [_judged(0, share=0.85), _judged(1), _judged(1, own=False)],
     points=3,
     grad=False,
     device=False,
@@ -1090,6 +1090,8 @@ def network_to_ship(validation, shares, current, limit):
 # laws
 @network_to_ship.law("kinds that the product will not meet change nothing")
 def _(answer, validation, shares, current, limit):
+    if all(set(row) == set(shares) for row in validation.values()):
+        return True
     turned = {
         name: {kind: values if kind in shares else -values for kind, values in row.items()}
         for name, row in validation.items()

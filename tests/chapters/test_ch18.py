@@ -323,6 +323,17 @@ def test_the_deeper_records_choices_at_an_edge_are_those_that_the_text_names():
     assert {steps for steps, _ in chosen["scratch"]} == {50}
 
 
+def test_the_longer_records_choices_at_an_edge_are_those_that_the_text_names():
+    """The largest rate of training for all; the most steps at its rate in all choices of MAML."""
+    results = records.load("18", "longer").results
+    assert set(results) == {str(steps) for steps in ch18_deeper.LENGTHS}
+    for made in results.values():
+        rates = {max(scores, key=scores.get) for scores in made["rates"].values()}
+        assert rates == {f"{max(ch18_deeper.RATES):g}"}
+        rows = [tuple(c) for row in made["tests"]["MAML"].values() for c in row["choice"]]
+        assert len(rows) == 6 and set(rows) <= {(5, 0.4), (10, 0.1)}
+
+
 def test_the_loop_of_the_text_is_that_of_the_experiment():
     """Its cell, run as it stands, gives the weights of `ch18.train` of a single round."""
     import json as reader
