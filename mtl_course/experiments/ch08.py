@@ -289,7 +289,7 @@ def run_rivals(
 
 # Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``, and the others with
 # ``--part photos --seeds 5`` and so on: "photos" before its others, of which "fresh" takes the
-# seeds 5:10. "partner" takes 200:205. "rivals" takes the 20 seeds of the first record and of
+# seeds 5:10. "partner" takes 210:218. "rivals" takes the 20 seeds of the first record and of
 # "further".
 RECORDS = {
     "further": run_further,

@@ -46,10 +46,10 @@ class Sizes:
     """
 
     widths: tuple[int, ...] = (16, 32, 64)
-    steps: int = 600
-    few: int = 32
-    many: int = 32
-    alone: int = 32
+    steps: int = 1200
+    few: int = 64
+    many: int = 64
+    alone: int = 64
     classes: int = 20
     labels: int = 5
     partner: int = 150
