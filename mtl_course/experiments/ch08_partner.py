@@ -46,7 +46,7 @@ class Sizes:
     """
 
     widths: tuple[int, ...] = (16, 32, 64)
-    steps: int = 1200
+    steps: int = 600
     few: int = 64
     many: int = 64
     alone: int = 64
