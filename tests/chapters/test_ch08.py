@@ -723,3 +723,16 @@ def test_a_training_on_photos_is_the_records():
     recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
     found = ch08_photos.trial("alone", 20, results["rates"]["alone"], 0, ch08_photos.Photos())
     assert abs(found["test"]["few"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+def test_a_training_beside_the_partner_is_the_records():
+    record = records.load("08", "partner")
+    recorded = np.array(record.results["accuracy"]["joint"]["test"])
+    rate, seed = record.results["rates"]["joint"], record.provenance["seeds"][0]
+    found = ch08_partner.trial("joint", rate, seed, ch08_partner.Sizes())
+    assert abs(found["test"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
