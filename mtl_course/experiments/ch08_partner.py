@@ -55,7 +55,7 @@ class Sizes:
     partner: int = 150
     held_out: tuple[int, int] = (30, 60)
     rates: tuple[float, ...] = (0.03, 0.1, 0.3)
-    bounds: tuple[float, float] = (0.003, 1.0)
+    bounds: tuple[float, float] = (0.003, 10.0)
     source_rate: float = 0.1
     judges: int = 2
 
