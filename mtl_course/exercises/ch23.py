@@ -393,7 +393,8 @@ def membership_score(logits, labels, member):
     """How much surer each model is of a row than others: [R, N].
 
     logits: [R, N, T], model r's logit of a yes for row n and
-        task t; in the hundreds, for a model that is very sure. labels: int64 [N, T], 0 or 1.
+        task t; in the hundreds, for a model that is very sure.
+    labels: int64 [N, T], 0 or 1.
     member: bool [R, N], whether model r trained on row n. Each
         row was unseen by at least two models.
     Return for every model and row its log odds of the right
