@@ -10,20 +10,24 @@ from .outcomes import named
 
 # ------------------------------------------------------------------- 1. the best answer for a line
 # inputs
-def _lines(few=False):
+def _lines(few=False, small=False):
     """Examples of one line, questions, the noise and the spread of the slopes.
 
-    few: fewer examples than columns, so that least squares has no answer.
+    few: fewer examples than columns, so that least squares has no answer. small: one question, and
+    inputs so small that a small number added to the strength outweighs them.
     """
 
     def draw(generator):
         d, n, q = different(generator, 3, 2, 9)
+        q = 1 if small else q
         d, n = (max(d, n), min(d, n)) if few else (min(d, n), max(d, n))
         noise, spread = uniform(generator, 0.3, 2.0), uniform(generator, 0.3, 2.0)
         noise, spread = (3 * noise, spread) if whole(generator, 0, 2) else (noise, 3 * spread)
         x, new = (torch.randn(m, d, generator=generator, dtype=torch.float64) for m in (n, q))
         w = spread * torch.randn(d, generator=generator, dtype=torch.float64)
         y = x @ w + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+        if small:
+            x, new, spread = 1e-4 * x, 1e-4 * new, 1e4 * spread
         return x, y, new, noise, spread
 
     return draw
@@ -31,7 +35,7 @@ def _lines(few=False):
 
 # reference
 @exercise(
-    [_lines(), _lines(few=True)],
+    [_lines(), _lines(few=True), _lines(few=True, small=True)],
     points=3,
     parts=("mean", "deviation"),
     hints=(
@@ -69,13 +73,12 @@ def line_answer(x, y, new, noise, spread):
 
 
 # laws
-@line_answer.law("where noise and slopes are ten times as large, so are mean and deviation")
+@line_answer.law("where noise and slopes are a millionth as large, so are mean and deviation")
 def _(answer, x, y, new, noise, spread):
-    mean, deviation = named(answer(x, y, new, noise, spread), "mean", "deviation").values()
-    ten = named(answer(x, 10 * y, new, 10 * noise, 10 * spread), "mean", "deviation")
-    return torch.allclose(ten["mean"], 10 * mean) and torch.allclose(
-        ten["deviation"], 10 * deviation
-    )
+    one = named(answer(x, y, new, noise, spread), "mean", "deviation")
+    unit = 1e-6
+    small = named(answer(x, unit * y, new, unit * noise, unit * spread), "mean", "deviation")
+    return all(torch.allclose(small[k], unit * one[k], atol=1e-5 * unit) for k in one)
 
 
 @line_answer.law("at x = 0 the answer is 0, and as unsure as the noise")
@@ -124,23 +127,24 @@ line_answer.variants(
 
 # --------------------------------------------------------------------- 2. the episode as a sequence
 # inputs
-def _places(tasks=0):
+def _places(tasks=0, alone=False, dtype=torch.float32):
     """Embedded inputs and targets of the examples, and embedded questions; all sizes differ.
 
-    tasks: how many leading dimensions there are.
+    tasks: how many leading dimensions there are. alone: the first of them has one entry.
     """
 
     def draw(generator):
         n, q, width, *lead = different(generator, 3 + tasks, 1, 7)
-        x, y = torch.randn(2, *lead, n, width, generator=generator)
-        return x, y, torch.randn(*lead, q, width, generator=generator)
+        lead = [1, *lead[1:]] if alone else lead
+        x, y = torch.randn(2, *lead, n, width, generator=generator, dtype=dtype)
+        return x, y, torch.randn(*lead, q, width, generator=generator, dtype=dtype)
 
     return draw
 
 
 # reference
 @exercise(
-    [_places(1), _places(0), _places(2)],
+    [_places(1), _places(0, dtype=torch.float64), _places(2), _places(1, alone=True)],
     points=2,
     parts=("sequence", "mask"),
     hints=(
@@ -247,10 +251,12 @@ def _(x, y, new):
 def _draws(generator, flat=False):
     """Inputs in units far apart, weights, noise; and how many rows are examples.
 
-    flat: the last task's scores are all zero, so that none is above the mean.
+    One unit is as small as what people add lest they divide by zero. flat: the last task's scores
+    are all zero, so that none is above the mean.
     """
     T, n, q, d = different(generator, 4, 3, 9)
     unit = 10.0 ** torch.randint(-2, 3, (T, 1, d), generator=generator).double()
+    unit[0, 0, 0] = 1e-8
     x = 3 * unit + unit * torch.randn(T, n + q, d, generator=generator, dtype=torch.float64)
     x[:, n:] += 0.7 * unit
     w = torch.randn(T, d, generator=generator, dtype=torch.float64)
@@ -398,9 +404,13 @@ class Opinion(nn.Module):
         return torch.stack(logits, 1).softmax(1)
 
 
-def _table(generator):
-    """A table, something to ask, and several orders of its columns and names of its classes."""
+def _table(generator, one=False):
+    """A table, something to ask, and several orders of its columns and names of its classes.
+
+    one: there is one new row.
+    """
     n, q, d = different(generator, 3, 3, 9)
+    q = 1 if one else q
     classes, times = whole(generator, 3, 5), whole(generator, 2, 5)
     x, new = (torch.randn(m, d, generator=generator, dtype=torch.float64) for m in (n, q))
     y = torch.randint(classes, (n,), generator=generator)
@@ -410,9 +420,13 @@ def _table(generator):
     return Opinion(weights, classes), x, y, new, columns, names
 
 
+def _one_row(generator):
+    return _table(generator, one=True)
+
+
 # reference
 @exercise(
-    [_table],
+    [_table, _one_row],
     points=2,
     grad=False,
     device=False,

@@ -14,7 +14,7 @@ def _followed(kind):
 
     def draw(g):
         n, H = different(g, 2, 2, 12)
-        n = 1 if kind == "one" else n + 6
+        n, H = 1 if kind == "one" else n + 6, 1 if kind == "one day" else H
         horizons = torch.tensor(different(g, H, 1, 400), dtype=torch.float64)
         time = 450 * torch.rand(n, generator=g, dtype=torch.float64) ** 2
         died = (torch.rand(n, generator=g) < 0.5).long()
@@ -34,7 +34,7 @@ def _followed(kind):
 
 # reference
 @exercise(
-    [_followed("plain"), _followed("ties"), _followed("lost"), _followed("one")],
+    [_followed(kind) for kind in ("plain", "ties", "lost", "one", "one day")],
     points=3,
     hints=(
         "A patient was last seen alive on day 200. What do you know of day 30? Of day 365?",
@@ -219,6 +219,15 @@ def _(answer, chances, before, now):
     return torch.allclose(answer(answer(chances, before, now), now, before), chances)
 
 
+@moved_chances.law("odds of one to a thousand million move by the factor too, either way")
+def _(answer, chances, before, now):
+    rare = torch.tensor([1e-9, 1 - 1e-9], dtype=torch.float64, device=chances.device)
+    moved = answer(rare, before, now)
+    factor = now / (1 - now) / (before / (1 - before))
+    odds = moved / (1 - moved)
+    return torch.allclose(odds, factor * rare / (1 - rare), rtol=1e-4, atol=0.0)
+
+
 @moved_chances.law("who had just the old share as their chance has the new one")
 def _(answer, chances, before, now):
     same = torch.full_like(chances, before)
@@ -281,15 +290,16 @@ def _(chances, before, now):
 # ------------------------------------------------------------------------------ 3. a decision curve
 # inputs
 def _decided(kind):
-    """Chances, some of them equal to a cut, labels, and cuts in no order."""
+    """Chances, some of them equal to a cut or just below it, labels, and cuts in no order."""
 
     def draw(g):
         n, K = different(g, 2, 2, 9)
-        n = 1 if kind == "one" else n + 8
+        n, K = 1 if kind == "one" else n + 8, 1 if kind == "one cut" else K
         cuts = torch.tensor(different(g, K, 1, 20), dtype=torch.float64) / 20
         chances = torch.rand(n, generator=g, dtype=torch.float64)
         if kind == "ties":
             chances[:3] = cuts[torch.randint(K, (3,), generator=g)]
+            chances[3] = cuts[0] - 1e-10
         labels = (torch.rand(n, generator=g, dtype=torch.float64) < chances).long()
         if n > 1:
             labels[:4] = torch.tensor([0, 1, 1, 0])
@@ -300,7 +310,7 @@ def _decided(kind):
 
 # reference
 @exercise(
-    [_decided("plain"), _decided("ties"), _decided("one")],
+    [_decided(kind) for kind in ("plain", "ties", "one", "one cut")],
     points=3,
     grad=False,
     parts=("model", "everyone"),
@@ -414,6 +424,8 @@ def _wards(kind):
         # the first column is there on the day itself, the second one is a day late
         measured = day + torch.randint(-2, 6, (D,), generator=g).double()
         measured[:2] = torch.tensor([day, day + 1])
+        if kind == "single":  # of one column only the mean is known in time
+            measured[1:] = day + 1 + torch.arange(D - 1)
         measured = measured[torch.randperm(D, generator=g)]
         values = 3 + torch.randn(n, D, generator=g, dtype=torch.float64)
         values[torch.rand(n, D, generator=g) < 0.3] = torch.nan
@@ -458,7 +470,7 @@ def _careless(values, measured, time, died, train, day, horizon):
 
 
 @exercise(
-    [_wards("plain"), _wards("ties")],
+    [_wards("plain"), _wards("ties"), _wards("single")],
     points=4,
     grad=False,
     starter=_careless,
@@ -494,6 +506,15 @@ def _(answer, values, measured, time, died, train, day, horizon):
     first, _ = answer(values, measured, time, died, train, day, horizon)
     second, _ = answer(other, measured, time, died, train, day, horizon)
     return torch.equal(first[train], second[train])
+
+
+@ready_table.law("what was measured stays what it is, to the last digit")
+def _(answer, values, measured, time, died, train, day, horizon):
+    x, _ = answer(values, measured, time, died, train, day, horizon)
+    usable = values[:, measured <= day]
+    holes = usable.isnan()
+    # an answer with other columns has its own row of the check
+    return x.shape != usable.shape or torch.equal(x[~holes], usable[~holes])
 
 
 @ready_table.law("what is measured after the day changes nothing")

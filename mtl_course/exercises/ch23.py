@@ -24,7 +24,7 @@ def _rows(size=1.0, none=False):
     def draw(generator):
         rows = 0 if none else whole(generator, 4, 8)
         a, b, c = different(generator, 3, 2, 6)
-        shapes = {"trunk.w": (a, b), "trunk.b": (b,), "head of tasks": (b, c)}
+        shapes = {"trunk.w": (a, b), "trunk.b": (b,), "head of tasks": (1, c)}
         clip = size * uniform(generator, 0.5, 2.0)
         lengths = size * 10 ** (2 * torch.rand(rows, generator=generator, dtype=torch.float64) - 1)
         gradients = {
@@ -191,7 +191,10 @@ def _(gradients, normal, clip, noise, expected):
 # ------------------------------------------------------------------------------ 2. what was spent
 # inputs
 def _releases(large=False):
-    """Trainings and other uses of some blocks of people, and a delta, which may be large."""
+    """Trainings and other uses of some blocks of people, and a delta, which may be large.
+
+    One training is done twice, on the same people at the same cost: that costs twice.
+    """
 
     def draw(generator):
         uses = _uses(generator)
@@ -200,9 +203,16 @@ def _releases(large=False):
     return draw
 
 
+def _only_read(generator):
+    """Nobody's rows were touched: the promise is 0."""
+    uses = [use for use in _uses(generator) if use[0] == "reads the model"]
+    return uses, 10.0 ** -whole(generator, 3, 8)
+
+
 def _uses(generator):
     blocks = whole(generator, 3, 6)
-    uses = []
+    everyone = list(range(blocks))
+    uses = [("thrown away", everyone, uniform(generator, 0.05, 0.4))] * 2
     for kind in ("kept", "kept", "thrown away", "reads the model"):
         for _ in range(whole(generator, 1, 3)):
             people = different(generator, whole(generator, 1, blocks), 0, blocks)
@@ -213,7 +223,7 @@ def _uses(generator):
 
 # reference
 @exercise(
-    [_releases(), _releases(large=True)],
+    [_releases(), _releases(large=True), _only_read],
     points=2,
     grad=False,
     device=False,
@@ -248,7 +258,7 @@ def promise(uses, delta):
             continue
         for block in people:
             spent[block] = spent.get(block, 0.0) + rho
-    rho = max(spent.values())
+    rho = max(spent.values(), default=0.0)
     return rho + 2 * math.sqrt(rho * math.log(1 / delta))
     ### END SOLUTION
 
@@ -256,6 +266,8 @@ def promise(uses, delta):
 # laws
 @promise.law("a use of people who were not used before costs the others nothing")
 def _(answer, uses, delta):
+    if all(kind == "reads the model" for kind, _, _ in uses):
+        return True  # then it is the only training
     more = [*uses, ("kept", [99], 1e-6)]
     return abs(float(answer(more, delta)) - float(answer(uses, delta))) < 1e-9
 
@@ -336,15 +348,18 @@ def _(uses, delta):
 
 # --------------------------------------------------------------------------- 3. membership score
 # inputs
-def _models(mixed=False):
+def _models(mixed=False, sure=False):
     """Logits of some models for some rows and tasks, labels, and who saw what.
 
     Every row is unknown to two models at least. mixed: whether a row may be known to any number.
+    sure: one row and logits in the hundreds, whose probabilities are exactly 0 and 1.
     """
 
     def draw(generator):
         models, rows, tasks = different(generator, 3, 4, 9)
-        logits = 3 * torch.randn(models, rows, tasks, generator=generator, dtype=torch.float64)
+        rows = 1 if sure else rows
+        logits = torch.randn(models, rows, tasks, generator=generator, dtype=torch.float64)
+        logits *= 300 if sure else 3
         labels = torch.randint(2, (rows, tasks), generator=generator)
         order = torch.rand(models, rows, generator=generator).argsort(0)
         seen = models // 2
@@ -357,7 +372,7 @@ def _models(mixed=False):
 
 # reference
 @exercise(
-    [_models(), _models(mixed=True)],
+    [_models(), _models(mixed=True), _models(sure=True)],
     points=3,
     grad=False,
     hints=(
@@ -378,7 +393,8 @@ def membership_score(logits, labels, member):
     """How much surer each model is of a row than others: [R, N].
 
     logits: [R, N, T], model r's logit of a yes for row n and
-        task t. labels: int64 [N, T], 0 or 1.
+        task t; in the hundreds, for a model that is very sure.
+    labels: int64 [N, T], 0 or 1.
     member: bool [R, N], whether model r trained on row n. Each
         row was unseen by at least two models.
     Return for every model and row its log odds of the right
@@ -474,11 +490,14 @@ def _(logits, labels, member):
 def _people(many=False):
     """Answers, truth and groups of some people; each group has true yeses and true noes.
 
-    many: three to five groups, else two. Their numbers are any whole numbers.
+    many: four to six groups, else two. Their numbers are any whole numbers; of many, one is
+    negative, and two are neighbours that 32 bits do not tell apart.
     """
 
     def draw(generator):
-        names = different(generator, whole(generator, 3, 6) if many else 2, 0, 50)
+        names = different(generator, whole(generator, 4, 7) if many else 2, 0, 50)
+        if many:
+            names[:3] = [-7, 2**24, 2**24 + 1]
         said, truth, group = [], [], []
         for name in names:
             rates = torch.rand(2, generator=generator)
@@ -602,7 +621,10 @@ odds_gap.variants(
 # ---------------------------------------------------------------------------- 5. deletion curve
 # inputs
 def _explained(generator):
-    """A small network of several tasks, rows, a baseline that is not zero, and scores."""
+    """A small network of several tasks, rows, a baseline that is not zero, and scores.
+
+    Two scores of each row differ in the tenth digit only.
+    """
     rows, d, width = different(generator, 3, 3, 8)
     tasks = whole(generator, 2, 5)
     layers = (torch.nn.Linear(d, width), torch.nn.Tanh(), torch.nn.Linear(width, tasks))
@@ -610,6 +632,7 @@ def _explained(generator):
     x = 2 * torch.randn(rows, d, generator=generator, dtype=torch.float64)
     baseline = torch.randn(d, generator=generator, dtype=torch.float64)
     scores = torch.randn(rows, d, generator=generator, dtype=torch.float64)
+    scores[:, 1] = scores[:, 0] + 1e-10
     return model, whole(generator, 0, tasks), x, baseline, scores
 
 

@@ -65,6 +65,12 @@ def _promises(spoilt):
                 limit = 2 * float(values.mean()) - limit
             requirements[name] = (kind, level + limit)
             measured[name] = (level + values).tolist()
+        # equal values count each: the error is 0.2, of 1 and 2 alone it would be 0.5
+        requirements["doubled"] = ("at most", 1.7)
+        measured["doubled"] = [1.0, 1.0, 2.0, 1.0, 1.0]
+        # below the limit is below it, however little
+        requirements["short"] = ("at least", 1e-6)
+        measured["short"] = [1e-6 * (1 - 1e-3)] * 3
         measured["not asked for"] = [1.0, 2.0]
         return shuffled(generator, requirements), shuffled(generator, measured)
 
@@ -244,9 +250,10 @@ def _seconds(answer, *args):
 
 # reference
 @exercise(
-    [_traffic(0.4), _traffic(1.5, start=-3.0), _together],
+    [_traffic(0.4), _traffic(1.5, start=-3.0), _together, _traffic(0.8, start=-1e6)],
     points=2,
     grad=False,
+    atol=1e-9,
     call=_seconds,
     hints=(
         "For which two things does a request wait, before the worker begins with it?",
@@ -350,6 +357,13 @@ def _(arrive, work):
 
 # --------------------------------------------------------------------------------- 3. drift score
 # inputs
+def _apart(m, bins):
+    """The next number of values, from `m` on, no quantile k / `bins` of which is a value."""
+    while any((m - 1) * k % bins == 0 for k in range(1, bins)):
+        m += 1
+    return m
+
+
 def _windows(ties=False, empty=False):
     """A reference and a window of other size, in any unit, shifted by some of their spread."""
 
@@ -360,6 +374,8 @@ def _windows(ties=False, empty=False):
             # quantiles that are values of the reference, to the last bit
             bins = (4, 8)[whole(generator, 0, 2)]
             m = 1 + bins * whole(generator, 7, 15)
+        else:
+            m = _apart(m, bins)  # else the last bit of k / bins decides where a value lies
         unit = power(generator, -5, 6)
         reference = torch.randn(m, generator=generator, dtype=torch.float64)
         window = 0.4 + 1.3 * torch.randn(n, generator=generator, dtype=torch.float64)
@@ -526,7 +542,9 @@ def _incident(kind):
                 "failed": whole(generator, 0, answered // 100),
             }
         last, before = reports[history[-1]], reports[history[-2]]
-        if kind == "nan":
+        if kind == "close":
+            last["difference"] = tolerance * (1 + 1e-9)
+        elif kind == "nan":
             last["difference"] = math.nan
         elif kind == "fresh":
             last["answered"] = last["failed"] = 0
@@ -581,7 +599,7 @@ def _hasty(history, reports, tolerance, most):
 
 
 @exercise(
-    [_incident(k) for k in ("nan", "fresh", "dead", "rude", "none", "edge", "busy")],
+    [_incident(k) for k in ("close", "nan", "fresh", "dead", "rude", "none", "edge", "busy")],
     points=2,
     grad=False,
     device=False,

@@ -60,6 +60,14 @@ def moved_chances(chances, before, now):
     "decision_curve": [
         """
 def decision_curve(chances, labels, cuts):
+    def benefit(treated):
+        y, treated = labels.double(), treated.double()
+        return (treated * y).mean(1) - (treated * (1 - y)).mean(1) * cuts / (1 - cuts)
+    treated = chances[None] >= cuts[:, None]
+    return benefit(treated), benefit(treated | True)
+""",
+        """
+def decision_curve(chances, labels, cuts):
     model, everyone = [], []
     for c in cuts.tolist():
         price = c / (1 - c)

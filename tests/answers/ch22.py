@@ -22,6 +22,14 @@ def gram_over_ranks(gradients, rows):
     ],
     "rank_rows": [
         """
+import numpy as np
+
+
+def rank_rows(n, rank, ranks, seed):
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    return order[rank * n // ranks : (rank + 1) * n // ranks]
+""",
+        """
 def rank_rows(n, rank, ranks, seed):
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return torch.tensor_split(order, ranks)[rank]
@@ -57,6 +65,18 @@ def mixture_shares(sizes, temperature):
 """,
     ],
     "accumulated_gradient": [
+        """
+def accumulated_gradient(model, x, y, sizes):
+    params = {k: p.detach().requires_grad_() for k, p in model.named_parameters()}
+    grads, start = {k: torch.zeros_like(p) for k, p in params.items()}, 0
+    for n in sizes:
+        logits = torch.func.functional_call(model, params, (x[start : start + n],))
+        loss = logits.logsumexp(1) - logits.gather(1, y[start : start + n, None])[:, 0]
+        new = torch.autograd.grad(loss.sum() / len(x), list(params.values()))
+        grads = {k: g + h for (k, g), h in zip(grads.items(), new)}
+        start += n
+    return grads
+""",
         """
 import torch.nn.functional as F
 

@@ -45,6 +45,18 @@ def noisy_mean(gradients, normal, clip, noise, expected):
     ],
     "promise": [
         """
+import numpy as np
+
+
+def promise(uses, delta):
+    blocks = sorted({b for _, people, _ in uses for b in people})
+    spent = np.zeros(len(blocks))
+    for kind, people, rho in uses:
+        if kind != "reads the model":
+            spent[[blocks.index(b) for b in people]] += rho
+    return spent.max() + 2 * np.sqrt(spent.max() * np.log(1 / delta))
+""",
+        """
 import math
 
 
@@ -69,6 +81,16 @@ def promise(uses, delta):
 """,
     ],
     "membership_score": [
+        """
+from torch.nn import functional as F
+
+
+def membership_score(logits, labels, member):
+    right = torch.where(labels == 1, logits, -logits)
+    sure = (F.logsigmoid(right) - F.logsigmoid(-right)).sum(-1)
+    out = (~member).to(sure)
+    return sure - ((out * sure).sum(0) - out * sure) / (out.sum(0) - out)
+""",
         """
 import torch
 
@@ -99,8 +121,7 @@ import torch
 
 
 def membership_score(logits, labels, member):
-    p = torch.where(labels.bool(), logits.sigmoid(), (-logits).sigmoid())
-    sure = (p.log() - (1 - p).log()).sum(2)
+    sure = torch.where(labels.bool(), logits, -logits).sum(2)
     rows = []
     for r in range(len(sure)):
         rest = torch.cat([sure[:r], sure[r + 1 :]])

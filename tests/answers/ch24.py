@@ -64,6 +64,17 @@ def latencies(arrive, work):
     ],
     "drift_score": [
         """
+def drift_score(reference, window, bins):
+    inner = torch.linspace(0, 1, bins + 1, dtype=torch.float64).to(reference)[1:-1]
+    edges = torch.quantile(reference, inner)
+    shares = []
+    for values in (reference, window):
+        count = torch.searchsorted(edges, values, right=True).bincount(minlength=bins)
+        shares.append((count + 0.5) / (len(values) + bins / 2))
+    p, q = shares
+    return float(((q - p) * (q.log() - p.log())).sum())
+""",
+        """
 import numpy as np
 
 
