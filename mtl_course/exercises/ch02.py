@@ -749,7 +749,8 @@ def _checkpoint_inputs(dimensions, prefix="", lose=False, head="head"):
         filled(model, generator)
         state["auxiliary.weight"] = torch.randn(2, width, generator=generator)
         if lose:
-            names = [name for name in state if name.startswith("trunk.") and "num_batches" not in name]
+            names = [name for name in state if name.startswith("trunk.")]
+            names = [name for name in names if "num_batches" not in name]
             del state[names[whole(generator, 0, len(names))]]
         state = shuffled(generator, state)
         return model, {prefix + name: value for name, value in state.items()}
