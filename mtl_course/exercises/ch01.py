@@ -19,7 +19,8 @@ def _network(ranges, size=1.0):
     """Numbers of examples, features, hidden units and tasks from `ranges`.
 
     size: of what the heads add up; from 4 on some probabilities are nearly 0 or 1. Then the tasks'
-    weights are in units far apart, and the last task has no positive example.
+    weights are in units far apart, the last task has no positive example, and one task's sums are
+    so large, about 150, that its probabilities are rounded to 1.
     """
 
     def draw(generator):
@@ -34,8 +35,12 @@ def _network(ranges, size=1.0):
         if size > 1:
             w = powers(generator, tasks, -2, 3)
             y[:, -1] = 0.0
-        heads = size * normal(tasks, k), size * normal(tasks)
-        return normal(n, d), y, w.numpy(), normal(k, d), normal(k), *heads
+        W_h, b_h = size * normal(tasks, k), size * normal(tasks)
+        if size > 1:
+            sure = whole(generator, 0, tasks)
+            b_h[sure] = 150.0
+            y[:2, sure] = 0.0, 1.0
+        return normal(n, d), y, w.numpy(), normal(k, d), normal(k), W_h, b_h
 
     return draw
 
@@ -75,6 +80,7 @@ def joint_gradient(x, y, w, W_f, b_f, W_h, b_h):
     -y log p - (1 - y) log(1 - p) in column t. NumPy arrays:
     x [N, d], y [N, T] of zeros and ones, w [T],
     W_f [k, d], b_f [k], W_h [T, k], b_h [T].
+    A head may be so sure that its p is rounded to 1.
     Return four gradients, in the order and with the shapes
     of W_f, b_f, W_h, b_h.
     """
@@ -224,6 +230,15 @@ def _(*args):
 @joint_gradient.mistake("All signs are turned: the residual is prediction minus target, p - y.")
 def _(*args):
     return _gradient(*args, residual=lambda p, y: y - p)
+
+
+@joint_gradient.mistake(
+    "You divide by 1 - p, which is rounded to 0 where a head is very sure. On paper"
+    " it cancels: simplify before you compute."
+)
+def _(*args):
+    with np.errstate(all="ignore"):
+        return _gradient(*args, residual=lambda p, y: ((1 - y) / (1 - p) - y / p) * p * (1 - p))
 
 
 @joint_gradient.mistake(
@@ -451,13 +466,18 @@ def _(xs, ys, W, w, lam):
 # ----------------------------------------------------------------- 3. it trains, and learns nothing
 # inputs
 def _batch(kind):
-    """A batch of any size but all; or one example of several tasks, or one task alone."""
+    """A batch of any size but all; or one example of several tasks, or one task alone.
+
+    With one task, an example is in the batch twice.
+    """
 
     def draw(generator):
         n, d, k = _sizes(generator, (9, 13), (2, 5), (3, 6))
         size = 1 if kind == "one example" else whole(generator, 2, n)
         tasks = 1 if kind == "one task" else whole(generator, 2, 5)
         rows = 1 + torch.randperm(n - 1, generator=generator)[:size]
+        if kind == "one task":
+            rows = torch.cat([rows, rows[:1]])
         shapes = (n, d), (n, tasks), (k, d), (k,), (tasks, k), (tasks,)
         x, y, W_f, b_f, W_h, b_h = (torch.randn(shape, generator=generator) for shape in shapes)
         return x, y, rows, W_f, b_f, W_h, b_h
@@ -477,7 +497,8 @@ def _broken(x, y, rows, W_f, b_f, W_h, b_h):
 
     f = tanh(W_f x + b_f) for every example, y = W_h f + b_h.
     x [N, d], y [N, T]: all examples; rows [B]: which of them
-    are in the batch; W_f [k, d], b_f [k], W_h [T, k], b_h [T].
+    are in the batch, and one may be there more than once;
+    W_f [k, d], b_f [k], W_h [T, k], b_h [T].
     Three bugs hide here. Mend them; return a scalar tensor.
     """
     features = (x.mean(0) @ W_f.T - b_f).tanh()
@@ -611,6 +632,14 @@ def _(x, y, rows, W_f, b_f, W_h, b_h):
 def _(x, y, rows, W_f, b_f, W_h, b_h):
     x, y = x[: len(rows)], y[rows]
     return ((torch.tanh(x @ W_f.T + b_f) @ W_h.T + b_h - y) ** 2).mean(0).sum()
+
+
+@batch_loss.mistake(
+    "An example that is in the batch twice counts once here: index with `rows` as they are."
+)
+def _(x, y, rows, W_f, b_f, W_h, b_h):
+    rows = rows.unique()
+    return ((torch.tanh(x[rows] @ W_f.T + b_f) @ W_h.T + b_h - y[rows]) ** 2).mean(0).sum()
 
 
 @batch_loss.mistake("The squared errors are added up over the batch, too: there take their mean.")

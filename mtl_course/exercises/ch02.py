@@ -28,7 +28,8 @@ def _penalty_inputs(kind):
     """Parameters of a small network, the source's values for its trunk, and two factors.
 
     The source has its names in an order of its own. plain; deep: a trunk of several layers, all
-    of one shape, so that pairs by position fit, and beta is 0; free: alpha is 0.
+    of one shape, so that pairs by position fit, and beta is 0; free: alpha is 0, and the layers
+    have numbers for names, of which one ends with another.
     """
 
     def draw(generator):
@@ -36,14 +37,17 @@ def _penalty_inputs(kind):
         shapes = {"trunk.0.weight": (b, a), "trunk.0.bias": (b,), "trunk.scale": ()}
         if kind == "deep":
             shapes = {f"trunk.{part}.weight": (b, a) for part in ("2", "0", "head", "10")}
-        shapes |= {"head.weight": (k, b), "head.bias": (k,)}
+        if kind == "free":
+            shapes = {"0.weight": (b, a), "0.bias": (b,), "0.scale": ()}
+        body, head = set(shapes), "10" if kind == "free" else "head"
+        shapes |= {f"{head}.weight": (k, b), f"{head}.bias": (k,)}
         parameters = {
             name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
         }
         source = {
             name: torch.randn(p.shape, generator=generator)
             for name, p in parameters.items()
-            if name.startswith("trunk")
+            if name in body
         }
         alpha, beta = (
             0.0 if kind == free else uniform(generator, 0.3, 1.3) for free in ("free", "deep")
@@ -79,7 +83,8 @@ def source_penalty(parameters, source, alpha, beta):
 
     parameters: dict name -> tensor, the model's, trunk and head.
     source: dict name -> tensor of the same shape, where training
-        started. It has the trunk's names only: the head is new.
+        started. It has the trunk's names only, whatever they are:
+        the head is new.
     alpha: factor of the squared distance to the source.
     beta: factor of the squared norm of what has no source.
     """
@@ -116,6 +121,19 @@ def _(parameters, source, alpha, beta):
         (p - value).square().sum() for p, value in zip(trunk, source.values(), strict=True)
     )
     return alpha * near + beta * sum(p.square().sum() for p in head)
+
+
+@source_penalty.mistake(
+    "You tell trunk and head by how their names begin. Other networks have other names:"
+    " what is in `source` has a place to go back to."
+)
+def _(parameters, source, alpha, beta):
+    return sum(
+        alpha * (p - source[name]).square().sum()
+        if name.startswith("trunk")
+        else beta * p.square().sum()
+        for name, p in parameters.items()
+    )
 
 
 @source_penalty.mistake(
@@ -205,9 +223,19 @@ def _net(generator, dimensions=1, classes=None, **options):
     return network(generator, classes, dimensions=dimensions, **options)
 
 
+class _DroppingHead(nn.Linear):
+    """A linear head with a dropout before it."""
+
+    def forward(self, features):
+        return super().forward(nn.functional.dropout(features, 0.5, self.training))
+
+
 def _probe_inputs(dimensions, dropout=False):
     def draw(generator):
         model, inputs = _net(generator, dimensions, dropout=dropout)
+        if dropout:
+            sides = model.head.in_features, model.head.out_features
+            model.head = filled(_DroppingHead(*sides), generator)
         return model, batch(generator, 6, inputs, dimensions) + 1
 
     return draw
@@ -217,15 +245,17 @@ def _probe(answer, model, x):
     """What two epochs of training do to the model that the answer returns.
 
     Epochs begin with `train()` and end with `eval()`. All that wants gradients is trained, and has
-    a weight decay, so that it moves. Told is what the trunk gives before and after, never a flag.
+    a weight decay, so that it moves. Told is what the parts give before and after, never a flag.
+    A dropout drops the same in every answer, whatever was drawn before.
     """
     model = answer(twin(model))
     expect(isinstance(model, nn.Module), "the model", model)
     statistics = [b.clone() for b in model.trunk.buffers()]
     model(x)
     trained = [p for p in model.parameters() if p.requires_grad]
-    for _ in range(2):
+    for epoch in range(2):
         model.train()
+        torch.default_generator.manual_seed(epoch)
         loss = model(x).square().mean() + sum(p.square().sum() for p in trained)
         if trained:
             for p, g in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True)):
@@ -233,6 +263,8 @@ def _probe(answer, model, x):
         model.eval()
     model.train()
     training = model.trunk(x).detach()
+    torch.default_generator.manual_seed(0)
+    dropped = model.head(torch.ones_like(training)).detach()
     model.eval()
     return {
         "trunk's output in evaluation mode": model.trunk(x).detach(),
@@ -240,6 +272,7 @@ def _probe(answer, model, x):
         "running statistics stay": all(map(torch.equal, statistics, model.trunk.buffers())),
         "head's weights": model.head.weight.detach().clone(),
         "head's bias": model.head.bias.detach().clone(),
+        "head's output in training mode": dropped,
     }
 
 
@@ -269,12 +302,12 @@ def _probe(answer, model, x):
 def feature_extractor(model):
     """Make `model.trunk` a fixed feature extractor; return the model.
 
-    Only `model.head` may still be trained. The trunk has a BatchNorm
-    and maybe a dropout. Others then train the model as usual: they
-    call `model.train()` in every epoch, and give the parameters that
-    want gradients to an optimizer. The trunk's parameters, running
-    statistics and output for an image must stay what they are now
-    in evaluation mode.
+    Only `model.head` may still be trained. The trunk has a BatchNorm,
+    and trunk and head may have a dropout; the head's works on. Others
+    then train the model as usual: they call `model.train()` in every
+    epoch, and give the parameters that want gradients to an
+    optimizer. The trunk's parameters, running statistics and output
+    for an image must stay what they are now in evaluation mode.
     """
 
     ### BEGIN SOLUTION
@@ -345,6 +378,18 @@ def _(model):
 def _(model):
     model.requires_grad_(False)
     model.trunk.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
+    return model
+
+
+@feature_extractor.mistake(
+    "The trunk stays as it is, but so does the mode of the whole model: after model.train() the"
+    " head's dropout has to work. Keep the trunk alone in evaluation mode."
+)
+def _(model):
+    model.trunk.requires_grad_(False)
+    model.register_forward_pre_hook(lambda module, inputs: module.eval() and None)
+    model.eval()
+    model.train = lambda mode=True: model
     return model
 
 
@@ -439,6 +484,9 @@ def _set_up(answer, model, classes, rate, x):
     The steps are taken along gradients that are given, so that nothing depends on how the head is
     drawn; who wants no gradient gets none.
     """
+    torch.default_generator.manual_seed(1)
+    again = named(answer(twin(model), classes, rate), "model", "optimizer")["model"]
+    torch.default_generator.manual_seed(2)
     model = twin(model)
     model.trunk.eval()
     old = model.head.weight.detach().clone()
@@ -456,6 +504,7 @@ def _set_up(answer, model, classes, rate, x):
         "head": type(model.head).__name__,
         "head's weights are all alike": _all_alike(model.head),
         "head has rows of the old one": _has_rows(model.head, old),
+        "head is the same in every run": all(map(torch.equal, _weights(model), _weights(again))),
         "optimizer": type(optimizer).__name__,
         "parameters of no layer in it": len(held - {id(p) for p in parameters}),
         "parameters of the trunk in it": len(held & {id(p) for p in trained}),
@@ -476,6 +525,11 @@ def _set_up(answer, model, classes, rate, x):
         "moves of the trunk": [m for p, m in zip(parameters, moves) if id(p) in of_trunk],
         "moves of the head": [m for p, m in zip(parameters, moves) if id(p) not in of_trunk],
     }
+
+
+def _weights(model):
+    """The weights of its head, as they are now."""
+    return [p.detach().clone() for p in model.head.parameters() if p.ndim > 1]
 
 
 def _all_alike(head):
@@ -604,6 +658,16 @@ def _(model, classes, rate):
     return model, torch.optim.SGD(_groups(model, rate))
 
 
+@fine_tuning.mistake(
+    "You set the seed: every run draws the same head, and what is random afterwards is the same,"
+    " too. Leave the seed to the one who starts the run."
+)
+def _(model, classes, rate):
+    torch.manual_seed(0)
+    model.head = nn.Linear(model.head.in_features, classes)
+    return model, torch.optim.SGD(_groups(model, rate), momentum=0.9)
+
+
 def _with_options(**options):
     def wrong(model, classes, rate):
         model.head = nn.Linear(model.head.in_features, classes)
@@ -661,22 +725,32 @@ class _Wrapped(nn.Module):
         return self.module(x)
 
 
-def _checkpoint_inputs(dimensions, prefix="", lose=False):
+def _checkpoint_inputs(dimensions, prefix="", lose=False, head="head"):
     """A fresh model and a source checkpoint of the same architecture.
 
-    As nn.DataParallel would save it, or with a tensor lost. It holds a part that the model lacks,
-    and its names come in no order.
+    As nn.DataParallel would save it, or with a tensor lost, or with another name for its head. It
+    holds a part that the model lacks, and its names come in no order. A part of the trunk has
+    `head` in its name, a part of the head `trunk`.
     """
 
     def draw(generator):
         body, _, width = trunk(generator, dimensions)
-        deep = nn.Sequential(body, _Wrapped(layer(1, width, width)))
-        model = filled(TrunkAndHead(deep, nn.Linear(width, whole(generator, 3, 7))), generator)
-        state = {name: value.clone() for name, value in model.state_dict().items()}
+        deep = nn.Sequential()
+        deep.add_module("0", body)
+        deep.add_module("attention_head", _Wrapped(layer(1, width, width)))
+        top = nn.Sequential()
+        top.add_module("trunk_norm", nn.LayerNorm(width))
+        top.add_module("out", nn.Linear(width, whole(generator, 3, 7)))
+        model = filled(TrunkAndHead(deep, top), generator)
+        state = {
+            name if name.startswith("trunk.") else head + name.removeprefix("head"): value.clone()
+            for name, value in model.state_dict().items()
+        }
         filled(model, generator)
         state["auxiliary.weight"] = torch.randn(2, width, generator=generator)
         if lose:
-            names = [name for name in state if "trunk" in name and "num_batches" not in name]
+            names = [name for name in state if name.startswith("trunk.")]
+            names = [name for name in names if "num_batches" not in name]
             del state[names[whole(generator, 0, len(names))]]
         state = shuffled(generator, state)
         return model, {prefix + name: value for name, value in state.items()}
@@ -694,7 +768,8 @@ def _load(answer, model, state):
     source = {name.removeprefix("module."): value for name, value in saved.items()}
     told = dict.fromkeys(("not loaded", "head's own, but changed"), "none")
     told |= {"raises a ValueError": False, "raises another error": False}
-    told |= {"training changes the checkpoint": False}
+    told |= {"training changes the checkpoint": False, "wants no gradients any more": "none"}
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
     incomplete = any(name.startswith("trunk.") and name not in source for name in own)
     try:
         model = answer(twin(model), state)
@@ -706,6 +781,7 @@ def _load(answer, model, state):
             raise
         return told | {"raises another error": True}
     expect(isinstance(model, nn.Module), "the model", model)
+    left = [name for name, p in model.named_parameters() if p.requires_grad]
     loaded = {name: value.clone() for name, value in model.state_dict().items()}
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data.add_(1)
@@ -723,6 +799,7 @@ def _load(answer, model, state):
         "not loaded": other("trunk.", source),
         "head's own, but changed": other("head.", own),
         "training changes the checkpoint": not all(kept),
+        "wants no gradients any more": ", ".join(k for k in trained if k not in left) or "none",
     }
 
 
@@ -745,7 +822,7 @@ def _starter(model, state):
 @exercise(
     [
         _checkpoint_inputs(2, "module."),
-        _checkpoint_inputs(1),
+        _checkpoint_inputs(1, head="classifier"),
         _checkpoint_inputs(3, lose=True),
     ],
     points=3,
@@ -838,6 +915,18 @@ def _(model, state):
 def _(model, state):
     wanted = [name for name in model.state_dict() if name.startswith("trunk.")]
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return model
+
+
+@load_trunk.mistake(
+    "You ask whether a name has `head` in it. What counts is how it begins: a layer of the trunk"
+    " may have `head` in its name as well."
+)
+def _(model, state):
+    state = {name.removeprefix("module."): v for name, v in state.items() if "head" not in name}
+    skipped = model.load_state_dict(state, strict=False)
+    if any("head" not in name for name in skipped.missing_keys):
+        raise ValueError("incomplete")
     return model
 
 
@@ -1000,7 +1089,11 @@ def _hasty(transfer, scratch, limit):
 
 
 @exercise(
-    [_tables(1, 1.05), _tables(-1, 1.6), _tables(0, 0.96), _tables(0, 0.3), _tables(1, 2.7)],
+    [
+        *(_tables(1, share) for share in (1.05, 2.7)),
+        *(_tables(0, share) for share in (0.96, 0.8, 0.3)),
+        _tables(-1, 1.25),
+    ],
     points=3,
     grad=False,
     device=False,

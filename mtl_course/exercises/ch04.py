@@ -320,20 +320,21 @@ def _(z, heads):
 def _mixture(kind):
     """Examples, features, experts, outputs and tasks whose numbers all differ.
 
-    one: one example, expert, feature and output each, of two tasks; sharp: logits so large that
-    one expert gets nearly everything.
+    one: one example, expert, feature and output each, of two tasks; sharp: logits so far apart
+    that one expert gets nearly everything, and about 100, so that in 32 bits their exponentials
+    are infinite.
     """
 
     def draw(generator):
         rows, d, k, experts, tasks = different(generator, 5, 2, 8)
         if kind == "one":
             rows, d, k, experts, tasks = 1, 1, 1, 1, 2
-        width = 8.0 if kind == "sharp" else 2.0
+        width, level = (8.0, 100.0) if kind == "sharp" else (2.0, 0.0)
         return (
             torch.randn(rows, d, generator=generator),
             torch.randn(experts, rows, k, generator=generator),
             width * torch.randn(tasks, experts, d, generator=generator) / d**0.5,
-            torch.randn(tasks, experts, generator=generator),
+            level + torch.randn(tasks, experts, generator=generator),
         )
 
     return draw
@@ -360,7 +361,8 @@ def expert_mixture(x, experts, W, b):
     softmax(W_t x + b_t)_e times the output of expert e.
 
     x: [B, d]; experts: their outputs on x, [E, B, k]; gates:
-    W [T, E, d] and b [T, E]. Return [T, B, k].
+    W [T, E, d] and b [T, E]. Return [T, B, k]. What goes into
+    the softmax may be in the hundreds.
     """
     ### BEGIN SOLUTION
     features = []
@@ -400,6 +402,15 @@ expert_mixture.law(LEAVES_NO_TRACE)(leaves_no_trace)
 )
 def _(x, experts, W, b):
     return _mixed(_logits(x, W, b).softmax(1), experts)
+
+@expert_mixture.mistake(
+    "The exponential of a large number is infinite, and infinite over infinite is nan. softmax()"
+    " takes the largest one away first, which changes no share."
+)
+def _(x, experts, W, b):
+    shares = _logits(x, W, b).exp()
+    return _mixed(shares / shares.sum(-1, keepdim=True), experts)
+
 
 
 @expert_mixture.mistake(
@@ -677,7 +688,10 @@ def _(sizes, orders, batch):
 # ----------------------------------------------------------------- 5. the trunk that was not shared
 # inputs
 def _setting(tasks):
-    """A nested trunk that holds a BatchNorm and a frozen layer, and a head for each task."""
+    """A nested trunk that holds a BatchNorm and a frozen layer, and a head for each task.
+
+    Of three heads two have a layer in common.
+    """
 
     def draw(generator):
         body, inputs, width = trunk(generator, frozen=True, shared=tasks == 2)
@@ -687,6 +701,10 @@ def _setting(tasks):
                 for i, task in enumerate(task_names(generator, tasks))
             }
         )
+        if tasks == 3:
+            common = filled(nn.Linear(width, width), generator)
+            for task in list(heads)[1:]:
+                heads[task] = nn.Sequential(common, heads[task])
         return body, heads, 0.02, batch(generator, 6, inputs)
 
     return draw
@@ -733,7 +751,8 @@ def _each_its_own(trunk, heads, rate):
     trunk: nn.Module; heads: dict task -> nn.Module. Return a
     dict task -> nn.Sequential(trunk, head), and a
     torch.optim.SGD with learning rate `rate` that holds every
-    parameter of all networks exactly once.
+    parameter of all networks exactly once. Two heads may have
+    a layer in common.
     """
     networks, parameters = {}, []
     for task, head in heads.items():
@@ -794,6 +813,15 @@ def _(trunk, heads, rate):
     return networks, torch.optim.SGD(
         [p for network in networks.values() for p in network.parameters()], lr=rate
     )
+
+
+@networks_on_one_trunk.mistake(
+    "The trunk is held once, but a layer that two heads have in common is held twice, and it is"
+    " stepped as often."
+)
+def _(trunk, heads, rate):
+    own = [p for head in heads.values() for p in head.parameters()]
+    return _on(trunk, heads), torch.optim.SGD([*trunk.parameters(), *own], lr=rate)
 
 
 @networks_on_one_trunk.mistake(

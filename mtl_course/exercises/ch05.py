@@ -37,6 +37,13 @@ def _counts(generator):
     return prediction, target
 
 
+def _alone(generator):
+    """One task, one of whose labels is missing."""
+    prediction, target = torch.randn(2, whole(generator, 4, 7), 1, generator=generator)
+    target[1] = float("nan")
+    return prediction, target
+
+
 def _losses_of(answer, prediction, target):
     """Labels are given: a gradient with respect to them is not asked for."""
     return answer(prediction, target.detach())
@@ -44,7 +51,7 @@ def _losses_of(answer, prediction, target):
 
 # reference
 @exercise(
-    [_table(False), _table(True), _counts],
+    [_table(False), _table(True), _counts, _alone],
     points=2,
     call=_losses_of,
     hints=(

@@ -526,8 +526,8 @@ def _(J, orders):
 
 
 @pcgrad_direction.mistake(
-    "A small number is added to g_j . g_j, and for gradients of 1e-6 it is not small:"
-    " exercise 1 warns of it. None of the gradients is zero."
+    "A small fixed number is compared with a dot product, or added to one, and for gradients of"
+    " 1e-6 it is not small. None of the gradients is zero, and a conflict is below 0."
 )
 def _(J, orders):
     total = 0
@@ -850,8 +850,8 @@ def _(G, w):
 
 
 @nash_step.mistake(
-    "A small number is added to the diagonal of the second derivatives. 1/w^2 makes the matrix"
-    " invertible already, and beside gradients of 1e-6 no such number is small."
+    "A small fixed number is at work: added to the second derivatives, which 1/w^2 makes"
+    " invertible already, or as a limit for the weights. In another unit it is not small."
 )
 def _(G, w):
     ridge = 1e-8 * torch.eye(len(w), dtype=w.dtype, device=w.device)

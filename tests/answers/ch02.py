@@ -5,8 +5,8 @@ RIGHT = {
         """
 def source_penalty(parameters, source, alpha, beta):
     near = [(p - source[name]).flatten()
-            for name, p in parameters.items() if name.startswith("trunk")]
-    new = [p.flatten() for name, p in parameters.items() if not name.startswith("trunk")]
+            for name, p in parameters.items() if name in source]
+    new = [p.flatten() for name, p in parameters.items() if name not in source]
     return alpha * torch.cat(near).square().sum() + beta * torch.cat(new).square().sum()
 """,
         """

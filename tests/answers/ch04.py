@@ -117,7 +117,9 @@ def networks_on_one_trunk(trunk, heads, rate):
     networks = {}
     for task, head in heads.items():
         networks[task] = nn.Sequential(trunk, head)
-        optimizer.add_param_group({"params": head.parameters()})
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        own = [p for p in head.parameters() if p not in held]
+        optimizer.add_param_group({"params": own})
     return networks, optimizer
 """,
         """
