@@ -231,7 +231,13 @@ def _thin(n, d, k, tasks):
 
 # reference
 @exercise(
-    [_shared(0.05, 0.1), _shared(0.8, 1.6), _thin(5, 1, 1, 3), _thin(1, 4, 3, 2), _thin(4, 3, 2, 1)],
+    [
+        _shared(0.05, 0.1),
+        _shared(0.8, 1.6),
+        _thin(5, 1, 1, 3),
+        _thin(1, 4, 3, 2),
+        _thin(4, 3, 2, 1),
+    ],
     points=3,
     grad=False,
     hints=(
@@ -637,7 +643,7 @@ def _with_zeros(generator):
 
 
 def _equal_gains(generator):
-    """Many gains are equal, and equal to what single training gives: the place tells the diagonal."""
+    """Many gains are equal, on the diagonal too: only its place tells it apart."""
     tasks = whole(generator, 7, 10)
     order = torch.randperm(tasks, generator=generator).tolist()
     gains = torch.randint(1, 4, (tasks, tasks), generator=generator).double()
