@@ -35,6 +35,12 @@ def _with_signs(generator):
     return _randn(generator, tasks, d), S
 
 
+def _one_weight(generator):
+    """Tasks with a single weight each: W has one column, which must stay a column."""
+    tasks = whole(generator, 3, 7)
+    return _randn(generator, tasks, 1), 0.2 + _rand(generator, tasks, tasks)
+
+
 def _penalty_of(answer, W, S):
     """The similarities are given: a gradient with respect to them is not asked for."""
     return answer(W, S.detach())
@@ -42,7 +48,7 @@ def _penalty_of(answer, W, S):
 
 # reference
 @exercise(
-    [_graph, _with_signs],
+    [_graph, _with_signs, _one_weight],
     points=2,
     call=_penalty_of,
     hints=(
@@ -66,7 +72,8 @@ def laplacian_penalty(W, S):
 
     W: weights [T, d], one row per task; S: similarities [T, T],
     not symmetric; its diagonal means nothing.
-    Return a scalar tensor.
+    Return a scalar tensor. Its gradient reaches W, which is
+    trained; S is given.
     """
     ### BEGIN SOLUTION
     S = (S + S.T) / 2
@@ -83,12 +90,18 @@ def _(answer, W, S):
 
 @laplacian_penalty.law("weights c times as large: the penalty is c^2 times as large")
 def _(answer, W, S):
-    want = answer(W, S)
-    close = 1e-9 * (S.abs().max() * W.square().sum())
-    return all(
-        torch.isclose(answer(c * W, S) / c**2, want, rtol=1e-6, atol=float(close))
-        for c in (1e-6, 1e6)
-    )
+    return _all_close(W, S, answer(W, S), (answer(c * W, S) / c**2 for c in (1e-6, 1e6)))
+
+
+@laplacian_penalty.law("similarities c times as large: the penalty is c times as large")
+def _(answer, W, S):
+    return _all_close(W, S, answer(W, S), (answer(W, c * S) / c for c in (1e-8, 1e8)))
+
+
+def _all_close(W, S, want, found):
+    """In double precision: neither factor is a power of 2, so single precision rounds otherwise."""
+    close = 1e-11 * float(S.abs().max() * W.square().sum())
+    return all(torch.isclose(value, want, rtol=1e-10, atol=close) for value in found)
 
 
 laplacian_penalty.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -201,9 +214,30 @@ def _shared(low, high):
     return draw
 
 
+def _thin(n, d, k, tasks):
+    """The same with axes of length 1, which must not be squeezed away."""
+
+    def draw(generator):
+        return (
+            _randn(generator, n, d),
+            _randn(generator, n, tasks),
+            _randn(generator, k, d),
+            _randn(generator, tasks, k),
+            uniform(generator, 0.05, 0.1),
+        )
+
+    return draw
+
+
 # reference
 @exercise(
-    [_shared(0.05, 0.1), _shared(0.8, 1.6)],
+    [
+        _shared(0.05, 0.1),
+        _shared(0.8, 1.6),
+        _thin(5, 1, 1, 3),
+        _thin(1, 4, 3, 2),
+        _thin(4, 3, 2, 1),
+    ],
     points=3,
     grad=False,
     hints=(
@@ -247,7 +281,8 @@ def _(answer, x, y, W, V, rate):
         scaled_y, scaled_V = y.clone(), V.clone()
         scaled_y[:, 0] *= factor
         scaled_V[0] *= factor
-        if not torch.allclose(answer(x, scaled_y, W, scaled_V, rate)[1:, 0], want, atol=1e-6):
+        found = answer(x, scaled_y, W, scaled_V, rate)[1:, 0]
+        if not torch.allclose(found, want, rtol=1e-9, atol=1e-9):
             return False
     return True
 
@@ -426,15 +461,18 @@ def _no_groups(generator):
     """Ties of any strength.
 
     A task's own row does not tell its side, scaling by the degrees cuts elsewhere, and one task
-    lies near the middle: only the sign of its entry tells where it belongs.
+    lies so near the middle, on the side without task 0, that a tolerance would move it: only the
+    sign of its entry tells where it belongs.
     """
     while True:
         tasks = whole(generator, 8, 11)
         S = (_rand(generator, tasks, tasks) ** 3).triu(1) + 0.01
         S = (S + S.T) * (1 - torch.eye(tasks, dtype=S.dtype))
         values, vectors = torch.linalg.eigh(_laplacian(S))
-        nearest = vectors[:, 1].abs().min()
-        sure = values[2] - values[1] > 0.05 and 1e-4 < nearest < 0.01
+        nearest = (vectors[:, 1] * vectors[0, 1].sign()).clamp(max=0)
+        nearest = nearest[nearest < 0].abs().min()
+        least = vectors[:, 1].abs().min()
+        sure = values[2] - values[1] > 0.05 and 1e-4 < least == nearest < 1e-3
         if sure and not torch.equal(_side(_laplacian(S), 1), _side(_scaled(S), 1)):
             return (S,)
 
@@ -604,6 +642,15 @@ def _with_zeros(generator):
     return gains, [groups[i] for i in torch.randperm(4, generator=generator)]
 
 
+def _equal_gains(generator):
+    """Many gains are equal, on the diagonal too: only its place tells it apart."""
+    tasks = whole(generator, 7, 10)
+    order = torch.randperm(tasks, generator=generator).tolist()
+    gains = torch.randint(1, 4, (tasks, tasks), generator=generator).double()
+    gains[order[-1], order[-2]] = gains[order[-2], order[-2]]
+    return gains, [order[:2], order[2:3], order[3:]]
+
+
 # reference
 def _inflated(gains, groups):
     """Mean over all T tasks of the gain that a grouping promises:
@@ -623,7 +670,7 @@ def _inflated(gains, groups):
 
 
 @exercise(
-    [_groups, _with_zeros],
+    [_groups, _with_zeros, _equal_gains],
     points=2,
     grad=False,
     starter=_inflated,
@@ -649,6 +696,16 @@ def promised_gain(gains, groups):
 @promised_gain.law("tasks that are all alone promise nothing")
 def _(answer, gains, groups):
     return float(answer(gains, [[t] for t in range(len(gains))])) == 0
+
+
+@promised_gain.law("gains in a smaller unit: the promise is smaller by the same factor")
+def _(answer, gains, groups):
+    want = answer(gains, groups)
+    close = 1e-11 * float(gains.abs().max())
+    return all(
+        torch.isclose(answer(c * gains, groups) / c, want, rtol=1e-10, atol=close)
+        for c in (0.01, 1e-9)
+    )
 
 
 promised_gain.law(LEAVES_NO_TRACE)(leaves_no_trace)
@@ -773,7 +830,13 @@ def _(answer, n, hub_n, leaves, lam):
 
 @hub_pull.law("with a tie that is nearly loose it is lam / n")
 def _(answer, n, hub_n, leaves, lam):
-    return abs(answer(n, hub_n, leaves, 1e-6 * n) - 1e-6) < 1e-9
+    return abs(answer(n, hub_n, leaves, 1e-5 * n) - 1e-5) < 2e-7
+
+
+@hub_pull.law("all counts and lam a thousand times as large: the same pull")
+def _(answer, n, hub_n, leaves, lam):
+    more = answer(1000 * n, 1000 * hub_n, leaves, 1000 * lam)
+    return abs(more - answer(n, hub_n, leaves, lam)) < 1e-6
 
 
 # mistakes

@@ -29,6 +29,13 @@ def laplacian_penalty(W, S):
     i, j = torch.triu_indices(len(W), len(W), offset=1)
     return ((S[i, j] + S[j, i]) / 2 * (W[i] - W[j]).square().sum(-1)).sum()
 """,
+        """
+def laplacian_penalty(W, S):
+    gap = torch.func.vmap(
+        torch.func.vmap(lambda a, b: ((a - b) ** 2).sum(), (None, 0)), (0, None)
+    )
+    return (S * gap(W, W)).sum() * 0.5
+""",
     ],
     "step_affinity": [
         """
@@ -116,6 +123,13 @@ def cut(S):
     v = vectors[:, order[1]].real
     groups = [0 if torch.sign(x) == torch.sign(v[0]) else 1 for x in v]
     return torch.tensor(groups, device=S.device)
+""",
+        """
+def cut(S):
+    L = S.sum(1).diag() - S
+    lifted = L + 4 * L.diagonal().max() * torch.ones_like(S)
+    v = torch.linalg.eigh(lifted)[1][:, 0]
+    return (v.sign() != v[0].sign()).long()
 """,
     ],
     "promised_gain": [
@@ -205,6 +219,21 @@ def hub_pull(n, hub_n, leaves, lam):
     zero = torch.zeros(2, dtype=torch.float64)
     H, g = torch.func.hessian(squares)(zero), torch.func.grad(squares)(zero)
     return torch.linalg.solve(H, -g)[0].item()
+""",
+        """
+def hub_pull(n, hub_n, leaves, lam):
+    from scipy.optimize import minimize
+
+    def cost(z):
+        leaf, hub = z
+        squares = leaves * n * leaf**2 + hub_n * (hub - 1) ** 2 + lam * leaves * (leaf - hub) ** 2
+        return squares / (n + hub_n + lam * leaves)
+
+    return minimize(cost, [0.5, 0.5], tol=1e-14).x[0]
+""",
+        """
+def hub_pull(n, hub_n, leaves, lam):
+    return hub_n / (hub_n * (n / lam + 1) + leaves * n)
 """,
     ],
 }

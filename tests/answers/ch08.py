@@ -183,6 +183,16 @@ def fair_gain(joint, rivals):
     gains -= rivals[name]["test"]
     return name, gains
 """,
+        """
+import numpy as np
+
+
+def fair_gain(joint, rivals):
+    fair = [n for n in rivals if rivals[n]["compute"] <= joint["compute"]]
+    means = [np.mean(rivals[n]["validation"].cpu().numpy()) for n in fair]
+    name = fair[int(np.argmax(means))]
+    return name, joint["test"] - rivals[name]["test"]
+""",
     ],
 }
 
