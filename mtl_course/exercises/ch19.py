@@ -684,8 +684,8 @@ def _results(fair=True, kept=True, odd=False):
     """A table of results, and the name of the row that is to be judged.
 
     fair: whether it has any fair rival. kept: whether the row keeps images at all; if not, another
-    scenario's name is part of its own. odd: the row's scenario is part of another's name; the row and
-    a rival have an accuracy of 0 each, and two differences that are equal, and the rival's name
+    scenario's name is part of its own. odd: the row's scenario is part of another's name; the row
+    and a rival have an accuracy of 0 each, and two differences that are equal, and the rival's name
     begins with the row's; another row has the very same results as the row.
     """
 
