@@ -21,8 +21,10 @@ def nearest_prototype(z, y, query, ways):
         scores = []
         for k in range(ways):
             mine = z[y == k]
-            scores.append(torch.exp(-((q - mine.sum(0) / len(mine)) ** 2).sum()))
-        rows.append(torch.stack(scores) / sum(scores))
+            scores.append(-((q - mine.sum(0) / len(mine)) ** 2).sum())
+        scores = torch.stack(scores)
+        shares = torch.exp(scores - scores.max())
+        rows.append(shares / shares.sum())
     return torch.stack(rows)
 """,
         """
