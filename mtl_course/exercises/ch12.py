@@ -632,7 +632,7 @@ def lp_then_ft(B, X, y, rate, steps):
 )
 def _(answer, B, X, y, rate, steps):
     kept, v = answer(B, X, y, rate, 0)
-    fitted = X @ B.T @ v
+    fitted = (X @ B.T @ v).detach()
     again, w = answer(B, X, fitted, rate, steps)
     return (
         torch.equal(kept, B)
@@ -768,6 +768,12 @@ def _heads(shared, gone, added, turn=True):
 
     def draw(generator):
         names = [NAMES[i] for i in torch.randperm(len(NAMES), generator=generator).tolist()]
+        if gone and added:
+            # Two classes, one before and one after, of which one name begins with the other.
+            pair = ["cat", "catfish"] if whole(generator, 0, 2) else ["catfish", "cat"]
+            names = [name for name in names if name not in pair]
+            names.insert(shared, pair[0])
+            names.insert(shared + gone, pair[1])
         both, before, after = (
             names[:shared],
             names[shared : shared + gone],
@@ -990,6 +996,8 @@ def _judged(unmet, own=True, share=None):
         base = 0.4 + 0.3 * torch.rand(1, len(kinds), seeds, generator=generator).double()
         while True:
             gaps = _gaps(generator, len(kinds), seeds, limit, len(met))
+            if not own:
+                gaps[0, 0] = 0.0  # as good as the network in use, seed by seed
             tables = base + torch.cat([torch.zeros_like(base), gaps])
             means = tables.mean(dim=2)
             mixed, most = means @ share_of, means[:, share_of.argmax()]

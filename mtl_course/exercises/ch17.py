@@ -454,14 +454,25 @@ def _with_slopes(answer, A, B, a, b, theta, rate, reach, scale):
     def judge(t):
         return scale * torch.tanh(t @ B.T - b) @ B
 
-    kept = theta.detach().clone()
-    term = required(answer(slope, judge, theta, rate, reach))
-    return {"term": term / scale, "theta stays as it is": torch.equal(theta, kept)}
+    kept, points = theta.detach().clone(), []
+
+    def seen(t):
+        points.append(t.detach().clone())
+        return slope(t)
+
+    term = required(answer(seen, judge, theta, rate, reach))
+    away = max((float((t.to(kept) - kept).norm()) for t in points), default=0.0)
+    return {
+        "term": term / scale,
+        "theta stays as it is": torch.equal(theta, kept),
+        # an exact derivative takes no differences
+        "differences reach as far as they are to": away == 0 or abs(away - reach) < 0.01 * reach,
+    }
 
 
 # reference
 @exercise(
-    [_two_losses(1.0), _two_losses(1e4), _two_losses(1e-6)],
+    [_two_losses(1.0), _two_losses(1e4), _two_losses(1e-9)],
     points=3,
     call=_with_slopes,
     grad=False,
@@ -580,6 +591,14 @@ def _(slope, judge, theta, rate, reach):
     g = judge(theta - rate * slope(theta))
     h = reach / g.norm()
     return -rate * (slope(theta + h * g) - slope(theta)) / h
+
+
+@dropped_term.mistake(
+    "The term is right, but your two points are `reach` apart, so each of them lies only half as"
+    " far from theta as it is to."
+)
+def _(slope, judge, theta, rate, reach):
+    return dropped_term(slope, judge, theta, rate, reach / 2)
 
 
 @dropped_term.mistake("The inner rate is missing: without it this is H g' alone, or minus that.")

@@ -13,17 +13,17 @@ from .outcomes import named, required, scalar
 
 # ------------------------------------------------------------------------------------ 1. prototypes
 # inputs
-def _features(counts, d, queries=4, size=1.0):
+def _features(counts, d, queries=4, size=1.0, mean=1.0):
     """Support features of classes with these numbers of examples, and queries.
 
-    In mixed order; float64. size: of the features.
+    In mixed order; float64. size: of the features; mean: in units of that size.
     """
 
     def draw(generator):
         y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         y = y[torch.randperm(len(y), generator=generator)]
         z, query = (
-            size * (torch.randn(n, d, generator=generator, dtype=torch.float64) + 1.0)
+            size * (torch.randn(n, d, generator=generator, dtype=torch.float64) + mean)
             for n in (len(y), queries)
         )
         return z, y, query, len(counts)
@@ -38,6 +38,8 @@ def _features(counts, d, queries=4, size=1.0):
         _features([1, 3, 2, 4], 3),
         _features([3, 1, 2], 2, queries=5, size=4.0),
         _features([2, 3], 1, queries=1),
+        _features([1, 2, 1], 6, size=40.0),  # every e^-distance rounds to 0
+        _features([2, 1], 3, queries=2, mean=1e4),  # float32 does not tell them apart
     ],
     points=2,
     hints=(
@@ -97,6 +99,10 @@ def _nearest(
 nearest_prototype.variants(
     _nearest,
     {
+        "Far from all prototypes every e^-distance rounds to 0, and 0 / 0 is no number: take a"
+        " softmax of the negative squared distances, which guards against that.": {
+            "of": lambda far: (-far).exp() / (-far).exp().sum(-1, True)
+        },
         "The distance is not squared. With the square the classifier is linear in the features,"
         " and Gaussians stand behind it.": {
             "of": lambda far: (-far.sqrt()).softmax(-1)
@@ -481,8 +487,8 @@ def _(y, classes, ways, shots, queries, generator):
 
 # ---------------------------------------------------------------------- 3. whose mean and variance?
 # inputs
-def _norm_inputs(n, q, d, size=1.0, still=False):
-    """Features of a support and of queries. size: of the features.
+def _norm_inputs(n, q, d, size=1.0, still=False, mean=1.0):
+    """Features of a support and of queries. size: of the features; mean: in units of that size.
 
     still: whether the first feature is the same in all of the support.
     """
@@ -491,7 +497,7 @@ def _norm_inputs(n, q, d, size=1.0, still=False):
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        support, query = size * (2 * normal(n, d) + 1), size * (normal(q, d) - 1)
+        support, query = size * (2 * normal(n, d) + mean), size * (normal(q, d) + mean - 2)
         if still:
             support[:, 0] = 1.0
         eps = size**2 * uniform(generator, 0.05, 0.55)
@@ -507,6 +513,7 @@ def _norm_inputs(n, q, d, size=1.0, still=False):
         _norm_inputs(4, 3, 2),
         _norm_inputs(9, 1, 4, still=True),
         _norm_inputs(3, 6, 1, size=1e-3),
+        _norm_inputs(6, 2, 2, mean=3e4),  # float32 is too coarse
     ],
     points=2,
     call=lambda answer, *args: named(answer(*args), "support", "query"),

@@ -33,7 +33,7 @@ def _after_a_task(new, size=1.0):
     """
 
     def draw(generator):
-        shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,), "gate": (3,), "offset": ()}
+        shapes = {"trunk.weight": (3, 2), "trunk.bias": (3,), "head": (3,), "offset": ()}
         anchor = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         fisher = {
             name: size * (2 * torch.rand(shape, generator=generator) + 0.1)
@@ -42,7 +42,9 @@ def _after_a_task(new, size=1.0):
         fisher["trunk.weight"][0, 0] = 0.0
         params = {name: p + torch.randn(p.shape, generator=generator) for name, p in anchor.items()}
         if new:
-            params["head.weight"] = torch.randn(2, 3, generator=generator)
+            # A name that begins like an old one, and the shape is the same.
+            params["head.new"] = torch.randn(3, generator=generator)
+            params["new.weight"] = torch.randn(2, 3, generator=generator)
         strength = uniform(generator, 1.0, 5.0)
         params, anchor, fisher = (shuffled(generator, d) for d in (params, anchor, fisher))
         if list(anchor) == list(fisher):
@@ -449,8 +451,11 @@ def _(A, b):
 
 # -------------------------------------------------------------------- 4. distillation: spot the bug
 # inputs
-def _new_task(rows, hidden=None):
-    """A network, images of a new task, and the number of old classes; layers lie two deep."""
+def _new_task(rows, hidden=None, sure=False):
+    """A network, images of a new task, and the number of old classes; layers lie two deep.
+
+    sure: whether the network rules an old class out, so that its probability rounds to 0.
+    """
 
     def draw(generator):
         d, old, new = 2, *different(generator, 2, 2, 5)
@@ -459,6 +464,8 @@ def _new_task(rows, hidden=None):
             trunk = nn.Sequential(nn.Linear(d, hidden), nn.Tanh())
             model = nn.Sequential(trunk, nn.Linear(hidden, old + new))
         model = filled(model, generator).double()
+        if sure:
+            list(model.parameters())[-1].data[0] = -4000.0
         x = torch.randn(rows, d, generator=generator, dtype=torch.float64)
         y = old + torch.randint(new, (rows,), generator=generator)
         return model, x, y, old, whole(generator, 2, 4), uniform(generator, 0.2, 0.3)
@@ -473,7 +480,8 @@ def _trained(answer, model, x, y, old_classes, steps, rate):
     return {
         "the model that was given is returned": returned is model,
         "its parameters": {name: p.detach().clone() for name, p in model.named_parameters()},
-        "it can be trained further": all(p.requires_grad for p in model.parameters()),
+        "it can be trained further": model.training
+        and all(p.requires_grad for p in model.parameters()),
     }
 
 
@@ -501,7 +509,7 @@ def _moving(model, x, y, old_classes, steps, rate):
 
 
 @exercise(
-    [_new_task(4), _new_task(1, hidden=3)],
+    [_new_task(4), _new_task(1, hidden=3), _new_task(3, sure=True)],
     points=2,
     call=_trained,
     grad=False,
@@ -548,8 +556,8 @@ def _soft(logits, T=2.0):
     return F.softmax(logits / T, dim=1)
 
 
-def _cross_entropy(target, output):
-    return -(target * output.log()).sum(dim=1).mean()
+def _cross_entropy(target, logits, T=2.0):
+    return -(target * F.log_softmax(logits / T, dim=1)).sum(dim=1).mean()
 
 
 def _held_to(target, model, x, y, steps, rate, factor=4.0, T=2.0):
@@ -557,7 +565,7 @@ def _held_to(target, model, x, y, steps, rate, factor=4.0, T=2.0):
     target = target.detach()
     for _ in range(steps):
         logits = model(x)
-        held = _cross_entropy(target, _soft(logits[:, : target.shape[1]], T))
+        held = _cross_entropy(target, logits[:, : target.shape[1]], T)
         _descend(model, F.cross_entropy(logits, y) + factor * held, rate)
     return model
 
@@ -577,8 +585,7 @@ def _(model, x, y, old_classes, steps, rate):
 def _(model, x, y, old_classes, steps, rate):
     for _ in range(steps):
         logits = model(x)
-        target = output = _soft(logits[:, :old_classes])
-        held = _cross_entropy(target, output)
+        held = _cross_entropy(_soft(logits[:, :old_classes]), logits[:, :old_classes])
         _descend(model, F.cross_entropy(logits, y) + 4 * held, rate)
     return model
 
@@ -598,6 +605,19 @@ def _(model, x, y, old_classes, steps, rate):
 def _(model, x, y, old_classes, steps, rate):
     target = _soft(model(x)[:, :old_classes])
     return _held_to(target, model, x, y, steps, rate, factor=1.0)
+
+
+@lwf_steps.mistake(
+    "Where the old network rules a class out, its probability rounds to 0, and 0 times the log of 0"
+    " is no number: take the logarithm and the softmax in one, as `log_softmax` does."
+)
+def _(model, x, y, old_classes, steps, rate):
+    target = _soft(model(x)[:, :old_classes]).detach()
+    for _ in range(steps):
+        logits = model(x)
+        held = -(target * _soft(logits[:, :old_classes]).log()).sum(dim=1).mean()
+        _descend(model, F.cross_entropy(logits, y) + 4 * held, rate)
+    return model
 
 
 @lwf_steps.mistake("Target and output have temperature 1: divide both logits by T = 2.")
@@ -628,10 +648,10 @@ def _(model, x, y, old_classes, steps, rate):
     " the old probabilities weight the logarithms of the new ones."
 )
 def _(model, x, y, old_classes, steps, rate):
-    target = _soft(model(x)[:, :old_classes]).detach()
+    old = model(x)[:, :old_classes].detach()
     for _ in range(steps):
         logits = model(x)
-        held = _cross_entropy(_soft(logits[:, :old_classes]), target)
+        held = _cross_entropy(_soft(logits[:, :old_classes]), old)
         _descend(model, F.cross_entropy(logits, y) + 4 * held, rate)
     return model
 
@@ -652,7 +672,7 @@ def _(model, x, y, old_classes, steps, rate):
     target = _soft(model(x)[:, :old_classes]).detach()
     for _ in range(steps):
         logits = model(x)
-        held = _cross_entropy(target, _soft(logits[:, :old_classes]))
+        held = _cross_entropy(target, logits[:, :old_classes])
         new = F.cross_entropy(logits[:, old_classes:], y - old_classes)
         _descend(model, new + 4 * held, rate)
     return model
@@ -663,8 +683,10 @@ def _(model, x, y, old_classes, steps, rate):
 def _results(fair=True, kept=True, odd=False):
     """A table of results, and the name of the row that is to be judged.
 
-    fair: whether it has any fair rival. kept: whether the row keeps images at all. odd: the row and
-    a rival have an accuracy of 0 each, and another row has the very same results as the row.
+    fair: whether it has any fair rival. kept: whether the row keeps images at all; if not, another
+    scenario's name is part of its own. odd: the row's scenario is part of another's name; the row
+    and a rival have an accuracy of 0 each, and two differences that are equal, and the rival's name
+    begins with the row's; another row has the very same results as the row.
     """
 
     def draw(generator):
@@ -685,6 +707,10 @@ def _results(fair=True, kept=True, odd=False):
         fewer = size - whole(generator, 1, 20) if kept else 0
         kinds = ("class", "task", "domain")
         asked, other = (kinds[i] for i in different(generator, 2, 0, 3))
+        if odd:
+            other = f"online {asked}"
+        elif not kept:
+            asked = f"online {other}"
         table = [
             (asked, size, mine),
             (other, more, mine),
@@ -700,6 +726,8 @@ def _results(fair=True, kept=True, odd=False):
                 (asked, more, mine),
             ]
         names = task_names(generator, len(table))
+        if odd:
+            names[-1] = f"{names[0]}, again"
         rows = {}
         for name, (kind, images, ran) in zip(names, table, strict=True):
             # Each row has a string of its own: `is` does not do for `==`.
@@ -708,6 +736,9 @@ def _results(fair=True, kept=True, odd=False):
         if odd:
             same, *_, rival = names
             rows[rival]["accuracy"][mine[3]] = rows[same]["accuracy"][mine[2]] = 0.0
+            for order in mine[:2]:
+                rows[same]["accuracy"][order] = whole(generator, 200, 900) / 1024
+                rows[rival]["accuracy"][order] = rows[same]["accuracy"][order] - 1 / 16
             rows["twin"] = copy.deepcopy(rows[same])
         return shuffled(generator, rows), names[0]
 
@@ -851,6 +882,8 @@ fair_gaps.variants(
             "least": 1,
             "error": lambda gap, a, b: _error(gap, a, b) if len(gap) > 1 else math.nan,
         },
+        "Another scenario's name may hold this one's, or the other way round: compare them with ==,"
+        " not with `in`.": {"scenario": lambda mine, row: mine["scenario"] in row["scenario"]},
         "A row with the very same results is a rival like any other. Tell rows apart by their"
         " names, not by what is in them.": {
             "scenario": lambda mine, row: mine["scenario"] == row["scenario"] and mine != row
@@ -914,6 +947,7 @@ def _forecaster(d, size=1.0, still=False):
         _forecaster(5),
         _forecaster(2, size=1e6),
         _forecaster(4, size=1e-6),
+        _forecaster(1, size=1e8),  # what is left of P is small beside it
         _forecaster(1, still=True),
     ],
     points=3,

@@ -85,6 +85,18 @@ def set_stage(layers, count):
     "lp_then_ft": [
         """
 def lp_then_ft(B, X, y, rate, steps):
+    F = X @ B.T
+    B = B.detach().clone().requires_grad_()
+    v = torch.linalg.solve(F.T @ F, F.T @ y).requires_grad_()
+    optimizer = torch.optim.SGD([B, v], lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ((X @ B.T @ v - y).square().mean() / 2).backward()
+        optimizer.step()
+    return B, v
+""",
+        """
+def lp_then_ft(B, X, y, rate, steps):
     Z = X @ B.T
     v = torch.linalg.pinv(Z) @ y
     B = B.clone()
