@@ -395,6 +395,15 @@ def test_longer_training_differs_by_its_length_alone(data_root, monkeypatch):
     assert found["2"]["tests"]["ProtoNet"]["1"]["accuracy"] == [again["1"]["accuracy"]]
 
 
+def test_no_method_gains_by_a_rate_beyond_that_of_the_longer_record():
+    """As the fine print says."""
+    longer, beyond = (records.load("18", part).results for part in ("longer", "rates"))
+    taken, next_one = (f"{rate:g}" for rate in ch18_deeper.BEYOND)
+    for method, rates in longer["2000"]["rates"].items():
+        assert max(rates, key=rates.get) == taken
+        assert np.mean(beyond[method][next_one]) < np.mean(beyond[method][taken])
+
+
 def test_the_heads_of_the_text_are_those_of_the_experiments():
     """Its cell, run as it stands: Baseline's head, and the frozen embedding's."""
     import json as reader
