@@ -417,7 +417,7 @@ def _only_gradients(layers, count):
 
 @exercise(
     [
-        _for_stages([1, 3], ["batch", "batch", "group"]),
+        _for_stages([1, 2], ["batch", "batch"]),
         _for_stages([1], ["batch", "instance"], dimensions=2),
     ],
     points=3,

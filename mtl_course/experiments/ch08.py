@@ -1,9 +1,9 @@
 """Chapter 8: one residual network for two label sets, and for two digits in one image.
 
 Also a failure of BatchNorm between two sets. The test images are the same for all seeds and no
-choice sees them. `ch08_photos` holds the headline, few labels of CIFAR-100 beside CIFAR-10.
-`ch08_compare` trains and compares, `ch08_features` looks into the trunk, `ch08_gpu` holds the
-experiment at full size. Needs no Jupyter.
+choice sees them. `ch08_partner` sets 20 classes of CIFAR-100 beside the other 80, `ch08_photos` few
+labels of CIFAR-100 beside CIFAR-10. `ch08_compare` trains and compares, `ch08_features` looks into
+the trunk, `ch08_gpu` holds the experiment at full size. Needs no Jupyter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from ..multitask.sharing import HardSharing
 from ..records.pieces import kept
 from ..runtime import device as fastest
 from ..training.evaluation import predict
-from . import ch08_photos
+from . import ch08_partner, ch08_photos
 from .ch02 import images_of
 from .ch08_compare import (
     PARTS,
@@ -289,7 +289,8 @@ def run_rivals(
 
 # Written by ``python -m mtl_course.record 08 --part further --seeds 10:20``, and the others with
 # ``--part photos --seeds 5`` and so on: "photos" before its others, of which "fresh" takes the
-# seeds 5:10. "rivals" takes the 20 seeds of the first record and of "further".
+# seeds 5:10. "partner" takes 210:218. "rivals" takes the 20 seeds of the first record and of
+# "further".
 RECORDS = {
     "further": run_further,
     "rivals": run_rivals,
@@ -297,6 +298,7 @@ RECORDS = {
     "budgets": ch08_photos.run_budgets,
     "wide": ch08_photos.run_wide,
     "fresh": ch08_photos.run_fresh,
+    "partner": ch08_partner.run,
 }
 
 

@@ -15,7 +15,14 @@ from torch import nn
 
 from mtl_course import data, records
 from mtl_course.data.batches import Separate
-from mtl_course.experiments import ch08, ch08_compare, ch08_gpu, ch08_large, ch08_photos
+from mtl_course.experiments import (
+    ch08,
+    ch08_compare,
+    ch08_gpu,
+    ch08_large,
+    ch08_partner,
+    ch08_photos,
+)
 from mtl_course.multitask.fit import evaluate_tasks
 from mtl_course.multitask.sharing import HardSharing
 
@@ -436,7 +443,9 @@ def no_photos(monkeypatch):
         name: (torch.randn(15 * c, 3, 16, 16, generator=g), torch.arange(15 * c) % c, f"{name}, no")
         for name, c in (("cifar100", 100), ("cifar10", 10))
     }
-    monkeypatch.setattr(ch08_photos, "photos", sets.__getitem__)
+    for module in (ch08_photos, ch08_partner):
+        monkeypatch.setattr(module, "photos", sets.__getitem__)
+    ch08_partner.source.cache_clear()
     return sets
 
 
@@ -543,6 +552,114 @@ def test_fresh_draws_are_none_of_the_headlines():
         ch08_photos.run_fresh([4, 5])
 
 
+# ---------------------------------------------------------- photos: 20 classes beside 80 others
+TINY_PARTNER = ch08_partner.Sizes(
+    widths=(2, 4, 4),
+    steps=16,
+    few=4,
+    many=12,
+    alone=8,
+    labels=3,
+    partner=5,
+    held_out=(2, 3),
+    rates=(0.05, 0.1),
+)
+
+
+def test_a_draw_splits_the_hundred_classes(no_photos):
+    sets = ch08_partner.draw(0, TINY_PARTNER)
+    pixels, labels, _ = no_photos["cifar100"]
+    theirs = {}
+    for task, n in (("few", 3), ("many", 5)):
+        x, y = sets[task]["train"]
+        assert torch.equal(y, torch.arange(len(y)) // n)
+        found = [int(labels[(pixels == photo).flatten(1).all(1)]) for photo in x]
+        assert found == [found[n * (k // n)] for k in range(len(x))]
+        theirs[task] = set(found)
+    assert len(theirs["few"]) == 20 and len(theirs["many"]) == 80
+    assert not theirs["few"] & theirs["many"]
+    parts = torch.cat([x for x, _ in sets["few"].values()]).flatten(1)
+    assert len(parts.unique(dim=0)) == len(parts) == 20 * (3 + 2 + 3)
+
+
+def test_the_partners_experiment_runs_at_a_tiny_size(no_photos):
+    lines = []
+    found = ch08_partner.run([0, 1, 2], lines.append, sizes=TINY_PARTNER)
+    assert found["set"] == "cifar100, no"
+    assert found["photos"]["few"] == {"train": 60, "validation": 40, "test": 60}
+    assert found["photos"]["many"]["train"] == 400
+    assert len(lines) == len(found["trials"]) + 3 == 6
+    assert found["accuracy"].keys() == TINY_PARTNER.shares.keys()
+    for method, parts in found["accuracy"].items():
+        assert {part: len(values) for part, values in parts.items()} == {"validation": 3, "test": 3}
+        trials = found["trials"].get(method) or found["trials"]["alone, all the compute"]
+        trials = {float(rate): np.mean(v) for rate, v in trials.items()}
+        rate = found["rates"][method]
+        assert trials[rate] == max(trials.values())
+        low, high = TINY_PARTNER.bounds  # open at its edges
+        assert min(trials) < rate < max(trials) or rate < 3 * low or rate > high / 3
+        again = ch08_partner.trial(method, rate, 1, TINY_PARTNER)
+        assert again == {part: values[1] for part, values in parts.items()}
+
+
+def test_a_grid_is_widened_while_its_edge_is_best(monkeypatch):
+    asked = []
+
+    def fake(method, rate, seed, sizes):
+        asked.append(rate)
+        return {"validation": -abs(np.log(rate / best))}
+
+    monkeypatch.setattr(ch08_partner, "_done", fake)
+    for best, grid in (
+        (0.1, [0.03, 0.1, 0.3]),
+        (0.01, [0.003, 0.01, 0.03, 0.1, 0.3]),
+        (0.001, [0.003, 0.01, 0.03, 0.1, 0.3]),
+        (0.3, [0.03, 0.1, 0.3, 0.9]),
+    ):
+        asked.clear()
+        rate, reached = ch08_partner.chosen("joint", [5, 6], ch08_partner.Sizes())
+        assert list(reached) == grid and sorted(asked) == sorted(2 * grid)
+        assert rate == max(best, 0.003)
+
+
+@pytest.mark.parametrize("sizes", [TINY_PARTNER, replace(TINY_PARTNER, few=8, many=8)])
+def test_the_price_of_each_method_is_what_its_training_passes(no_photos, monkeypatch, sizes):
+    """Photos that go through a trunk in training, counted on their way."""
+    met = []
+    monkeypatch.setattr(ch08_partner, "compose", lambda *_: lambda x, g: met.append(len(x)) or x)
+    # two rounds of the target's 60 photos end in a batch of 4: none does here
+    sizes = replace(sizes, labels=4, partner=6)
+    each = ch08_compare.cost(sizes.plan, {"few": 20, "many": 80})[1]
+    for method, price in ch08_partner.priced(sizes).items():
+        met.clear()
+        ch08_partner.trial(method, 0.1, 3, sizes)
+        assert sum(met) * each == price, method
+
+
+def test_the_fine_tuned_network_starts_from_its_source(no_photos):
+    sets, plan = ch08_partner.draw(0, TINY_PARTNER), TINY_PARTNER.plan
+    state = ch08_partner.source(0, TINY_PARTNER)
+    start = {name: t.clone() for name, t in state.items()}
+    still = ch08_partner.learned(sets, {"few": 8}, plan, 8, 1e-12, 0, state)
+    for name, t in still.trunk.named_parameters():
+        torch.testing.assert_close(t, start[name])
+    assert all(torch.equal(t, start[name]) for name, t in state.items())
+
+
+def test_equal_batches_of_both_sets_make_the_loop_of_the_other_photographs(monkeypatch):
+    """With one order and no augmentation, the networks of both experiments are the same."""
+    held = ch08.label_sets("same digits", 5, 0)
+    sets = {"uci": {"train": held.parts["train"].sets["uci"]}}
+    plan, one = ch08.SETS, Separate({"uci": sets["uci"]["train"]})
+    only = ch08.Data({"train": one}, {"uci": 4})
+    for module in (ch08_photos, ch08_partner):
+        monkeypatch.setattr(module, "compose", lambda *_: lambda x, g: x)
+    ours = ch08_partner.learned(sets, {"uci": 20}, plan, 6, 0.1, 3)
+    theirs = ch08_photos.learned(only, ("uci",), replace(plan, batch=20), 6, 0.1, 3)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_pages_have_labels_that_fit_their_ink():
     x, y = ch08_large.pages(6, 3)
     assert x.shape == (6, 1, 224, 224) and y["kind"].shape == (6, 224, 224)
@@ -606,3 +723,16 @@ def test_a_training_on_photos_is_the_records():
     recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
     found = ch08_photos.trial("alone", 20, results["rates"]["alone"], 0, ch08_photos.Photos())
     assert abs(found["test"]["few"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+def test_a_training_beside_the_partner_is_the_records():
+    record = records.load("08", "partner")
+    recorded = np.array(record.results["accuracy"]["joint"]["test"])
+    rate, seed = record.results["rates"]["joint"], record.provenance["seeds"][0]
+    found = ch08_partner.trial("joint", rate, seed, ch08_partner.Sizes())
+    assert abs(found["test"] - recorded[0]) < 3 * recorded.std(ddof=1) + 1
