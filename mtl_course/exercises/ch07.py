@@ -234,8 +234,7 @@ def _thin(n, d, k, tasks):
     [
         _shared(0.05, 0.1),
         _shared(0.8, 1.6),
-        _thin(5, 1, 1, 3),
-        _thin(1, 4, 3, 2),
+        _thin(1, 1, 1, 3),
         _thin(4, 3, 2, 1),
     ],
     points=3,
