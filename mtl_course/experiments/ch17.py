@@ -87,9 +87,6 @@ OUTER = {
     "schools": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
     "ILEA": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 }
-# families whose outer rate is chosen on the validation tasks of all seeds; elsewhere those of the
-# first choose, which is cheaper and blind to a rate at which another seed fails
-AVERAGED = ("sinusoids",)
 
 RATE = "rate."  # Meta-SGD's rates stand among the parameters under these names
 
@@ -365,8 +362,8 @@ def of_method(
 ) -> dict[str, list[dict]]:
     """Kind -> one row of `judge` per seed, at the outer rate that is best on validation tasks.
 
-    Best by the sum over kinds of "validation", the mean over seeds (on families that are not in
-    `AVERAGED`, the first seed's), each in units of the lowest.
+    Best by the sum over kinds of "validation", the mean over seeds, each in units of the lowest:
+    one seed alone is blind to a rate at which another fails.
     """
     device = families[0].pool[0].device
     f = Functional(families[0].network().to(device))
@@ -379,20 +376,16 @@ def of_method(
         )
     else:
         outer = plan.outer or OUTER[name]
-        ask = len(seeds) if name in AVERAGED else 1
-        params = train(method, name, families[:ask], plan, seeds[:ask], outer)
+        params = train(method, name, families, plan, seeds, outer)
         tried = []
-        for k, family in enumerate(families[:ask]):
+        for k, family in enumerate(families):
             own = {n: p[k] for n, p in params.items()}
             rows = judge(f, own, family, outer, only, *how)
             tried.append([row["validation"] for row in rows.values()])
         tried = torch.tensor(tried).mean(0)  # [kinds, outer]
         best = int((tried / tried.amin(1, keepdim=True)).sum(0).argmin())
         outer = outer[best : best + 1]
-        if ask == len(seeds):
-            params = {n: p[:, best : best + 1] for n, p in params.items()}
-        else:
-            params = train(method, name, families, plan, seeds, outer)
+        params = {n: p[:, best : best + 1] for n, p in params.items()}
     rows = [
         judge(f, {n: p[k] for n, p in params.items()}, family, outer, only, *how)
         for k, family in enumerate(families)
