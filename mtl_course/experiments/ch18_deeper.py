@@ -280,13 +280,23 @@ def picture(where: Domain, plan: Plan, rate: float, seed: int = 0, count: int = 
     return points
 
 
-def _run(name: str, where: Domain, methods, plan: Plan, seeds, report) -> dict:
-    """ "rates", "tests" (method -> shots -> lists over seeds) and "classes" of a set."""
-    rates, tests = {}, {}
-    for method in methods:
-        rates[method] = {}
-        if method in LEARNED:
-            rates[method] = kept(f"{name}, {method}, search", search, method, where, plan)
+def _searched(name: str, where: Domain, methods, plan: Plan) -> dict[str, dict[str, float]]:
+    """Method -> what `search` gives; nothing for one that has no rate."""
+    return {
+        method: kept(f"{name}, {method}, search", search, method, where, plan)
+        if method in LEARNED
+        else {}
+        for method in methods
+    }
+
+
+def _run(name: str, where: Domain, rates, plan: Plan, seeds, report) -> dict:
+    """ "rates", "tests" (method -> shots -> lists over seeds) and "classes" of a set.
+
+    rates: of each method that is run, as `_searched` gives them.
+    """
+    tests = {}
+    for method in rates:
         rate = float(max(rates[method], key=rates[method].get, default="0"))
         rows = [
             kept(f"{name}, {method}, seed {seed}", compare, method, where, plan, rate, seed)
@@ -311,9 +321,9 @@ def run_characters(
     """Handwritten characters of new alphabets: what `_run` gives, and a `picture`. Plain JSON."""
     plan = plan or Plan()
     where = characters(plan)
-    results = _run("characters", where, (*WITHOUT, *LEARNED), plan, seeds, report)
-    rates = results["rates"]["ProtoNet"]
-    best = float(max(rates, key=rates.get))
+    rates = _searched("characters", where, (*WITHOUT, *LEARNED), plan)
+    results = _run("characters", where, rates, plan, seeds, report)
+    best = float(max(rates["ProtoNet"], key=rates["ProtoNet"].get))
     return results | {"picture": kept("characters, picture", picture, where, plan, best)}
 
 
@@ -323,7 +333,8 @@ def run_photos(
     """Photographs of new classes: what `_run` gives, without MAML. Plain JSON."""
     plan = plan or Plan()
     methods = (*WITHOUT, "ProtoNet", "frozen embedding")
-    return _run("photos", photos(plan), methods, plan, seeds, report)
+    where = photos(plan)
+    return _run("photos", where, _searched("photos", where, methods, plan), plan, seeds, report)
 
 
 def run_longer(
@@ -340,10 +351,9 @@ def run_longer(
     """
     plan = plan or LONGER
     where = characters(plan)
+    rates = _searched("characters", where, LEARNED, plan)  # the search has a length of its own
     return {
-        str(steps): _run(
-            f"{steps} steps", where, LEARNED, replace(plan, steps=steps), seeds, report
-        )
+        str(steps): _run(f"{steps} steps", where, rates, replace(plan, steps=steps), seeds, report)
         for steps in lengths
     }
 

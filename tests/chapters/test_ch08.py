@@ -26,6 +26,12 @@ from mtl_course.experiments import (
 from mtl_course.multitask.fit import evaluate_tasks
 from mtl_course.multitask.sharing import HardSharing
 
+# the photographs' partial sets are in no package
+needs_data_root = pytest.mark.skipif(
+    "MTL_COURSE_DATA" not in os.environ,
+    reason="no data root on this machine: MTL_COURSE_DATA is not set",
+)
+
 
 # --------------------------------------------------------------------------------------------- data
 def test_parts_are_disjoint_balanced_and_remapped_and_the_test_does_not_change():
@@ -364,10 +370,7 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "MTL_COURSE_DATA" not in os.environ,
-    reason="no data root on this machine: MTL_COURSE_DATA is not set",
-)
+@needs_data_root
 def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
     whole = data.load
     monkeypatch.setattr(
@@ -714,10 +717,7 @@ def test_the_rivals_of_the_record_had_the_networks_of_the_other_records_among_th
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "MTL_COURSE_DATA" not in os.environ,
-    reason="no data root on this machine: MTL_COURSE_DATA is not set",
-)
+@needs_data_root
 def test_a_training_on_photos_is_the_records():
     results = records.load("08", "photos").results
     recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
@@ -726,10 +726,7 @@ def test_a_training_on_photos_is_the_records():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "MTL_COURSE_DATA" not in os.environ,
-    reason="no data root on this machine: MTL_COURSE_DATA is not set",
-)
+@needs_data_root
 def test_a_training_beside_the_partner_is_the_records():
     record = records.load("08", "partner")
     recorded = np.array(record.results["accuracy"]["joint"]["test"])
