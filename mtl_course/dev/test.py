@@ -92,7 +92,8 @@ def environment(home: Path, checks: str | None) -> dict[str, str]:
     """
     env = {**execute.environment(str(home), checks or "learn"), "OMP_NUM_THREADS": "1"}
     if checks is None:
-        del env["MTL_COURSE_CHECKS"], env["MTL_COURSE_STRICT"], env["MPLBACKEND"]
+        for name in ("MPLBACKEND", "MTL_COURSE_CHECKS", "MTL_COURSE_PHONE", "MTL_COURSE_STRICT"):
+            del env[name]
         if "MTL_COURSE_DATA" in os.environ:
             env["MTL_COURSE_DATA"] = os.environ["MTL_COURSE_DATA"]
     return env
