@@ -85,8 +85,15 @@ class Worth:
 
 
 PLAN = Worth()
-# More labels, and six times the steps from scratch: is it only starved of steps?
-LONGER = Worth(shots=(50, 100), searched=(50, 100), scratch_steps=900)
+# More labels, and steps enough for every method: is scratch only starved of steps, or tuning of
+# rates?
+LONGER = Worth(
+    shots=(50, 100),
+    searched=(50, 100),
+    steps=900,
+    scratch_steps=900,
+    rates=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+)
 
 
 # -------------------------------------------------------------------------------------- photographs
@@ -417,5 +424,5 @@ def run_worth(
 def run_longer(
     seeds: Sequence[int], report: Callable[[str], None] = print, *, plan: Worth = LONGER
 ) -> dict:
-    """The comparison with more labels and more steps from scratch: what `run_worth` gives."""
+    """The comparison with more labels, steps and rates: what `run_worth` gives."""
     return run_worth(seeds, report, plan=plan)

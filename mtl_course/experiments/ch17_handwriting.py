@@ -29,7 +29,7 @@ STARTS = {
     "MAML": ("MAML", 1),
 }
 COUNTS = (1, 2, 5)  # steps on a new task
-RATES = (0.03, 0.1, 0.4, 1.0, 3.0)  # of these steps
+RATES = (0.003, 0.01, 0.03, 0.1, 0.4, 1.0, 3.0)  # of these steps
 OUTER = (1e-3, 3e-3, 1e-2, 3e-2)  # of training
 SMALL = Plan(judged=200, tried=40)
 SEARCHED = 12345  # the seed of the trainings that choose a rate, used for nothing else

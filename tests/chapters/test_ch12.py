@@ -363,16 +363,17 @@ def test_the_worth_of_pretraining_is_measured_on_every_seed_at_the_rates_that_va
         assert [path[-1] for path in own] == pytest.approx(rows["LP-FT"]["own"])
 
 
-def test_the_longer_comparison_has_more_labels_and_more_steps_from_scratch(monkeypatch):
+def test_the_longer_comparison_has_more_labels_and_more_steps_for_every_method(monkeypatch):
     asked = []
     monkeypatch.setattr(ch12_worth, "run_worth", lambda *a, plan: asked.append((a, plan)) or {})
     report = print
     assert ch12.RECORDS["longer"]([3], report) == {}
     [(given, plan)] = asked
     assert given == ([3], report)
-    assert plan.scratch_steps > 2 * ch12_worth.PLAN.scratch_steps
+    assert plan.steps == plan.scratch_steps > 2 * ch12_worth.PLAN.scratch_steps
     assert max(plan.shots) > max(ch12_worth.PLAN.shots)
-    same = {"shots": None, "searched": None, "scratch_steps": 0}
+    assert set(plan.rates) > set(ch12_worth.PLAN.rates)
+    same = {"shots": None, "searched": None, "rates": None, "steps": 0, "scratch_steps": 0}
     assert replace(plan, **same) == replace(ch12_worth.PLAN, **same)
 
 
