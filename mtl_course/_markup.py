@@ -140,6 +140,8 @@ def _node(tokens: list[str]) -> list[tuple]:
     if token == "{":
         return _nodes(tokens, "}")
     if token in "^_":
+        if tokens and tokens[-1] == "*":  # a star, as of an optimum, and no product
+            return [("sup" if token == "^" else "sub", [("sign", tokens.pop())])]
         return [("sup" if token == "^" else "sub", _argument(tokens))]
     if token == "\\frac":
         return [("frac", (_argument(tokens), _argument(tokens)))]

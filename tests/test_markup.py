@@ -29,6 +29,8 @@ from mtl_course._markup import math_html, math_text, to_html, to_text
         (r"\frac{a", "a/", "<i>a</i>/"),
         (r"\what", "what", "what"),
         ("}", "}", "}"),
+        ("n^*", "n^*", "<i>n</i><sup>*</sup>"),
+        ("a*b", "a·b", "<i>a</i>·<i>b</i>"),
     ],
 )
 def test_formulas(tex, text, html):

@@ -209,7 +209,7 @@ def _tensor_problem(got, want: Tensor) -> str | None:
     if not isinstance(got, Tensor):
         return (
             f"Expected a torch.Tensor but got {kind(got)}."
-            " Stay in torch: .item(), float() and NumPy lose the gradients."
+            " Stay in torch, which .item(), float() and NumPy leave."
         )
     if got.layout != want.layout:
         return f"Expected a tensor with layout {want.layout} but got {got.layout}."

@@ -51,6 +51,7 @@ def test_the_entries_that_differ_are_named(got, told):
     [
         (lambda x, n: -x, "The sign is turned everywhere."),
         (lambda x, n: 0.5 * x, "0.5 times what is expected"),
+        (lambda x, n: 1.0004 * x, "Only later digits differ, by at most 0.000"),
         (lambda x, n: x + 2, "larger by 2, everywhere"),
         (lambda x, n: x / n, "What is expected, divided by `n`."),
         (lambda x, n: x if n != 4 else x + 1, ""),
@@ -63,7 +64,8 @@ def test_what_the_differences_have_in_common_is_told(change, told):
     inputs = [{"n": n} for n in (3, 4, 5)]
     wants = [torch.randn(4, generator=g) for _ in inputs]
     pairs = [(change(want, given["n"]), want) for want, given in zip(wants, inputs, strict=True)]
-    assert told in differences.pattern(pairs, inputs, *CLOSE)
+    said = differences.pattern(pairs, inputs, *CLOSE)
+    assert told in said and bool(told) == bool(said)
 
 
 def test_the_inputs_on_which_an_answer_is_wrong_are_told():
