@@ -421,19 +421,10 @@ def run(
     return results
 
 
-def run_characters(seeds: Sequence[int]) -> dict:
-    """The characters as in `run`, at the size for a CPU."""
-    return run("cpu", seeds, plan=CHARACTERS)
-
-
 def run_schools(seeds: Sequence[int]) -> dict:
     """The schools as in `run`, at the size for a CPU."""
     return run("cpu", seeds, plan=SCHOOLS)
 
 
-# Written by ``python -m mtl_course.record 17 --part characters --seeds 5``.
-RECORDS = {
-    "characters": run_characters,
-    "handwriting": run_handwriting,
-    "schools": run_schools,
-}
+# Written by ``python -m mtl_course.record 17 --part schools --seeds 5``.
+RECORDS = {"handwriting": run_handwriting, "schools": run_schools}
