@@ -85,8 +85,7 @@ class Worth:
 
 
 PLAN = Worth()
-# More labels, and steps enough for every method: is scratch only starved of steps, or tuning of
-# rates?
+# More labels, steps enough for every method, a rate more at each end: was scratch only starved?
 LONGER = Worth(
     shots=(50, 100),
     searched=(50, 100),

@@ -3,7 +3,6 @@ both profiles at a tiny size.
 """
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from data_tools import need
 from torch import nn
 
 from mtl_course import data, records
@@ -25,12 +25,6 @@ from mtl_course.experiments import (
 )
 from mtl_course.multitask.fit import evaluate_tasks
 from mtl_course.multitask.sharing import HardSharing
-
-# the photographs' partial sets are in no package
-needs_data_root = pytest.mark.skipif(
-    "MTL_COURSE_DATA" not in os.environ,
-    reason="no data root on this machine: MTL_COURSE_DATA is not set",
-)
 
 
 # --------------------------------------------------------------------------------------------- data
@@ -370,8 +364,8 @@ def test_without_a_network_the_partial_sets_take_their_place_under_their_own_nam
 
 
 @pytest.mark.slow
-@needs_data_root
-def test_the_gpu_profile_runs_on_the_partial_sets(monkeypatch):
+def test_the_gpu_profile_runs_on_the_partial_sets(data_root, monkeypatch):
+    need("cifar10_partial", "cifar100_partial")
     whole = data.load
     monkeypatch.setattr(
         "mtl_course.data.door.load",
@@ -717,8 +711,8 @@ def test_the_rivals_of_the_record_had_the_networks_of_the_other_records_among_th
 
 
 @pytest.mark.slow
-@needs_data_root
-def test_a_training_on_photos_is_the_records():
+def test_a_training_on_photos_is_the_records(data_root):
+    need("cifar10_partial", "cifar100_partial")
     results = records.load("08", "photos").results
     recorded = np.array(results["accuracy"]["alone"]["test"]["few"])
     found = ch08_photos.trial("alone", 20, results["rates"]["alone"], 0, ch08_photos.Photos())
@@ -726,8 +720,8 @@ def test_a_training_on_photos_is_the_records():
 
 
 @pytest.mark.slow
-@needs_data_root
-def test_a_training_beside_the_partner_is_the_records():
+def test_a_training_beside_the_partner_is_the_records(data_root):
+    need("cifar10_partial", "cifar100_partial")
     record = records.load("08", "partner")
     recorded = np.array(record.results["accuracy"]["joint"]["test"])
     rate, seed = record.results["rates"]["joint"], record.provenance["seeds"][0]

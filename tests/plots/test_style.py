@@ -94,11 +94,7 @@ def test_only_plain_labelled_lines_get_a_dash(ax):
 def test_a_notebook_stores_two_dots_per_pixel(monkeypatch):
     monkeypatch.delenv("MTL_COURSE_PHONE", raising=False)
     said = []
-    shell = types.SimpleNamespace(
-        kernel=object(),
-        run_line_magic=lambda *words: said.append(words),
-        events=types.SimpleNamespace(register=lambda *_: None),
-    )
+    shell = types.SimpleNamespace(kernel=object(), run_line_magic=lambda *words: said.append(words))
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     with plt.rc_context():
         plots.use_style()
